@@ -1,0 +1,6 @@
+"""Evaluates a finished run: ``python evaluate.py run=outputs/<model>/<run>``; see conf/evaluate.yaml and conf/protocol/."""
+
+from medassay.cli import evaluate_entry
+
+if __name__ == "__main__":
+    evaluate_entry()

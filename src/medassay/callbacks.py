@@ -1,0 +1,128 @@
+"""What happens around training: seeds, checkpoints, early stopping, sample grids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from medassay.data.loader import derived_seed
+from medassay.files import whole
+from medassay.reporting import figures
+from medassay.types import NonNegative, PositiveInt
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its final name and then renames it: an interrupted or failed save leaves the old one."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        with whole(Path(path)) as partial:
+            torch.save(checkpoint, partial)
+
+
+class EpochSeed(Callback):
+    """Seeds torch's global generator at every epoch's first batch, by seed, epoch and process alone.
+
+    Dropout and a GAN's noise then do not depend on what was drawn before, so that a run resumed at an epoch's end
+    continues as if it had not been interrupted.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0:
+            torch.manual_seed(derived_seed(self.seed, trainer.current_epoch, 3, trainer.global_rank))
+
+
+class Checkpoints(Checkpoint):
+    """Keeps ``last.ckpt`` (all that resuming needs) and ``best.ckpt`` (weights alone), both written at epoch ends.
+
+    Args:
+        directory: where to write.
+        monitor: the logged value that chooses the best epoch; None makes every epoch the best so far.
+        mode: whether a larger (``max``) or smaller (``min``) value is better; of equal ones the first stays.
+    """
+
+    def __init__(self, directory: Path, monitor: str | None, mode: Literal["min", "max"] = "max") -> None:
+        self.directory = directory
+        self.monitor = monitor
+        self.mode = mode
+        self.best_value: float | None = None
+        self.best_epoch: int | None = None
+
+    @property
+    def best(self) -> Path:
+        return self.directory / "best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        return self.directory / "last.ckpt"
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._is_best(trainer):
+            self.best_epoch = trainer.current_epoch
+            trainer.save_checkpoint(self.best, weights_only=True)
+        trainer.save_checkpoint(self.last)
+
+    def _is_best(self, trainer: Trainer) -> bool:
+        if self.monitor is None:
+            return True
+        value = float(trainer.callback_metrics[self.monitor])
+        if value != value:  # NaN, where a cut-short epoch has images of one class only
+            return self.best_epoch is None
+        sign = 1 if self.mode == "max" else -1
+        if self.best_value is not None and sign * value <= sign * self.best_value:
+            return False
+        self.best_value = value
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_value": self.best_value, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_value = state_dict["best_value"]
+        self.best_epoch = state_dict["best_epoch"]
+
+
+def early_stopping(
+    monitor: str | None,
+    mode: Literal["min", "max"] = "max",
+    patience: PositiveInt | None = 15,
+    min_delta: NonNegative = 0.0,
+) -> EarlyStopping | None:
+    """Stops after ``patience`` epochs in a row without a better ``monitor``; None where there is nothing to watch."""
+    if monitor is None or patience is None:
+        return None
+    return EarlyStopping(monitor, min_delta, patience, mode=mode, check_finite=False, check_on_train_epoch_end=True)
+
+
+class SampleGrid(Callback):
+    """Shows images of every class, from the same noise each time, on disk and in TensorBoard; only for generators.
+
+    Args:
+        every_n_epochs: how often; the last epoch's grid is always drawn.
+    """
+
+    def __init__(self, every_n_epochs: PositiveInt = 5) -> None:
+        self.every_n_epochs = every_n_epochs
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
+        due = epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
+        if not due or not trainer.is_global_zero or not hasattr(pl_module, "fixed_samples"):
+            return
+        images, labels = pl_module.fixed_samples()
+        columns = int((labels == labels[0]).sum())
+        names = getattr(trainer.datamodule, "classes", None)  # type: ignore[attr-defined]
+        figure = figures.image_grid(images.cpu(), columns=columns, row_labels=names, title=f"after {epoch} epochs")
+        figures.save(figure, Path(trainer.default_root_dir) / "figures" / f"samples_epoch_{epoch:04d}.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                grid = figures.grid_array(images.cpu(), columns=columns)
+                logger.experiment.add_image("samples", grid, getattr(pl_module, "images_seen", epoch))

@@ -1,0 +1,375 @@
+"""The command lines ``train`` and ``evaluate``: Hydra around the jobs, every user error one line, exit codes.
+
+Exit codes: 0; 2 an error the user can mend; 1 a sweep with failures; 130 or 143 interrupted by Ctrl-C or SIGTERM.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from medassay import config as configuration
+from medassay.errors import ConfigError, UserError, nearest, output_error
+
+OK, SWEEP_FAILED, USER_ERROR = 0, 1, 2
+
+
+def main(command: str, argv: Sequence[str]) -> int:
+    """Runs ``command`` (``train`` or ``evaluate``) with the arguments ``argv`` and gives the exit code.
+
+    A user error is one line on standard error; ``hydra.verbose=true`` shows the traceback too.
+    """
+    configuration.register_resolvers()
+    action = {"train": _train, "evaluate": _evaluate}[command]
+    try:
+        with _terminable():
+            return action(list(argv))
+    except KeyboardInterrupt as error:
+        signum = getattr(error, "signum", signal.SIGINT)
+        _say(f"interrupted{_resume_hint(error)}")
+        return 128 + int(signum)
+    except SystemExit as error:  # argparse: --help, or a flag that there is not
+        return error.code if isinstance(error.code, int) else USER_ERROR
+    except Exception as error:
+        message = explain(error)
+        if message is None or "hydra.verbose=true" in argv:
+            logging.getLogger(__name__).exception("unexpected error")
+        _say(message or f"unexpected {type(error).__name__}: {error}")
+        return USER_ERROR
+
+
+def train_entry() -> None:
+    """The console script ``medassay-train``."""
+    sys.exit(main("train", sys.argv[1:]))
+
+
+def evaluate_entry() -> None:
+    """The console script ``medassay-evaluate``."""
+    sys.exit(main("evaluate", sys.argv[1:]))
+
+
+def _say(line: str) -> None:
+    print(f"medassay: {line}", file=sys.stderr)
+
+
+# --- train -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Outcome:
+    """What the jobs of one command did."""
+
+    done: list[Path] = field(default_factory=list)
+    failed: list[tuple[str, str]] = field(default_factory=list)  # job, reason
+    error: BaseException | None = None
+
+
+def _train(argv: list[str]) -> int:
+    overrides = _parse(argv)
+    if (path := _value(overrides, "resume")) is not None:
+        return _resume(path, overrides, argv)
+    outcome = _Outcome()
+    sweep = "-m" in argv or "--multirun" in argv
+    test_by_default = not sweep or _swept(overrides) <= {"seed"}
+
+    def job(cfg: DictConfig) -> None:
+        directory = Path(HydraConfig.get().runtime.output_dir)
+        try:
+            _train_job(cfg, directory, test_by_default)
+        except Exception as error:
+            _leave_nothing_of(directory)
+            if not sweep:
+                outcome.error = error  # raised again outside Hydra, which would print lines of its own
+                return
+            outcome.failed.append((directory.name, explain(error) or f"{type(error).__name__}: {error}"))
+            raise
+        outcome.done.append(directory)
+
+    try:
+        _hydra("train", job, _with_generators_data(argv, overrides))
+    except Exception:
+        if not outcome.failed:
+            raise
+    if outcome.error is not None:
+        raise outcome.error
+    for directory in outcome.done:
+        if not sweep:
+            _finished(directory)
+    if outcome.failed:
+        for name, reason in outcome.failed:
+            _say(f"job {name} failed: {reason}")
+        _say(f"{len(outcome.failed)} of {len(outcome.failed) + len(outcome.done)} jobs failed")
+        return SWEEP_FAILED
+    return OK
+
+
+def _train_job(cfg: DictConfig, directory: Path, test_by_default: bool) -> None:
+    from medassay import jobs  # torch and Lightning take seconds to import: an error in the command line needs neither
+
+    hydra_cfg = HydraConfig.get()
+    overrides = list(hydra_cfg.overrides.task)
+    sweep = hydra_cfg.mode == RunMode.MULTIRUN
+    config = jobs.checked(cfg, overrides)
+    _refuse_several_devices(config["trainer"], sweep)
+    test = test_by_default if config["test"] is None else config["test"]
+    jobs.train(config, directory, overrides, test=test)
+
+
+def _leave_nothing_of(directory: Path) -> None:
+    """Removes the directory of a job that failed before it began: nothing is in it but Hydra's log."""
+    log = directory / f"{HydraConfig.get().job.name}.log"
+    if [*directory.iterdir()] == [log]:
+        log.unlink()
+        directory.rmdir()
+
+
+def _refuse_several_devices(trainer: dict[str, Any], sweep: bool) -> None:
+    gpus = trainer["gpus"]
+    several = (len(gpus) if isinstance(gpus, list) else gpus or 0) > 1 or (trainer["devices"] or 1) > 1
+    if sweep and several:
+        raise ConfigError(
+            "several devices in one job of a multirun: give each job one device (trainer.gpus=1), or start the jobs one by one"
+        )
+
+
+def _resume(path: str, overrides: Sequence[Override], argv: Sequence[str]) -> int:
+    if "-m" in argv or "--multirun" in argv:
+        raise ConfigError("resume= continues one run: leave out -m")
+    others = {o.key_or_group: o.value() for o in overrides if o.key_or_group != "resume" and not _is_hydra(o)}
+    from medassay import jobs
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    directory, _ = jobs.resume(path, others)
+    _finished(directory)
+    return OK
+
+
+def _with_generators_data(argv: list[str], overrides: Sequence[Override]) -> list[str]:
+    """``argv`` with ``data=`` of the generator's own data set, so that the run is named after it."""
+    path = _value(overrides, "data.generator")
+    if path is None or any(o.key_or_group == "data" for o in overrides):
+        return argv
+    from medassay.runs.directory import RunDirectory
+
+    name = RunDirectory(path).config()["data"]["name"]
+    return [*argv, f"data={name}"] if (configuration.conf_directory() / "data" / f"{name}.yaml").exists() else argv
+
+
+def _finished(directory: Path) -> None:
+    print(f"run directory: {directory}")
+    print(f"look at it:    tensorboard --logdir {directory}")
+
+
+# --- evaluate --------------------------------------------------------------------------------------------------------
+
+
+def _evaluate(argv: list[str]) -> int:
+    if "-m" in argv or "--multirun" in argv:
+        raise ConfigError("evaluate.py takes one command at a time: leave out -m")
+    overrides = _parse(argv)
+    path = _value(overrides, "run")
+    asks = [argument for argument in argv if argument.startswith("-")]
+    if path is None and not asks:
+        raise ConfigError("run= is missing: python evaluate.py run=<run directory>, e.g. run=outputs/pneumonia_cnn/<run>")
+    extra: list[str] = []
+    from medassay import jobs
+
+    if path is not None and not any(o.key_or_group == "protocol" for o in overrides):
+        extra.append(f"protocol={jobs.default_protocol(path)}")
+    known = ("run", "protocol")
+    changes = {
+        o.key_or_group: o.value()
+        for o in overrides
+        if not _is_hydra(o) and o.key_or_group.partition(".")[0] not in known
+    }
+    passed = [a for a, o in _paired(argv, overrides) if o is None or o.key_or_group not in changes]
+    found: list[DictConfig] = []
+
+    def job(cfg: DictConfig) -> None:
+        found.append(cfg)
+
+    _hydra("evaluate", job, [*passed, *extra])
+    if not found:  # --help, --cfg: nothing to run
+        return OK
+    protocol = configuration.resolved(found[0])["protocol"]
+    configuration.check(protocol, "protocol")
+    assert path is not None
+    directory = jobs.evaluate(path, protocol, changes)
+    print(f"results: {directory}")
+    return OK
+
+
+# --- Hydra -----------------------------------------------------------------------------------------------------------
+
+
+def _hydra(config_name: str, job: Callable[[DictConfig], None], argv: Sequence[str]) -> None:
+    """Composes and runs ``job`` with Hydra; its errors are raised instead of printed."""
+    decorated = hydra.main(
+        config_path=str(configuration.conf_directory().resolve()),
+        config_name=config_name,
+        execution_whitelist=configuration.trusted_targets(),
+    )(job)
+    before, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = [before[0] if before and before[0] else config_name, *argv]
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        decorated()
+    finally:
+        sys.argv = before
+        if full_error is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full_error
+        GlobalHydra.instance().clear()
+
+
+def _parse(argv: Sequence[str]) -> list[Override]:
+    """The overrides in ``argv``, flags left out."""
+    return [override for _, override in _paired(argv, None) if override is not None]
+
+
+def _paired(argv: Sequence[str], overrides: Sequence[Override] | None) -> Iterator[tuple[str, Override | None]]:
+    """Each argument with its parsed override; None for flags and their values."""
+    parser = OverridesParser.create()
+    takes_value = {"--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--cfg", "-c", "--package", "-p"}
+    takes_value |= {"--info", "-i", "--experimental-rerun"}
+    value_next = False
+    for argument in argv:
+        if value_next or argument.startswith("-"):
+            value_next = not value_next and argument in takes_value
+            yield argument, None
+        else:
+            yield argument, parser.parse_override(argument)
+
+
+def _is_hydra(override: Override) -> bool:
+    return override.key_or_group.partition(".")[0].partition("/")[0] == "hydra"
+
+
+def _value(overrides: Sequence[Override], key: str) -> str | None:
+    """The single value given for ``key``, as text."""
+    for override in reversed(overrides):
+        if override.key_or_group == key and not override.is_sweep_override():
+            value = override.value()
+            return None if value is None else str(value)
+    return None
+
+
+def _swept(overrides: Sequence[Override]) -> set[str]:
+    return {o.key_or_group for o in overrides if o.is_sweep_override()}
+
+
+# --- errors in one line ----------------------------------------------------------------------------------------------
+
+
+def explain(error: BaseException) -> str | None:
+    """``error`` as the one line a user needs, or None if it is none of the user's making."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OverrideParseException):
+        return _explain_parse(error)
+    if isinstance(error, MissingConfigException):
+        return _explain_missing(error)
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return _explain_composition(error)
+    if isinstance(error, OSError):
+        return str(output_error(error, error.filename or "the output"))
+    return None
+
+
+def _explain_parse(error: OverrideParseException) -> str:
+    text = str(error.override)
+    key, separator, value = text.partition("=")
+    if not separator:
+        return f"'{text}': expected key=value"
+    quoted = value.replace("'", "\\'")
+    return f"cannot read '{text}': put a value with = , spaces, commas or brackets in quotes, for the shell as well: \"{key}='{quoted}'\""
+
+
+def _explain_missing(error: MissingConfigException) -> str:
+    text = str(error)
+    match = re.search(r"Could not find '(.+)'", text)
+    group, _, name = (match.group(1) if match else str(error.missing_cfg_file)).rpartition("/")
+    options = list(error.options or re.findall(r"^\t(?!provider)(\S+)$", text, re.MULTILINE))
+    return f"{group}={name}: there is no such choice.{nearest(name, options)} Accepted: {', '.join(sorted(options))}"
+
+
+def _explain_composition(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    cause = error.__cause__
+    match = re.match(r"Could not override '(.+)'", lines[0]) if lines else None
+    if match:
+        key = match.group(1)
+        hint = nearest(key, _known_keys())
+        if not hint and cause is not None and (suggested := re.search(r"Did you mean: '(.+?)'", str(cause))):
+            hint = f" Did you mean '{key.rpartition('.')[0]}.{suggested.group(1)}'?".replace("'.", "'")
+        if cause is not None and "is not in struct" not in str(cause):
+            return f"{key}: {str(cause).splitlines()[0]}"
+        return f"{key}: unknown key.{hint} See all with --cfg job"
+    detail = f" ({str(cause).splitlines()[0]})" if cause is not None and str(cause) else ""
+    return " ".join(lines[:2]) + detail
+
+
+def _known_keys() -> list[str]:
+    """All keys and groups of the default configuration, dotted."""
+    with hydra.initialize_config_dir(str(configuration.conf_directory().resolve())):
+        cfg = hydra.compose("train")
+    keys: list[str] = []
+
+    def walk(node: Any, prefix: str) -> None:
+        for name in node:
+            key = f"{prefix}{name}"
+            keys.append(key)
+            child = OmegaConf.to_container(node, resolve=False)
+            if isinstance(child, dict) and isinstance(child[name], dict):
+                walk(node[name], f"{key}.")
+
+    walk(cfg, "")
+    return keys
+
+
+# --- the process -----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    """SIGTERM stops work the way Ctrl-C does, so that both leave a run that can be resumed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def stop(signum: int, frame: Any) -> None:
+        from medassay.training import Interrupted
+
+        raise Interrupted(signum)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _resume_hint(error: BaseException) -> str:
+    path = getattr(error, "run", None)
+    return f"; continue with: python train.py resume={path}" if path else ""
+

@@ -1,0 +1,200 @@
+"""Read a data set from folders of image files, one folder per class."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from medassay.errors import DataError
+from medassay.types import LabelledImages, Splits
+
+EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
+LAYOUT = "expected <path>/train|val|test/<class>/*.png or <path>/<class>/*.png (also jpg, jpeg, bmp, tif, tiff)"
+
+_Files = Mapping[str, Sequence[Path]]  # class name -> image files
+
+
+def read_folder(
+    path: str | Path,
+    *,
+    size: int,
+    channels: int,
+    classes: Sequence[str] | None = None,
+    split: tuple[float, float, float] = (0.7, 0.15, 0.15),
+    seed: int = 0,
+) -> tuple[Splits, list[str]]:
+    """Read a folder of images.
+
+    If ``path`` has a folder ``train``, ``val`` or ``test``, it must have all three, with the same classes in each.
+    Otherwise its folders are the classes, and the images of each class are split at random. Such a split knows nothing
+    of patients: where several images come from one patient, sort them into ``train``, ``val`` and ``test`` yourself.
+
+    Images become grey or RGB, the largest centred square is cut out, and, if its side differs from ``size``, it is
+    resized (bicubic, antialiased). Transparency is dropped; the camera's orientation tag is obeyed.
+
+    Args:
+        path: the folder.
+        size: side of the images in pixels.
+        channels: 1 (grey) or 3 (RGB).
+        classes: the folder names, in the order of their class indices; None takes them sorted.
+        split: shares of train, val and test where the folder is not split; each class gives at least one image to each.
+        seed: of the split. It depends on nothing else but the file names of each class.
+
+    Returns:
+        Images ``(N, C, size, size) uint8`` and labels ``(N,) int64``, in the order of classes and file names; and the
+        class names.
+
+    Raises:
+        DataError: no such folder, another layout, too few images, classes that differ, an image that cannot be read.
+    """
+    top = Path(path).expanduser()
+    if not top.is_dir():
+        raise DataError(f"data.path={top} is not a directory: {LAYOUT}")
+    present = [name for name in Splits._fields if (top / name).is_dir()]
+    files = _ready_made(top, present) if present else _split_at_random(_class_files(top), split, seed)
+    names = _ordered(top, sorted(files["train"]), classes)
+    return Splits(*(_read(files[part], names, size, channels, part) for part in Splits._fields)), names
+
+
+def fingerprint(path: str | Path) -> str:
+    """An md5 over the relative names and the contents of all images below ``path``, for a run's record.
+
+    Raises:
+        DataError: no such folder, or a file that cannot be read.
+    """
+    top = Path(path).expanduser()
+    if not top.is_dir():
+        raise DataError(f"data.path={top} is not a directory: {LAYOUT}")
+    total = hashlib.md5(usedforsecurity=False)
+    names = sorted(file.relative_to(top).as_posix() for file in top.rglob("*") if _is_image(file))
+    for name in names:
+        try:
+            content = (top / name).read_bytes()
+        except OSError as error:
+            raise DataError(f"cannot read {top / name} ({error.strerror}): make it readable, or remove it") from error
+        total.update(name.encode() + b"\0" + hashlib.md5(content, usedforsecurity=False).digest())
+    return total.hexdigest()
+
+
+def _is_image(file: Path) -> bool:
+    """Whether a file counts: an image by its extension, and not hidden (``._x.png`` holds no image)."""
+    return file.suffix.lower() in EXTENSIONS and not file.name.startswith(".") and file.is_file()
+
+
+def _class_files(folder: Path) -> dict[str, list[Path]]:
+    """The images of each class folder, sorted by name, so that no result depends on the file system's order."""
+    found = {
+        inner.name: sorted((file for file in inner.iterdir() if _is_image(file)), key=lambda file: file.name)
+        for inner in sorted(folder.iterdir())
+        if inner.is_dir() and not inner.name.startswith(".")
+    }
+    if not found:
+        raise DataError(f"{folder} holds no class folders: {LAYOUT}")
+    if not any(found.values()):
+        raise DataError(f"{folder} holds no images in its class folders: {LAYOUT}")
+    for name, images in found.items():
+        if not images:
+            raise DataError(f"{folder / name} holds no images: add some, or remove the folder; {LAYOUT}")
+    return found
+
+
+def _ready_made(top: Path, present: Sequence[str]) -> dict[str, _Files]:
+    """The images by split and class, where the folder is split."""
+    missing = [name for name in Splits._fields if name not in present]
+    if missing:
+        raise DataError(
+            f"{top} has {' and '.join(present)}, but no {' and no '.join(missing)}: add what is missing; {LAYOUT}"
+        )
+    files = {name: _class_files(top / name) for name in Splits._fields}
+    every = sorted(set().union(*files.values()))
+    for part, found in files.items():
+        absent = [name for name in every if name not in found]
+        if absent:
+            raise DataError(
+                f"{top / part} has no folder for class {', '.join(absent)}, which another split has: every split needs "
+                f"the same classes ({', '.join(every)})"
+            )
+    return dict(files)
+
+
+def _split_at_random(files: _Files, shares: tuple[float, float, float], seed: int) -> dict[str, _Files]:
+    """Each class split by the same shares."""
+    if len(shares) != 3 or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
+        raise DataError(
+            f"data.split={list(shares)}: expected three positive shares (train, val, test) that add up to 1"
+        )
+    parts: dict[str, dict[str, list[Path]]] = {name: {} for name in Splits._fields}
+    for name, images in files.items():
+        n_val, n_test = (max(1, round(share * len(images))) for share in shares[1:])
+        n_train = len(images) - n_val - n_test
+        if n_train < 1:
+            raise DataError(
+                f"class {name} has {len(images)} images, too few for one each in train, val and test at "
+                f"data.split={list(shares)}: add images, or change the shares"
+            )
+        # A generator of its own for each class: images added to one class leave the split of the others as it was.
+        order = np.random.default_rng((seed, zlib.crc32(name.encode()))).permutation(len(images))
+        for part, chosen in zip(Splits._fields, np.split(order, [n_train, n_train + n_val]), strict=True):
+            parts[part][name] = [images[index] for index in sorted(chosen)]
+    return dict(parts)
+
+
+def _ordered(top: Path, found: list[str], classes: Sequence[str] | None) -> list[str]:
+    """The class names in the order of their indices."""
+    if classes is None:
+        return found
+    if sorted(classes) != found:
+        raise DataError(
+            f"data.classes={list(classes)} are not the class folders of {top}: {found}; name each folder once, in the "
+            "order wanted"
+        )
+    return list(classes)
+
+
+def _read(files: _Files, names: Sequence[str], size: int, channels: int, part: str) -> LabelledImages:
+    """The images of one split."""
+    from tqdm import tqdm
+
+    flat = [(file, label) for label, name in enumerate(names) for file in files[name]]
+    images = torch.empty((len(flat), channels, size, size), dtype=torch.uint8)
+    for index, (file, _) in enumerate(
+        tqdm(flat, desc=f"reading {part}", unit="image", disable=not sys.stderr.isatty())
+    ):
+        images[index] = _read_image(file, size, channels)
+    return LabelledImages(images, torch.tensor([label for _, label in flat], dtype=torch.int64))
+
+
+def _read_image(file: Path, size: int, channels: int) -> Tensor:
+    """One image, ``(C, size, size) uint8``."""
+    from PIL import Image, ImageOps
+
+    try:
+        with Image.open(file) as image:
+            if image.mode.startswith(("I", "F")):
+                raise DataError(
+                    f"{file} has more than 8 bits per channel (mode {image.mode}): choose the range of values to show "
+                    "(a window) and save it with 8 bits"
+                )
+            frames = getattr(image, "n_frames", 1)
+            if image.format == "TIFF" and frames > 1:
+                raise DataError(f"{file} is a stack of {frames} images: save each as a file of its own")
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode == "P":  # a palette may hold transparency, which only RGBA can take
+                upright = upright.convert("RGBA")
+            colours = upright.convert("L" if channels == 1 else "RGB")
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
+        raise DataError(f"{file} cannot be read as an image ({error}): replace it, or remove it") from error
+    side = min(colours.size)
+    left, top = (colours.width - side) // 2, (colours.height - side) // 2
+    square = colours.crop((left, top, left + side, top + side))
+    if side != size:
+        square = square.resize((size, size), Image.Resampling.BICUBIC)
+    pixels = torch.from_numpy(np.array(square, dtype=np.uint8))
+    return pixels[None] if channels == 1 else pixels.permute(2, 0, 1)

@@ -1,0 +1,107 @@
+"""The resident loader: the images of a split as one tensor on the training device; a batch is an index and a cast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from medassay.data.augment import BatchAugment
+from medassay.types import LabelledImages
+
+
+def derived_seed(*parts: int) -> int:
+    """One 63-bit seed from several numbers (seed, epoch, rank, purpose), the same on every machine."""
+    value = 0x9E3779B97F4A7C15
+    for part in parts:  # the mixing steps of splitmix64 (Steele, Lea & Flood 2014)
+        value = (value ^ (part & 0xFFFFFFFFFFFFFFFF)) & 0xFFFFFFFFFFFFFFFF
+        value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
+        value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
+        value ^= value >> 31
+    return value >> 1
+
+
+class ShardedBatches:
+    """Which images make which batch of an epoch, for one of ``world_size`` processes.
+
+    Over all processes every image comes once per epoch, and all processes have the same number of batches: a last
+    batch with fewer images than processes is added to the batch before it.
+    """
+
+    def __init__(self, n: int, batch_size: int, *, shuffle: bool, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        self.n = n
+        self.shuffle = shuffle
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
+        self.epoch = 0
+        step = batch_size * world_size
+        starts = list(range(0, n, step))
+        if len(starts) > 1 and n - starts[-1] < world_size:
+            starts.pop()
+        self.bounds = [*starts, n]
+
+    def __len__(self) -> int:
+        return len(self.bounds) - 1
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the order of the coming epoch; Lightning calls it."""
+        self.epoch = epoch
+
+    def order(self) -> Tensor:
+        """The epoch's order of all images, ``(n,) int64`` on the CPU, the same in every process."""
+        if not self.shuffle:
+            return torch.arange(self.n)
+        return torch.randperm(self.n, generator=torch.Generator().manual_seed(derived_seed(self.seed, self.epoch, 1)))
+
+    def __iter__(self) -> Iterator[Tensor]:
+        order = self.order()
+        for start, stop in zip(self.bounds, self.bounds[1:], strict=False):
+            yield order[start:stop][self.rank :: self.world_size]
+
+
+class ResidentLoader:
+    """Batches ``(images (B, C, H, W) float32 in [0, 1], labels (B,) int64)`` of a split that lives on ``device``.
+
+    Args:
+        split: the images and labels.
+        batch_size: images per batch and process.
+        device: where the images live and the batches are made.
+        shuffle: a new order every epoch, by ``seed`` and epoch alone.
+        seed: of order and augmentation.
+        augment: random changes of a batch, on the device.
+        rank, world_size: this process and how many there are.
+    """
+
+    def __init__(
+        self,
+        split: LabelledImages,
+        batch_size: int,
+        *,
+        device: torch.device | str = "cpu",
+        shuffle: bool = False,
+        seed: int = 0,
+        augment: BatchAugment | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+    ) -> None:
+        self.device = torch.device(device)
+        self.split = split.to(self.device)
+        self.augment = augment if augment is not None and augment.active else None
+        self.batch_sampler = ShardedBatches(
+            len(split), batch_size, shuffle=shuffle, seed=seed, rank=rank, world_size=world_size
+        )  # Lightning looks for this name to tell it the epoch
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        s = self.batch_sampler
+        rng = torch.Generator(self.device).manual_seed(derived_seed(s.seed, s.epoch, 2, s.rank))
+        for index in s:
+            index = index.to(self.device, non_blocking=True)
+            images = self.split.images[index].float() / 255
+            if self.augment is not None:
+                images = self.augment(images, rng=rng)
+            yield images, self.split.labels[index]

@@ -1,0 +1,355 @@
+"""Find, download, verify and read MedMNIST ``.npz`` files.
+
+A file is known by its md5: a run records it, and a file under an official name whose md5 is not the published one is
+refused, because such files are about and results on them cannot be compared. Sources: Yang et al., "MedMNIST v2",
+Scientific Data 2023, and the table ``medmnist.INFO`` of the installed package.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import os
+import re
+import socket
+import sys
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import torch
+
+from medassay.errors import DataError, nearest
+from medassay.types import LabelledImages, Splits
+
+SIZES = (28, 64, 128, 224)
+CONNECTION_TIMEOUT = 30.0  # seconds without a byte; the downloader sets none and would hang where packets are dropped
+
+_Array = np.ndarray[Any, np.dtype[Any]]
+_REPLACE = "delete it so that it is fetched or written anew, or name another with data.file=<path>"
+_UNREADABLE = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """The file a run reads, as its record names it.
+
+    Attributes:
+        path: where it lies.
+        md5: of its contents, 32 hexadecimal digits.
+        published: whether that md5 is the one MedMNIST publishes for this data set and size.
+    """
+
+    path: Path
+    md5: str
+    published: bool
+
+
+def find(flag: str, *, size: int = 28, root: str | Path | None = None, phantom: str) -> DataFile:
+    """The published file of a data set, downloaded first if it is not there.
+
+    Args:
+        flag: MedMNIST's name of the data set, e.g. ``bloodmnist``.
+        size: side of the images in pixels: 28, 64, 128 or 224.
+        root: folder of the files; None is medmnist's own cache folder.
+        phantom: the ``data=`` that runs without any file; error messages name it.
+
+    Raises:
+        DataError: unknown, 3-D or multi-label data set; no such size; not the published file; no download.
+    """
+    info = _info(flag)
+    available = [side for side in SIZES if _key("MD5", side) in info]
+    if size not in available:
+        raise DataError(f"data.size={size}: {flag} is published at {', '.join(map(str, available))} pixels; choose one")
+    path = _root(root) / f"{_key(flag, size)}.npz"
+    expected: str = info[_key("MD5", size)]
+    if not path.exists():
+        _download(flag, size, path, expected, phantom)
+    found = md5(path)
+    if found != expected:
+        raise DataError(
+            f"{path} is not the published {flag} file: expected md5 {expected}, found {found}; delete it so that it is "
+            f"downloaded, or, if this file is meant, name it: data.file={path}"
+        )
+    return DataFile(path, found, published=True)
+
+
+def name_file(path: str | Path, flag: str, size: int) -> DataFile:
+    """A file the user names (``data.file=<path>``); any file laid out like MedMNIST's will do.
+
+    ``published`` is True only if its md5 is the published one of ``flag`` at ``size``.
+
+    Raises:
+        DataError: no such file, a directory, not readable, or an unknown, 3-D or multi-label ``flag``.
+    """
+    info = _info(flag)
+    path = Path(path).expanduser()
+    if path.is_dir():
+        raise DataError(f"data.file={path} is a directory: name an .npz file in MedMNIST's layout")
+    if not path.exists():
+        raise DataError(
+            f"data.file={path} does not exist: name an .npz file, or leave data.file out to use {flag}'s own"
+        )
+    found = md5(path)
+    return DataFile(path, found, published=found == info.get(_key("MD5", size)))
+
+
+def read(file: DataFile, *, channels: int, size: int, num_classes: int) -> Splits:
+    """Read the three splits of a file in MedMNIST's layout: ``{train,val,test}_{images,labels}``.
+
+    Args:
+        file: from :func:`find` or :func:`name_file`.
+        channels: 1 for images stored as ``(N, size, size)``, 3 for ``(N, size, size, 3)``.
+        size: side of the images in pixels.
+        num_classes: labels must lie in ``0..num_classes-1``.
+
+    Returns:
+        Images ``(N, C, H, W) uint8``, contiguous; labels ``(N,) int64``.
+
+    Raises:
+        DataError: not an ``.npz``, damaged, a key is missing, or an array is not what is described above.
+    """
+    train, val, test = read_splits(file.path, Splits._fields, channels=channels, size=size, num_classes=num_classes)
+    return Splits(train, val, test)
+
+
+def read_splits(
+    path: Path, splits: Sequence[str], *, channels: int, size: int, num_classes: int
+) -> list[LabelledImages]:
+    """Some splits of a file in MedMNIST's layout, in the order asked for; see :func:`read`."""
+    wanted = [f"{split}_{what}" for split in splits for what in ("images", "labels")]
+    with _stream(path) as stream, _archive(path, stream) as archive:
+        missing = [key for key in wanted if key not in archive.files]
+        if missing:
+            raise DataError(
+                f"{path} has no {', '.join(missing)} (it holds {', '.join(archive.files) or 'nothing'}), expected "
+                f"{', '.join(wanted)}: name another data.file"
+            )
+        found = []
+        for split in splits:
+            images = _images(path, f"{split}_images", archive, channels, size)
+            labels = _labels(path, f"{split}_labels", archive, num_classes)
+            if len(images) != len(labels):
+                raise DataError(
+                    f"{path}: {len(images)} '{split}_images', but {len(labels)} '{split}_labels': {_REPLACE}"
+                )
+            found.append(LabelledImages(torch.from_numpy(images), torch.from_numpy(labels)))
+    return found
+
+
+def md5(path: Path) -> str:
+    """The md5 of a file, 32 hexadecimal digits, read in blocks.
+
+    Raises:
+        DataError: if it cannot be read.
+    """
+    with _stream(path) as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def check_names(flag: str, classes: Sequence[str], aliases: Mapping[str, str] | None = None) -> None:
+    """Compare our class names with MedMNIST's, in order.
+
+    A name fits if, without regard to case and punctuation, it is the official one or begins at one of its words
+    (``myelocytes`` fits ``immature granulocytes(myelocytes, ...)``), or if ``aliases`` says so.
+
+    Args:
+        flag: MedMNIST's name of the data set.
+        classes: our names, by class index.
+        aliases: {our name: the official name}.
+
+    Raises:
+        DataError: another number of classes, or a name that does not fit.
+    """
+    labels: Mapping[str, str] = _info(flag)["label"]
+    official = [labels[str(index)] for index in range(len(labels))]
+    if len(classes) != len(official):
+        raise DataError(f"data.classes has {len(classes)} names, but {flag} has {len(official)}: {'; '.join(official)}")
+    for index, (ours, theirs) in enumerate(zip(classes, official, strict=True)):
+        words = _words((aliases or {}).get(ours, ours))
+        if not words or f" {words}" not in f" {_words(theirs)}":
+            raise DataError(
+                f"data.classes[{index}]='{ours}' is not class {index} of {flag}, which is '{theirs}': use that name, "
+                f"a word of it, or add an alias data.aliases={{'{ours}': '{theirs}'}}"
+            )
+
+
+def check_channels(flag: str, channels: int) -> None:
+    """Compare the declared number of channels with MedMNIST's table.
+
+    Raises:
+        DataError: if they differ.
+    """
+    published = _info(flag)["n_channels"]
+    if channels != published:
+        raise DataError(f"data.channels={channels}, but {flag} has {published}: set data.channels={published}")
+
+
+def _info(flag: str) -> Mapping[str, Any]:
+    """MedMNIST's entry of a 2-D single-label data set."""
+    import medmnist  # slow: it imports torchvision and scikit-learn
+
+    table: Mapping[str, Mapping[str, Any]] = medmnist.INFO
+    usable = [name for name, info in table.items() if not _unusable(name, info)]
+    if flag not in table:
+        hint = nearest(flag, usable)
+        raise DataError(f"data.flag={flag} is no MedMNIST data set.{hint} Accepted: {', '.join(usable)}")
+    if why := _unusable(flag, table[flag]):
+        raise DataError(f"data.flag={flag} {why}: choose one of {', '.join(usable)}")
+    return table[flag]
+
+
+def _unusable(flag: str, info: Mapping[str, Any]) -> str:
+    """Why a data set cannot be read; empty if it can."""
+    if flag.endswith("3d"):
+        return "is a set of 3-D volumes, and only 2-D images can be read"
+    if str(info["task"]).startswith("multi-label"):
+        return "is multi-label (several classes per image), and only sets with one class per image can be read"
+    return ""
+
+
+def _key(name: str, size: int) -> str:
+    """How MedMNIST's table and files name something for images of this size: nothing is appended for 28."""
+    return name if size == 28 else f"{name}_{size}"
+
+
+def _root(root: str | Path | None) -> Path:
+    """The folder of the files."""
+    if root is not None:
+        return Path(root).expanduser()
+    from medmnist.info import DEFAULT_ROOT  # not re-exported by the package
+
+    if DEFAULT_ROOT is None:  # the home directory is not writable
+        raise DataError("medmnist has no cache folder, the home directory is not writable: set data.root=<folder>")
+    return Path(DEFAULT_ROOT)
+
+
+def _stream(path: Path) -> io.BufferedReader:
+    """The file, opened for reading."""
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise DataError(f"cannot read {path} ({error.strerror}): {_REPLACE}") from error
+
+
+def _download(flag: str, size: int, path: Path, expected: str, phantom: str) -> None:
+    """Put the published file at ``path``; nothing appears there before its md5 is right."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the target, so that the last step is a rename on one file system: it happens wholly or not at all.
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
+            _fetch(flag, size, folder)
+            arrived = Path(folder) / path.name
+            found = md5(arrived)
+            if found != expected:
+                raise ValueError(f"what arrived has md5 {found}")
+            os.replace(arrived, path)
+    except Exception as error:
+        cause = _cause(error)
+        if not isinstance(cause, Exception):
+            raise cause from None  # medmnist catches Ctrl-C too and calls it a failed download
+        url = _info(flag)[_key("url", size)]
+        raise DataError(
+            f"{path.name} is not in {path.parent} and could not be downloaded ({str(cause) or type(cause).__name__}): "
+            f"get it from {url} and put it at {path} (md5 {expected}), or set data.root=<its folder>, or run without "
+            f"it: data={phantom}"
+        ) from error
+
+
+def _fetch(flag: str, size: int, folder: str) -> None:
+    """Let the medmnist package download a file into ``folder``."""
+    import medmnist
+
+    dataset = getattr(medmnist, medmnist.INFO[flag]["python_class"])
+    timeout = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(CONNECTION_TIMEOUT)
+    # A progress bar on a terminal; nothing in a log file, where each step of the bar would be a line.
+    quiet = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
+    try:
+        with quiet:
+            dataset(split="val", download=True, root=folder, size=size)  # it also reads that split, a small one
+    finally:
+        socket.setdefaulttimeout(timeout)
+
+
+def _cause(error: BaseException) -> BaseException:
+    """What went wrong first: medmnist wraps every failure into many lines of advice."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        if not isinstance(error, RuntimeError):
+            break
+        error = inner
+    return error
+
+
+def _archive(path: Path, stream: BinaryIO) -> np.lib.npyio.NpzFile:
+    """The arrays of an ``.npz`` file, not yet read; pickled objects stay unread."""
+    if not zipfile.is_zipfile(stream):
+        raise DataError(f"{path} is not an .npz file, or was cut short: {_REPLACE}")
+    stream.seek(0)
+    try:
+        archive: np.lib.npyio.NpzFile = np.load(stream, allow_pickle=False)
+    except _UNREADABLE as error:
+        raise DataError(f"{path} is a damaged .npz file ({error}): {_REPLACE}") from error
+    return archive
+
+
+def _array(path: Path, key: str, archive: np.lib.npyio.NpzFile) -> _Array:
+    """One array of the archive."""
+    try:
+        array: _Array = archive[key]
+    except MemoryError as error:
+        raise DataError(f"{path}: '{key}' does not fit into memory ({error}): choose a smaller data.size") from error
+    except _UNREADABLE as error:
+        raise DataError(f"{path}: '{key}' cannot be read ({error}): expected plain numbers; {_REPLACE}") from error
+    return array
+
+
+def _images(path: Path, key: str, archive: np.lib.npyio.NpzFile, channels: int, size: int) -> _Array:
+    """The images of one split, ``(N, C, H, W) uint8``."""
+    images = _array(path, key, archive)
+    if images.dtype != np.uint8:
+        raise DataError(f"{path}: '{key}' is {images.dtype}, expected uint8: scale it to 0..255 and save it as uint8")
+    expected = (size, size) if channels == 1 else (size, size, channels)
+    if images.shape[1:] != expected or images.ndim == 0:
+        shape = ", ".join(map(str, expected))
+        raise DataError(
+            f"{path}: '{key}' has shape {images.shape}, expected (N, {shape}): set data.size and data.channels to what "
+            "the file holds, or name another data.file"
+        )
+    if len(images) == 0:
+        raise DataError(f"{path}: '{key}' is empty, expected at least one image: name another data.file")
+    channel_first = images[:, None] if channels == 1 else images.transpose(0, 3, 1, 2)
+    return np.ascontiguousarray(channel_first)
+
+
+def _labels(path: Path, key: str, archive: np.lib.npyio.NpzFile, num_classes: int) -> _Array:
+    """The labels of one split, ``(N,) int64``."""
+    labels = _array(path, key, archive)
+    if labels.ndim == 2 and labels.shape[1] > 1:
+        raise DataError(
+            f"{path}: '{key}' has shape {labels.shape}, a multi-label set; expected one class per image, (N, 1) or "
+            "(N,): name another data.file"
+        )
+    if labels.ndim not in (1, 2) or labels.dtype.kind not in "iu":
+        raise DataError(
+            f"{path}: '{key}' is {labels.dtype} of shape {labels.shape}, expected integers of shape (N, 1) or (N,): "
+            "save the labels as class indices from 0"
+        )
+    flat = labels.reshape(-1)
+    if flat.size and (flat.min() < 0 or flat.max() >= num_classes):
+        raise DataError(
+            f"{path}: '{key}' holds labels {flat.min()}..{flat.max()}, expected 0..{num_classes - 1}: list every class "
+            "in data.classes, or name another data.file"
+        )
+    return flat.astype(np.int64)
+
+
+def _words(name: str) -> str:
+    """The words of a name, lower case, one space between them."""
+    return " ".join(re.findall(r"[a-z0-9]+", name.casefold()))

@@ -1,0 +1,300 @@
+"""LightningDataModules: three splits of labelled images and their resident loaders."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+
+from medassay.data import folder, medmnist_files
+from medassay.data.augment import BatchAugment
+from medassay.data.loader import ResidentLoader, derived_seed
+from medassay.data.phantoms import blood, chest
+from medassay.errors import ConfigError
+from medassay.types import LabelledImages, NonNegativeInt, PositiveInt, Range, Splits
+
+Channels = Literal[1, 3]
+
+
+def stratified_order(labels: Tensor, seed: int) -> Tensor:
+    """All indices in an order whose every beginning holds the classes in about their overall proportions."""
+    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    place = torch.empty(len(labels), dtype=torch.float64)
+    for label in labels.unique():
+        members = shuffled[labels[shuffled] == label]
+        place[members] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(members)
+    return place.argsort(stable=True)
+
+
+class ImageDataModule(LightningDataModule):
+    """What all data sets share; a subclass says how to load its splits.
+
+    Args:
+        name: what the data set is called in records.
+        classes: class names, by label.
+        channels: 1 (grey) or 3 (RGB).
+        size: pixels a side.
+        batch_size: images per batch and device.
+        augment: random changes of training batches.
+        seed: of order and augmentation.
+        subset: train on this many images only, classes in proportion; None for all.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        classes: list[str],
+        channels: Channels,
+        size: PositiveInt = 28,
+        batch_size: PositiveInt = 64,
+        augment: BatchAugment | None = None,
+        seed: NonNegativeInt = 0,
+        subset: PositiveInt | None = None,
+    ) -> None:
+        super().__init__()
+        if len(classes) < 2:
+            raise ConfigError(f"data.classes={classes}: at least two classes are needed")
+        self.name = name
+        self.classes = list(classes)
+        self.channels = channels
+        self.size = size
+        self.batch_size = batch_size
+        self.augment = augment
+        self.seed = seed
+        self.subset = subset
+        self._splits: Splits | None = None
+
+    @abstractmethod
+    def load(self) -> Splits:
+        """Reads or renders the three splits."""
+
+    def provenance(self) -> dict[str, Any]:
+        """Where the images came from, for the run's record; call after the splits are loaded."""
+        return {"name": self.name}
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)``."""
+        return (self.channels, self.size, self.size)
+
+    @property
+    def splits(self) -> Splits:
+        """The three splits, loaded on first use."""
+        if self._splits is None:
+            splits = self.load()
+            if self.subset is not None:
+                chosen = stratified_order(splits.train.labels, derived_seed(0, 4))[: self.subset]
+                splits = splits._replace(train=splits.train[chosen])
+            self._splits = splits
+        return self._splits
+
+    def class_counts(self) -> Tensor:
+        """Training images per class, ``(K,) int64``."""
+        return self.splits.train.counts(self.num_classes)
+
+    def setup(self, stage: str) -> None:
+        _ = self.splits
+
+    def train_dataloader(self) -> ResidentLoader:
+        return self._loader(self.splits.train, shuffle=True, augment=self.augment)
+
+    def val_dataloader(self) -> ResidentLoader:
+        return self._loader(self.splits.val)
+
+    def _loader(self, split: LabelledImages, shuffle: bool = False, augment: BatchAugment | None = None) -> ResidentLoader:
+        trainer = self.trainer
+        return ResidentLoader(
+            split,
+            self.batch_size,
+            device=trainer.strategy.root_device if trainer else "cpu",
+            shuffle=shuffle,
+            seed=self.seed,
+            augment=augment,
+            rank=trainer.global_rank if trainer else 0,
+            world_size=trainer.world_size if trainer else 1,
+        )
+
+
+class MedMNISTData(ImageDataModule):
+    """A single-label 2-D MedMNIST set (Yang et al. 2023): the published file, or any file in its layout.
+
+    Args:
+        flag: MedMNIST's name of the set.
+        phantom: the data set that needs no file; error messages name it.
+        root: folder of the files; None is medmnist's own cache folder.
+        file: a file to read instead of the published one; recorded with its md5.
+        aliases: {our class name: MedMNIST's}, where they differ.
+        **shared: see :class:`ImageDataModule`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        flag: str,
+        classes: list[str],
+        channels: Channels,
+        phantom: str = "blood_phantom",
+        root: str | None = None,
+        file: str | None = None,
+        aliases: Mapping[str, str] | None = None,
+        size: PositiveInt = 28,
+        batch_size: PositiveInt = 64,
+        augment: BatchAugment | None = None,
+        seed: NonNegativeInt = 0,
+        subset: PositiveInt | None = None,
+    ) -> None:
+        super().__init__(name, classes, channels, size, batch_size, augment, seed, subset)
+        self.flag = flag
+        self.phantom = phantom
+        self.root = root
+        self.file = file
+        self.aliases = aliases
+        self._data_file: medmnist_files.DataFile | None = None
+
+    def load(self) -> Splits:
+        if self.file is None:
+            medmnist_files.check_names(self.flag, self.classes, self.aliases)
+            medmnist_files.check_channels(self.flag, self.channels)
+            found = medmnist_files.find(self.flag, size=self.size, root=self.root, phantom=self.phantom)
+        else:
+            found = medmnist_files.name_file(self.file, self.flag, self.size)
+        self._data_file = found
+        return medmnist_files.read(found, channels=self.channels, size=self.size, num_classes=self.num_classes)
+
+    def provenance(self) -> dict[str, Any]:
+        assert self._data_file is not None
+        file = self._data_file
+        return {"name": self.name, "file": str(file.path), "md5": file.md5, "published": file.published}
+
+
+class FolderData(ImageDataModule):
+    """Class folders of images: ``path/{train,val,test}/<class>/*.png``, or ``path/<class>/*.png`` split by a ratio.
+
+    Args:
+        path: the top folder.
+        split: shares of train, val and test where the folder has no such sub-folders.
+        split_seed: of that split.
+        **shared: see :class:`ImageDataModule`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        path: str,
+        classes: list[str],
+        channels: Channels = 3,
+        split: tuple[float, float, float] = (0.7, 0.15, 0.15),
+        split_seed: NonNegativeInt = 0,
+        size: PositiveInt = 28,
+        batch_size: PositiveInt = 64,
+        augment: BatchAugment | None = None,
+        seed: NonNegativeInt = 0,
+        subset: PositiveInt | None = None,
+    ) -> None:
+        super().__init__(name, classes, channels, size, batch_size, augment, seed, subset)
+        self.path = path
+        self.split = (split[0], split[1], split[2])
+        self.split_seed = split_seed
+
+    def load(self) -> Splits:
+        splits, _ = folder.read_folder(
+            self.path,
+            size=self.size,
+            channels=self.channels,
+            classes=self.classes,
+            split=self.split,
+            seed=self.split_seed,
+        )
+        return splits
+
+    def provenance(self) -> dict[str, Any]:
+        return {"name": self.name, "path": self.path, "md5": folder.fingerprint(self.path), "published": False}
+
+
+class PhantomData(ImageDataModule):
+    """Images rendered on the fly, with masks of what makes their class: test objects with known ground truth.
+
+    Args:
+        kind: ``chest`` (grey, 2 classes) or ``blood`` (RGB, 8 classes).
+        train, val, test: images per split, classes in equal numbers.
+        phantom_seed: of the rendering; the run's seed does not change the data set.
+        **shared: see :class:`ImageDataModule`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        kind: Literal["chest", "blood"],
+        classes: list[str],
+        channels: Channels,
+        train: Annotated[int, Range(ge=8)] = 4096,
+        val: Annotated[int, Range(ge=8)] = 512,
+        test: Annotated[int, Range(ge=8)] = 1024,
+        phantom_seed: NonNegativeInt = 0,
+        size: PositiveInt = 28,
+        batch_size: PositiveInt = 64,
+        augment: BatchAugment | None = None,
+        seed: NonNegativeInt = 0,
+        subset: PositiveInt | None = None,
+    ) -> None:
+        super().__init__(name, classes, channels, size, batch_size, augment, seed, subset)
+        self.kind = kind
+        self.lengths = (train, val, test)
+        self.phantom_seed = phantom_seed
+
+    def load(self) -> Splits:
+        render = {"chest": chest.render, "blood": blood.render}[self.kind]
+        parts = []
+        for position, length in enumerate(self.lengths):
+            rng = torch.Generator().manual_seed(derived_seed(self.phantom_seed, 5, position))
+            labels = torch.arange(length) % self.num_classes
+            parts.append(render(labels[torch.randperm(length, generator=rng)], rng=rng, size=self.size))
+        return Splits(*parts)
+
+    def provenance(self) -> dict[str, Any]:
+        return {"name": self.name, "phantom": True, "phantom_seed": self.phantom_seed, "published": False}
+
+
+class SyntheticData(ImageDataModule):
+    """Training and validation images from a generator's samples file, test images from the real data set.
+
+    Args:
+        file: an ``.npz`` with ``train_*`` and ``val_*`` in MedMNIST's layout.
+        real: the generator's own data set: classes, shape and test images come from it.
+        **shared: see :class:`ImageDataModule`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        file: str,
+        real: ImageDataModule,
+        batch_size: PositiveInt = 64,
+        augment: BatchAugment | None = None,
+        seed: NonNegativeInt = 0,
+        subset: PositiveInt | None = None,
+    ) -> None:
+        super().__init__(name, real.classes, real.channels, real.size, batch_size, augment, seed, subset)  # type: ignore[arg-type]
+        self.file = file
+        self.real = real
+
+    def load(self) -> Splits:
+        train, val = medmnist_files.read_splits(
+            Path(self.file), ("train", "val"), channels=self.channels, size=self.size, num_classes=self.num_classes
+        )
+        return Splits(train, val, self.real.splits.test)
+
+    def provenance(self) -> dict[str, Any]:
+        md5 = medmnist_files.md5(Path(self.file))
+        return {"name": self.name, "file": self.file, "md5": md5, "published": False, "real": self.real.provenance()}
+
+

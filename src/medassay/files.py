@@ -1,0 +1,54 @@
+"""Writing files whole or not at all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from medassay.errors import output_error
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` to write to; renamed to ``path`` once that succeeded, removed if it did not.
+
+    Raises:
+        OutputError: the file cannot be written; what ``path`` held before is untouched.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        _forget(partial)
+        raise output_error(error, path) from error
+    except BaseException:
+        _forget(partial)
+        raise
+
+
+def _forget(partial: Path) -> None:
+    try:
+        partial.unlink(missing_ok=True)
+    except OSError:  # its folder is no folder: there is nothing to forget
+        return
+
+
+def write_json(path: Path, values: Any) -> None:
+    """``values`` as indented JSON; NaN and infinity as null, since JSON has neither."""
+    with whole(path) as partial:
+        partial.write_text(json.dumps(_finite(values), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value

@@ -1,0 +1,332 @@
+"""What one `train` or `evaluate` does, from a checked configuration to the files it leaves."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+from pytorch_lightning import Callback, LightningModule
+
+from medassay import config as configuration
+from medassay.data.modules import ImageDataModule
+from medassay.errors import CheckpointError, ConfigError
+from medassay.files import whole, write_json
+from medassay.protocols import classification, sample
+from medassay.reporting import tensorboard
+from medassay.runs.directory import RunDirectory
+from medassay.runs.load import (
+    build_data,
+    build_task,
+    device_for,
+    makes_images,
+    open_run,
+    task_node,
+    with_overrides,
+)
+from medassay.runs.samples import samples_for_training
+from medassay.tasks.summary import model_summary, parameter_count
+from medassay.training import Fit, Recipe, TrainerSettings, fit
+from medassay.types import NonNegativeInt, Sampler
+
+logger = logging.getLogger(__name__)
+
+GENERATOR_KEYS = ("batch_size", "augment", "seed", "subset", "generator", "generator_seed")  # may differ from the generator's
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The keys at the top of train.yaml; see there."""
+
+    seed: NonNegativeInt
+    test: bool | None
+    outputs: str
+    resume: str | None = None
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+def checked(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
+    """The resolved configuration, every key and value checked; nothing is loaded yet.
+
+    Raises:
+        ConfigError: one line for the first thing that is wrong.
+    """
+    if cfg.data.get("generator") is not None:
+        _take_data_from_generator(cfg, overrides)
+    values = configuration.resolved(cfg)
+    groups = ("data", "model", "trainer", "callbacks", "logger")
+    settings = {key: value for key, value in values.items() if key not in groups}
+    configuration.check_arguments(settings, RunSettings, "")
+    configuration.check(
+        {
+            "data": {k: v for k, v in values["data"].items() if k not in ("generator", "generator_seed")},
+            "model": task_node(values["model"]),
+            "trainer": values["trainer"],
+            "callbacks": values["callbacks"],
+            "logger": values["logger"],
+        }
+    )
+    configuration.check(values["model"]["recipe"], "model.recipe")
+    return values
+
+
+def _take_data_from_generator(cfg: DictConfig, overrides: Sequence[str]) -> None:
+    """Puts the generator's own data node in place of ``cfg.data``: shape, classes and real test images are its.
+
+    Raises:
+        ConfigError: the command line asks for other data, or the run is no generator.
+    """
+    path = str(cfg.data.generator)
+    saved = RunDirectory(path).config()
+    if not makes_images(saved):
+        raise ConfigError(
+            f"data.generator={path} is a classifier's run (model={saved['model']['name']}): give a generator's, "
+            "e.g. of model=cgan"
+        )
+    theirs = {k: v for k, v in saved["data"].items() if k not in GENERATOR_KEYS}
+    for override in overrides:
+        key, _, value = override.lstrip("+~").partition("=")
+        other_set = key == "data" and value != theirs["name"]
+        other_key = key.startswith("data.") and key.split(".")[1] not in GENERATOR_KEYS
+        if other_set or other_key:
+            raise ConfigError(
+                f"{override}: with data.generator the data are the generator's own ({theirs['name']}); leave it out"
+            )
+    own = OmegaConf.to_container(cfg.data, resolve=False)
+    assert isinstance(own, dict)
+    with open_dict(cfg):
+        cfg.data = {**theirs, **{k: v for k, v in own.items() if k in GENERATOR_KEYS}}
+
+
+def _training_data(config: dict[str, Any]) -> ImageDataModule:
+    """The data module to train on: the configured one, or a generator's samples with its real test images."""
+    node = config["data"]
+    if node.get("generator") is None:
+        return build_data(node)
+    cache = Path(config["outputs"]) / ".cache"
+    file = samples_for_training(node["generator"], cache=cache, seed=node["generator_seed"])
+    shared = {key: node[key] for key in ("batch_size", "augment", "seed", "subset")}
+    real = {k: v for k, v in node.items() if k not in ("generator", "generator_seed")}
+    return build_data(
+        {
+            "_target_": "medassay.data.modules.SyntheticData",
+            "name": f"synthetic_{node['name']}",
+            "file": str(file),
+            "real": real,
+            **shared,
+        }
+    )
+
+
+def train(config: dict[str, Any], path: Path, overrides: list[str], *, test: bool) -> dict[str, Any]:
+    """Trains what ``config`` (checked) says into a new run directory ``path`` and gives its final numbers.
+
+    Raises:
+        UserError: see the functions it calls; the run's record then says failed and why.
+    """
+    run = RunDirectory(path)
+    config = {**config, "test": test, "resume": None}
+    run.create(config, overrides)
+    with run.recording():
+        return _fit_and_report(config, run, resume=False)
+
+
+def resume(path: str | Path, overrides: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """Continues an interrupted run in place, or a finished one with more epochs in a new directory beside it.
+
+    Gives the directory and the final numbers.
+
+    Raises:
+        CheckpointError: no run directory.
+        ConfigError: an override that a run does not take, or a finished run without more epochs.
+    """
+    run = RunDirectory(path)
+    saved = run.config()
+    config = with_overrides(saved, overrides)
+    if run.record().get("status") != "done":
+        if not run.last.exists():
+            logger.info("%s has no finished epoch: starting over", path)
+        run.update(resumed_with=[f"{k}={v}" for k, v in overrides.items()])
+        with run.recording():
+            return run.path, _fit_and_report(config, run, resume=True)
+    trained = int(run.metrics().get("epochs", saved["trainer"]["max_epochs"]))
+    if config["trainer"]["max_epochs"] <= trained:
+        raise ConfigError(f"resume={path}: this run is done after {trained} epochs; give more, e.g. trainer.max_epochs={2 * trained}")
+    if not run.last.exists():
+        raise CheckpointError(f"resume={path}: this run is done and has no checkpoints/last.ckpt to continue from")
+    now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+    longer = RunDirectory(run.path.parent / f"{now}_{configuration.run_id(config['data']['name'])}")
+    longer.create(config, [f"resume={path}", *(f"{k}={v}" for k, v in overrides.items())])
+    longer.update(continues=str(path))
+    with longer.recording():
+        for name in ("last.ckpt", "best.ckpt"):
+            with whole(longer.path / "checkpoints" / name) as partial:
+                shutil.copyfile(run.path / "checkpoints" / name, partial)
+        return longer.path, _fit_and_report(config, longer, resume=True)
+
+
+def _fit_and_report(config: dict[str, Any], run: RunDirectory, *, resume: bool) -> dict[str, Any]:
+    settings: TrainerSettings = configuration.build(config["trainer"])
+    recipe: Recipe = configuration.build(config["model"]["recipe"])
+    data = _training_data(config)
+    device_for(settings)  # an absent GPU is said before any image is read
+    _ = data.splits
+    task = build_task(config["model"], config["seed"])
+    run.update(data=data.provenance(), parameters=parameter_count(task))
+    overview = _describe(task, data, run)
+    callbacks: list[Callback] = [c for c in map(configuration.build, config["callbacks"].values()) if c is not None]
+    fitted = fit(
+        task,
+        data,
+        directory=run.path,
+        settings=settings,
+        monitor=recipe.monitor,
+        mode=recipe.mode,
+        callbacks=callbacks,
+        log_to=config["logger"]["kind"],
+        seed=config["seed"],
+        resume=resume,
+    )
+    numbers: dict[str, Any] = {
+        "model": config["model"]["name"],
+        "data": data.name,
+        "seed": config["seed"],
+        "epochs": fitted.epochs,
+        "best_epoch": fitted.best_epoch,
+        "chosen_by": recipe.monitor or "last epoch",
+    }
+    pictures = _evaluate_fit(config, run, task, data, fitted, numbers)
+    write_json(run.path / "metrics.json", numbers)
+    if config["logger"]["kind"] == "tensorboard":
+        tensorboard.add_results(
+            run.path / "tensorboard",
+            step=getattr(task, "images_seen", fitted.epochs),
+            pictures=pictures,
+            text={"model": f"```\n{overview}\n```"},
+            hyperparameters=_flat_hyperparameters(config),
+            metrics=_flat_metrics(numbers),
+        )
+    return numbers
+
+
+def _evaluate_fit(
+    config: dict[str, Any],
+    run: RunDirectory,
+    task: LightningModule,
+    data: ImageDataModule,
+    fitted: Fit,
+    numbers: dict[str, Any],
+) -> list[Path]:
+    """Adds the final numbers to ``numbers`` and gives the pictures drawn."""
+    if isinstance(task, Sampler):
+        numbers["train"] = {k.removeprefix("train/"): v for k, v in fitted.values.items() if k.startswith("train/")}
+        numbers["images_seen"] = getattr(task, "images_seen", None)
+        return []
+    settings: TrainerSettings = configuration.build(config["trainer"])
+    device = device_for(settings)
+    splits = {"val": data.splits.val, **({"test": data.splits.test} if config["test"] else {})}
+    pictures: list[Path] = []
+    for name, split in splits.items():
+        if settings.limit_batches is not None:
+            split = split[: settings.limit_batches * data.batch_size]
+        predictions = classification.predict(task, split, device)
+        numbers[name] = classification.results(predictions)
+        pictures += classification.pictures(run.figures, name, predictions, numbers[name], data.classes)
+        logger.info("%s: %s", name, classification.summary(numbers[name]))
+    return pictures
+
+
+def _describe(task: LightningModule, data: ImageDataModule, run: RunDirectory) -> str:
+    """Prints and keeps the model summary, and says what the data are where they are not the published ones."""
+    overview = model_summary(task)
+    with whole(run.path / "model.txt") as partial:
+        partial.write_text(overview + "\n", encoding="utf-8")
+    counts = ", ".join(f"{name} {count}" for name, count in zip(data.classes, data.class_counts().tolist(), strict=True))
+    sizes = " / ".join(str(len(split)) for split in data.splits)
+    provenance = data.provenance()
+    if provenance.get("phantom"):
+        origin = " (rendered phantoms, not real images)"
+    elif not provenance.get("published"):
+        origin = f" (not a published file: md5 {provenance.get('md5')})"
+    else:
+        origin = ""
+    logger.info("%s", overview)
+    logger.info("data: %s%s, train / val / test %s; training images: %s", data.name, origin, sizes, counts)
+    return overview
+
+
+def _flat_hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
+    """What may distinguish runs, as ``dotted.key: value``; constructors and places are left out."""
+    flat: dict[str, Any] = {"seed": config["seed"], "data": config["data"]["name"]}
+
+    def walk(node: Any, key: str) -> None:
+        if isinstance(node, dict):
+            for name, value in node.items():
+                if not name.startswith("_"):
+                    walk(value, f"{key}.{name}")
+        elif node is not None:
+            flat[key] = node
+
+    walk({k: v for k, v in config["model"].items() if k != "recipe"}, "model")
+    for key in ("batch_size", "augment", "subset", "generator"):
+        walk(config["data"].get(key), f"data.{key}")
+    for key in ("max_epochs", "precision"):
+        walk(config["trainer"][key], f"trainer.{key}")
+    return flat
+
+
+def _flat_metrics(numbers: dict[str, Any]) -> dict[str, float]:
+    """The final single numbers as ``split/name``: validation ones, and test ones only where the test set was looked at."""
+    return {
+        f"{split}_final/{name}": float(value)
+        for split in ("train", "val", "test")
+        for name, value in numbers.get(split, {}).items()
+        if isinstance(value, float)
+    }
+
+
+# --- evaluation ------------------------------------------------------------------------------------------------------
+
+
+def evaluate(path: str, protocol: Mapping[str, Any], overrides: Mapping[str, Any]) -> Path:
+    """Runs one protocol on a finished run and gives the new directory under its ``eval/`` with the results.
+
+    Raises:
+        UserError: no run, another kind of run than the protocol needs, or a wrong setting.
+    """
+    settings = configuration.build(protocol)
+    run = open_run(path, overrides)
+    directory = run.directory.path / "eval" / f"{settings.name}_{secrets.token_hex(3)}"
+    wants_generator = isinstance(settings, sample.SampleSettings)
+    if wants_generator != run.is_generator:
+        kind, use = ("generator", "sample") if run.is_generator else ("classifier", "classification")
+        raise ConfigError(
+            f"protocol={settings.name}: {path} is a {kind}'s run (model={run.config['model']['name']}); use protocol={use}"
+        )
+    record = {"run": str(path), "protocol": dict(protocol), "overrides": dict(overrides)}
+    if isinstance(settings, sample.SampleSettings):
+        assert isinstance(run.task, Sampler)
+        paths = sample.sample(run.task, run.data.classes, settings, directory, str(path))
+        write_json(directory / "sample.json", {**record, "files": [p.name for p in paths]})
+        return directory
+    device = device_for(run.settings)
+    split = getattr(run.data.splits, settings.split)
+    predictions = classification.predict(run.task, split, device)
+    values = classification.results(predictions)
+    classification.pictures(directory, settings.split, predictions, values, run.data.classes)
+    write_json(directory / "metrics.json", {**record, "data": run.data.provenance(), settings.split: values})
+    logger.info("%s: %s", settings.split, classification.summary(values))
+    return directory
+
+
+def default_protocol(path: str) -> str:
+    """The protocol that fits the run: ``sample`` for a generator, ``classification`` for a classifier."""
+    return "sample" if makes_images(RunDirectory(path).config()) else "classification"

@@ -1,0 +1,43 @@
+"""Layers that several nets share, and the choices of activation and normalisation by name."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor, nn
+
+Activation = Literal["leaky_relu", "relu", "elu", "gelu", "silu"]
+Normalisation = Literal["batch", "group", "instance", "none"]
+
+
+class Normalise(nn.Module):
+    """``(x - mean) / std`` with fixed numbers: the first layer of every net, so that all its users serve images in [0, 1]."""
+
+    def __init__(self, mean: float = 0.5, std: float = 0.5) -> None:
+        super().__init__()
+        self.mean = mean
+        self.std = std
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x - self.mean) / self.std
+
+    def extra_repr(self) -> str:
+        return f"mean={self.mean}, std={self.std}"
+
+
+def activation_layer(name: Activation, slope: float = 0.01) -> nn.Module:
+    """The activation called ``name``; ``slope`` is that of the leaky ReLU's negative side."""
+    if name == "leaky_relu":
+        return nn.LeakyReLU(slope, inplace=True)
+    return {"relu": nn.ReLU, "elu": nn.ELU, "gelu": nn.GELU, "silu": nn.SiLU}[name]()
+
+
+def normalisation_layer(name: Normalisation, channels: int) -> nn.Module:
+    """The normalisation called ``name`` for ``channels`` feature maps; groups are of 4 maps where that divides, else of 1."""
+    if name == "batch":
+        return nn.BatchNorm2d(channels)
+    if name == "group":
+        return nn.GroupNorm(channels // 4 if channels % 4 == 0 else channels, channels)
+    if name == "instance":
+        return nn.InstanceNorm2d(channels, affine=True)
+    return nn.Identity()

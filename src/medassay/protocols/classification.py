@@ -1,0 +1,71 @@
+"""A classifier's numbers and pictures on one split."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from medassay.data.loader import ResidentLoader
+from medassay.metrics.classification import bootstrap_intervals, classification_metrics
+from medassay.reporting import figures
+from medassay.types import LabelledImages
+
+BATCH = 256  # images at a time; predictions do not depend on it beyond rounding
+
+
+@dataclass(frozen=True)
+class ClassificationSettings:
+    """What to evaluate on."""
+
+    name: Literal["classification"] = "classification"
+    split: Literal["test", "val"] = "test"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Class probabilities ``(N, K) float32`` and labels ``(N,) int64`` of one split, on the CPU."""
+
+    probabilities: Tensor
+    labels: Tensor
+
+
+@torch.no_grad()
+def predict(task: nn.Module, split: LabelledImages, device: torch.device) -> Predictions:
+    """Softmax probabilities of every image of ``split``; the task is left in evaluation mode on ``device``."""
+    task.to(device).eval()
+    parts = [task(images).float().softmax(1).cpu() for images, _ in ResidentLoader(split, BATCH, device=device)]
+    return Predictions(torch.cat(parts), split.labels)
+
+
+def results(predictions: Predictions) -> dict[str, Any]:
+    """All metrics with their 95 % bootstrap intervals (1000 resamples of the images), and the number of images."""
+    values = classification_metrics(predictions.probabilities, predictions.labels)
+    intervals = bootstrap_intervals(predictions.probabilities, predictions.labels)
+    return {"n": len(predictions.labels), **values, "interval_95": {k: list(v) for k, v in intervals.items()}}
+
+
+def pictures(directory: Path, split: str, predictions: Predictions, values: dict[str, Any], classes: list[str]) -> list[Path]:
+    """Confusion matrix, ROC and precision-recall curves as ``<split>_*.png`` in ``directory``."""
+    drawn = {
+        "confusion_matrix": figures.confusion_matrix(values["confusion"], classes),
+        "roc": figures.roc_curves(predictions.probabilities, predictions.labels, classes),
+        "precision_recall": figures.pr_curves(predictions.probabilities, predictions.labels, classes),
+    }
+    paths = []
+    for name, figure in drawn.items():
+        paths.append(directory / f"{split}_{name}.png")
+        figures.save(figure, paths[-1])
+    return paths
+
+
+def summary(values: dict[str, Any]) -> str:
+    """The headline numbers in one line."""
+    shown = []
+    for name in ("accuracy", "balanced_accuracy", "auroc", "f1"):
+        low, high = values["interval_95"][name]
+        shown.append(f"{name.replace('_', ' ')} {values[name]:.3f} [{low:.3f}, {high:.3f}]")
+    return f"{', '.join(shown)} (n = {values['n']}, 95 % bootstrap intervals)"

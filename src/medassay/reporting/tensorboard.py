@@ -1,0 +1,46 @@
+"""Pictures, text and hyper-parameters of a finished run into its TensorBoard directory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from torch.utils.tensorboard import SummaryWriter
+from torch.utils.tensorboard.summary import hparams
+
+
+def add_results(
+    directory: Path,
+    *,
+    step: int,
+    pictures: Iterable[Path] = (),
+    text: Mapping[str, str] | None = None,
+    hyperparameters: Mapping[str, Any] | None = None,
+    metrics: Mapping[str, float] | None = None,
+) -> None:
+    """Adds to the event files in ``directory``.
+
+    Args:
+        directory: of the run's event files.
+        step: x position.
+        pictures: PNG files, named in TensorBoard by their stems.
+        text: named texts.
+        hyperparameters, metrics: one row of the HParams tab; values that are not numbers, text or booleans are written as
+            text.
+    """
+    with SummaryWriter(str(directory)) as writer:  # type: ignore[no-untyped-call]
+        for picture in pictures:
+            with Image.open(picture) as image:
+                writer.add_image(f"figures/{picture.stem}", np.asarray(image.convert("RGB")), step, dataformats="HWC")  # type: ignore[no-untyped-call]
+        for name, content in (text or {}).items():
+            writer.add_text(name, content, step)  # type: ignore[no-untyped-call]
+        if hyperparameters is not None:
+            plain = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in hyperparameters.items()}
+            finite = {k: v for k, v in (metrics or {}).items() if v == v}
+            for summary in hparams(plain, dict.fromkeys(finite)):  # type: ignore[no-untyped-call]
+                writer.file_writer.add_summary(summary)  # type: ignore[union-attr,no-untyped-call]
+            for name, value in finite.items():
+                writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]

@@ -1,0 +1,166 @@
+"""One run's directory: its saved configuration, its record ``run.json`` and its final numbers ``metrics.json``."""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from medassay.errors import CheckpointError, OutputError, UserError
+from medassay.files import whole, write_json
+from medassay.training import Interrupted
+
+PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "omegaconf", "medmnist", "torchmetrics", "numpy")
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+@cache
+def code_version() -> str:
+    """The package's version, and the commit where it runs from a clone (``+changes`` if files differ from it)."""
+    version = metadata.version("medassay")
+    root = Path(__file__).parents[3]
+    if not (root / ".git").exists():
+        return version
+    try:
+        git = ["git", "-C", str(root)]
+        commit = subprocess.run([*git, "rev-parse", "--short=12", "HEAD"], capture_output=True, text=True, check=True)
+        changes = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return version
+    return f"{version} commit {commit.stdout.strip()}{'+changes' if changes.stdout.strip() else ''}"
+
+
+def environment() -> dict[str, Any]:
+    """Versions and hardware, for the record."""
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "code": code_version(),
+        "python": sys.version.split()[0],
+        "packages": {name: metadata.version(name) for name in PACKAGES},
+        "hardware": {"machine": platform.machine(), "system": platform.system(), "gpus": gpus},
+        "threads": torch.get_num_threads(),
+    }
+
+
+class RunDirectory:
+    """The directory of one run.
+
+    Args:
+        path: the directory; need not exist yet.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    @property
+    def figures(self) -> Path:
+        return self.path / "figures"
+
+    @property
+    def best(self) -> Path:
+        return self.path / "checkpoints" / "best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        return self.path / "checkpoints" / "last.ckpt"
+
+    # --- writing ---
+
+    def create(self, config: dict[str, Any], overrides: list[str]) -> None:
+        """Writes the configuration as trained.
+
+        Raises:
+            OutputError: there is a run in the directory already, or it cannot be written.
+        """
+        if (self.path / "run.json").exists():
+            raise OutputError(
+                f"{self.path} already holds a run: continue it with resume={self.path}, or choose another hydra.run.dir"
+            )
+        for name, values in (("config.yaml", config), ("overrides.yaml", overrides)):
+            with whole(self.path / ".hydra" / name) as partial:
+                partial.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+        self.update(status="running", started=_now(), overrides=overrides, seed=config["seed"], **environment())
+
+    def update(self, **fields: Any) -> None:
+        """Adds ``fields`` to ``run.json``."""
+        write_json(self.path / "run.json", {**self._json("run.json"), **fields})
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Records how the work inside ended: done, interrupted, or failed with its reason; the exception goes on."""
+        begun = time.monotonic()
+        spent = float(self._json("run.json").get("seconds", 0.0))
+        self.update(status="running", reason=None)
+
+        def end(status: str, reason: str | None = None) -> None:
+            self.update(status=status, reason=reason, ended=_now(), seconds=round(spent + time.monotonic() - begun, 1))
+
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            name = "SIGTERM" if isinstance(error, Interrupted) and error.signum != 2 else "Ctrl-C"
+            end("interrupted", f"{name}; continue with resume={self.path}")
+            raise
+        except BaseException as error:
+            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            try:
+                end("failed", reason)
+            except OutputError:  # the disk is full: the reason still reaches the terminal
+                raise error from None
+            raise
+        end("done")
+
+    # --- reading ---
+
+    def config(self) -> dict[str, Any]:
+        """The configuration as trained, plain values.
+
+        Raises:
+            CheckpointError: this is no run directory.
+        """
+        file = self.path / ".hydra" / "config.yaml"
+        if not file.is_file():
+            hint = "it does not exist" if not self.path.exists() else "it has no .hydra/config.yaml"
+            raise CheckpointError(f"{self.path} is no run directory ({hint}): give one that train.py made, outputs/<model>/<run>")
+        try:
+            values = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+            raise CheckpointError(f"{file} cannot be read ({str(error).splitlines()[0]})") from error
+        if not isinstance(values, dict) or not {"data", "model", "trainer"} <= set(values):
+            raise CheckpointError(f"{file} is no configuration of a run: it lacks data, model or trainer")
+        return values
+
+    def record(self) -> dict[str, Any]:
+        """What ``run.json`` says; empty if there is none."""
+        return self._json("run.json")
+
+    def metrics(self) -> dict[str, Any]:
+        """What ``metrics.json`` says; empty if there is none."""
+        return self._json("metrics.json")
+
+    def _json(self, name: str) -> dict[str, Any]:
+        file = self.path / name
+        try:
+            values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return {}
+        except NotADirectoryError:
+            return {}
+        except (ValueError, OSError) as error:
+            raise CheckpointError(f"{file} cannot be read ({error}): restore or delete it") from error
+        return values

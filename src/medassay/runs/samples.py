@@ -1,0 +1,91 @@
+"""A generator's images as a file in MedMNIST's layout."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from medassay.errors import ConfigError
+from medassay.files import whole
+from medassay.runs.load import Run, open_run
+from medassay.types import Sampler
+
+CHUNK = 1024  # images at a time
+
+
+def proportional_labels(counts: Tensor, n: int) -> Tensor:
+    """``n`` labels in the proportions of ``counts (K,)``, sorted; ``counts.sum()`` of them repeat the counts exactly."""
+    share = counts.double() * n / counts.sum()
+    whole_part = share.floor().long()
+    missing = n - int(whole_part.sum())
+    largest = (share - whole_part).argsort(descending=True, stable=True)[:missing]
+    whole_part[largest] += 1
+    return torch.arange(len(counts)).repeat_interleave(whole_part)
+
+
+def draw(sampler: Sampler, labels: Tensor, seed: int, progress: str | None = None) -> Tensor:
+    """Images ``(N, C, H, W) uint8`` of the classes ``labels (N,)``; the same on every machine for the same weights and seed.
+
+    Args:
+        sampler: the generator.
+        labels: what to draw.
+        seed: of the noise, drawn on the CPU.
+        progress: title of a progress bar where the output is a terminal.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    bar = tqdm(labels.split(CHUNK), desc=progress, disable=progress is None or not sys.stderr.isatty())
+    images = [sampler.sample(part, rng=rng).mul(255).round().to(torch.uint8).cpu() for part in bar]
+    return torch.cat(images) if images else torch.empty(0, *sampler.image_shape, dtype=torch.uint8)
+
+
+def write_npz(path: Path, splits: dict[str, tuple[Tensor, Tensor]], provenance: dict[str, Any]) -> None:
+    """Writes ``{split: (images (N, C, H, W) uint8, labels (N,))}`` in MedMNIST's layout, with ``provenance`` as JSON text."""
+    arrays: dict[str, Any] = {"provenance": np.array(json.dumps(provenance))}
+    for name, (images, labels) in splits.items():
+        array = images.permute(0, 2, 3, 1).numpy()
+        arrays[f"{name}_images"] = array[..., 0] if array.shape[-1] == 1 else array
+        arrays[f"{name}_labels"] = labels.numpy()[:, None].astype(np.uint8)
+    with whole(path) as partial, partial.open("wb") as stream:
+        np.savez_compressed(stream, **arrays)
+
+
+def samples_for_training(run_path: str | Path, *, cache: Path, seed: int = 0) -> Path:
+    """A file with as many generated training and validation images as the generator's own data set has real ones.
+
+    Labels are in the training set's proportions in both. The file is made once per checkpoint, count, proportions and seed.
+
+    Raises:
+        ConfigError: the run is no generator.
+    """
+    run = open_run(run_path, {})
+    if not run.is_generator or not isinstance(run.task, Sampler):
+        raise ConfigError(
+            f"data.generator={run_path} is a classifier's run (model={run.config['model']['name']}): give a generator's, "
+            "e.g. of model=cgan"
+        )
+    counts, n_val = run.data.class_counts(), len(run.data.splits.val)
+    n_train = int(counts.sum())
+    checkpoint = hashlib.sha256(run.directory.best.read_bytes()).hexdigest()
+    provenance = {
+        "checkpoint_sha256": checkpoint,
+        "train": n_train,
+        "val": n_val,
+        "class_counts": counts.tolist(),
+        "seed": seed,
+    }
+    key = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()[:16]
+    path = cache / "samples" / f"{key}.npz"
+    if not path.exists():
+        labels = torch.cat([proportional_labels(counts, n_train), proportional_labels(counts, n_val)])
+        images = draw(run.task, labels, seed, progress="sampling")
+        splits = {"train": (images[:n_train], labels[:n_train]), "val": (images[n_train:], labels[n_train:])}
+        write_npz(path, splits, {**provenance, "run": str(run_path), "config": run.config})
+    return path

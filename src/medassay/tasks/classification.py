@@ -1,0 +1,111 @@
+"""Single-label classification: class-weighted cross-entropy, metrics on validation data."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Annotated, Any, Literal
+
+import torch
+import torch.nn.functional as F
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC
+
+from medassay.tasks.optim import OptimizerFactory, SchedulerFactory, adam
+from medassay.tasks.steps import check_finite
+from medassay.types import Range
+
+Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) float32 in [0, 1], labels (B,) int64
+
+
+def balanced_weights(counts: Tensor) -> Tensor:
+    """Class weights ``n / (classes * n_class)`` from ``counts (K,) int64``; 0 for a class without images."""
+    n = counts.sum()
+    return torch.where(counts > 0, n / (len(counts) * counts.clamp(min=1)), torch.zeros(())).float()
+
+
+class Classification(LightningModule):
+    """Trains ``net: images (B, C, H, W) in [0, 1] -> logits (B, num_classes)`` by cross-entropy.
+
+    Logs ``train/loss`` and ``val/loss, val/accuracy, val/balanced_accuracy, val/auroc`` (macro, one against the rest).
+
+    Args:
+        net: the network; normalises its inputs itself.
+        num_classes: outputs of the net.
+        optimizer: makes the optimizer from the parameters; Adam with 1e-3 where none is given.
+        scheduler: makes the learning-rate schedule; none where not given.
+        class_weights: ``balanced`` weighs each class by n / (classes * n_class) of the training set; ``none`` by 1.
+        label_smoothing: share of the target spread evenly over all classes.
+    """
+
+    class_weights: Tensor
+
+    def __init__(
+        self,
+        net: nn.Module,
+        num_classes: Annotated[int, Range(ge=2)],
+        optimizer: OptimizerFactory | None = None,
+        scheduler: SchedulerFactory | None = None,
+        class_weights: Literal["balanced", "none"] = "balanced",
+        label_smoothing: Annotated[float, Range(ge=0, lt=1)] = 0.0,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.num_classes = num_classes
+        self.label_smoothing = label_smoothing
+        self._balanced = class_weights == "balanced"
+        self._optimizer = optimizer or adam()
+        self._scheduler = scheduler
+        self.register_buffer("class_weights", torch.ones(num_classes))
+        self.val_metrics = MetricCollection(
+            {
+                "accuracy": MulticlassAccuracy(num_classes, average="micro", validate_args=False),
+                "balanced_accuracy": MulticlassAccuracy(num_classes, average="macro", validate_args=False),
+                "auroc": MulticlassAUROC(num_classes, average="macro", validate_args=False),
+            },
+            prefix="val/",
+        )
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit" and self._balanced:
+            counts: Tensor = self.trainer.datamodule.class_counts()  # type: ignore[attr-defined]
+            self.class_weights = balanced_weights(counts).to(self.class_weights.device)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``(B, num_classes)`` of images in [0, 1]."""
+        return self.net(images)  # type: ignore[no-any-return]
+
+    def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """The class-weighted cross-entropy, a scalar."""
+        return F.cross_entropy(logits, labels, self.class_weights, label_smoothing=self.label_smoothing)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        images, labels = batch
+        loss = self.loss(self(images), labels)
+        check_finite(self, batch_idx, loss=loss)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(images), sync_dist=True)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        images, labels = batch
+        logits = self(images)
+        self.val_metrics.update(logits.float().softmax(1), labels)
+        self.log("val/loss", self.loss(logits, labels), batch_size=len(images), sync_dist=True)
+
+    def on_validation_epoch_end(self) -> None:
+        with warnings.catch_warnings():  # a class without images in a cut-short epoch: AUROC is over the others
+            warnings.filterwarnings("ignore", message="No (positive|negative) samples in targets")
+            warnings.filterwarnings("ignore", message=".*for one or more classes was `nan`")
+            values = self.val_metrics.compute()
+        self.val_metrics.reset()
+        auroc = values.pop("val/auroc")
+        self.log_dict(values)
+        self.log("val/auroc", auroc, prog_bar=True)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self._optimizer(self.parameters())
+        if self._scheduler is None:
+            return optimizer
+        schedule = self._scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,190 @@
+"""The conditional GAN's training: two optimizers by hand, an averaged generator to sample from."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from medassay.errors import TrainingError
+from medassay.nets.cgan import CGAN
+from medassay.tasks.ema import EMA
+from medassay.tasks.gan_losses import GANLoss, discriminator_loss, generator_loss
+from medassay.tasks.optim import OptimizerFactory, adam
+from medassay.tasks.steps import check_finite
+from medassay.types import NonNegative, PositiveInt, Range
+
+SAMPLE_CHUNK = 512  # images drawn at a time: bounds the memory of a large draw
+BATCH_NORM_BATCHES = 8  # of 256 samples each: what the averaged generator's statistics are estimated on, every epoch
+Batch = tuple[Tensor, Tensor]
+
+
+def gradient_norm(net: nn.Module) -> Tensor:
+    """The Euclidean norm of all gradients of ``net``, a scalar on its device."""
+    norms = torch._foreach_norm([p.grad for p in net.parameters() if p.grad is not None])
+    return torch.stack(norms).norm()
+
+
+class ConditionalGAN(LightningModule):
+    """Trains ``net.generator`` against ``net.discriminator`` on images of the batch's own classes.
+
+    Samples come from an exponential moving average of the generator. Logs once per epoch, over images seen: both losses,
+    ``d_real`` = D(x) and ``d_fake`` = D(G(z)) as probabilities, both gradient norms.
+
+    Args:
+        net: the two networks.
+        optimizer: makes each player's optimizer; Adam with 2e-4 and betas (0.5, 0.999) where none is given.
+        loss: the players' losses.
+        ema_decay: the averaging's largest decay.
+        collapse_loss: a mean discriminator loss under this for ``collapse_epochs`` epochs in a row stops the run: the
+            generator then gets no gradient worth the name.
+        collapse_epochs: see ``collapse_loss``.
+        grid_rows: images per class of the fixed grid that shows progress.
+    """
+
+    label_share: Tensor
+    grid_noise: Tensor
+
+    def __init__(
+        self,
+        net: CGAN,
+        optimizer: OptimizerFactory | None = None,
+        loss: GANLoss = "bce",
+        ema_decay: Annotated[float, Range(ge=0, lt=1)] = 0.999,
+        collapse_loss: NonNegative = 1e-3,
+        collapse_epochs: PositiveInt = 2,
+        grid_rows: PositiveInt = 8,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.net = net
+        self.ema = EMA(net.generator, ema_decay)
+        self.loss = loss
+        self.collapse_loss = collapse_loss
+        self.collapse_epochs = collapse_epochs
+        self.collapsed_for = 0
+        self.images_seen = 0
+        self._optimizer = optimizer or adam(lr=2e-4, betas=(0.5, 0.999))
+        self._loss_sum: Tensor | None = None
+        rng = torch.Generator().manual_seed(0)
+        noise = torch.randn(net.num_classes * grid_rows, net.generator.latent, generator=rng)
+        self.register_buffer("grid_noise", noise)  # (classes * rows, latent), row by row of one class
+        self.register_buffer("label_share", torch.full((net.num_classes,), 1 / net.num_classes))
+
+    # --- a generator for others to sample from ---
+
+    @property
+    def num_classes(self) -> int:
+        return self.net.num_classes
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of samples."""
+        return self.net.image_shape
+
+    @torch.no_grad()
+    def sample(self, labels: Tensor, *, rng: torch.Generator) -> Tensor:
+        """Images ``(N, C, H, W) float32 in [0, 1]`` of classes ``labels (N,) int64``, from the averaged generator.
+
+        The noise is drawn on ``rng``'s device, so that a CPU generator gives the same noise for every device.
+        """
+        return self._draw(torch.randn(len(labels), self.net.generator.latent, generator=rng, device=rng.device), labels)
+
+    def fixed_samples(self) -> tuple[Tensor, Tensor]:
+        """The progress grid: the same noise every time; images ``(K * rows, C, H, W)`` and their labels."""
+        rows = len(self.grid_noise) // self.num_classes
+        labels = torch.arange(self.num_classes, device=self.device).repeat_interleave(rows)
+        return self._draw(self.grid_noise, labels), labels
+
+    @torch.no_grad()
+    def _draw(self, noise: Tensor, labels: Tensor) -> Tensor:
+        chunks = zip(noise.split(SAMPLE_CHUNK), labels.split(SAMPLE_CHUNK), strict=True)
+        drawn = [self.net.crop(self.ema(z.to(self.device), y.to(self.device))) for z, y in chunks]
+        return torch.cat(drawn).float().clamp(0, 1)
+
+    # --- training ---
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            counts: Tensor = self.trainer.datamodule.class_counts()  # type: ignore[attr-defined]
+            self.label_share = (counts / counts.sum()).to(self.label_share.device)
+
+    def configure_optimizers(self) -> Any:
+        return [self._optimizer(self.net.discriminator.parameters()), self._optimizer(self.net.generator.parameters())]
+
+    def training_step(self, batch: Batch, batch_idx: int) -> None:
+        images, labels = batch
+        noise = torch.randn(len(images), self.net.generator.latent, device=self.device)
+        real = self.net.pad(images)
+        fake = self.net.generator(noise, labels)
+        d_loss, d_real, d_fake, d_norm = self._discriminator_step(real, fake.detach(), labels)
+        g_loss, g_norm = self._generator_step(real, fake, labels)
+        self.ema.update(self.net.generator)
+        self.images_seen += len(images) * self.trainer.world_size
+        check_finite(self, batch_idx, discriminator_loss=d_loss, generator_loss=g_loss)
+        self._loss_sum = d_loss.detach() if self._loss_sum is None else self._loss_sum + d_loss.detach()
+        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(images)}
+        self.log_dict({"train/d_loss": d_loss.detach(), "train/g_loss": g_loss.detach()}, prog_bar=True, **options)
+        self.log_dict({"train/d_real": d_real, "train/d_fake": d_fake}, **options)
+        self.log_dict({"train/d_gradient_norm": d_norm, "train/g_gradient_norm": g_norm}, **options)
+
+    def _discriminator_step(self, real: Tensor, fake: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """``fake`` is detached, so that no gradient reaches the generator. Real and fake images go through the
+        discriminator in separate batches: their statistics differ."""
+        optimizer = self.optimizers()[0]  # type: ignore[index]
+        real_logits = self.net.discriminator(real, labels)
+        fake_logits = self.net.discriminator(fake, labels)
+        loss = discriminator_loss(self.loss, real_logits, fake_logits)
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        norm = gradient_norm(self.net.discriminator)
+        optimizer.step()
+        probabilities = real_logits.detach().sigmoid().mean(), fake_logits.detach().sigmoid().mean()
+        return loss, *probabilities, norm
+
+    def _generator_step(self, real: Tensor, fake: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """The discriminator's weights are frozen meanwhile: they get no gradient, which also saves computing it."""
+        optimizer = self.optimizers()[1]  # type: ignore[index]
+        discriminator = self.net.discriminator.requires_grad_(False)
+        try:
+            with torch.no_grad():  # only the relativistic loss looks at real images here
+                real_logits = discriminator(real, labels) if self.loss == "relativistic" else fake.new_zeros(())
+            loss = generator_loss(self.loss, real_logits, discriminator(fake, labels))
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+        finally:
+            discriminator.requires_grad_(True)
+        norm = gradient_norm(self.net.generator)
+        optimizer.step()
+        return loss, norm
+
+    def on_train_epoch_end(self) -> None:
+        self.ema.refresh_batch_norm(self._batch_norm_batches)
+        self.log("step", float(self.images_seen))  # Lightning takes this name as the x axis of the epoch's scalars
+        assert self._loss_sum is not None
+        mean = float(self._loss_sum) / self.trainer.num_training_batches
+        self._loss_sum = None
+        self.collapsed_for = self.collapsed_for + 1 if mean < self.collapse_loss else 0
+        if self.collapsed_for >= self.collapse_epochs:
+            raise TrainingError(
+                f"the discriminator's loss was {mean:.2g} (under model.collapse_loss={self.collapse_loss:g}) for "
+                f"{self.collapsed_for} epochs: the generator learns nothing more; try a lower model.optimizer.lr or another "
+                "model.loss; the checkpoints of earlier epochs are kept"
+            )
+
+    def _batch_norm_batches(self, generator: nn.Module) -> None:
+        rng = torch.Generator().manual_seed(0)
+        for _ in range(BATCH_NORM_BATCHES):
+            labels = torch.multinomial(self.label_share.cpu(), 256, replacement=True, generator=rng)
+            noise = torch.randn(256, self.net.generator.latent, generator=rng)
+            generator(noise.to(self.device), labels.to(self.device))
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["images_seen"] = self.images_seen
+        checkpoint["collapsed_for"] = self.collapsed_for
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.images_seen = checkpoint["images_seen"]
+        self.collapsed_for = checkpoint["collapsed_for"]

@@ -1,0 +1,63 @@
+"""An exponential moving average of a net's weights, with warm-up."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def ema_decay(updates: int, maximum: float = 0.999) -> float:
+    """``min(maximum, (1 + t) / (10 + t))`` for the ``t``-th update from 0; without the warm-up a short run samples noise."""
+    return min(maximum, (1 + updates) / (10 + updates))
+
+
+class EMA(nn.Module):
+    """A copy of ``net`` whose weights follow it: ``ema <- decay * ema + (1 - decay) * net`` (Polyak & Juditsky 1992)."""
+
+    def __init__(self, net: nn.Module, maximum: float = 0.999) -> None:
+        super().__init__()
+        self.net = copy.deepcopy(net).requires_grad_(False).eval()
+        self.maximum = maximum
+        self.updates = 0
+
+    @torch.no_grad()
+    def update(self, net: nn.Module) -> None:
+        """One step of the average, after the optimizer's step of ``net``."""
+        weight = 1 - ema_decay(self.updates, self.maximum)
+        torch._foreach_lerp_(list(self.net.parameters()), list(net.parameters()), weight)
+        self.updates += 1
+
+    @torch.no_grad()
+    def refresh_batch_norm(self, run: Callable[[nn.Module], None]) -> None:
+        """Estimates the running statistics of batch normalisation anew: averaged weights have statistics of their own.
+
+        Args:
+            run: calls the net it is given on the batches to average over.
+        """
+        norms = [m for m in self.net.modules() if isinstance(m, nn.BatchNorm2d)]
+        momenta = [m.momentum for m in norms]
+        for m in norms:
+            m.reset_running_stats()
+            m.momentum = None  # the plain average over the batches
+        self.net.train()
+        run(self.net)
+        self.net.eval()
+        for m, momentum in zip(norms, momenta, strict=True):
+            m.momentum = momentum
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return self.net(*inputs)  # type: ignore[no-any-return]
+
+    def train(self, mode: bool = True) -> EMA:
+        """Stays in evaluation mode: the average is only ever sampled from."""
+        return super().train(False)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        return {"updates": self.updates}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        self.updates = int(state["updates"])

@@ -1,0 +1,378 @@
+"""Fitting one task on one data set: plain arguments in, a directory with checkpoints and logs out."""
+
+from __future__ import annotations
+
+import logging
+import re
+import signal
+import sys
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import Timer, TQDMProgressBar
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from pytorch_lightning.utilities.model_helpers import is_overridden
+from torch.multiprocessing import ProcessRaisedException
+
+from medassay.callbacks import AtomicCheckpointIO, Checkpoints, EpochSeed
+from medassay.data.loader import derived_seed
+from medassay.data.modules import ImageDataModule
+from medassay.errors import CheckpointError, ConfigError, UserError, output_error
+from medassay.types import NonNegative, NonNegativeInt, PositiveInt, Range
+
+logger = logging.getLogger(__name__)
+
+LoggerName = Literal["tensorboard", "csv", "none"]
+Precision = Literal["32-true", "bf16-mixed", "16-mixed", "64-true"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What belongs to a model but is used elsewhere.
+
+    Attributes:
+        max_epochs: passes over the training images.
+        batch_size: images per batch and device.
+        monitor: the logged value that chooses the epoch; None chooses the last.
+        mode: whether more or less of it is better.
+    """
+
+    max_epochs: PositiveInt
+    batch_size: PositiveInt
+    monitor: str | None = None
+    mode: Literal["min", "max"] = "max"
+
+
+@dataclass(frozen=True)
+class LoggerSettings:
+    """Where scalars and pictures go during training."""
+
+    kind: LoggerName = "tensorboard"
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """How to train, on what, and for how long.
+
+    Attributes:
+        max_epochs: passes over the training images.
+        max_time: stop after ``DD:HH:MM:SS``; None for no limit.
+        gpus: None for one GPU if there is one, else the CPU; 0 for the CPU; n for the first n GPUs; a list for those.
+        accelerator, devices: Lightning's own pair, instead of ``gpus``.
+        strategy: ``auto``, or ``ddp`` for one process per device.
+        precision: of the arithmetic.
+        deterministic: only algorithms that give the same result every time; None means on the CPU.
+        accumulate: batches per optimizer step.
+        gradient_clip: largest Euclidean norm of the gradient; None for no limit.
+        compile: compile the net first (pays off on long GPU runs only).
+        threads: of torch on the CPU; None leaves torch's choice.
+        limit_batches: at most this many batches of each split per epoch; None for all.
+        profiler: Lightning's ``simple`` or ``advanced`` profile, written to the run directory.
+        progress: progress bars; None means where the output is a terminal.
+    """
+
+    max_epochs: PositiveInt = 30
+    max_time: str | None = None
+    gpus: Annotated[int, Range(ge=0)] | list[NonNegativeInt] | None = None
+    accelerator: Literal["cpu", "cuda", "gpu", "mps", "auto"] | None = None
+    devices: PositiveInt | None = None
+    strategy: Literal["auto", "ddp"] = "auto"
+    precision: Precision = "32-true"
+    deterministic: bool | None = None
+    accumulate: PositiveInt = 1
+    gradient_clip: NonNegative | None = None
+    compile: bool = False
+    threads: PositiveInt | None = None
+    limit_batches: PositiveInt | None = None
+    profiler: Literal["simple", "advanced"] | None = None
+    progress: bool | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_time is not None and not re.fullmatch(r"\d+:\d\d:\d\d:\d\d", self.max_time):
+            raise ConfigError(f"trainer.max_time={self.max_time}: expected DD:HH:MM:SS, e.g. 00:01:30:00")
+
+
+def devices_for(settings: TrainerSettings, gpus_present: int, mps: bool = False) -> tuple[str, int | list[int]]:
+    """Lightning's ``(accelerator, devices)`` for the settings on a machine with so many CUDA GPUs.
+
+    Raises:
+        ConfigError: ``gpus`` together with ``accelerator`` or ``devices``, or more GPUs than there are.
+    """
+    gpus = settings.gpus
+    if gpus is None:
+        if settings.accelerator is not None or settings.devices is not None:
+            accelerator = settings.accelerator or "auto"
+            if accelerator in ("cuda", "gpu") and (settings.devices or 1) > gpus_present:
+                raise ConfigError(_absent(f"trainer.devices={settings.devices or 1}", gpus_present))
+            return accelerator, settings.devices or 1
+        return ("cuda" if gpus_present else "mps" if mps else "cpu"), 1
+    if settings.accelerator is not None or settings.devices is not None:
+        given = "trainer.accelerator" if settings.accelerator is not None else "trainer.devices"
+        raise ConfigError(f"trainer.gpus={gpus} and {given} both say where to train: give one of them")
+    if gpus in (0, []):
+        return "cpu", 1
+    chosen = list(range(gpus)) if isinstance(gpus, int) else list(gpus)
+    if len(set(chosen)) < len(chosen):
+        raise ConfigError(f"trainer.gpus={gpus} names a GPU twice: name each once")
+    if max(chosen) >= gpus_present:
+        raise ConfigError(_absent(f"trainer.gpus={gpus}", gpus_present))
+    return "cuda", chosen
+
+
+def _absent(asked: str, present: int) -> str:
+    have = "no CUDA GPU" if present == 0 else f"{present} CUDA GPU{'s' if present > 1 else ''} (numbered from 0)"
+    return f"{asked}: this machine has {have}; use trainer.gpus=0 for the CPU, or leave it out for what is there"
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM, with the signal's number; training stopped and can be resumed."""
+
+    def __init__(self, signum: int = signal.SIGINT) -> None:
+        super().__init__(signum)
+        self.signum = signum
+
+
+class _Reason(Callback):
+    """Remembers what ended training: Lightning turns Ctrl-C into a plain exit."""
+
+    def __init__(self) -> None:
+        self.exception: BaseException | None = None
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.exception = exception
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What training left: where the weights are, and the numbers of the chosen epoch.
+
+    Attributes:
+        best: weights of the chosen epoch; also loaded into the task.
+        last: all that resuming needs.
+        best_epoch: the chosen epoch, from 0.
+        epochs: epochs trained, resumed ones included.
+        values: the last epoch's logged values; the monitored one is the chosen epoch's.
+    """
+
+    best: Path
+    last: Path
+    best_epoch: int | None
+    epochs: int
+    values: dict[str, float]
+
+
+def fit(
+    task: LightningModule,
+    data: ImageDataModule,
+    *,
+    directory: str | Path,
+    max_epochs: int | None = None,
+    settings: TrainerSettings | None = None,
+    monitor: str | None = None,
+    mode: Literal["min", "max"] = "max",
+    callbacks: Iterable[Callback] = (),
+    log_to: LoggerName = "tensorboard",
+    seed: int = 0,
+    resume: bool = False,
+) -> Fit:
+    """Trains ``task`` on ``data`` and leaves the chosen epoch's weights in it.
+
+    Args:
+        task: what to train.
+        data: on what.
+        directory: gets ``checkpoints/`` and the logger's files.
+        max_epochs: instead of ``settings.max_epochs``.
+        settings: devices, precision, limits.
+        monitor: the logged value that chooses the best epoch; None chooses the last.
+        mode: whether more or less of it is better.
+        callbacks: further callbacks.
+        log_to: ``tensorboard``, ``csv`` or ``none``.
+        seed: of dropout and noise; the data module has its own.
+        resume: continue from ``directory/checkpoints/last.ckpt`` if that is there, bit for bit as if uninterrupted.
+
+    Raises:
+        UserError: settings that do not fit the machine or task; an unreadable checkpoint; a loss that is not finite.
+        Interrupted: Ctrl-C or SIGTERM.
+    """
+    _quiet()
+    settings = settings or TrainerSettings()
+    directory = Path(directory)
+    checkpoints = Checkpoints(directory / "checkpoints", monitor, mode)
+    reason = _Reason()
+    trainer = make_trainer(
+        task, directory, settings, [EpochSeed(seed), reason, *callbacks, checkpoints], log_to, max_epochs
+    )
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    torch.manual_seed(derived_seed(seed, 0))
+    if settings.compile:
+        task.net.compile()  # type: ignore[operator,union-attr]
+    start = checkpoints.last if resume and checkpoints.last.exists() else None
+    if start is not None:
+        read_checkpoint(start)
+    _run(trainer, task, data, start, reason)
+    epochs, best_epoch = trainer.current_epoch, checkpoints.best_epoch
+    values = {name: float(value) for name, value in trainer.callback_metrics.items() if name != "step"}
+    if monitor is not None and checkpoints.best_value is not None:
+        values[monitor] = checkpoints.best_value
+    load_weights(task, checkpoints.best)
+    return Fit(checkpoints.best, checkpoints.last, best_epoch, epochs, values)
+
+
+def make_trainer(
+    task: LightningModule,
+    directory: Path,
+    settings: TrainerSettings,
+    callbacks: list[Callback],
+    log_to: LoggerName,
+    max_epochs: int | None = None,
+) -> Trainer:
+    """Lightning's trainer for the settings; nothing is trained yet."""
+    accelerator, devices = devices_for(settings, torch.cuda.device_count(), torch.backends.mps.is_available())
+    several = (devices if isinstance(devices, int) else len(devices)) > 1
+    progress = sys.stderr.isatty() if settings.progress is None else settings.progress
+    validates = is_overridden("validation_step", task)
+    limit: float | int = 1.0 if settings.limit_batches is None else settings.limit_batches
+    if settings.accumulate > 1 and not task.automatic_optimization:
+        raise ConfigError(
+            f"trainer.accumulate={settings.accumulate}: this model steps its optimizers itself; raise data.batch_size instead"
+        )
+    if settings.gradient_clip is not None and not task.automatic_optimization:
+        raise ConfigError(f"trainer.gradient_clip={settings.gradient_clip}: this model steps its optimizers itself; use null")
+    deterministic = (accelerator == "cpu") if settings.deterministic is None else settings.deterministic
+    try:
+        return Trainer(
+            accelerator=accelerator,
+            devices=devices,
+            strategy=_ddp(task) if several or settings.strategy == "ddp" else "auto",
+            precision=settings.precision,
+            max_epochs=max_epochs or settings.max_epochs,
+            deterministic=deterministic,
+            accumulate_grad_batches=settings.accumulate,
+            gradient_clip_val=settings.gradient_clip,
+            limit_train_batches=limit,
+            limit_val_batches=limit if validates else 0,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
+            use_distributed_sampler=False,  # the loader shards by itself
+            enable_checkpointing=True,
+            enable_model_summary=False,
+            enable_progress_bar=progress,
+            profiler=_profiler(settings.profiler, directory),
+            callbacks=[*callbacks, *_timer(settings.max_time), *([TQDMProgressBar(refresh_rate=10)] if progress else [])],
+            logger=_logger(log_to, directory),
+            default_root_dir=directory,
+            plugins=[AtomicCheckpointIO()],
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise ConfigError(f"trainer: {error}") from error
+
+
+def _ddp(task: LightningModule) -> DDPStrategy:
+    # Spawned, not launched by repeating the command line: the same from a notebook, a test or train.py, and the run
+    # directory stays the parent's. A GAN's two players leave each other's weights without gradient in each step.
+    return DDPStrategy(start_method="spawn", find_unused_parameters=not task.automatic_optimization)
+
+
+def _timer(max_time: str | None) -> list[Callback]:
+    # by epochs: a checkpoint in the middle of one could not be resumed exactly
+    return [] if max_time is None else [Timer(max_time, interval="epoch")]
+
+
+def _profiler(name: str | None, directory: Path) -> Any:
+    if name is None:
+        return None
+    from pytorch_lightning.profilers import AdvancedProfiler, SimpleProfiler
+
+    return {"simple": SimpleProfiler, "advanced": AdvancedProfiler}[name](dirpath=directory, filename="profile")
+
+
+def _logger(name: LoggerName, directory: Path) -> Logger | Literal[False]:
+    if name == "tensorboard":
+        return TensorBoardLogger(directory, name="", version="tensorboard", default_hp_metric=False)
+    if name == "csv":
+        return CSVLogger(directory, name="", version="csv")
+    return False
+
+
+def _quiet() -> None:
+    """Lightning's notes on devices and its tips are not ours to pass on; its warnings and errors are."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _run(trainer: Trainer, task: LightningModule, data: ImageDataModule, start: Path | None, reason: _Reason) -> None:
+    """``trainer.fit``, quiet, with its ways of ending turned into ours."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with warnings.catch_warnings():
+            # Lightning 2.6 on torch 2.15 uses a class that torch has deprecated
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+            # a GAN has nothing to validate, and its averaged generator is in evaluation mode by intention
+            warnings.filterwarnings("ignore", message="You passed in a `val_dataloader` but have no")
+            warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")
+            trainer.fit(task, datamodule=data, ckpt_path=None if start is None else str(start), weights_only=True)
+    except SystemExit as error:
+        cause = reason.exception
+        raise cause if isinstance(cause, Interrupted) else Interrupted() from error
+    except ProcessRaisedException as error:  # a process of several; its last line names the error
+        last = str(error).strip().splitlines()[-1]
+        name, _, message = last.partition(": ")
+        known = {f"{cls.__module__}.{cls.__name__}": cls for cls in UserError.__subclasses__()}
+        if name in known:
+            raise known[name](message) from error
+        raise
+    except MisconfigurationException as error:
+        raise ConfigError(f"trainer: {error}") from error
+    except (RuntimeError, KeyError) as error:
+        if start is not None and trainer.global_step == 0:
+            raise CheckpointError(f"{start} does not fit this configuration: {error}") from error
+        raise
+    except OSError as error:
+        raise output_error(error, error.filename or trainer.default_root_dir) from error
+    finally:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and before is not None:
+            signal.signal(signal.SIGINT, before)  # Lightning ignores it from the first Ctrl-C on
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's contents: tensors and plain values alone.
+
+    Raises:
+        CheckpointError: missing, damaged, or holding more than that.
+    """
+    try:
+        contents: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing: this run has no finished epoch; train it first, e.g. with resume=") from error
+    except Exception as error:  # torch raises many kinds here: zip, pickle, end of file, its own
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{path} cannot be read ({reason}): it is damaged or no checkpoint of this program") from error
+    if not isinstance(contents, dict) or "state_dict" not in contents:
+        raise CheckpointError(f"{path} holds no weights: it is no checkpoint of this program")
+    return contents
+
+
+def load_weights(task: LightningModule, path: Path) -> None:
+    """Puts the checkpoint's weights into ``task``.
+
+    Raises:
+        CheckpointError: unreadable, or of another architecture.
+    """
+    contents = read_checkpoint(path)
+    try:
+        task.load_state_dict(contents["state_dict"])
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise CheckpointError(
+            f"{path} holds the weights of another architecture ({' '.join(lines[1:2])}): use the configuration it was "
+            "trained with"
+        ) from error
+    task.on_load_checkpoint(contents)

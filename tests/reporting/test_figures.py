@@ -1,0 +1,226 @@
+"""Figures: what is drawn is what was given, and a file is written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+
+from medassay.errors import OutputError
+from medassay.reporting import figures
+
+TWO = ["normal", "pneumonia"]
+EIGHT = [
+    "basophil",
+    "eosinophil",
+    "erythroblast",
+    "immature granulocyte",
+    "lymphocyte",
+    "monocyte",
+    "neutrophil",
+    "platelet",
+]
+
+
+def predictions(k: int, *, n: int = 300, strength: float = 2.0) -> tuple[Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(0)
+    labels = torch.randint(k, (n,), generator=rng)
+    return (torch.randn(n, k, generator=rng) + strength * F.one_hot(labels, k)).softmax(1), labels
+
+
+def drawn(figure: Figure, dpi: float = 100) -> np.ndarray:
+    """The figure's pixels, ``(H, W, 3) uint8``."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return np.asarray(Image.open(buffer).convert("RGB"))
+
+
+def texts(figure: Figure) -> list[str]:
+    return [text.get_text() for axes in figure.axes for text in axes.texts]
+
+
+def example(kind: str, names: list[str]) -> Figure:
+    k = len(names)
+    if kind == "confusion_matrix":
+        return figures.confusion_matrix(torch.randint(50, (k, k), generator=torch.Generator().manual_seed(0)), names)
+    if kind == "image_grid":
+        return figures.image_grid(torch.rand(3 * k, 3, 28, 28), columns=3, row_labels=names)
+    return getattr(figures, kind)(*predictions(k), names)
+
+
+@pytest.mark.parametrize("names", [TWO, EIGHT], ids=["two", "eight"])
+@pytest.mark.parametrize("kind", ["confusion_matrix", "roc_curves", "pr_curves", "image_grid"])
+def test_each_figure_becomes_a_png_that_fits_a_page_and_cuts_nothing_off(
+    kind: str, names: list[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "new" / "figure.png"
+    figures.save(example(kind, names), path, dpi=100)
+    with Image.open(path) as file:
+        assert file.format == "PNG"
+        assert "Creation Time" not in file.info
+        pixels = np.asarray(file.convert("RGB"))
+    assert 100 < min(pixels.shape[:2]) <= max(pixels.shape[:2]) < 1000
+    assert len(np.unique(pixels[..., 0])) > 10
+    frame = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+    assert (frame == 255).all()
+    assert os.listdir(path.parent) == ["figure.png"]
+
+
+def test_the_same_figure_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        figures.save(example("roc_curves", TWO), tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
+
+
+def test_a_confusion_matrix_shows_counts_and_shares_of_the_row() -> None:
+    figure = figures.confusion_matrix([[3, 1], [0, 8]], TWO)
+    assert texts(figure) == ["3\n75.0%", "1\n25.0%", "0", "8\n100.0%"]
+
+
+def test_a_confusion_matrix_may_have_a_class_without_images() -> None:
+    figure = figures.confusion_matrix([[3, 1], [0, 0]], TWO)
+    assert texts(figure)[2:] == ["0", "0"]
+    drawn(figure)
+
+
+def test_a_confusion_matrix_that_does_not_fit_its_names_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"\(8, 8\)"):
+        figures.confusion_matrix([[3, 1], [0, 0]], EIGHT)
+
+
+def legend_labels(figure: Figure) -> list[str]:
+    return figure.axes[0].get_legend_handles_labels()[1]
+
+
+def test_two_classes_have_one_curve_and_eight_have_eight() -> None:
+    assert [label.split()[0] for label in legend_labels(example("pr_curves", TWO))] == ["pneumonia"]
+    assert [label.rsplit("  ")[0] for label in legend_labels(example("roc_curves", EIGHT))] == ["chance", *EIGHT]
+
+
+def test_the_legend_gives_the_area_under_the_drawn_curve() -> None:
+    figure = example("roc_curves", TWO)
+    x, y = (np.asarray(data) for data in figure.axes[0].get_lines()[1].get_data())
+    assert legend_labels(figure)[1] == f"pneumonia  {np.trapezoid(y, x):.3f}"
+
+
+def test_the_area_under_the_drawn_precision_steps_is_the_average_precision() -> None:
+    figure = example("pr_curves", TWO)
+    recall, precision = (np.asarray(data) for data in figure.axes[0].get_lines()[0].get_data())
+    assert f"  {np.sum(np.diff(recall) * precision[1:]):.3f} " in legend_labels(figure)[0]
+
+
+@pytest.mark.parametrize("kind", ["roc_curves", "pr_curves"])
+def test_a_class_without_images_is_named_without_an_area(kind: str) -> None:
+    probabilities, labels = predictions(8)
+    kept = labels != 3
+    figure = getattr(figures, kind)(probabilities[kept], labels[kept], EIGHT)
+    assert any(label.startswith("immature granulocyte  –") for label in legend_labels(figure))
+    drawn(figure)
+
+
+def test_curves_that_crowd_in_a_corner_are_enlarged() -> None:
+    assert figures.roc_curves(*predictions(8, strength=1.0), EIGHT).axes[0].child_axes == []
+    assert len(figures.roc_curves(*predictions(8, strength=6.0), EIGHT).axes[0].child_axes) == 1
+
+
+def test_more_classes_than_colours_are_told_apart_by_their_line() -> None:
+    names = [f"organ {i}" for i in range(11)]
+    lines = figures.roc_curves(*predictions(11), names).axes[0].get_lines()[1:]
+    assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 11
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("padding", [0, 2])
+def test_a_grid_array_holds_each_image_at_its_place(channels: int, padding: int) -> None:
+    images = torch.randint(256, (7, channels, 5, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    grid = figures.grid_array(images, columns=3, padding=padding)
+    assert grid.shape == (channels, 3 * 5 + 4 * padding, 3 * 6 + 4 * padding)
+    covered = torch.zeros(grid.shape[1:], dtype=torch.bool)
+    for i, image in enumerate(images):
+        y, x = padding + i // 3 * (5 + padding), padding + i % 3 * (6 + padding)
+        assert torch.equal(grid[:, y : y + 5, x : x + 6], image)
+        covered[y : y + 5, x : x + 6] = True
+    assert (grid[:, ~covered] == 255).all()
+
+
+def test_float_images_are_rounded_to_the_nearest_grey_level() -> None:
+    images = torch.tensor([0.0, 1.0, 127.4 / 255, 127.6 / 255, -0.5, 1.5]).view(1, 1, 1, 6)
+    assert figures.grid_array(images, columns=1, padding=0).flatten().tolist() == [0, 255, 127, 128, 0, 255]
+
+
+@pytest.mark.parametrize("shape", [(0, 1, 4, 4), (2, 2, 4, 4), (1, 4, 4)])
+def test_what_is_not_a_set_of_images_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="a grid needs"):
+        figures.image_grid(torch.zeros(shape), columns=2)
+
+
+@pytest.mark.parametrize("labels", [None, EIGHT[:2]])
+@pytest.mark.parametrize(("scale", "dpi"), [(1, 100), (2, 100), (2, 200), (3, 200)])
+@pytest.mark.parametrize("columns", [3, 7])
+def test_pixels_of_an_image_grid_are_equal_blocks_of_the_exact_colour(
+    columns: int, scale: int, dpi: int, labels: list[str] | None
+) -> None:
+    rng = torch.Generator().manual_seed(columns)
+    images = torch.randint(200, (2 * columns, 3, 28, 28), dtype=torch.uint8, generator=rng)
+    figure = figures.image_grid(images, columns=columns, scale=scale, row_labels=labels, title="Samples")
+    factor = scale * dpi // 100
+    blocks = figures.grid_array(images, columns=columns, padding=1)[:, 1:-1, 1:-1].permute(1, 2, 0).numpy()
+    expected = blocks.repeat(factor, 0).repeat(factor, 1)
+    pixels = drawn(figure, dpi)
+    bottom = pixels.shape[0] - (8 * dpi // 100) - factor
+    found = pixels[bottom - expected.shape[0] : bottom]
+    left = int(np.flatnonzero((found[-1] == expected[-1, 0]).all(-1))[0])
+    assert np.array_equal(found[:, left : left + expected.shape[1]], expected)
+
+
+def test_labels_that_do_not_fit_the_grid_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 labels are needed"):
+        figures.image_grid(torch.zeros(6, 1, 8, 8), columns=3, row_labels=EIGHT)
+
+
+def test_long_labels_and_titles_are_not_cut_off() -> None:
+    images = torch.full((4, 1, 8, 8), 0.5)
+    figure = figures.image_grid(images, columns=2, column_labels=EIGHT[2:4], row_labels=EIGHT[3:5], title="W" * 40)
+    pixels = drawn(figure, 200)
+    assert all((edge == 255).all() for edge in (pixels[:, :4], pixels[:, -4:], pixels[:4], pixels[-4:]))
+
+
+def test_a_failed_write_is_one_line_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    target = tmp_path / "figure.png"
+    target.mkdir()
+    with pytest.raises(OutputError) as caught:
+        figures.save(example("roc_curves", TWO), target)
+    assert str(target) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert os.listdir(tmp_path) == ["figure.png"]
+
+
+def test_a_full_disk_keeps_the_earlier_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "figure.png"
+    target.write_bytes(b"earlier")
+
+    def write_half(path: Path, data: bytes) -> int:
+        with path.open("wb") as file:
+            file.write(data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", write_half)
+    with pytest.raises(OutputError, match="no space left"):
+        figures.save(example("roc_curves", TWO), target)
+    assert target.read_bytes() == b"earlier"
+    assert os.listdir(tmp_path) == ["figure.png"]
+
+
+def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="another place"):
+        figures.save(example("roc_curves", TWO), tmp_path / "file" / "figure.png")
