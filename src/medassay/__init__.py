@@ -1,1 +1,36 @@
-"""MedAssay."""
+"""MedAssay: train a model on medical images, let it explain itself, and assay what it generates.
+
+From Python::
+
+    import medassay
+
+    run = medassay.load_run("outputs/pneumonia_cnn/<run>")           # .config, .data, .task with its weights
+    run = medassay.train_run("model=cgan", "data=blood_phantom")     # what train.py does
+    medassay.fit(task, data, directory="outputs/mine", max_epochs=3) # objects of your own, no configuration
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from medassay.jobs import train_run as train_run
+    from medassay.runs.load import load_run as load_run
+    from medassay.training import TrainerSettings as TrainerSettings
+    from medassay.training import fit as fit
+
+_HOMES = {
+    "load_run": "medassay.runs.load",
+    "train_run": "medassay.jobs",
+    "fit": "medassay.training",
+    "TrainerSettings": "medassay.training",
+}
+__all__ = ["TrainerSettings", "fit", "load_run", "train_run"]  # noqa: F822 (resolved on first use)
+
+
+def __getattr__(name: str) -> Any:
+    # torch and Lightning take seconds to import: only where something of theirs is asked for
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'medassay' has no attribute {name!r}")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
 from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor
 
 from medassay.data.loader import derived_seed
 from medassay.files import whole
@@ -102,6 +103,15 @@ def early_stopping(
     return EarlyStopping(monitor, min_delta, patience, mode=mode, check_finite=False, check_on_train_epoch_end=True)
 
 
+@runtime_checkable
+class FixedSampler(Protocol):
+    """A generator that can show its progress on always the same noise."""
+
+    def fixed_samples(self) -> tuple[Tensor, Tensor]:
+        """Images ``(N, C, H, W) float32 in [0, 1]``, sorted by class, equally many each, and their labels ``(N,)``."""
+        ...
+
+
 class SampleGrid(Callback):
     """Shows images of every class, from the same noise each time, on disk and in TensorBoard; only for generators.
 
@@ -115,7 +125,7 @@ class SampleGrid(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1
         due = epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
-        if not due or not trainer.is_global_zero or not hasattr(pl_module, "fixed_samples"):
+        if not due or not trainer.is_global_zero or not isinstance(pl_module, FixedSampler):
             return
         images, labels = pl_module.fixed_samples()
         columns = int((labels == labels[0]).sum())

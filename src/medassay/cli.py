@@ -22,7 +22,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -31,6 +31,32 @@ from medassay import config as configuration
 from medassay.errors import ConfigError, UserError, nearest, output_error
 
 OK, SWEEP_FAILED, USER_ERROR = 0, 1, 2
+FLAGS_WITH_VALUE = {
+    "--config-path",
+    "-cp",
+    "--config-name",
+    "-cn",
+    "--config-dir",
+    "-cd",
+    "--cfg",
+    "-c",
+    "--package",
+    "-p",
+}
+FLAGS_WITH_VALUE |= {"--info", "-i", "--experimental-rerun"}
+FLAGS = {
+    "--help",
+    "-h",
+    "--hydra-help",
+    "--version",
+    "--resolve",
+    "--run",
+    "-r",
+    "--multirun",
+    "-m",
+    "--shell-completion",
+    "-sc",
+}
 
 
 def main(command: str, argv: Sequence[str]) -> int:
@@ -44,9 +70,9 @@ def main(command: str, argv: Sequence[str]) -> int:
         with _terminable():
             return action(list(argv))
     except KeyboardInterrupt as error:
-        signum = getattr(error, "signum", signal.SIGINT)
-        _say(f"interrupted{_resume_hint(error)}")
-        return 128 + int(signum)
+        run = getattr(error, "run", None)
+        _say(f"interrupted; continue with: python train.py resume={run}" if run else "interrupted")
+        return 128 + int(getattr(error, "signum", signal.SIGINT))
     except SystemExit as error:  # argparse: --help, or a flag that there is not
         return error.code if isinstance(error.code, int) else USER_ERROR
     except Exception as error:
@@ -187,9 +213,10 @@ def _evaluate(argv: list[str]) -> int:
         raise ConfigError("evaluate.py takes one command at a time: leave out -m")
     overrides = _parse(argv)
     path = _value(overrides, "run")
-    asks = [argument for argument in argv if argument.startswith("-")]
-    if path is None and not asks:
-        raise ConfigError("run= is missing: python evaluate.py run=<run directory>, e.g. run=outputs/pneumonia_cnn/<run>")
+    if path is None and not any(argument.startswith("-") for argument in argv):
+        raise ConfigError(
+            "run= is missing: python evaluate.py run=<run directory>, e.g. run=outputs/pneumonia_cnn/<run>"
+        )
     extra: list[str] = []
     from medassay import jobs
 
@@ -201,7 +228,7 @@ def _evaluate(argv: list[str]) -> int:
         for o in overrides
         if not _is_hydra(o) and o.key_or_group.partition(".")[0] not in known
     }
-    passed = [a for a, o in _paired(argv, overrides) if o is None or o.key_or_group not in changes]
+    passed = [a for a, o in _paired(argv) if o is None or o.key_or_group not in changes]
     found: list[DictConfig] = []
 
     def job(cfg: DictConfig) -> None:
@@ -244,21 +271,35 @@ def _hydra(config_name: str, job: Callable[[DictConfig], None], argv: Sequence[s
 
 def _parse(argv: Sequence[str]) -> list[Override]:
     """The overrides in ``argv``, flags left out."""
-    return [override for _, override in _paired(argv, None) if override is not None]
+    return [override for _, override in _paired(argv) if override is not None]
 
 
-def _paired(argv: Sequence[str], overrides: Sequence[Override] | None) -> Iterator[tuple[str, Override | None]]:
-    """Each argument with its parsed override; None for flags and their values."""
+def _paired(argv: Sequence[str]) -> Iterator[tuple[str, Override | None]]:
+    """Each argument with its parsed override; None for Hydra's flags and their values.
+
+    Raises:
+        ConfigError: a flag that there is not, or an override that cannot be read.
+    """
     parser = OverridesParser.create()
-    takes_value = {"--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--cfg", "-c", "--package", "-p"}
-    takes_value |= {"--info", "-i", "--experimental-rerun"}
     value_next = False
     for argument in argv:
-        if value_next or argument.startswith("-"):
-            value_next = not value_next and argument in takes_value
+        if value_next:
+            value_next = False
+            yield argument, None
+        elif argument.startswith("-"):
+            name = argument.partition("=")[0]
+            if name not in FLAGS | FLAGS_WITH_VALUE:
+                raise ConfigError(
+                    f"{argument}: there is no such flag; values are given as key=value, see --help and --cfg job"
+                )
+            value_next = argument in FLAGS_WITH_VALUE
             yield argument, None
         else:
-            yield argument, parser.parse_override(argument)
+            try:
+                override = parser.parse_override(argument)
+            except HydraException as error:
+                raise ConfigError(_unreadable(argument)) from error
+            yield argument, override
 
 
 def _is_hydra(override: Override) -> bool:
@@ -285,8 +326,6 @@ def explain(error: BaseException) -> str | None:
     """``error`` as the one line a user needs, or None if it is none of the user's making."""
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, OverrideParseException):
-        return _explain_parse(error)
     if isinstance(error, MissingConfigException):
         return _explain_missing(error)
     if isinstance(error, (HydraException, OmegaConfBaseException)):
@@ -296,13 +335,15 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
-def _explain_parse(error: OverrideParseException) -> str:
-    text = str(error.override)
-    key, separator, value = text.partition("=")
+def _unreadable(argument: str) -> str:
+    key, separator, value = argument.partition("=")
     if not separator:
-        return f"'{text}': expected key=value"
+        return f"'{argument}': expected key=value"
     quoted = value.replace("'", "\\'")
-    return f"cannot read '{text}': put a value with = , spaces, commas or brackets in quotes, for the shell as well: \"{key}='{quoted}'\""
+    return (
+        f"cannot read '{argument}': put a value with = , spaces, commas or brackets in quotes, and for the shell once more: "
+        f"\"{key}='{quoted}'\""
+    )
 
 
 def _explain_missing(error: MissingConfigException) -> str:
@@ -326,13 +367,14 @@ def _explain_composition(error: Exception) -> str:
             return f"{key}: {str(cause).splitlines()[0]}"
         return f"{key}: unknown key.{hint} See all with --cfg job"
     detail = f" ({str(cause).splitlines()[0]})" if cause is not None and str(cause) else ""
-    return " ".join(lines[:2]) + detail
+    key = re.search(r"full_key: (\S+)", f"{error} {cause}")
+    return (f"{key.group(1)}: " if key else "") + " ".join(lines[:1]) + detail
 
 
 def _known_keys() -> list[str]:
     """All keys and groups of the default configuration, dotted."""
-    with hydra.initialize_config_dir(str(configuration.conf_directory().resolve())):
-        cfg = hydra.compose("train")
+    cfg = configuration.compose("train", [])
+    del cfg["hydra"]
     keys: list[str] = []
 
     def walk(node: Any, prefix: str) -> None:
@@ -367,9 +409,3 @@ def _terminable() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-
-
-def _resume_hint(error: BaseException) -> str:
-    path = getattr(error, "run", None)
-    return f"; continue with: python train.py resume={path}" if path else ""
-

@@ -20,6 +20,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import hydra
 import hydra.utils
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -33,6 +34,13 @@ def trusted_targets() -> list[str]:
     """The patterns of constructors that a configuration may name; a run directory from elsewhere can call no others."""
     extra = [name.strip() for name in os.environ.get(TRUSTED_ENVIRONMENT_VARIABLE, "").split(",") if name.strip()]
     return [f"{package}.*" for package in ["medassay", *extra]]
+
+
+def compose(name: str, overrides: list[str]) -> DictConfig:
+    """The configuration ``name`` (``train``, ``evaluate``) with ``overrides``, Hydra's own node included; for Python callers."""
+    register_resolvers()
+    with hydra.initialize_config_dir(str(conf_directory().resolve())):
+        return hydra.compose(name, overrides, return_hydra_config=True)
 
 
 def conf_directory() -> Path:
@@ -86,13 +94,9 @@ def resolved(cfg: DictConfig) -> dict[str, Any]:
     try:
         values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
     except OmegaConfBaseException as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, ConfigError):
-                raise cause from error
-            cause = cause.__cause__
         first = str(error).splitlines()[0]
-        raise ConfigError(f"{error.full_key or 'configuration'}: {first}") from error
+        _, raised, message = first.partition("ConfigError raised while resolving interpolation: ")
+        raise ConfigError(message if raised else f"{error.full_key or 'configuration'}: {first}") from error
     assert isinstance(values, dict)
     return typing.cast(dict[str, Any], values)
 
@@ -130,10 +134,12 @@ def check(node: Any, key: str = "") -> None:
             check(value, f"{key}[{position}]")
 
 
-def check_arguments(node: Mapping[str, Any], constructor: Callable[..., Any], key: str, *, partial: bool = False) -> None:
+def check_arguments(
+    node: Mapping[str, Any], constructor: Callable[..., Any], key: str, *, partial: bool = False
+) -> None:
     """Checks the keys and values of ``node`` against the signature of ``constructor``; raises :class:`ConfigError`."""
     prefix = f"{key}." if key else ""
-    function = constructor.__init__ if inspect.isclass(constructor) else constructor  # type: ignore[misc]
+    function = constructor.__init__ if inspect.isclass(constructor) else constructor
     hints = typing.get_type_hints(function, include_extras=True)
     parameters = inspect.signature(constructor).parameters
     open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
@@ -219,7 +225,14 @@ def describe(hint: Any) -> str:
         return f"a list, each {describe(arguments[0])}"
     if origin in (dict, collections.abc.Mapping):
         return "a mapping"
-    names = {int: "an integer", float: "a number", bool: "true or false", str: "text", Path: "a path", type(None): "null"}
+    names = {
+        int: "an integer",
+        float: "a number",
+        bool: "true or false",
+        str: "text",
+        Path: "a path",
+        type(None): "null",
+    }
     return names.get(hint) or f"a node with a _target_ that builds a {getattr(hint, '__name__', hint)}"
 
 

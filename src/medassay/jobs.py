@@ -22,6 +22,7 @@ from medassay.protocols import classification, sample
 from medassay.reporting import tensorboard
 from medassay.runs.directory import RunDirectory
 from medassay.runs.load import (
+    Run,
     build_data,
     build_task,
     device_for,
@@ -37,7 +38,14 @@ from medassay.types import NonNegativeInt, Sampler
 
 logger = logging.getLogger(__name__)
 
-GENERATOR_KEYS = ("batch_size", "augment", "seed", "subset", "generator", "generator_seed")  # may differ from the generator's
+GENERATOR_KEYS = (
+    "batch_size",
+    "augment",
+    "seed",
+    "subset",
+    "generator",
+    "generator_seed",
+)  # may differ from the generator's
 
 
 @dataclass(frozen=True)
@@ -126,6 +134,25 @@ def _training_data(config: dict[str, Any]) -> ImageDataModule:
     )
 
 
+def train_run(*overrides: str, directory: str | Path | None = None) -> Run:
+    """``python train.py`` from Python: ``train_run("model=cgan", "data=blood_phantom", "trainer.max_epochs=2")``.
+
+    Args:
+        *overrides: as on the command line.
+        directory: the run directory; None for one under ``outputs``.
+
+    Raises:
+        UserError: as on the command line.
+    """
+    cfg = configuration.compose("train", list(overrides))
+    path = Path(directory) if directory is not None else Path(str(cfg.hydra.run.dir))
+    with open_dict(cfg):
+        del cfg["hydra"]
+    config = checked(cfg, overrides)
+    train(config, path, list(overrides), test=config["test"] is not False)
+    return open_run(path, {})
+
+
 def train(config: dict[str, Any], path: Path, overrides: list[str], *, test: bool) -> dict[str, Any]:
     """Trains what ``config`` (checked) says into a new run directory ``path`` and gives its final numbers.
 
@@ -159,7 +186,9 @@ def resume(path: str | Path, overrides: Mapping[str, Any]) -> tuple[Path, dict[s
             return run.path, _fit_and_report(config, run, resume=True)
     trained = int(run.metrics().get("epochs", saved["trainer"]["max_epochs"]))
     if config["trainer"]["max_epochs"] <= trained:
-        raise ConfigError(f"resume={path}: this run is done after {trained} epochs; give more, e.g. trainer.max_epochs={2 * trained}")
+        raise ConfigError(
+            f"resume={path}: this run is done after {trained} epochs; give more, e.g. trainer.max_epochs={2 * trained}"
+        )
     if not run.last.exists():
         raise CheckpointError(f"resume={path}: this run is done and has no checkpoints/last.ckpt to continue from")
     now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
@@ -249,7 +278,9 @@ def _describe(task: LightningModule, data: ImageDataModule, run: RunDirectory) -
     overview = model_summary(task)
     with whole(run.path / "model.txt") as partial:
         partial.write_text(overview + "\n", encoding="utf-8")
-    counts = ", ".join(f"{name} {count}" for name, count in zip(data.classes, data.class_counts().tolist(), strict=True))
+    counts = ", ".join(
+        f"{name} {count}" for name, count in zip(data.classes, data.class_counts().tolist(), strict=True)
+    )
     sizes = " / ".join(str(len(split)) for split in data.splits)
     provenance = data.provenance()
     if provenance.get("phantom"):

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Timer, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.utilities.model_helpers import is_overridden
-from torch.multiprocessing import ProcessRaisedException
+from torch.multiprocessing.spawn import ProcessRaisedException
 
 from medassay.callbacks import AtomicCheckpointIO, Checkpoints, EpochSeed
 from medassay.data.loader import derived_seed
@@ -132,11 +132,12 @@ def _absent(asked: str, present: int) -> str:
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM, with the signal's number; training stopped and can be resumed."""
+    """Ctrl-C or SIGTERM: the signal's number and, where one was being trained, the run that can be resumed."""
 
-    def __init__(self, signum: int = signal.SIGINT) -> None:
+    def __init__(self, signum: int = signal.SIGINT, run: Path | None = None) -> None:
         super().__init__(signum)
         self.signum = signum
+        self.run = run
 
 
 class _Reason(Callback):
@@ -213,7 +214,7 @@ def fit(
         torch.set_num_threads(settings.threads)
     torch.manual_seed(derived_seed(seed, 0))
     if settings.compile:
-        task.net.compile()  # type: ignore[operator,union-attr]
+        task.net.compile()  # type: ignore[union-attr]
     start = checkpoints.last if resume and checkpoints.last.exists() else None
     if start is not None:
         read_checkpoint(start)
@@ -245,7 +246,9 @@ def make_trainer(
             f"trainer.accumulate={settings.accumulate}: this model steps its optimizers itself; raise data.batch_size instead"
         )
     if settings.gradient_clip is not None and not task.automatic_optimization:
-        raise ConfigError(f"trainer.gradient_clip={settings.gradient_clip}: this model steps its optimizers itself; use null")
+        raise ConfigError(
+            f"trainer.gradient_clip={settings.gradient_clip}: this model steps its optimizers itself; use null"
+        )
     deterministic = (accelerator == "cpu") if settings.deterministic is None else settings.deterministic
     try:
         return Trainer(
@@ -266,7 +269,11 @@ def make_trainer(
             enable_model_summary=False,
             enable_progress_bar=progress,
             profiler=_profiler(settings.profiler, directory),
-            callbacks=[*callbacks, *_timer(settings.max_time), *([TQDMProgressBar(refresh_rate=10)] if progress else [])],
+            callbacks=[
+                *callbacks,
+                *_timer(settings.max_time),
+                *([TQDMProgressBar(refresh_rate=10)] if progress else []),
+            ],
             logger=_logger(log_to, directory),
             default_root_dir=directory,
             plugins=[AtomicCheckpointIO()],
@@ -351,10 +358,14 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         contents: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise CheckpointError(f"{path} is missing: this run has no finished epoch; train it first, e.g. with resume=") from error
+        raise CheckpointError(
+            f"{path} is missing: this run has no finished epoch; train it first, e.g. with resume="
+        ) from error
     except Exception as error:  # torch raises many kinds here: zip, pickle, end of file, its own
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path} cannot be read ({reason}): it is damaged or no checkpoint of this program") from error
+        raise CheckpointError(
+            f"{path} cannot be read ({reason}): it is damaged or no checkpoint of this program"
+        ) from error
     if not isinstance(contents, dict) or "state_dict" not in contents:
         raise CheckpointError(f"{path} holds no weights: it is no checkpoint of this program")
     return contents

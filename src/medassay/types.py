@@ -33,7 +33,9 @@ class LabelledImages:
         if self.labels.shape != (n,) or self.labels.dtype != torch.int64:
             raise ValueError(f"labels must be ({n},) int64, not {tuple(self.labels.shape)} {self.labels.dtype}")
         if self.masks is not None and (self.masks.shape != (n, height, width) or self.masks.dtype != torch.bool):
-            raise ValueError(f"masks must be ({n}, {height}, {width}) bool, not {tuple(self.masks.shape)} {self.masks.dtype}")
+            raise ValueError(
+                f"masks must be ({n}, {height}, {width}) bool, not {tuple(self.masks.shape)} {self.masks.dtype}"
+            )
 
     def __len__(self) -> int:
         return len(self.images)

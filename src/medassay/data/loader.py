@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -29,7 +30,9 @@ class ShardedBatches:
     batch with fewer images than processes is added to the batch before it.
     """
 
-    def __init__(self, n: int, batch_size: int, *, shuffle: bool, seed: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, n: int, batch_size: int, *, shuffle: bool, seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
         self.n = n
         self.shuffle = shuffle
         self.seed = seed
@@ -57,7 +60,7 @@ class ShardedBatches:
 
     def __iter__(self) -> Iterator[Tensor]:
         order = self.order()
-        for start, stop in zip(self.bounds, self.bounds[1:], strict=False):
+        for start, stop in pairwise(self.bounds):
             yield order[start:stop][self.rank :: self.world_size]
 
 

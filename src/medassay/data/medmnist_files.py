@@ -240,17 +240,21 @@ def _stream(path: Path) -> io.BufferedReader:
 
 def _download(flag: str, size: int, path: Path, expected: str, phantom: str) -> None:
     """Put the published file at ``path``; nothing appears there before its md5 is right."""
+    new_folders = [folder for folder in (path.parent, *path.parent.parents) if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Beside the target, so that the last step is a rename on one file system: it happens wholly or not at all.
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as folder:
-            _fetch(flag, size, folder)
-            arrived = Path(folder) / path.name
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as temporary:
+            _fetch(flag, size, temporary)
+            arrived = Path(temporary) / path.name
             found = md5(arrived)
             if found != expected:
                 raise ValueError(f"what arrived has md5 {found}")
             os.replace(arrived, path)
     except Exception as error:
+        with contextlib.suppress(OSError):
+            for folder in new_folders:  # a mistyped data.root leaves nothing behind
+                folder.rmdir()
         cause = _cause(error)
         if not isinstance(cause, Exception):
             raise cause from None  # medmnist catches Ctrl-C too and calls it a failed download

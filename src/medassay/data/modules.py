@@ -25,7 +25,7 @@ def stratified_order(labels: Tensor, seed: int) -> Tensor:
     """All indices in an order whose every beginning holds the classes in about their overall proportions."""
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     place = torch.empty(len(labels), dtype=torch.float64)
-    for label in labels.unique():
+    for label in sorted(set(labels.tolist())):
         members = shuffled[labels[shuffled] == label]
         place[members] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(members)
     return place.argsort(stable=True)
@@ -110,7 +110,9 @@ class ImageDataModule(LightningDataModule):
     def val_dataloader(self) -> ResidentLoader:
         return self._loader(self.splits.val)
 
-    def _loader(self, split: LabelledImages, shuffle: bool = False, augment: BatchAugment | None = None) -> ResidentLoader:
+    def _loader(
+        self, split: LabelledImages, shuffle: bool = False, augment: BatchAugment | None = None
+    ) -> ResidentLoader:
         trainer = self.trainer
         return ResidentLoader(
             split,
@@ -283,7 +285,7 @@ class SyntheticData(ImageDataModule):
         seed: NonNegativeInt = 0,
         subset: PositiveInt | None = None,
     ) -> None:
-        super().__init__(name, real.classes, real.channels, real.size, batch_size, augment, seed, subset)  # type: ignore[arg-type]
+        super().__init__(name, real.classes, real.channels, real.size, batch_size, augment, seed, subset)
         self.file = file
         self.real = real
 
@@ -296,5 +298,3 @@ class SyntheticData(ImageDataModule):
     def provenance(self) -> dict[str, Any]:
         md5 = medmnist_files.md5(Path(self.file))
         return {"name": self.name, "file": self.file, "md5": md5, "published": False, "real": self.real.provenance()}
-
-

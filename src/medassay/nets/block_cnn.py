@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated
 
 from torch import Tensor, nn
@@ -78,9 +79,7 @@ class BlockCNN(nn.Module):
             )
         self.normalise = Normalise()
         widths = [in_channels] + [width * 2**i for i in range(blocks)]
-        self.blocks = nn.Sequential(
-            *(ConvBlock(a, b, normalisation, activation) for a, b in zip(widths, widths[1:], strict=False))
-        )
+        self.blocks = nn.Sequential(*(ConvBlock(a, b, normalisation, activation) for a, b in pairwise(widths)))
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(widths[-1], num_classes)

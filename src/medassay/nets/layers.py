@@ -29,7 +29,8 @@ def activation_layer(name: Activation, slope: float = 0.01) -> nn.Module:
     """The activation called ``name``; ``slope`` is that of the leaky ReLU's negative side."""
     if name == "leaky_relu":
         return nn.LeakyReLU(slope, inplace=True)
-    return {"relu": nn.ReLU, "elu": nn.ELU, "gelu": nn.GELU, "silu": nn.SiLU}[name]()
+    kinds: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "elu": nn.ELU, "gelu": nn.GELU, "silu": nn.SiLU}
+    return kinds[name]()
 
 
 def normalisation_layer(name: Normalisation, channels: int) -> nn.Module:

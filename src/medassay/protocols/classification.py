@@ -48,7 +48,9 @@ def results(predictions: Predictions) -> dict[str, Any]:
     return {"n": len(predictions.labels), **values, "interval_95": {k: list(v) for k, v in intervals.items()}}
 
 
-def pictures(directory: Path, split: str, predictions: Predictions, values: dict[str, Any], classes: list[str]) -> list[Path]:
+def pictures(
+    directory: Path, split: str, predictions: Predictions, values: dict[str, Any], classes: list[str]
+) -> list[Path]:
     """Confusion matrix, ROC and precision-recall curves as ``<split>_*.png`` in ``directory``."""
     drawn = {
         "confusion_matrix": figures.confusion_matrix(values["confusion"], classes),

@@ -55,7 +55,9 @@ def class_indices(labels: list[str | int] | None, classes: list[str]) -> list[in
     return sorted(set(chosen))
 
 
-def sample(sampler: Sampler, classes: list[str], settings: SampleSettings, directory: Path, provenance: str) -> list[Path]:
+def sample(
+    sampler: Sampler, classes: list[str], settings: SampleSettings, directory: Path, provenance: str
+) -> list[Path]:
     """Writes ``samples.npz`` (``train_*`` keys), one overview and a grid per class into ``directory``; gives the paths."""
     chosen = class_indices(settings.labels, classes)
     labels = torch.tensor(chosen).repeat_interleave(settings.n)

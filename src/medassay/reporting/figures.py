@@ -6,7 +6,6 @@ Figures are built with matplotlib's objects and no global state, so that they ca
 from __future__ import annotations
 
 import io
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +19,7 @@ from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 from torch.nn import functional as F
 
-from medassay.errors import output_error
+from medassay.files import whole
 from medassay.metrics import classification
 
 # Okabe & Ito's colours, strongest on white first; their yellow, too pale for a line, is replaced by a wine red that
@@ -227,16 +226,8 @@ def save(figure: Figure, path: Path, dpi: float = 2 * _DPI) -> None:
     """
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi, metadata={"Software": None})
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_bytes(drawn.getvalue())
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    except OSError as error:
-        raise output_error(error, path) from error
+    with whole(path) as partial:
+        partial.write_bytes(drawn.getvalue())
 
 
 def _uint8(images: Tensor) -> Tensor:

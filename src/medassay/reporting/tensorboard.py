@@ -31,16 +31,16 @@ def add_results(
         hyperparameters, metrics: one row of the HParams tab; values that are not numbers, text or booleans are written as
             text.
     """
-    with SummaryWriter(str(directory)) as writer:  # type: ignore[no-untyped-call]
+    with SummaryWriter(str(directory)) as writer:
         for picture in pictures:
             with Image.open(picture) as image:
-                writer.add_image(f"figures/{picture.stem}", np.asarray(image.convert("RGB")), step, dataformats="HWC")  # type: ignore[no-untyped-call]
+                writer.add_image(f"figures/{picture.stem}", np.asarray(image.convert("RGB")), step, dataformats="HWC")
         for name, content in (text or {}).items():
-            writer.add_text(name, content, step)  # type: ignore[no-untyped-call]
+            writer.add_text(name, content, step)
         if hyperparameters is not None:
             plain = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in hyperparameters.items()}
             finite = {k: v for k, v in (metrics or {}).items() if v == v}
             for summary in hparams(plain, dict.fromkeys(finite)):  # type: ignore[no-untyped-call]
-                writer.file_writer.add_summary(summary)  # type: ignore[union-attr,no-untyped-call]
+                writer.file_writer.add_summary(summary)
             for name, value in finite.items():
-                writer.add_scalar(name, value, step)  # type: ignore[no-untyped-call]
+                writer.add_scalar(name, value, step)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
+from omegaconf import OmegaConf
 
 from medassay.errors import CheckpointError, OutputError, UserError
 from medassay.files import whole, write_json
@@ -93,7 +94,7 @@ class RunDirectory:
             )
         for name, values in (("config.yaml", config), ("overrides.yaml", overrides)):
             with whole(self.path / ".hydra" / name) as partial:
-                partial.write_text(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), encoding="utf-8")
+                OmegaConf.save(OmegaConf.create(values), partial)
         self.update(status="running", started=_now(), overrides=overrides, seed=config["seed"], **environment())
 
     def update(self, **fields: Any) -> None:
@@ -113,9 +114,10 @@ class RunDirectory:
         try:
             yield
         except KeyboardInterrupt as error:
-            name = "SIGTERM" if isinstance(error, Interrupted) and error.signum != 2 else "Ctrl-C"
+            signum = error.signum if isinstance(error, Interrupted) else signal.SIGINT
+            name = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
             end("interrupted", f"{name}; continue with resume={self.path}")
-            raise
+            raise Interrupted(signum, self.path) from error
         except BaseException as error:
             reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             try:
@@ -136,14 +138,16 @@ class RunDirectory:
         file = self.path / ".hydra" / "config.yaml"
         if not file.is_file():
             hint = "it does not exist" if not self.path.exists() else "it has no .hydra/config.yaml"
-            raise CheckpointError(f"{self.path} is no run directory ({hint}): give one that train.py made, outputs/<model>/<run>")
+            raise CheckpointError(
+                f"{self.path} is no run directory ({hint}): give one that train.py made, outputs/<model>/<run>"
+            )
         try:
-            values = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+            values = OmegaConf.to_container(OmegaConf.load(file))
+        except Exception as error:  # YAML's own errors, wrong encoding, wrong top level: nothing there to go on from
             raise CheckpointError(f"{file} cannot be read ({str(error).splitlines()[0]})") from error
         if not isinstance(values, dict) or not {"data", "model", "trainer"} <= set(values):
             raise CheckpointError(f"{file} is no configuration of a run: it lacks data, model or trainer")
-        return values
+        return {str(key): value for key, value in values.items()}
 
     def record(self) -> dict[str, Any]:
         """What ``run.json`` says; empty if there is none."""

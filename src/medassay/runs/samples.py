@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from medassay.errors import ConfigError
 from medassay.files import whole
-from medassay.runs.load import Run, open_run
+from medassay.runs.load import open_run
 from medassay.types import Sampler
 
 CHUNK = 1024  # images at a time
@@ -41,7 +41,7 @@ def draw(sampler: Sampler, labels: Tensor, seed: int, progress: str | None = Non
         progress: title of a progress bar where the output is a terminal.
     """
     rng = torch.Generator().manual_seed(seed)
-    bar = tqdm(labels.split(CHUNK), desc=progress, disable=progress is None or not sys.stderr.isatty())
+    bar = tqdm(torch.split(labels, CHUNK), desc=progress, disable=progress is None or not sys.stderr.isatty())
     images = [sampler.sample(part, rng=rng).mul(255).round().to(torch.uint8).cpu() for part in bar]
     return torch.cat(images) if images else torch.empty(0, *sampler.image_shape, dtype=torch.uint8)
 

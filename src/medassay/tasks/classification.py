@@ -84,7 +84,9 @@ class Classification(LightningModule):
         images, labels = batch
         loss = self.loss(self(images), labels)
         check_finite(self, batch_idx, loss=loss)
-        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(images), sync_dist=True)
+        self.log(
+            "train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(images), sync_dist=True
+        )
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

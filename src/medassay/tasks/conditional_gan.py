@@ -24,7 +24,8 @@ Batch = tuple[Tensor, Tensor]
 def gradient_norm(net: nn.Module) -> Tensor:
     """The Euclidean norm of all gradients of ``net``, a scalar on its device."""
     norms = torch._foreach_norm([p.grad for p in net.parameters() if p.grad is not None])
-    return torch.stack(norms).norm()
+    norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
+    return norm
 
 
 class ConditionalGAN(LightningModule):
@@ -100,7 +101,7 @@ class ConditionalGAN(LightningModule):
 
     @torch.no_grad()
     def _draw(self, noise: Tensor, labels: Tensor) -> Tensor:
-        chunks = zip(noise.split(SAMPLE_CHUNK), labels.split(SAMPLE_CHUNK), strict=True)
+        chunks = zip(torch.split(noise, SAMPLE_CHUNK), torch.split(labels, SAMPLE_CHUNK), strict=True)
         drawn = [self.net.crop(self.ema(z.to(self.device), y.to(self.device))) for z, y in chunks]
         return torch.cat(drawn).float().clamp(0, 1)
 

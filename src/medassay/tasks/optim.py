@@ -21,7 +21,9 @@ SchedulerFactory = Callable[[torch.optim.Optimizer, int], LRScheduler]  # (optim
 Beta = Annotated[float, Range(ge=0, lt=1)]
 
 
-def adam(lr: Positive = 1e-3, betas: tuple[Beta, Beta] = (0.9, 0.999), weight_decay: NonNegative = 0.0) -> OptimizerFactory:
+def adam(
+    lr: Positive = 1e-3, betas: tuple[Beta, Beta] = (0.9, 0.999), weight_decay: NonNegative = 0.0
+) -> OptimizerFactory:
     """Adam (Kingma & Ba 2015, arXiv:1412.6980)."""
     return lambda parameters: torch.optim.Adam(parameters, lr=lr, betas=(betas[0], betas[1]), weight_decay=weight_decay)
 
@@ -30,7 +32,9 @@ def adamw(
     lr: Positive = 1e-3, betas: tuple[Beta, Beta] = (0.9, 0.999), weight_decay: NonNegative = 1e-2
 ) -> OptimizerFactory:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
-    return lambda parameters: torch.optim.AdamW(parameters, lr=lr, betas=(betas[0], betas[1]), weight_decay=weight_decay)
+    return lambda parameters: torch.optim.AdamW(
+        parameters, lr=lr, betas=(betas[0], betas[1]), weight_decay=weight_decay
+    )
 
 
 def sgd(

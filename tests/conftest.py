@@ -1,0 +1,111 @@
+"""What all tests share: one thread, no network, outputs out of the way, small phantoms, and real data where it is."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from medassay.data.modules import PhantomData
+from medassay.data.phantoms import blood, chest
+
+ROOT = Path(__file__).parents[1]
+Factory = Callable[..., PhantomData]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread() -> Iterator[None]:
+    """One thread: the nets are tiny, results do not depend on the machine, and two test runs do not fight."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def is_local(address: Any) -> bool:
+    """Whether a socket's address is on this machine: a Unix socket's path, a loopback number, or ``localhost``."""
+    if not isinstance(address, tuple):
+        return True
+    host = str(address[0]).partition("%")[0]
+    if host in ("localhost", ""):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback or host == socket.gethostbyname(socket.gethostname())
+    except (ValueError, OSError):
+        return False
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A test that reaches for the network fails, here as on a machine that has none."""
+
+    def guarded(name: str) -> None:
+        real = getattr(socket.socket, name)
+
+        def connect(self: socket.socket, address: Any) -> Any:
+            if not is_local(address):
+                raise ConnectionRefusedError(f"tests use no network, and this one connects to {address}")
+            return real(self, address)
+
+        monkeypatch.setattr(socket.socket, name, connect)
+
+    guarded("connect")
+    guarded("connect_ex")
+
+
+@pytest.fixture(autouse=True)
+def outputs_elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Runs and caches go to the test's own folder, not to the repository."""
+    monkeypatch.setenv("MEDASSAY_OUTPUTS", str(tmp_path / "outputs"))
+
+
+@pytest.fixture(scope="session")
+def data_root() -> Path:
+    """The folder of the real MedMNIST files; a test that needs it is skipped where there is none."""
+    named = os.environ.get("MEDASSAY_DATA_ROOT")
+    path = Path(named).expanduser() if named else ROOT.parent / "shared" / "medmnist"
+    if not path.is_dir():
+        how = f"MEDASSAY_DATA_ROOT={named}" if named else f"MEDASSAY_DATA_ROOT is not set and {path}"
+        pytest.skip(f"no real data: {how} is not a directory")
+    return path
+
+
+@pytest.fixture(scope="session")
+def real_file(data_root: Path) -> Callable[[str], Path]:
+    """``real_file("pneumoniamnist.npz")``: a file in the data root; the test is skipped where it is missing."""
+
+    def find(name: str) -> Path:
+        path = data_root / name
+        if not path.is_file():
+            pytest.skip(f"no real data: {name} is not in {data_root}")
+        return path
+
+    return find
+
+
+@pytest.fixture
+def tiny_chest() -> Factory:
+    """``tiny_chest(train=96, batch_size=16, ...)``: chest phantoms, few of them."""
+
+    def make(**changes: Any) -> PhantomData:
+        values: dict[str, Any] = {"train": 96, "val": 32, "test": 32, "batch_size": 16, **changes}
+        return PhantomData("chest_phantom", "chest", list(chest.CLASSES), 1, **values)
+
+    return make
+
+
+@pytest.fixture
+def tiny_blood() -> Factory:
+    """``tiny_blood(train=96, batch_size=16, ...)``: blood-cell phantoms, few of them."""
+
+    def make(**changes: Any) -> PhantomData:
+        values: dict[str, Any] = {"train": 96, "val": 32, "test": 32, "batch_size": 16, **changes}
+        return PhantomData("blood_phantom", "blood", list(blood.CLASSES), 3, **values)
+
+    return make
