@@ -64,7 +64,8 @@ $(BIN)/uv:
 	@$(MAKE_VENV)
 	@$(PIP) install uv
 
-# The stamp holds the folder it was made in: a moved or copied clone would otherwise import the code of the old place.
+# The stamp holds the folder it was made in: in a moved or copied clone the scripts of .venv, and the import of medassay,
+# would lead to the old place.
 ifneq ($(shell cat $(INSTALLED) 2>/dev/null),$(CURDIR))
 .PHONY: $(INSTALLED)
 endif
@@ -77,9 +78,10 @@ $(INSTALLED): requirements.lock pyproject.toml
 	@$(PIP) install --no-deps --no-build-isolation -e .
 	@pwd -P > $(INSTALLED)
 
-# Leaves a .venv that works alone; makes anew one that is missing, half made, or whose Python is gone.
+# Leaves a .venv that works alone; makes anew one that is missing, half made, made elsewhere, or whose Python is gone.
 define MAKE_VENV
-$(BIN)/python -c 'import pip; $(SUITABLE)' 2>/dev/null && exit 0; \
+test "$$(cat $(INSTALLED) 2>/dev/null || pwd -P)" = "$$(pwd -P)" \
+  && $(BIN)/python -c 'import pip; $(SUITABLE)' 2>/dev/null && exit 0; \
 for python in $(CANDIDATES); do \
   "$$python" -c '$(SUITABLE)' 2>/dev/null || continue; \
   echo "Making .venv with $$("$$python" --version)."; \

@@ -26,7 +26,7 @@ _HOMES = {
     "fit": "medassay.training",
     "TrainerSettings": "medassay.training",
 }
-__all__ = ["TrainerSettings", "fit", "load_run", "train_run"]  # noqa: F822 (resolved on first use)
+__all__ = ["TrainerSettings", "fit", "load_run", "train_run"]
 
 
 def __getattr__(name: str) -> Any:

@@ -373,8 +373,7 @@ def _explain_composition(error: Exception) -> str:
 
 def _known_keys() -> list[str]:
     """All keys and groups of the default configuration, dotted."""
-    cfg = configuration.compose("train", [])
-    del cfg["hydra"]
+    cfg, _ = configuration.compose("train", [])
     keys: list[str] = []
 
     def walk(node: Any, prefix: str) -> None:

@@ -16,13 +16,13 @@ import re
 import secrets
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import hydra
 import hydra.utils
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from medassay.errors import ConfigError, UserError, nearest
@@ -36,11 +36,15 @@ def trusted_targets() -> list[str]:
     return [f"{package}.*" for package in ["medassay", *extra]]
 
 
-def compose(name: str, overrides: list[str]) -> DictConfig:
-    """The configuration ``name`` (``train``, ``evaluate``) with ``overrides``, Hydra's own node included; for Python callers."""
+def compose(name: str, overrides: Sequence[str]) -> tuple[DictConfig, Path]:
+    """The configuration ``name`` (``train``, ``evaluate``) with ``overrides``, and its run directory; for Python callers."""
     register_resolvers()
     with hydra.initialize_config_dir(str(conf_directory().resolve())):
-        return hydra.compose(name, overrides, return_hydra_config=True)
+        cfg = hydra.compose(name, list(overrides), return_hydra_config=True)
+    directory = Path(str(cfg.hydra.run.dir))
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg, directory
 
 
 def conf_directory() -> Path:

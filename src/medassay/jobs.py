@@ -144,10 +144,8 @@ def train_run(*overrides: str, directory: str | Path | None = None) -> Run:
     Raises:
         UserError: as on the command line.
     """
-    cfg = configuration.compose("train", list(overrides))
-    path = Path(directory) if directory is not None else Path(str(cfg.hydra.run.dir))
-    with open_dict(cfg):
-        del cfg["hydra"]
+    cfg, usual = configuration.compose("train", overrides)
+    path = usual if directory is None else Path(directory)
     config = checked(cfg, overrides)
     train(config, path, list(overrides), test=config["test"] is not False)
     return open_run(path, {})

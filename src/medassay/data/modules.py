@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
-from medassay.data import folder, medmnist_files
+from medassay.data import folder, medmnist_files, npz
 from medassay.data.augment import BatchAugment
 from medassay.data.loader import ResidentLoader, derived_seed
 from medassay.data.phantoms import blood, chest
@@ -290,11 +290,11 @@ class SyntheticData(ImageDataModule):
         self.real = real
 
     def load(self) -> Splits:
-        train, val = medmnist_files.read_splits(
+        train, val = npz.read_splits(
             Path(self.file), ("train", "val"), channels=self.channels, size=self.size, num_classes=self.num_classes
         )
         return Splits(train, val, self.real.splits.test)
 
     def provenance(self) -> dict[str, Any]:
-        md5 = medmnist_files.md5(Path(self.file))
+        md5 = npz.md5(Path(self.file))
         return {"name": self.name, "file": self.file, "md5": md5, "published": False, "real": self.real.provenance()}

@@ -1,0 +1,118 @@
+"""Every yaml under conf/ composes and passes the check; every model runs on every data set or is refused in one line."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+from PIL import Image
+
+from medassay import cli
+from medassay import config as configuration
+from medassay.jobs import checked
+
+CONF = Path(__file__).parents[1] / "conf"
+CASES = sorted((Path(__file__).parent / "conf").glob("*.yaml"))
+TINY = ("data.train=48", "data.val=32", "data.test=32")
+BATCH = ("data.batch_size=16", "debug=fast", "trainer.gpus=0")
+ALWAYS = {"data/folder": ["data.path=FOLDER"]}  # what a choice cannot do without
+FITS = {"model/net/cgan": ["model=cgan"]}  # a choice inside one model
+
+
+def choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def groups() -> list[str]:
+    """Every config group of train.yaml: folders of conf/ with yaml files, bases and evaluation left out."""
+    found = {str(path.parent.relative_to(CONF)) for path in CONF.rglob("*.yaml")}
+    return sorted(found - {".", "data/base", "protocol"})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Class folders with six images a class."""
+    top = tmp_path_factory.mktemp("folder")
+    rng = np.random.default_rng(0)
+    for name in ("round", "square"):
+        (top / name).mkdir()
+        for i in range(16):
+            Image.fromarray(rng.integers(0, 256, (28, 28, 3), dtype=np.uint8)).save(top / name / f"{i}.png")
+    return top
+
+
+@pytest.mark.parametrize(
+    ("group", "choice"), [(group, choice) for group in groups() for choice in choices(group)], ids=lambda v: str(v)
+)
+def test_every_yaml_composes_and_passes_the_check(group: str, choice: str, folder: Path) -> None:
+    extra = [text.replace("FOLDER", str(folder)) for text in ALWAYS.get(f"{group}/{choice}", [])]
+    overrides = [*FITS.get(f"{group}/{choice}", []), f"{group}={choice}", *extra]
+    cfg, _ = configuration.compose("train", overrides)
+    assert checked(cfg, overrides)["model"]["name"] in choices("model")
+
+
+@pytest.mark.parametrize("choice", choices("protocol"))
+def test_every_protocol_composes_and_passes_the_check(choice: str) -> None:
+    cfg, _ = configuration.compose("evaluate", [f"protocol={choice}", "run=x"])
+    protocol = OmegaConf.to_container(cfg.protocol)
+    configuration.check(protocol, "protocol")
+    assert configuration.build(protocol).name == choice  # type: ignore[arg-type]
+
+
+def test_every_key_is_explained() -> None:
+    """Each value in conf/ has a comment beside it, or stands under one at the top of its file that says what it is."""
+    for path in sorted(CONF.rglob("*.yaml")):
+        lines = path.read_text().splitlines()
+        assert any(line.startswith("# ") for line in lines[:2]) or path.parent.name == "optimizer", path
+
+
+def data_overrides(data: str, folder: Path, tmp_path: Path) -> list[str]:
+    """Overrides that make ``data`` small: few phantoms, or a made-up file in MedMNIST's layout."""
+    if data.endswith("_phantom"):
+        return [f"data={data}", *TINY]
+    if data == "folder":
+        return ["data=folder", f"data.path={folder}"]
+    info = OmegaConf.load(CONF / "data" / f"{data}.yaml")
+    classes, channels = len(info.classes), info.channels
+    rng = np.random.default_rng(0)
+    arrays: dict[str, Any] = {}
+    for split in ("train", "val", "test"):
+        shape = (32, 28, 28) if channels == 1 else (32, 28, 28, channels)
+        arrays[f"{split}_images"] = rng.integers(0, 256, shape, dtype=np.uint8)
+        arrays[f"{split}_labels"] = (np.arange(32) % classes)[:, None].astype(np.uint8)
+    np.savez(tmp_path / "file.npz", **arrays)
+    return [f"data={data}", f"data.file={tmp_path / 'file.npz'}"]
+
+
+@pytest.mark.parametrize("data", choices("data"))
+@pytest.mark.parametrize("model", choices("model"))
+def test_every_model_runs_two_batches_of_every_data_set_or_is_refused_in_one_line(
+    model: str, data: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    small = ["model.net.width=2", "logger=none", f"hydra.run.dir={run}"]
+    code = cli.main("train", [f"model={model}", *data_overrides(data, folder, tmp_path), *BATCH, *small])
+    error = capsys.readouterr().err
+    if code:
+        assert code == 2
+        assert re.fullmatch(r"medassay: .+\n", error)
+    else:
+        assert (run / "metrics.json").exists()
+        assert (run / "checkpoints" / "best.ckpt").exists()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda path: path.stem)
+def test_a_whole_run_of_every_case(case: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = OmegaConf.to_container(OmegaConf.load(case))
+    assert isinstance(spec, dict)
+    run = tmp_path / "run"
+    code = cli.main("train", [*spec["overrides"], *TINY, *BATCH, f"hydra.run.dir={run}"])
+    assert code == 0, capsys.readouterr().err
+    for name in spec["files"]:
+        assert (run / name).stat().st_size > 0
+    for name in spec.get("absent", []):
+        assert not (run / name).exists()
