@@ -36,8 +36,8 @@ def is_local(address: Any) -> bool:
     if host in ("localhost", ""):
         return True
     try:
-        return ipaddress.ip_address(host).is_loopback or host == socket.gethostbyname(socket.gethostname())
-    except (ValueError, OSError):
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
         return False
 
 

@@ -265,7 +265,7 @@ def test_a_run_leaves_all_that_it_promises(runs: dict[str, Path]) -> None:
 
 
 def test_two_runs_started_at_once_have_directories_of_their_own(command: Command, tmp_path: Path) -> None:
-    argv = ["data=chest_phantom", *TINY, "model.net.width=2", "logger=none"]
+    argv = ["data=chest_phantom", *TINY, "model.net.width=2", "logger=none", "test=false"]
     for _ in range(2):
         assert command("train", *argv).code == 0
     found = list((tmp_path / "outputs" / "pneumonia_cnn").iterdir())
@@ -276,7 +276,7 @@ def test_two_runs_started_at_once_have_directories_of_their_own(command: Command
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(command: Command, tmp_path: Path) -> None:
     weights = []
     for name, seed in (("a", 5), ("b", 5), ("c", 6)):
-        argv = ["data=chest_phantom", *TINY, "model.net.width=2", "logger=none", f"seed={seed}"]
+        argv = ["data=chest_phantom", *TINY, "model.net.width=2", "logger=none", "test=false", f"seed={seed}"]
         assert command("train", *argv, f"hydra.run.dir={tmp_path}/{name}").code == 0
         weights.append(torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True)["state_dict"])
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from medassay.jobs import train_run as train_run
     from medassay.runs.load import load_run as load_run
-    from medassay.training import TrainerSettings as TrainerSettings
+    from medassay.settings import TrainerSettings as TrainerSettings
     from medassay.training import fit as fit
 
 _HOMES = {
     "load_run": "medassay.runs.load",
     "train_run": "medassay.jobs",
     "fit": "medassay.training",
-    "TrainerSettings": "medassay.training",
+    "TrainerSettings": "medassay.settings",
 }
 __all__ = ["TrainerSettings", "fit", "load_run", "train_run"]
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 import signal
 import sys
 import threading
@@ -22,13 +21,13 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from medassay import config as configuration
-from medassay.errors import ConfigError, UserError, nearest, output_error
+from medassay.errors import ConfigError
+from medassay.messages import explain, unreadable
 
 OK, SWEEP_FAILED, USER_ERROR = 0, 1, 2
 FLAGS_WITH_VALUE = {
@@ -152,7 +151,7 @@ def _train_job(cfg: DictConfig, directory: Path, test_by_default: bool) -> None:
     from medassay import jobs  # torch and Lightning take seconds to import: an error in the command line needs neither
 
     hydra_cfg = HydraConfig.get()
-    overrides = list(hydra_cfg.overrides.task)
+    overrides = [str(text) for text in OmegaConf.to_container(hydra_cfg.overrides.task, resolve=False) or []]
     sweep = hydra_cfg.mode == RunMode.MULTIRUN
     config = jobs.checked(cfg, overrides)
     _refuse_several_devices(config["trainer"], sweep)
@@ -218,10 +217,10 @@ def _evaluate(argv: list[str]) -> int:
             "run= is missing: python evaluate.py run=<run directory>, e.g. run=outputs/pneumonia_cnn/<run>"
         )
     extra: list[str] = []
-    from medassay import jobs
+    from medassay import evaluation
 
     if path is not None and not any(o.key_or_group == "protocol" for o in overrides):
-        extra.append(f"protocol={jobs.default_protocol(path)}")
+        extra.append(f"protocol={evaluation.default_protocol(path)}")
     known = ("run", "protocol")
     changes = {
         o.key_or_group: o.value()
@@ -240,7 +239,7 @@ def _evaluate(argv: list[str]) -> int:
     protocol = configuration.resolved(found[0])["protocol"]
     configuration.check(protocol, "protocol")
     assert path is not None
-    directory = jobs.evaluate(path, protocol, changes)
+    directory = evaluation.evaluate(path, protocol, changes)
     print(f"results: {directory}")
     return OK
 
@@ -298,7 +297,7 @@ def _paired(argv: Sequence[str]) -> Iterator[tuple[str, Override | None]]:
             try:
                 override = parser.parse_override(argument)
             except HydraException as error:
-                raise ConfigError(_unreadable(argument)) from error
+                raise ConfigError(unreadable(argument)) from error
             yield argument, override
 
 
@@ -317,75 +316,6 @@ def _value(overrides: Sequence[Override], key: str) -> str | None:
 
 def _swept(overrides: Sequence[Override]) -> set[str]:
     return {o.key_or_group for o in overrides if o.is_sweep_override()}
-
-
-# --- errors in one line ----------------------------------------------------------------------------------------------
-
-
-def explain(error: BaseException) -> str | None:
-    """``error`` as the one line a user needs, or None if it is none of the user's making."""
-    if isinstance(error, UserError):
-        return str(error)
-    if isinstance(error, MissingConfigException):
-        return _explain_missing(error)
-    if isinstance(error, (HydraException, OmegaConfBaseException)):
-        return _explain_composition(error)
-    if isinstance(error, OSError):
-        return str(output_error(error, error.filename or "the output"))
-    return None
-
-
-def _unreadable(argument: str) -> str:
-    key, separator, value = argument.partition("=")
-    if not separator:
-        return f"'{argument}': expected key=value"
-    quoted = value.replace("'", "\\'")
-    return (
-        f"cannot read '{argument}': put a value with = , spaces, commas or brackets in quotes, and for the shell once more: "
-        f"\"{key}='{quoted}'\""
-    )
-
-
-def _explain_missing(error: MissingConfigException) -> str:
-    text = str(error)
-    match = re.search(r"Could not find '(.+)'", text)
-    group, _, name = (match.group(1) if match else str(error.missing_cfg_file)).rpartition("/")
-    options = list(error.options or re.findall(r"^\t(?!provider)(\S+)$", text, re.MULTILINE))
-    return f"{group}={name}: there is no such choice.{nearest(name, options)} Accepted: {', '.join(sorted(options))}"
-
-
-def _explain_composition(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    cause = error.__cause__
-    match = re.match(r"Could not override '(.+)'", lines[0]) if lines else None
-    if match:
-        key = match.group(1)
-        hint = nearest(key, _known_keys())
-        if not hint and cause is not None and (suggested := re.search(r"Did you mean: '(.+?)'", str(cause))):
-            hint = f" Did you mean '{key.rpartition('.')[0]}.{suggested.group(1)}'?".replace("'.", "'")
-        if cause is not None and "is not in struct" not in str(cause):
-            return f"{key}: {str(cause).splitlines()[0]}"
-        return f"{key}: unknown key.{hint} See all with --cfg job"
-    detail = f" ({str(cause).splitlines()[0]})" if cause is not None and str(cause) else ""
-    key = re.search(r"full_key: (\S+)", f"{error} {cause}")
-    return (f"{key.group(1)}: " if key else "") + " ".join(lines[:1]) + detail
-
-
-def _known_keys() -> list[str]:
-    """All keys and groups of the default configuration, dotted."""
-    cfg, _ = configuration.compose("train", [])
-    keys: list[str] = []
-
-    def walk(node: Any, prefix: str) -> None:
-        for name in node:
-            key = f"{prefix}{name}"
-            keys.append(key)
-            child = OmegaConf.to_container(node, resolve=False)
-            if isinstance(child, dict) and isinstance(child[name], dict):
-                walk(node[name], f"{key}.")
-
-    walk(cfg, "")
-    return keys
 
 
 # --- the process -----------------------------------------------------------------------------------------------------

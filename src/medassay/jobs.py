@@ -1,9 +1,8 @@
-"""What one `train` or `evaluate` does, from a checked configuration to the files it leaves."""
+"""What one `train` does, from a checked configuration to the files it leaves."""
 
 from __future__ import annotations
 
 import logging
-import secrets
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from medassay import config as configuration
 from medassay.data.modules import ImageDataModule
 from medassay.errors import CheckpointError, ConfigError
 from medassay.files import whole, write_json
-from medassay.protocols import classification, sample
+from medassay.protocols import classification
 from medassay.reporting import tensorboard
 from medassay.runs.directory import RunDirectory
 from medassay.runs.load import (
@@ -32,8 +31,9 @@ from medassay.runs.load import (
     with_overrides,
 )
 from medassay.runs.samples import samples_for_training
+from medassay.settings import Recipe, TrainerSettings
 from medassay.tasks.summary import model_summary, parameter_count
-from medassay.training import Fit, Recipe, TrainerSettings, fit
+from medassay.training import Fit, fit
 from medassay.types import NonNegativeInt, Sampler
 
 logger = logging.getLogger(__name__)
@@ -58,16 +58,13 @@ class RunSettings:
     resume: str | None = None
 
 
-# --- training --------------------------------------------------------------------------------------------------------
-
-
 def checked(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     """The resolved configuration, every key and value checked; nothing is loaded yet.
 
     Raises:
         ConfigError: one line for the first thing that is wrong.
     """
-    if cfg.data.get("generator") is not None:
+    if OmegaConf.select(cfg, "data.generator") is not None:
         _take_data_from_generator(cfg, overrides)
     values = configuration.resolved(cfg)
     groups = ("data", "model", "trainer", "callbacks", "logger")
@@ -320,42 +317,3 @@ def _flat_metrics(numbers: dict[str, Any]) -> dict[str, float]:
         for name, value in numbers.get(split, {}).items()
         if isinstance(value, float)
     }
-
-
-# --- evaluation ------------------------------------------------------------------------------------------------------
-
-
-def evaluate(path: str, protocol: Mapping[str, Any], overrides: Mapping[str, Any]) -> Path:
-    """Runs one protocol on a finished run and gives the new directory under its ``eval/`` with the results.
-
-    Raises:
-        UserError: no run, another kind of run than the protocol needs, or a wrong setting.
-    """
-    settings = configuration.build(protocol)
-    run = open_run(path, overrides)
-    directory = run.directory.path / "eval" / f"{settings.name}_{secrets.token_hex(3)}"
-    wants_generator = isinstance(settings, sample.SampleSettings)
-    if wants_generator != run.is_generator:
-        kind, use = ("generator", "sample") if run.is_generator else ("classifier", "classification")
-        raise ConfigError(
-            f"protocol={settings.name}: {path} is a {kind}'s run (model={run.config['model']['name']}); use protocol={use}"
-        )
-    record = {"run": str(path), "protocol": dict(protocol), "overrides": dict(overrides)}
-    if isinstance(settings, sample.SampleSettings):
-        assert isinstance(run.task, Sampler)
-        paths = sample.sample(run.task, run.data.classes, settings, directory, str(path))
-        write_json(directory / "sample.json", {**record, "files": [p.name for p in paths]})
-        return directory
-    device = device_for(run.settings)
-    split = getattr(run.data.splits, settings.split)
-    predictions = classification.predict(run.task, split, device)
-    values = classification.results(predictions)
-    classification.pictures(directory, settings.split, predictions, values, run.data.classes)
-    write_json(directory / "metrics.json", {**record, "data": run.data.provenance(), settings.split: values})
-    logger.info("%s: %s", settings.split, classification.summary(values))
-    return directory
-
-
-def default_protocol(path: str) -> str:
-    """The protocol that fits the run: ``sample`` for a generator, ``classification`` for a classifier."""
-    return "sample" if makes_images(RunDirectory(path).config()) else "classification"

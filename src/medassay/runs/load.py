@@ -15,7 +15,8 @@ from medassay import config as configuration
 from medassay.data.modules import ImageDataModule
 from medassay.errors import CheckpointError, ConfigError, nearest
 from medassay.runs.directory import RunDirectory
-from medassay.training import TrainerSettings, devices_for, load_weights
+from medassay.settings import TrainerSettings, devices_for
+from medassay.training import load_weights
 
 DATA_KEYS = ("root", "file", "path", "batch_size")  # what may differ on another machine
 

@@ -1,0 +1,55 @@
+"""What one `evaluate` does: one protocol on one finished run, its results in the run's own directory."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medassay import config as configuration
+from medassay.errors import ConfigError
+from medassay.files import write_json
+from medassay.protocols import classification, sample
+from medassay.runs.directory import RunDirectory
+from medassay.runs.load import device_for, makes_images, open_run
+from medassay.types import Sampler
+
+logger = logging.getLogger(__name__)
+
+
+def evaluate(path: str, protocol: Mapping[str, Any], overrides: Mapping[str, Any]) -> Path:
+    """Runs one protocol on a finished run and gives the new directory under its ``eval/`` with the results.
+
+    Raises:
+        UserError: no run, another kind of run than the protocol needs, or a wrong setting.
+    """
+    settings = configuration.build(protocol)
+    run = open_run(path, overrides)
+    directory = run.directory.path / "eval" / f"{settings.name}_{secrets.token_hex(3)}"
+    wants_generator = isinstance(settings, sample.SampleSettings)
+    if wants_generator != run.is_generator:
+        kind, use = ("generator", "sample") if run.is_generator else ("classifier", "classification")
+        raise ConfigError(
+            f"protocol={settings.name}: {path} is a {kind}'s run (model={run.config['model']['name']}); use protocol={use}"
+        )
+    record = {"run": str(path), "protocol": dict(protocol), "overrides": dict(overrides)}
+    if isinstance(settings, sample.SampleSettings):
+        assert isinstance(run.task, Sampler)
+        paths = sample.sample(run.task, run.data.classes, settings, directory, str(path))
+        write_json(directory / "sample.json", {**record, "files": [p.name for p in paths]})
+        return directory
+    device = device_for(run.settings)
+    split = getattr(run.data.splits, settings.split)
+    predictions = classification.predict(run.task, split, device)
+    values = classification.results(predictions)
+    classification.pictures(directory, settings.split, predictions, values, run.data.classes)
+    write_json(directory / "metrics.json", {**record, "data": run.data.provenance(), settings.split: values})
+    logger.info("%s: %s", settings.split, classification.summary(values))
+    return directory
+
+
+def default_protocol(path: str) -> str:
+    """The protocol that fits the run: ``sample`` for a generator, ``classification`` for a classifier."""
+    return "sample" if makes_images(RunDirectory(path).config()) else "classification"

@@ -1,0 +1,275 @@
+"""A run's directory: created once, its record kept up to date however the work ends, read back with clear errors."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from medassay.errors import CheckpointError, ConfigError, OutputError
+from medassay.runs import directory as module
+from medassay.runs.directory import RunDirectory, code_version
+from medassay.training import Interrupted
+
+CONFIG: dict[str, Any] = {
+    "seed": 3,
+    "data": {"name": "chest_phantom", "classes": ["normal", "pneumonia"], "subset": None},
+    "model": {"name": "pneumonia_cnn", "optimizer": {"lr": 3e-4, "betas": [0.9, 0.999]}},
+    "trainer": {"max_epochs": 1},
+}
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    """A run that has just been created."""
+    run = RunDirectory(tmp_path / "outputs" / "run")
+    run.create(CONFIG, ["seed=3"])
+    return run
+
+
+def record(run: RunDirectory) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads((run.path / "run.json").read_text(encoding="utf-8"))
+    return values
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_new_run_keeps_its_configuration_and_overrides(run: RunDirectory) -> None:
+    saved = OmegaConf.to_container(OmegaConf.load(run.path / ".hydra" / "config.yaml"))
+    assert saved == CONFIG
+    assert OmegaConf.to_container(OmegaConf.load(run.path / ".hydra" / "overrides.yaml")) == ["seed=3"]
+    assert run.config() == CONFIG
+
+
+def test_a_new_runs_record_says_what_it_runs_on(run: RunDirectory) -> None:
+    values = record(run)
+    assert (values["status"], values["seed"], values["overrides"]) == ("running", 3, ["seed=3"])
+    assert values["packages"]["torch"] == metadata.version("torch")
+    assert values["packages"]["hydra-core"] == metadata.version("hydra-core")
+    assert values["threads"] == torch.get_num_threads()
+    assert len(values["hardware"]["gpus"]) == torch.cuda.device_count()
+    assert datetime.fromisoformat(values["started"]).tzinfo is not None
+
+
+def test_a_directory_with_a_run_in_it_is_not_created_again(run: RunDirectory) -> None:
+    before = {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+    with pytest.raises(OutputError, match="already holds a run: .*resume="):
+        run.create({**CONFIG, "seed": 4}, ["seed=4"])
+    assert {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()} == before
+
+
+def test_a_directory_with_other_files_in_it_may_become_a_run(tmp_path: Path) -> None:
+    (tmp_path / "train.log").write_text("Hydra's log is there first")
+    RunDirectory(tmp_path).create(CONFIG, [])
+    assert (tmp_path / "train.log").exists()
+
+
+def test_an_update_adds_fields_and_keeps_the_others(run: RunDirectory) -> None:
+    before = record(run)
+    run.update(parameters=18218, seed=5)
+    assert record(run) == {**before, "parameters": 18218, "seed": 5}
+
+
+# --- how the work ended ----------------------------------------------------------------------------------------------
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(module, "time", clock)
+    return clock
+
+
+
+
+def work(run: RunDirectory, error: BaseException | None = None) -> None:
+    """Does some work in the run, which ends with ``error``."""
+    with run.recording():
+        assert record(run)["status"] == "running"
+        if error is not None:
+            raise error
+
+
+def test_work_that_succeeds_is_recorded_as_done(run: RunDirectory) -> None:
+    work(run)
+    values = record(run)
+    assert (values["status"], values["reason"]) == ("done", None)
+    assert datetime.fromisoformat(values["ended"]) >= datetime.fromisoformat(values["started"])
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ConfigError("trainer.gpus=9: this machine has none"), "trainer.gpus=9: this machine has none"),
+        (ZeroDivisionError("division by zero"), "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_work_that_fails_is_recorded_with_its_reason_and_the_error_goes_on(
+    error: Exception, reason: str, run: RunDirectory
+) -> None:
+    with pytest.raises(type(error)) as raised:
+        work(run, error)
+    assert raised.value is error
+    assert (record(run)["status"], record(run)["reason"]) == ("failed", reason)
+
+
+@pytest.mark.parametrize(
+    ("error", "signum", "name"),
+    [
+        (KeyboardInterrupt(), signal.SIGINT, "Ctrl-C"),
+        (Interrupted(signal.SIGINT), signal.SIGINT, "Ctrl-C"),
+        (Interrupted(signal.SIGTERM), signal.SIGTERM, "SIGTERM"),
+    ],
+    ids=["plain Ctrl-C", "Ctrl-C", "SIGTERM"],
+)
+def test_interrupted_work_is_recorded_and_the_interruption_names_signal_and_run(
+    error: KeyboardInterrupt, signum: int, name: str, run: RunDirectory
+) -> None:
+    with pytest.raises(Interrupted) as raised:
+        work(run, error)
+    assert (raised.value.signum, raised.value.run) == (signum, run.path)
+    assert record(run)["status"] == "interrupted"
+    assert record(run)["reason"] == f"{name}; continue with resume={run.path}"
+
+
+def test_a_resumed_run_forgets_why_it_stopped(run: RunDirectory) -> None:
+    with pytest.raises(Interrupted):
+        work(run, KeyboardInterrupt())
+    work(run)
+    assert (record(run)["status"], record(run)["reason"]) == ("done", None)
+
+
+def test_the_seconds_of_all_attempts_are_added_up(run: RunDirectory, clock: Clock) -> None:
+    def attempt(seconds: float, error: BaseException | None) -> None:
+        with run.recording():
+            clock.now += seconds
+            if error is not None:
+                raise error
+
+    with pytest.raises(Interrupted):
+        attempt(10, KeyboardInterrupt())
+    assert record(run)["seconds"] == 10
+    clock.now += 3600  # what passes between them does not count
+    with pytest.raises(ValueError, match="bad"):
+        attempt(5.25, ValueError("bad"))
+    attempt(1.5, None)
+    assert record(run)["seconds"] == pytest.approx(16.75, abs=0.1)
+
+
+def full_disk(*arguments: Any, **named: Any) -> None:
+    raise OutputError("no space left")
+
+
+def test_on_a_full_disk_the_first_reason_still_comes_out(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> None:
+        with run.recording():
+            monkeypatch.setattr(module, "write_json", full_disk)
+            raise ConfigError("the first reason")
+
+    with pytest.raises(ConfigError, match="the first reason"):
+        fail()
+
+
+def test_on_a_full_disk_an_interruption_is_still_one(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt() -> None:
+        with run.recording():
+            monkeypatch.setattr(module, "write_json", full_disk)
+            raise Interrupted(signal.SIGTERM)
+
+    with pytest.raises(Interrupted) as raised:
+        interrupt()
+    assert (raised.value.signum, raised.value.run) == (signal.SIGTERM, run.path)
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_no_run_directory_is_said_to_be_none(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(CheckpointError, match=r"none is no run directory \(it does not exist\): "):
+        RunDirectory(tmp_path / "none").config()
+    with pytest.raises(CheckpointError, match=r"no run directory \(it has no \.hydra/config\.yaml\): "):
+        RunDirectory(tmp_path).config()
+    with pytest.raises(CheckpointError, match="file is no run directory"):
+        RunDirectory(tmp_path / "file").config()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"data: [1,\nmodel: }", "cannot be read"),
+        (b"\xff\xfe\x00data: 1", "cannot be read"),
+        (b"a:\n\tb: 1", "cannot be read"),
+        (b"just words", "config.yaml"),
+        (b"", "no configuration of a run"),
+        (b"- data\n- model\n- trainer\n", "no configuration of a run"),
+        (b"data: {}\nmodel: {}\n", "no configuration of a run: it lacks data, model or trainer"),
+    ],
+    ids=["broken", "other encoding", "tabs", "text", "empty", "list", "without trainer"],
+)
+def test_a_damaged_configuration_is_one_line(text: bytes, message: str, run: RunDirectory) -> None:
+    (run.path / ".hydra" / "config.yaml").write_bytes(text)
+    with pytest.raises(CheckpointError, match=message) as error:
+        run.config()
+    assert str(run.path / ".hydra" / "config.yaml") in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text", [b"{", b"", b'{"a": 1} {', b"\xff\xfe", b"[1, 2]", b"null"], ids=["cut", "empty", "two", "bytes", "list", "null"]
+)
+@pytest.mark.parametrize("name", ["run.json", "metrics.json"])
+def test_a_damaged_record_is_one_line(name: str, text: bytes, run: RunDirectory) -> None:
+    (run.path / name).write_bytes(text)
+    with pytest.raises(CheckpointError, match=f"{name} cannot be read .*restore or delete it") as error:
+        _ = run.record() if name == "run.json" else run.metrics()
+    assert "\n" not in str(error.value)
+
+
+def test_a_run_without_records_has_empty_ones(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path, tmp_path / "none", tmp_path / "file"):
+        assert RunDirectory(path).record() == {}
+        assert RunDirectory(path).metrics() == {}
+
+
+def test_checkpoints_and_figures_have_their_places(tmp_path: Path) -> None:
+    run = RunDirectory(str(tmp_path))
+    assert run.best == tmp_path / "checkpoints" / "best.ckpt"
+    assert run.last == tmp_path / "checkpoints" / "last.ckpt"
+    assert run.figures == tmp_path / "figures"
+
+
+# --- the code --------------------------------------------------------------------------------------------------------
+
+
+def test_the_codes_version_is_the_packages_and_the_commit_where_there_is_one() -> None:
+    version = code_version()
+    assert version.startswith(metadata.version("medassay"))
+    if (Path(__file__).parents[2] / ".git").exists():
+        assert " commit " in version
+
+
+def test_without_git_the_version_alone_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert code_version.__wrapped__() == metadata.version("medassay")
