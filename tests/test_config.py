@@ -132,7 +132,10 @@ def test_a_right_configuration_passes() -> None:
 @pytest.mark.parametrize(
     ("node", "message"),
     [
-        (net(widht=3), r"^model\.net\.widht: unknown key\. Did you mean 'width'\? Accepted: in_channels, num_classes, "),
+        (
+            net(widht=3),
+            r"^model\.net\.widht: unknown key\. Did you mean 'width'\? Accepted: in_channels, num_classes, ",
+        ),
         (net(zzz=3), r"^model\.net\.zzz: unknown key\. Accepted: "),
         (net(width=0), r"^model\.net\.width=0: expected an integer >= 1$"),
         (net(width=True), r"^model\.net\.width=true: expected an integer >= 1$"),
@@ -142,7 +145,10 @@ def test_a_right_configuration_passes() -> None:
         (model(net=3), r"^model\.net=3: expected a node with a _target_ that builds a Module$"),
         (model(net={"width": 3}), r"^model\.net=.*: expected a node with a _target_"),
         (model(label_smoothing="none"), r"^model\.label_smoothing=none: expected a number"),
-        ({k: v for k, v in model().items() if k != "num_classes"}, r"^model\.num_classes: missing; expected an integer >= 2$"),
+        (
+            {k: v for k, v in model().items() if k != "num_classes"},
+            r"^model\.num_classes: missing; expected an integer >= 2$",
+        ),
         (model(net=NODE), r"^model\.net\.in_channels: missing; expected an integer >= 1$"),
         (net(_target_="os.system"), r"^model\.net\._target_=os\.system: constructors are taken from medassay only"),
     ],
@@ -209,7 +215,9 @@ def own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Mod
     del sys.modules["their_nets"]
 
 
-@pytest.mark.parametrize("target", ["os.system", "builtins.eval", "medassayevil.Net", "system", "", "their_nets.Keeper"])
+@pytest.mark.parametrize(
+    "target", ["os.system", "builtins.eval", "medassayevil.Net", "system", "", "their_nets.Keeper"]
+)
 def test_constructors_of_other_packages_are_refused(target: str) -> None:
     with pytest.raises(ConfigError, match=f"^model\\._target_={re.escape(target)}: .*MEDASSAY_TRUSTED_PACKAGES$"):
         config.locate(target, "model")
@@ -232,7 +240,9 @@ def test_a_name_that_there_is_not_is_one_line(target: str) -> None:
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("target", ["medassay.config", "medassay.config.os", "medassay.config.TRUSTED_ENVIRONMENT_VARIABLE"])
+@pytest.mark.parametrize(
+    "target", ["medassay.config", "medassay.config.os", "medassay.config.TRUSTED_ENVIRONMENT_VARIABLE"]
+)
 def test_a_name_of_something_that_cannot_be_called_is_one_line(target: str) -> None:
     with pytest.raises(ConfigError, match=f"^model\\._target_={re.escape(target)}: no such class or function"):
         config.check({"model": {"_target_": target}})

@@ -58,7 +58,9 @@ def test_the_nearest_word_may_come_from_any_iterable() -> None:
 
 
 def test_a_torch_save_on_a_full_disk_is_told_as_no_space_left() -> None:
-    text = "[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing file data/3: file write failed"
+    text = (
+        "[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing file data/3: file write failed"
+    )
     message = str(output_error(RuntimeError(text), "last.ckpt"))
     assert message.startswith("no space left while writing last.ckpt")
     assert "resume=<run directory>" in message
@@ -213,7 +215,10 @@ def test_numbers_that_json_does_not_have_become_null(value: float, tmp_path: Pat
 
 
 def test_undefined_numbers_become_null_however_deep_they_lie(tmp_path: Path) -> None:
-    values = {"test": {"interval_95": [(0.1, math.nan), [math.inf, {"x": -math.inf}]]}, "kept": [1, 2.5, True, None, "nan"]}
+    values = {
+        "test": {"interval_95": [(0.1, math.nan), [math.inf, {"x": -math.inf}]]},
+        "kept": [1, 2.5, True, None, "nan"],
+    }
     write_json(tmp_path / "m.json", values)
     assert read_strictly(tmp_path / "m.json") == {
         "test": {"interval_95": [[0.1, None], [None, {"x": None}]]},

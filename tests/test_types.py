@@ -125,9 +125,7 @@ def test_classes_are_counted_those_without_images_too() -> None:
         (Range(), [-math.inf, 0, 10**30], []),
     ],
 )
-def test_a_range_accepts_what_lies_between_its_bounds(
-    limits: Range, inside: list[float], outside: list[float]
-) -> None:
+def test_a_range_accepts_what_lies_between_its_bounds(limits: Range, inside: list[float], outside: list[float]) -> None:
     assert [limits.accepts(value) for value in inside] == [True] * len(inside)
     assert [limits.accepts(value) for value in outside] == [False] * len(outside)
 

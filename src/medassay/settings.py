@@ -101,7 +101,7 @@ def devices_for(settings: TrainerSettings, gpus_present: int, mps: bool = False)
     chosen = list(range(gpus)) if isinstance(gpus, int) else list(gpus)
     if len(set(chosen)) < len(chosen):
         raise ConfigError(f"trainer.gpus={gpus} names a GPU twice: name each once")
-    if max(chosen) >= gpus_present:
+    if max(chosen) >= gpus_present or min(chosen) < 0:
         raise ConfigError(_absent(f"trainer.gpus={gpus}", gpus_present))
     return "cuda", chosen
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import multiprocessing
 import signal
 import sys
 import warnings
@@ -17,6 +18,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Timer, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.multiprocessing.spawn import ProcessRaisedException
 
@@ -115,9 +117,15 @@ def fit(
         task.net.compile()  # type: ignore[union-attr]
     start = checkpoints.last if resume and checkpoints.last.exists() else None
     if start is not None:
-        read_checkpoint(start)
+        load_weights(task, start)  # a checkpoint of another architecture is one line here, many from Lightning
+    task.train()
     _run(trainer, task, data, start, reason)
-    epochs, best_epoch = trainer.current_epoch, checkpoints.best_epoch
+    epochs = trainer.current_epoch
+    if isinstance(trainer.strategy, DDPStrategy):  # this process launched the training ones and saw nothing of theirs
+        contents = read_checkpoint(checkpoints.last)
+        checkpoints.load_state_dict(contents["callbacks"][checkpoints.state_key])
+        epochs = contents["epoch"] + 1
+    best_epoch = checkpoints.best_epoch
     values = {name: float(value) for name, value in trainer.callback_metrics.items() if name != "step"}
     if monitor is not None and checkpoints.best_value is not None:
         values[monitor] = checkpoints.best_value
@@ -213,18 +221,40 @@ def _quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
+def _filter_warnings() -> None:
+    # Lightning 2.6 on torch 2.15 uses a class that torch has deprecated
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    # a GAN has nothing to validate, and its averaged generator is in evaluation mode by intention
+    warnings.filterwarnings("ignore", message="You passed in a `val_dataloader` but have no")
+    warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")
+
+
+if (
+    multiprocessing.parent_process() is not None
+):  # one process of several: it has this module, but not its parent's settings
+    _quiet()
+    _filter_warnings()
+
+
+def _end_processes(trainer: Trainer) -> None:
+    """Ends the training processes of an interrupted run, so that none writes on after this one has gone."""
+    launcher = trainer.strategy.launcher
+    if isinstance(launcher, _MultiProcessingLauncher):
+        launcher.kill(signal.SIGTERM)
+        for process in launcher.procs:
+            process.join(10)
+        launcher.kill(signal.SIGKILL)
+
+
 def _run(trainer: Trainer, task: LightningModule, data: ImageDataModule, start: Path | None, reason: _Reason) -> None:
     """``trainer.fit``, quiet, with its ways of ending turned into ours."""
     before = signal.getsignal(signal.SIGINT)
     try:
         with warnings.catch_warnings():
-            # Lightning 2.6 on torch 2.15 uses a class that torch has deprecated
-            warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-            # a GAN has nothing to validate, and its averaged generator is in evaluation mode by intention
-            warnings.filterwarnings("ignore", message="You passed in a `val_dataloader` but have no")
-            warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")
+            _filter_warnings()
             trainer.fit(task, datamodule=data, ckpt_path=None if start is None else str(start), weights_only=True)
     except SystemExit as error:
+        _end_processes(trainer)
         cause = reason.exception
         raise cause if isinstance(cause, Interrupted) else Interrupted() from error
     except ProcessRaisedException as error:  # a process of several; its last line names the error
@@ -236,10 +266,6 @@ def _run(trainer: Trainer, task: LightningModule, data: ImageDataModule, start: 
         raise
     except MisconfigurationException as error:
         raise ConfigError(f"trainer: {error}") from error
-    except (RuntimeError, KeyError) as error:
-        if start is not None and trainer.global_step == 0:
-            raise CheckpointError(f"{start} does not fit this configuration: {error}") from error
-        raise
     except OSError as error:
         raise output_error(error, error.filename or trainer.default_root_dir) from error
     finally:

@@ -75,9 +75,7 @@ class Turn:
 def watched_training(data: PhantomData, directory: Path, loss: str = "bce") -> list[Turn]:
     """Trains one epoch with optimizers that look at both players whenever one of them steps."""
     turns: list[Turn] = []
-    task = gan_of(loss=loss)
-    players = {"discriminator": task.net.discriminator, "generator": task.net.generator}
-    names = iter(players)
+    names = iter(("discriminator", "generator"))
 
     class Watching(torch.optim.Adam):
         def __init__(self, parameters: Any) -> None:
@@ -96,7 +94,8 @@ def watched_training(data: PhantomData, directory: Path, loss: str = "bce") -> l
             turns.append(turn)
             return result
 
-    task._optimizer = Watching  # what the constructor stores from its argument
+    task = gan_of(loss=loss, optimizer=Watching)
+    players = {"discriminator": task.net.discriminator, "generator": task.net.generator}
     trained(task, data, directory)
     return turns
 

@@ -102,8 +102,8 @@ class Classification(LightningModule):
             values = self.val_metrics.compute()
         self.val_metrics.reset()
         auroc = values.pop("val/auroc")
-        self.log_dict(values)
-        self.log("val/auroc", auroc, prog_bar=True)
+        self.log_dict(values, sync_dist=True)  # the same in every process already; said so that Lightning does not warn
+        self.log("val/auroc", auroc, prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
         optimizer = self._optimizer(self.parameters())

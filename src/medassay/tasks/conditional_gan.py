@@ -67,6 +67,7 @@ class ConditionalGAN(LightningModule):
         self.collapse_epochs = collapse_epochs
         self.collapsed_for = 0
         self.images_seen = 0
+        self._images_here = 0  # of this process, since the last epoch's end
         self._optimizer = optimizer or adam(lr=2e-4, betas=(0.5, 0.999))
         self._loss_sum: Tensor | None = None
         rng = torch.Generator().manual_seed(0)
@@ -123,10 +124,10 @@ class ConditionalGAN(LightningModule):
         d_loss, d_real, d_fake, d_norm = self._discriminator_step(real, fake.detach(), labels)
         g_loss, g_norm = self._generator_step(real, fake, labels)
         self.ema.update(self.net.generator)
-        self.images_seen += len(images) * self.trainer.world_size
+        self._images_here += len(images)
         check_finite(self, batch_idx, discriminator_loss=d_loss, generator_loss=g_loss)
         self._loss_sum = d_loss.detach() if self._loss_sum is None else self._loss_sum + d_loss.detach()
-        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(images)}
+        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(images), "sync_dist": True}
         self.log_dict({"train/d_loss": d_loss.detach(), "train/g_loss": g_loss.detach()}, prog_bar=True, **options)
         self.log_dict({"train/d_real": d_real, "train/d_fake": d_fake}, **options)
         self.log_dict({"train/d_gradient_norm": d_norm, "train/g_gradient_norm": g_norm}, **options)
@@ -161,11 +162,18 @@ class ConditionalGAN(LightningModule):
         optimizer.step()
         return loss, norm
 
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        # Not at the epoch's end: there, callbacks that draw pictures come before the task
+        if batch_idx == self.trainer.num_training_batches - 1:
+            self.ema.refresh_batch_norm(self._batch_norm_batches)
+            here = torch.tensor(self._images_here, device=self.device)
+            self.images_seen += int(self.trainer.strategy.reduce(here, reduce_op="sum"))
+            self._images_here = 0
+
     def on_train_epoch_end(self) -> None:
-        self.ema.refresh_batch_norm(self._batch_norm_batches)
         self.log("step", float(self.images_seen))  # Lightning takes this name as the x axis of the epoch's scalars
         assert self._loss_sum is not None
-        mean = float(self._loss_sum) / self.trainer.num_training_batches
+        mean = float(self.trainer.strategy.reduce(self._loss_sum, reduce_op="mean")) / self.trainer.num_training_batches
         self._loss_sum = None
         self.collapsed_for = self.collapsed_for + 1 if mean < self.collapse_loss else 0
         if self.collapsed_for >= self.collapse_epochs:

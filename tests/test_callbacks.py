@@ -1,0 +1,257 @@
+"""Sample grids, seeds per epoch, early stopping. Checkpoints are tested with fitting, in test_training.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+
+from medassay.callbacks import EpochSeed, FixedSampler, SampleGrid, early_stopping
+from medassay.data.loader import derived_seed
+from medassay.data.modules import PhantomData
+from medassay.reporting import figures
+from medassay.settings import LoggerName, TrainerSettings
+from medassay.training import fit
+
+Factory = Callable[..., PhantomData]
+ROWS = 3  # images per class of the dummy's grid
+
+
+class Task(LightningModule):
+    """The smallest thing that can be fitted: one weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        return (self.weight**2).sum()
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Generator(Task):
+    """Shows class k as k grey levels out of 10; counts how often it was asked, and in which epoch."""
+
+    def __init__(self, num_classes: int = 2) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.asked: list[int] = []
+
+    def fixed_samples(self) -> tuple[Tensor, Tensor]:
+        self.asked.append(self.current_epoch + 1)
+        labels = torch.arange(self.num_classes).repeat_interleave(ROWS)
+        return (labels / 10)[:, None, None, None].expand(-1, 1, 4, 4).clone(), labels
+
+
+def train(
+    task: Task, data: PhantomData, directory: Path, epochs: int, *callbacks: Callback, log_to: LoggerName = "none"
+) -> None:
+    settings = TrainerSettings(gpus=0, limit_batches=2)
+    fit(task, data, directory=directory, max_epochs=epochs, settings=settings, callbacks=callbacks, log_to=log_to)
+
+
+def drawn(directory: Path) -> list[int]:
+    """The epochs whose grids lie in the run's figures."""
+    return sorted(int(path.stem.rpartition("_")[2]) for path in (directory / "figures").glob("samples_epoch_????.png"))
+
+
+# --- sample grids ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("every", "epochs", "shown"),
+    [
+        (1, 3, [1, 2, 3]),
+        (2, 5, [2, 4, 5]),  # the last epoch's always
+        (2, 4, [2, 4]),  # and once
+        (5, 3, [3]),
+    ],
+)
+def test_grids_are_drawn_every_so_many_epochs_and_at_the_last(
+    every: int, epochs: int, shown: list[int], tiny_chest: Factory, tmp_path: Path
+) -> None:
+    task = Generator()
+    train(task, tiny_chest(train=16), tmp_path, epochs, SampleGrid(every))
+    assert drawn(tmp_path) == shown
+    assert task.asked == shown
+
+
+class StopAfter(Callback):
+    """Ends training early, as a time limit does."""
+
+    def __init__(self, epochs: int) -> None:
+        self.epochs = epochs
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.current_epoch + 1 == self.epochs:
+            trainer.should_stop = True
+
+
+def test_the_last_grid_is_drawn_too_where_training_ends_early(tiny_chest: Factory, tmp_path: Path) -> None:
+    train(Generator(), tiny_chest(train=16), tmp_path, 10, SampleGrid(5), StopAfter(3))
+    assert drawn(tmp_path) == [3]
+
+
+def test_a_classifier_has_no_grids(tiny_chest: Factory, tmp_path: Path) -> None:
+    assert not isinstance(Task(), FixedSampler)
+    train(Task(), tiny_chest(train=16), tmp_path, 2, SampleGrid(1))
+    assert not (tmp_path / "figures").exists()
+
+
+def test_only_the_first_of_several_processes_draws(tmp_path: Path) -> None:
+    trainer = SimpleNamespace(current_epoch=0, max_epochs=1, is_global_zero=False, default_root_dir=str(tmp_path))
+    task = Generator()
+    SampleGrid(1).on_train_epoch_end(trainer, task)  # type: ignore[arg-type]
+    assert (task.asked, list(tmp_path.iterdir())) == ([], [])
+
+
+def test_each_class_has_a_row_of_its_name(tiny_chest: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, seen = figures.image_grid, []
+
+    def spy(images: Tensor, **options: Any) -> Any:
+        seen.append((images, options))
+        return real(images, **options)
+
+    monkeypatch.setattr(figures, "image_grid", spy)
+    train(Generator(), tiny_chest(train=16), tmp_path, 1, SampleGrid(5))
+    ((images, options),) = seen
+    assert options["columns"] == ROWS
+    assert options["row_labels"] == ["normal", "pneumonia"]
+    torch.testing.assert_close(images[:, 0, 0, 0], torch.tensor([0, 0, 0, 0.1, 0.1, 0.1]))
+    with Image.open(tmp_path / "figures" / "samples_epoch_0001.png") as picture:
+        assert picture.format == "PNG"
+
+
+def test_grids_are_shown_in_tensorboard_over_the_images_seen(tiny_chest: Factory, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    task = Generator()
+    task.images_seen = 321  # type: ignore[assignment]
+    train(task, tiny_chest(train=16), tmp_path, 2, SampleGrid(1), log_to="tensorboard")
+    accumulator = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"images": 0})
+    accumulator.Reload()
+    shown = accumulator.Images("samples")
+    assert [event.step for event in shown] == [321, 321]
+    assert {(event.height, event.width) for event in shown} == {(2 * 6 + 2, 3 * 6 + 2)}  # 4 pixels and 2 between
+
+
+# --- seeds -----------------------------------------------------------------------------------------------------------
+
+
+def start(seed: int, *, epoch: int = 0, rank: int = 0, batch: int = 0) -> Tensor:
+    """What torch draws first once the batch has begun."""
+    trainer = SimpleNamespace(current_epoch=epoch, global_rank=rank)
+    EpochSeed(seed).on_train_batch_start(trainer, Task(), None, batch)  # type: ignore[arg-type]
+    return torch.rand(4)
+
+
+def test_an_epochs_noise_does_not_depend_on_what_was_drawn_before() -> None:
+    torch.manual_seed(1)
+    first = start(7, epoch=2)
+    torch.rand(1000)
+    assert torch.equal(start(7, epoch=2), first)
+
+
+def test_each_seed_epoch_and_process_has_noise_of_its_own() -> None:
+    noises = [start(7), start(8), start(7, epoch=1), start(7, rank=1)]
+    assert len({tuple(noise.tolist()) for noise in noises}) == len(noises)
+
+
+def test_the_noise_is_not_that_of_the_loaders_order_and_augmentation() -> None:
+    for purpose in (1, 2):
+        other = torch.rand(4, generator=torch.Generator().manual_seed(derived_seed(7, 0, purpose, 0)))
+        assert not torch.equal(start(7), other)
+
+
+def test_only_the_first_batch_of_an_epoch_is_seeded() -> None:
+    torch.manual_seed(1)
+    expected = torch.rand(4)
+    torch.manual_seed(1)
+    assert torch.equal(start(7, batch=1), expected)
+
+
+class Draws(Task):
+    """Remembers the noise of every training step, and draws some more between epochs."""
+
+    def __init__(self, wasted: int) -> None:
+        super().__init__()
+        self.wasted = wasted
+        self.noise: list[float] = []
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.noise.append(float(torch.rand(())))
+        return super().training_step(batch, batch_idx)
+
+    def on_train_epoch_end(self) -> None:
+        np.random.rand(self.wasted)
+        torch.rand(self.wasted)
+
+
+def test_what_happens_between_epochs_does_not_change_the_next_epochs_noise(tiny_chest: Factory, tmp_path: Path) -> None:
+    quiet, wasteful = Draws(0), Draws(17)
+    train(quiet, tiny_chest(train=32), tmp_path / "a", 3)
+    train(wasteful, tiny_chest(train=32), tmp_path / "b", 3)
+    assert quiet.noise == wasteful.noise
+    assert len(set(quiet.noise)) == 3 * 2
+
+
+# --- early stopping --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("monitor", "patience"), [(None, 15), ("val/auroc", None), (None, None)])
+def test_where_nothing_is_watched_nothing_stops(monitor: str | None, patience: int | None) -> None:
+    assert early_stopping(monitor, patience=patience) is None
+
+
+@pytest.mark.parametrize(
+    ("mode", "better", "worse"),
+    [("max", [0.1, 0.2, 0.3, 0.4], [0.4, 0.3, 0.2, 0.1]), ("min", [4, 3, 2, 1], [1, 2, 3, 4])],
+)
+def test_getting_worse_in_the_watched_direction_stops_and_getting_better_does_not(
+    mode: Any, better: list[float], worse: list[float]
+) -> None:
+    def stopped_at(values: list[float]) -> int | None:
+        callback = early_stopping("watched", mode, patience=2)
+        assert callback is not None
+        for epoch, value in enumerate(values):
+            trainer = SimpleNamespace(
+                callback_metrics={"watched": torch.tensor(value)},
+                current_epoch=epoch,
+                should_stop=False,
+                fast_dev_run=False,
+                strategy=SimpleNamespace(reduce_boolean_decision=lambda stop, all: stop),
+                world_size=1,
+            )
+            callback._run_early_stopping_check(trainer)  # type: ignore[arg-type]
+            if trainer.should_stop:
+                return epoch
+        return None
+
+    assert stopped_at(better) is None
+    assert stopped_at(worse) == 2
+
+
+def test_a_gain_smaller_than_asked_for_is_none(tiny_chest: Factory, tmp_path: Path) -> None:
+    class Rising(Callback):
+        def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+            pl_module.log("watched", 0.5 + 0.001 * trainer.current_epoch)
+
+    def epochs(min_delta: float) -> int:
+        stop = early_stopping("watched", patience=2, min_delta=min_delta)
+        assert stop is not None
+        task = Generator()
+        train(task, tiny_chest(train=16), tmp_path / str(min_delta), 5, Rising(), stop, SampleGrid(1))
+        return len(task.asked)
+
+    assert epochs(0.0) == 5
+    assert epochs(0.01) == 3
