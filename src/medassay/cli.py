@@ -1,6 +1,6 @@
 """The command lines ``train`` and ``evaluate``: Hydra around the jobs, every user error one line, exit codes.
 
-Exit codes: 0; 2 an error the user can mend; 1 a sweep with failures; 130 or 143 interrupted by Ctrl-C or SIGTERM.
+Exit codes: 0; 2 an error the user can mend; 1 a sweep with failures, or an error of our own; 130 or 143 interrupted by Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from medassay import config as configuration
 from medassay.errors import ConfigError
 from medassay.messages import explain, unreadable
 
-OK, SWEEP_FAILED, USER_ERROR = 0, 1, 2
+OK, FAILED, USER_ERROR = 0, 1, 2
 FLAGS_WITH_VALUE = {
     "--config-path",
     "-cp",
@@ -79,7 +79,7 @@ def main(command: str, argv: Sequence[str]) -> int:
         if message is None or "hydra.verbose=true" in argv:
             logging.getLogger(__name__).exception("unexpected error")
         _say(message or f"unexpected {type(error).__name__}: {error}")
-        return USER_ERROR
+        return FAILED if message is None else USER_ERROR
 
 
 def train_entry() -> None:
@@ -143,7 +143,7 @@ def _train(argv: list[str]) -> int:
         for name, reason in outcome.failed:
             _say(f"job {name} failed: {reason}")
         _say(f"{len(outcome.failed)} of {len(outcome.failed) + len(outcome.done)} jobs failed")
-        return SWEEP_FAILED
+        return FAILED
     return OK
 
 

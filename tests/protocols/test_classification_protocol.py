@@ -158,7 +158,7 @@ def test_numbers_can_be_written_as_json(tmp_path: Path) -> None:
 def test_the_headline_names_numbers_intervals_and_images() -> None:
     names = ("accuracy", "balanced_accuracy", "auroc", "f1")
     values: dict[str, Any] = {name: 0.8 + 0.01 * i for i, name in enumerate(names)}
-    line = summary({**values, "interval_95": dict.fromkeys(names, [0.5, 0.9]), "n": 32})
+    line = summary({**values, "interval_95": {name: [0.5, 0.9] for name in names}, "n": 32})
     assert line == (
         "accuracy 0.800 [0.500, 0.900], balanced accuracy 0.810 [0.500, 0.900], auroc 0.820 [0.500, 0.900], "
         "f1 0.830 [0.500, 0.900] (n = 32, 95 % bootstrap intervals)"
