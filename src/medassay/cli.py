@@ -1,6 +1,7 @@
 """The command lines ``train`` and ``evaluate``: Hydra around the jobs, every user error one line, exit codes.
 
-Exit codes: 0; 2 an error the user can mend; 1 a sweep with failures, or an error of our own; 130 or 143 interrupted by Ctrl-C or SIGTERM.
+Exit codes: 0; 2 an error the user can mend; 1 a sweep with failures, or an error of our own; 130 or 143 interrupted by
+Ctrl-C or SIGTERM.
 """
 
 from __future__ import annotations

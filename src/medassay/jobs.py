@@ -10,6 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig, OmegaConf, open_dict
 from pytorch_lightning import Callback, LightningModule
 
@@ -200,11 +201,13 @@ def resume(path: str | Path, overrides: Mapping[str, Any]) -> tuple[Path, dict[s
 def _fit_and_report(config: dict[str, Any], run: RunDirectory, *, resume: bool) -> dict[str, Any]:
     settings: TrainerSettings = configuration.build(config["trainer"])
     recipe: Recipe = configuration.build(config["model"]["recipe"])
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
     data = _training_data(config)
     device_for(settings)  # an absent GPU is said before any image is read
     _ = data.splits
     task = build_task(config["model"], config["seed"])
-    run.update(data=data.provenance(), parameters=parameter_count(task))
+    run.update(data=data.provenance(), parameters=parameter_count(task), threads=torch.get_num_threads())
     overview = _describe(task, data, run)
     callbacks: list[Callback] = [c for c in map(configuration.build, config["callbacks"].values()) if c is not None]
     fitted = fit(
