@@ -110,7 +110,10 @@ def numbers(run: Path, name: str = "metrics.json") -> dict[str, Any]:
         (["seed=${nothing}"], ["seed", "nothing"]),
         (["test=perhaps"], ["test=perhaps"]),
         (["model=cgan", "data.size=64"], ["model.net.image_size=64", "<= 32"]),
-        (["model=cgan", "data=blood_phantom", *TINY, "trainer.accumulate=2"], ["trainer.accumulate=2", "data.batch_size"]),
+        (
+            ["model=cgan", "data=blood_phantom", *TINY, "trainer.accumulate=2"],
+            ["trainer.accumulate=2", "data.batch_size"],
+        ),
         (["data=folder"], ["data.path=<directory"]),
         (["data=folder", "data.path=/does/not/exist"], ["data.path=/does/not/exist"]),
         (["data.name=a=b"], ["data.name=a=b", "quotes", "\"data.name='a=b'\""]),
@@ -164,7 +167,9 @@ def npz(path: Path, shape: tuple[int, ...] = (28, 28, 3), labels: int = 8, colum
 
 def test_a_missing_file_says_where_to_put_it_and_which_phantom_runs_without(command: Command, tmp_path: Path) -> None:
     result = command("train", f"data.root={tmp_path}", "trainer.gpus=0")
-    assert_one_line(result, str(tmp_path / "pneumoniamnist.npz"), "28209eda62fecd6e6a2d98b1501bb15f", "data=chest_phantom")
+    assert_one_line(
+        result, str(tmp_path / "pneumoniamnist.npz"), "28209eda62fecd6e6a2d98b1501bb15f", "data=chest_phantom"
+    )
 
 
 def test_a_file_of_the_official_name_with_another_md5_is_refused(command: Command, tmp_path: Path) -> None:

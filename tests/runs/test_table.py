@@ -1,0 +1,62 @@
+"""Many runs as one table, repetitions of one experiment together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from medassay.errors import CheckpointError
+from medassay.runs.table import configuration_hash, over_seeds, table
+
+
+def config(seed: int, lr: float = 1e-3, root: str | None = None) -> dict[str, Any]:
+    return {
+        "seed": seed,
+        "outputs": "outputs",
+        "model": {"name": "pneumonia_cnn", "optimizer": {"lr": lr}},
+        "data": {"name": "chest_phantom", "seed": seed, "root": root},
+        "trainer": {"max_epochs": 2, "threads": seed + 1},
+    }
+
+
+def made_run(path: Path, accuracy: float, status: str = "done", **settings: Any) -> None:
+    (path / ".hydra").mkdir(parents=True)
+    OmegaConf.save(OmegaConf.create(config(**settings)), path / ".hydra" / "config.yaml")
+    (path / "run.json").write_text(json.dumps({"status": status}))
+    (path / "metrics.json").write_text(json.dumps({"test": {"accuracy": accuracy, "n": 4, "confusion": [[1]]}}))
+
+
+def test_runs_that_differ_in_seed_and_place_alone_are_one_experiment() -> None:
+    assert configuration_hash(config(0)) == configuration_hash(config(1, root="elsewhere"))
+    assert configuration_hash(config(0)) != configuration_hash(config(0, lr=1e-2))
+
+
+def test_mean_and_sample_standard_deviation_are_over_the_seeds_of_each_configuration(tmp_path: Path) -> None:
+    for seed, accuracy in enumerate((0.8, 0.9, 0.7)):
+        made_run(tmp_path / f"a{seed}", accuracy, seed=seed)
+    made_run(tmp_path / "b", 0.5, seed=0, lr=1e-2)
+    groups = over_seeds(table([tmp_path]))
+    assert [len(group.rows) for group in groups] == [3, 1]
+    assert groups[0].mean["test/accuracy"] == pytest.approx(np.mean([0.8, 0.9, 0.7]))
+    assert groups[0].sd["test/accuracy"] == pytest.approx(np.std([0.8, 0.9, 0.7], ddof=1))
+    assert groups[1].sd["test/accuracy"] is None
+    assert set(groups[0].mean) == {"test/accuracy"}  # counts and matrices are no numbers to average
+
+
+def test_runs_that_are_not_done_do_not_count(tmp_path: Path) -> None:
+    made_run(tmp_path / "a", 0.8, seed=0)
+    made_run(tmp_path / "b", 0.1, seed=1, status="interrupted")
+    (group,) = over_seeds(table([tmp_path]))
+    assert group.mean["test/accuracy"] == 0.8
+
+
+def test_no_run_or_no_directory_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no run in"):
+        table([tmp_path])
+    with pytest.raises(CheckpointError, match="does not exist"):
+        table([tmp_path / "nothing"])
