@@ -29,6 +29,10 @@ _HOMES = {
 __all__ = ["TrainerSettings", "fit", "load_run", "train_run"]
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     # torch and Lightning take seconds to import: only where something of theirs is asked for
     if name in _HOMES:

@@ -124,8 +124,16 @@ class SampleGrid(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1
-        due = epoch % self.every_n_epochs == 0 or epoch == trainer.max_epochs
-        if not due or not trainer.is_global_zero or not isinstance(pl_module, FixedSampler):
+        if epoch % self.every_n_epochs == 0:
+            self._draw(trainer, pl_module, epoch)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        epoch = trainer.current_epoch  # all of them, or fewer where a time limit or another callback ended training
+        if epoch % self.every_n_epochs:
+            self._draw(trainer, pl_module, epoch)
+
+    def _draw(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
+        if not trainer.is_global_zero or not isinstance(pl_module, FixedSampler):
             return
         images, labels = pl_module.fixed_samples()
         columns = int((labels == labels[0]).sum())

@@ -118,6 +118,8 @@ def locate(target: str, key: str) -> Callable[..., Any]:
         found = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"{key}._target_={target}: no such class or function ({error})") from error
+    if not callable(found):
+        raise ConfigError(f"{key}._target_={target}: no such class or function (it is a {type(found).__name__})")
     return typing.cast(Callable[..., Any], found)
 
 
@@ -191,9 +193,9 @@ def conforms(value: Any, hint: Any) -> bool:
         return isinstance(value, (int, float)) and not isinstance(value, bool)
     if hint in (str, Path):
         return isinstance(value, str)
-    if origin in (list, tuple, collections.abc.Sequence):
+    if (origin or hint) in (list, tuple, collections.abc.Sequence):
         return _conforms_sequence(value, origin, arguments)
-    if origin in (dict, collections.abc.Mapping):
+    if (origin or hint) in (dict, collections.abc.Mapping):
         return isinstance(value, Mapping) and "_target_" not in value
     if hint is Any:
         return True
@@ -210,7 +212,7 @@ def _conforms_sequence(value: Any, origin: Any, arguments: tuple[Any, ...]) -> b
         return False
     if origin is tuple and Ellipsis not in arguments:
         return len(value) == len(arguments) and all(map(conforms, value, arguments))
-    return all(conforms(item, arguments[0]) for item in value)
+    return not arguments or all(conforms(item, arguments[0]) for item in value)
 
 
 def describe(hint: Any) -> str:
@@ -236,6 +238,10 @@ def describe(hint: Any) -> str:
         str: "text",
         Path: "a path",
         type(None): "null",
+        list: "a list",
+        tuple: "a list",
+        dict: "a mapping",
+        Any: "any value",
     }
     return names.get(hint) or f"a node with a _target_ that builds a {getattr(hint, '__name__', hint)}"
 

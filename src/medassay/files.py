@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,7 +19,7 @@ def whole(path: Path) -> Iterator[Path]:
     Raises:
         OutputError: the file cannot be written; what ``path`` held before is untouched.
     """
-    partial = path.with_name(f".{path.name}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")  # one of its own for each writer
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial

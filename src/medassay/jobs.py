@@ -11,17 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning import Callback, LightningModule
 
 from medassay import config as configuration
 from medassay.data.modules import ImageDataModule
 from medassay.errors import CheckpointError, ConfigError
 from medassay.files import whole, write_json
+from medassay.messages import explain
 from medassay.protocols import classification
 from medassay.reporting import tensorboard
 from medassay.runs.directory import RunDirectory
 from medassay.runs.load import (
+    DATA_KEYS,
     Run,
     build_data,
     build_task,
@@ -98,18 +102,19 @@ def _take_data_from_generator(cfg: DictConfig, overrides: Sequence[str]) -> None
             "e.g. of model=cgan"
         )
     theirs = {k: v for k, v in saved["data"].items() if k not in GENERATOR_KEYS}
-    for override in overrides:
-        key, _, value = override.lstrip("+~").partition("=")
+    given = [override.lstrip("+~").partition("=")[::2] for override in overrides]
+    for override, (key, value) in zip(overrides, given, strict=True):
         other_set = key == "data" and value != theirs["name"]
-        other_key = key.startswith("data.") and key.split(".")[1] not in GENERATOR_KEYS
+        other_key = key.startswith("data.") and key.split(".")[1] not in (*GENERATOR_KEYS, *DATA_KEYS)
         if other_set or other_key:
             raise ConfigError(
                 f"{override}: with data.generator the data are the generator's own ({theirs['name']}); leave it out"
             )
     own = OmegaConf.to_container(cfg.data, resolve=False)
     assert isinstance(own, dict)
+    moved = {key.removeprefix("data.") for key, _ in given} & set(DATA_KEYS)
     with open_dict(cfg):
-        cfg.data = {**theirs, **{k: v for k, v in own.items() if k in GENERATOR_KEYS}}
+        cfg.data = {**theirs, **{k: v for k, v in own.items() if k in {*GENERATOR_KEYS, *moved}}}
 
 
 def _training_data(config: dict[str, Any]) -> ImageDataModule:
@@ -118,7 +123,9 @@ def _training_data(config: dict[str, Any]) -> ImageDataModule:
     if node.get("generator") is None:
         return build_data(node)
     cache = Path(config["outputs"]) / ".cache"
-    file = samples_for_training(node["generator"], cache=cache, seed=node["generator_seed"])
+    here = {f"trainer.{key}": config["trainer"][key] for key in ("gpus", "accelerator", "devices")}
+    here |= {f"data.{key}": node[key] for key in DATA_KEYS if key in node}
+    file = samples_for_training(node["generator"], cache=cache, seed=node["generator_seed"], overrides=here)
     shared = {key: node[key] for key in ("batch_size", "augment", "seed", "subset")}
     real = {k: v for k, v in node.items() if k not in ("generator", "generator_seed")}
     return build_data(
@@ -142,7 +149,10 @@ def train_run(*overrides: str, directory: str | Path | None = None) -> Run:
     Raises:
         UserError: as on the command line.
     """
-    cfg, usual = configuration.compose("train", overrides)
+    try:
+        cfg, usual = configuration.compose("train", overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error) or str(error)) from error
     path = usual if directory is None else Path(directory)
     config = checked(cfg, overrides)
     train(config, path, list(overrides), test=config["test"] is not False)

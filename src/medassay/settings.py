@@ -22,12 +22,14 @@ class Recipe:
         batch_size: images per batch and device.
         monitor: the logged value that chooses the epoch; None chooses the last.
         mode: whether more or less of it is better.
+        patience: epochs without a better value after which to stop; None never stops early.
     """
 
     max_epochs: PositiveInt
     batch_size: PositiveInt
     monitor: str | None = None
     mode: Literal["min", "max"] = "max"
+    patience: PositiveInt | None = None
 
 
 @dataclass(frozen=True)

@@ -41,15 +41,18 @@ def class_indices(labels: list[str | int] | None, classes: list[str]) -> list[in
     """
     if labels is None:
         return list(range(len(classes)))
+    if not labels:
+        raise ConfigError("protocol.labels=[]: nothing to draw; give class names or numbers, or null for every class")
+    lowered = [name.lower() for name in classes]
     chosen = []
     for label in labels:
         if isinstance(label, int) and 0 <= label < len(classes):
             chosen.append(label)
-        elif str(label).lower() in (lowered := [name.lower() for name in classes]):
+        elif str(label).lower() in lowered:
             chosen.append(lowered.index(str(label).lower()))
         else:
             raise ConfigError(
-                f"protocol.labels: no class {label!r}.{nearest(str(label), classes)} "
+                f"protocol.labels: no class {label!r}.{nearest(str(label).lower(), lowered)} "
                 f"Accepted: 0..{len(classes) - 1} or {', '.join(classes)}"
             )
     return sorted(set(chosen))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def add_results(
             writer.add_text(name, content, step)
         if hyperparameters is not None:
             plain = {k: v if isinstance(v, (bool, int, float, str)) else str(v) for k, v in hyperparameters.items()}
-            finite = {k: v for k, v in (metrics or {}).items() if v == v}
+            finite = {k: v for k, v in (metrics or {}).items() if math.isfinite(v)}
             for summary in hparams(plain, dict.fromkeys(finite)):  # type: ignore[no-untyped-call]
                 writer.file_writer.add_summary(summary)
             for name, value in finite.items():

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -116,7 +116,8 @@ class RunDirectory:
         except KeyboardInterrupt as error:
             signum = error.signum if isinstance(error, Interrupted) else signal.SIGINT
             name = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
-            end("interrupted", f"{name}; continue with resume={self.path}")
+            with suppress(OutputError):  # the disk is full: an interruption it is still
+                end("interrupted", f"{name}; continue with resume={self.path}")
             raise Interrupted(signum, self.path) from error
         except BaseException as error:
             reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
@@ -161,6 +162,8 @@ class RunDirectory:
         file = self.path / name
         try:
             values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            if not isinstance(values, dict):
+                raise ValueError("it holds no table of names and values")
         except FileNotFoundError:
             return {}
         except NotADirectoryError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,9 @@ def write_npz(path: Path, splits: dict[str, tuple[Tensor, Tensor]], provenance: 
         np.savez_compressed(stream, **arrays)
 
 
-def samples_for_training(run_path: str | Path, *, cache: Path, seed: int = 0) -> Path:
+def samples_for_training(
+    run_path: str | Path, *, cache: Path, seed: int = 0, overrides: Mapping[str, Any] | None = None
+) -> Path:
     """A file with as many generated training and validation images as the generator's own data set has real ones.
 
     Labels are in the training set's proportions in both. The file is made once per checkpoint, count, proportions and seed.
@@ -65,7 +68,7 @@ def samples_for_training(run_path: str | Path, *, cache: Path, seed: int = 0) ->
     Raises:
         ConfigError: the run is no generator.
     """
-    run = open_run(run_path, {})
+    run = open_run(run_path, overrides or {})
     if not run.is_generator or not isinstance(run.task, Sampler):
         raise ConfigError(
             f"data.generator={run_path} is a classifier's run (model={run.config['model']['name']}): give a generator's, "
@@ -84,7 +87,9 @@ def samples_for_training(run_path: str | Path, *, cache: Path, seed: int = 0) ->
     key = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()[:16]
     path = cache / "samples" / f"{key}.npz"
     if not path.exists():
-        labels = torch.cat([proportional_labels(counts, n_train), proportional_labels(counts, n_val)])
+        rng = torch.Generator().manual_seed(seed)  # a cut-short pass over the images shall meet every class
+        ordered = proportional_labels(counts, n_train), proportional_labels(counts, n_val)
+        labels = torch.cat([part[torch.randperm(len(part), generator=rng)] for part in ordered])
         images = draw(run.task, labels, seed, progress="sampling")
         splits = {"train": (images[:n_train], labels[:n_train]), "val": (images[n_train:], labels[n_train:])}
         write_npz(path, splits, {**provenance, "run": str(run_path), "config": run.config})
