@@ -10,7 +10,7 @@ SUITABLE   := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))
 
 # ARGS=... is handed on to the command: make test ARGS="-k phantom", make lock ARGS=--upgrade.
 # VERBOSE=1 shows pip's own progress.
-PIP := $(BIN)/python -m pip --disable-pip-version-check $(if $(VERBOSE),,-qq)
+PIP := $(BIN)/python -m pip --disable-pip-version-check $(if $(VERBOSE)$(shell test -t 2 && echo terminal),,-qq)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-long lint types format tensorboard wheel lock clean

@@ -780,3 +780,27 @@ def test_an_error_in_one_of_several_processes_is_the_same_one_line(
             callbacks=[FailInSecondProcess()],
         )
     assert one_line(caught) == "this went wrong: do that"
+
+
+class Seen(Callback):
+    """Remembers the labels of every batch, epoch by epoch."""
+
+    def __init__(self) -> None:
+        self.labels: list[list[int]] = []
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.labels.append([])
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.labels[-1] += batch[0].flatten(1).sum(1).mul(255).round().int().tolist()
+
+
+def test_every_epoch_of_a_fit_sees_all_images_in_an_order_of_its_own(tmp_path: Path, tiny_chest: Any) -> None:
+    seen = Seen()
+    task = Classification(BlockCNN(1, 2, width=2), 2)
+    fit(task, tiny_chest(), directory=tmp_path, max_epochs=3, callbacks=[seen], log_to="none")
+    first, second, third = seen.labels
+    assert sorted(first) == sorted(second) == sorted(third)
+    assert first != second
+    assert second != third
+    assert first != third

@@ -13,6 +13,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
 from medassay.data.loader import derived_seed
+from medassay.errors import ConfigError, TrainingError, nearest
 from medassay.files import whole
 from medassay.reporting import figures
 from medassay.types import NonNegative, PositiveInt
@@ -24,6 +25,29 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         with whole(Path(path)) as partial:
             torch.save(checkpoint, partial)
+
+
+class ProcessSetUp(Callback):
+    """What each training process sets for itself: threads, and compiled nets (neither survives the way to another process).
+
+    Args:
+        threads: of torch on the CPU; None leaves them.
+        compile_net: compile the net first; a net of several networks, itself never called, has each of them compiled.
+    """
+
+    def __init__(self, threads: int | None, compile_net: bool) -> None:
+        self.threads = threads
+        self.compile_net = compile_net
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        if self.compile_net:
+            net = pl_module.net
+            assert isinstance(net, torch.nn.Module)
+            called = type(net).forward is not torch.nn.Module.forward
+            for part in [net] if called else list(net.children()):
+                part.compile()
 
 
 class EpochSeed(Callback):
@@ -66,6 +90,13 @@ class Checkpoints(Checkpoint):
         return self.directory / "last.ckpt"
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not all(bool(p.isfinite().all()) for p in pl_module.parameters()):
+            raise TrainingError(
+                f"weights are not finite after epoch {trainer.current_epoch + 1}: try a lower model.optimizer.lr or "
+                "trainer.precision=32-true; the checkpoints of earlier epochs are kept"
+            )
+        if getattr(pl_module, "collapsed_for", 0):  # perhaps the beginning of the end: what was good stays
+            return
         if self._is_best(trainer):
             self.best_epoch = trainer.current_epoch
             trainer.save_checkpoint(self.best, weights_only=True)
@@ -74,6 +105,12 @@ class Checkpoints(Checkpoint):
     def _is_best(self, trainer: Trainer) -> bool:
         if self.monitor is None:
             return True
+        if self.monitor not in trainer.callback_metrics:
+            known = sorted(str(name) for name in trainer.callback_metrics)
+            raise ConfigError(
+                f"model.recipe.monitor={self.monitor}: nothing of that name is logged.{nearest(self.monitor, known)} "
+                f"Accepted: {', '.join(known)}"
+            )
         value = float(trainer.callback_metrics[self.monitor])
         if value != value:  # NaN, where a cut-short epoch has images of one class only
             return self.best_epoch is None
@@ -91,6 +128,15 @@ class Checkpoints(Checkpoint):
         self.best_epoch = state_dict["best_epoch"]
 
 
+class Patience(EarlyStopping):
+    """Early stopping that a continued run starts anew where it had already ended training."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        if self.wait_count >= self.patience:
+            self.wait_count = 0
+
+
 def early_stopping(
     monitor: str | None,
     mode: Literal["min", "max"] = "max",
@@ -100,7 +146,10 @@ def early_stopping(
     """Stops after ``patience`` epochs in a row without a better ``monitor``; None where there is nothing to watch."""
     if monitor is None or patience is None:
         return None
-    return EarlyStopping(monitor, min_delta, patience, mode=mode, check_finite=False, check_on_train_epoch_end=True)
+    # not strict: a name that is not logged is refused by Checkpoints, in one line
+    return Patience(
+        monitor, min_delta, patience, mode=mode, strict=False, check_finite=False, check_on_train_epoch_end=True
+    )
 
 
 @runtime_checkable

@@ -12,7 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,12 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from medassay import config as configuration
-from medassay.errors import ConfigError
+from medassay.errors import ConfigError, Interrupted
 from medassay.messages import explain, unreadable
 
 OK, FAILED, USER_ERROR = 0, 1, 2
+GROUPS = ("data", "model", "trainer", "callbacks", "logger")
+NULL_HINTS = {"logger": "; logger=none logs nothing", "callbacks": "; callbacks.<name>=null switches one off"}
 FLAGS_WITH_VALUE = {
     "--config-path",
     "-cp",
@@ -77,7 +79,7 @@ def main(command: str, argv: Sequence[str]) -> int:
         return error.code if isinstance(error.code, int) else USER_ERROR
     except Exception as error:
         message = explain(error)
-        if message is None or "hydra.verbose=true" in argv:
+        if message is None or any(a.lower() in ("hydra.verbose=true", "hydra.verbose=1") for a in argv):
             logging.getLogger(__name__).exception("unexpected error")
         _say(message or f"unexpected {type(error).__name__}: {error}")
         return FAILED if message is None else USER_ERROR
@@ -113,6 +115,11 @@ def _train(argv: list[str]) -> int:
     overrides = _parse(argv)
     if (path := _value(overrides, "resume")) is not None:
         return _resume(path, overrides, argv)
+    for override in overrides:
+        if override.key_or_group in GROUPS and override.value() is None:
+            raise ConfigError(
+                f"{override.key_or_group}=null: choose one, see --help" + NULL_HINTS.get(override.key_or_group, "")
+            )
     outcome = _Outcome()
     sweep = "-m" in argv or "--multirun" in argv
     test_by_default = not sweep or _swept(overrides) <= {"seed"}
@@ -127,15 +134,16 @@ def _train(argv: list[str]) -> int:
                 outcome.error = error  # raised again outside Hydra, which would print lines of its own
                 return
             outcome.failed.append((directory.name, explain(error) or f"{type(error).__name__}: {error}"))
+            outcome.error = outcome.error or error
             raise
         outcome.done.append(directory)
 
     try:
         _hydra("train", job, _with_generators_data(argv, overrides))
-    except Exception:
-        if not outcome.failed:
+    except Exception as error:
+        if error is not outcome.error:  # of no job: the sweep itself cannot go on
             raise
-    if outcome.error is not None:
+    if outcome.error is not None and not sweep:
         raise outcome.error
     for directory in outcome.done:
         if not sweep:
@@ -163,9 +171,10 @@ def _train_job(cfg: DictConfig, directory: Path, test_by_default: bool) -> None:
 def _leave_nothing_of(directory: Path) -> None:
     """Removes the directory of a job that failed before it began: nothing is in it but Hydra's log."""
     log = directory / f"{HydraConfig.get().job.name}.log"
-    if [*directory.iterdir()] == [log]:
-        log.unlink()
-        directory.rmdir()
+    with suppress(OSError):  # where the log file is still held open
+        if [*directory.iterdir()] == [log]:
+            log.unlink()
+            directory.rmdir()
 
 
 def _refuse_several_devices(trainer: dict[str, Any], sweep: bool) -> None:
@@ -180,6 +189,8 @@ def _refuse_several_devices(trainer: dict[str, Any], sweep: bool) -> None:
 def _resume(path: str, overrides: Sequence[Override], argv: Sequence[str]) -> int:
     if "-m" in argv or "--multirun" in argv:
         raise ConfigError("resume= continues one run: leave out -m")
+    if any(o.key_or_group == "hydra.run.dir" for o in overrides):
+        raise ConfigError("resume= continues in the run's own directory: leave out hydra.run.dir")
     others = {o.key_or_group: o.value() for o in overrides if o.key_or_group != "resume" and not _is_hydra(o)}
     from medassay import jobs
 
@@ -220,8 +231,8 @@ def _evaluate(argv: list[str]) -> int:
     extra: list[str] = []
     from medassay import evaluation
 
-    if path is not None and not any(o.key_or_group == "protocol" for o in overrides):
-        extra.append(f"protocol={evaluation.default_protocol(path)}")
+    if not any(o.key_or_group == "protocol" for o in overrides):
+        extra.append(f"protocol={evaluation.default_protocol(path) if path is not None else 'classification'}")
     known = ("run", "protocol")
     changes = {
         o.key_or_group: o.value()
@@ -330,8 +341,6 @@ def _terminable() -> Iterator[None]:
         return
 
     def stop(signum: int, frame: Any) -> None:
-        from medassay.training import Interrupted
-
         raise Interrupted(signum)
 
     before = signal.signal(signal.SIGTERM, stop)

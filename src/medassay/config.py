@@ -70,7 +70,7 @@ def class_folders(path: str | None) -> list[str]:
     """The class names of a folder data set: sub-folders of ``path/train``, or of ``path`` itself."""
     if path is None:
         raise ConfigError("data=folder needs data.path=<directory with train/val/test/<class>/*.png or <class>/*.png>")
-    top = Path(path)
+    top = Path(path).expanduser()
     inner = top / "train" if (top / "train").is_dir() else top
     if not top.is_dir():
         raise ConfigError(f"data.path={path} is not a directory: give one that holds <class>/*.png")

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import difflib
 import errno
+import signal
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -36,6 +38,15 @@ class TrainingError(UserError):
 
 class OutputError(UserError):
     """Something could not be written: no permission, no space."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM: the signal's number and, where one was being trained, the run that can be resumed."""
+
+    def __init__(self, signum: int = signal.SIGINT, run: Path | None = None) -> None:
+        super().__init__(signum)
+        self.signum = signum
+        self.run = run
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from medassay import config as configuration
-from medassay.errors import ConfigError
+from medassay.data.modules import SyntheticData
+from medassay.errors import ConfigError, DataError
 from medassay.files import write_json
 from medassay.protocols import classification, sample
 from medassay.runs.directory import RunDirectory
-from medassay.runs.load import device_for, makes_images, open_run
+from medassay.runs.load import Run, device_for, makes_images, open_run
 from medassay.types import Sampler
 
 logger = logging.getLogger(__name__)
@@ -34,20 +35,40 @@ def evaluate(path: str, protocol: Mapping[str, Any], overrides: Mapping[str, Any
         raise ConfigError(
             f"protocol={settings.name}: {path} is a {kind}'s run (model={run.config['model']['name']}); use protocol={use}"
         )
-    record = {"run": str(path), "protocol": dict(protocol), "overrides": dict(overrides)}
+    status = run.directory.record().get("status", "unknown")
+    if status != "done":
+        logger.warning("note: this run's status is %s; its weights are of an epoch before the last", status)
+    record = {"run": str(path), "status": status, "protocol": dict(protocol), "overrides": dict(overrides)}
     if isinstance(settings, sample.SampleSettings):
         assert isinstance(run.task, Sampler)
         paths = sample.sample(run.task, run.data.classes, settings, directory, str(path))
         write_json(directory / "sample.json", {**record, "files": [p.name for p in paths]})
         return directory
+    _refuse_changed_data(run, overrides)
     device = device_for(run.settings)
-    split = getattr(run.data.splits, settings.split)
+    split = run.data.split(settings.split)
+    if run.settings.limit_batches is not None:  # as in training
+        split = split[: run.settings.limit_batches * run.data.batch_size]
     predictions = classification.predict(run.task, split, device)
     values = classification.results(predictions)
     classification.pictures(directory, settings.split, predictions, values, run.data.classes)
-    write_json(directory / "metrics.json", {**record, "data": run.data.provenance(), settings.split: values})
+    write_json(directory / "metrics.json", {**record, settings.split: values})
     logger.info("%s: %s", settings.split, classification.summary(values))
     return directory
+
+
+def _refuse_changed_data(run: Run, overrides: Mapping[str, Any]) -> None:
+    """Raises :class:`DataError` where the data are not the recorded ones and nobody asked for others."""
+    data = run.data.real if isinstance(run.data, SyntheticData) else run.data
+    recorded = run.directory.record().get("data", {})
+    recorded = recorded.get("real", recorded)
+    _ = data.splits
+    now = data.provenance()
+    if recorded.get("md5") != now.get("md5") and not {"data.file", "data.path"} & set(overrides):
+        raise DataError(
+            f"the data have changed since training: md5 {recorded.get('md5')} then, {now.get('md5')} now "
+            f"({now.get('file', now.get('path'))}); put the old ones back, or name these with data.file= or data.path="
+        )
 
 
 def default_protocol(path: str) -> str:

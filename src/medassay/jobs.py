@@ -27,7 +27,6 @@ from medassay.runs.directory import RunDirectory
 from medassay.runs.load import (
     DATA_KEYS,
     Run,
-    build_data,
     build_task,
     device_for,
     makes_images,
@@ -35,7 +34,7 @@ from medassay.runs.load import (
     task_node,
     with_overrides,
 )
-from medassay.runs.samples import samples_for_training
+from medassay.runs.samples import training_data
 from medassay.settings import Recipe, TrainerSettings
 from medassay.tasks.summary import model_summary, parameter_count
 from medassay.training import Fit, fit
@@ -85,7 +84,29 @@ def checked(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
         }
     )
     configuration.check(values["model"]["recipe"], "model.recipe")
+    _check_together(values)
+    for key in ("root", "file", "path", "generator"):  # the run is used from other working directories later
+        if values["data"].get(key) is not None:
+            values["data"][key] = str(Path(values["data"][key]).expanduser().absolute())
     return values
+
+
+def _check_together(values: dict[str, Any]) -> None:
+    """What no constructor can see alone."""
+    if values["resume"] is not None:
+        raise ConfigError("resume= continues one run and stands alone: python train.py resume=<run directory>")
+    for name, callback in values["callbacks"].items():
+        if callback is not None and not (isinstance(callback, dict) and "_target_" in callback):
+            raise ConfigError(f"callbacks.{name}={callback}: expected a node with a _target_, or null")
+    model, data = values["model"], values["data"]
+    for key, node, declared, of in (
+        ("model.num_classes", model.get("num_classes"), len(data["classes"]), "data.classes"),
+        ("model.net.num_classes", model["net"].get("num_classes"), len(data["classes"]), "data.classes"),
+        ("model.net.in_channels", model["net"].get("in_channels"), data["channels"], "data.channels"),
+        ("model.net.channels", model["net"].get("channels"), data["channels"], "data.channels"),
+    ):
+        if node is not None and node != declared:
+            raise ConfigError(f"{key}={node}: the data have {declared}; leave it out, it follows {of}")
 
 
 def _take_data_from_generator(cfg: DictConfig, overrides: Sequence[str]) -> None:
@@ -115,28 +136,6 @@ def _take_data_from_generator(cfg: DictConfig, overrides: Sequence[str]) -> None
     moved = {key.removeprefix("data.") for key, _ in given} & set(DATA_KEYS)
     with open_dict(cfg):
         cfg.data = {**theirs, **{k: v for k, v in own.items() if k in {*GENERATOR_KEYS, *moved}}}
-
-
-def _training_data(config: dict[str, Any]) -> ImageDataModule:
-    """The data module to train on: the configured one, or a generator's samples with its real test images."""
-    node = config["data"]
-    if node.get("generator") is None:
-        return build_data(node)
-    cache = Path(config["outputs"]) / ".cache"
-    here = {f"trainer.{key}": config["trainer"][key] for key in ("gpus", "accelerator", "devices")}
-    here |= {f"data.{key}": node[key] for key in DATA_KEYS if key in node}
-    file = samples_for_training(node["generator"], cache=cache, seed=node["generator_seed"], overrides=here)
-    shared = {key: node[key] for key in ("batch_size", "augment", "seed", "subset")}
-    real = {k: v for k, v in node.items() if k not in ("generator", "generator_seed")}
-    return build_data(
-        {
-            "_target_": "medassay.data.modules.SyntheticData",
-            "name": f"synthetic_{node['name']}",
-            "file": str(file),
-            "real": real,
-            **shared,
-        }
-    )
 
 
 def train_run(*overrides: str, directory: str | Path | None = None) -> Run:
@@ -182,16 +181,20 @@ def resume(path: str | Path, overrides: Mapping[str, Any]) -> tuple[Path, dict[s
         ConfigError: an override that a run does not take, or a finished run without more epochs.
     """
     run = RunDirectory(path)
-    saved = run.config()
-    config = with_overrides(saved, overrides)
-    if run.record().get("status") != "done":
+    saved, record = run.config(), run.record()
+    if record.get("status") != "done":
+        run.refuse_if_alive()
+        given = {**record.get("resumed_with", {}), **overrides}  # an earlier resume's epochs still hold
+        config = with_overrides(saved, given)
         if not run.last.exists():
             logger.info("%s has no finished epoch: starting over", path)
-        run.update(resumed_with=[f"{k}={v}" for k, v in overrides.items()])
+        run.update(resumed_with=given)
         with run.recording():
             return run.path, _fit_and_report(config, run, resume=True)
+    config = with_overrides(saved, overrides)
     trained = int(run.metrics().get("epochs", saved["trainer"]["max_epochs"]))
-    if config["trainer"]["max_epochs"] <= trained:
+    more = {"trainer.max_epochs", "trainer.max_time"} & set(overrides)
+    if not more or config["trainer"]["max_epochs"] <= trained:
         raise ConfigError(
             f"resume={path}: this run is done after {trained} epochs; give more, e.g. trainer.max_epochs={2 * trained}"
         )
@@ -213,7 +216,7 @@ def _fit_and_report(config: dict[str, Any], run: RunDirectory, *, resume: bool) 
     recipe: Recipe = configuration.build(config["model"]["recipe"])
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    data = _training_data(config)
+    data = training_data(config)
     device_for(settings)  # an absent GPU is said before any image is read
     _ = data.splits
     task = build_task(config["model"], config["seed"])
@@ -237,7 +240,7 @@ def _fit_and_report(config: dict[str, Any], run: RunDirectory, *, resume: bool) 
         "data": data.name,
         "seed": config["seed"],
         "epochs": fitted.epochs,
-        "best_epoch": fitted.best_epoch,
+        "best_epoch": None if fitted.best_epoch is None else fitted.best_epoch + 1,
         "chosen_by": recipe.monitor or "last epoch",
     }
     pictures = _evaluate_fit(config, run, task, data, fitted, numbers)

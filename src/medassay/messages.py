@@ -21,6 +21,12 @@ def explain(error: BaseException) -> str | None:
         return _explain_missing(error)
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return _explain_composition(error)
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which this module need not import
+        return (
+            "the GPU's memory is full: lower data.batch_size or the model's width, or use trainer.precision=bf16-mixed"
+        )
+    if type(error).__name__ == "ProcessExitedException":
+        return "one of the training processes was ended from outside; continue with resume=<run directory>"
     if isinstance(error, OSError):
         return str(output_error(error, error.filename or "the output"))
     return None

@@ -93,6 +93,8 @@ def devices_for(settings: TrainerSettings, gpus_present: int, mps: bool = False)
             accelerator = settings.accelerator or "auto"
             if accelerator in ("cuda", "gpu") and (settings.devices or 1) > gpus_present:
                 raise ConfigError(_absent(f"trainer.devices={settings.devices or 1}", gpus_present))
+            if accelerator == "mps" and not mps:
+                raise ConfigError("trainer.accelerator=mps: this machine has none; use trainer.gpus=0 for the CPU")
             return accelerator, settings.devices or 1
         return ("cuda" if gpus_present else "mps" if mps else "cpu"), 1
     if settings.accelerator is not None or settings.devices is not None:

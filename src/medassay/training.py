@@ -22,22 +22,13 @@ from pytorch_lightning.strategies.launchers.multiprocessing import _MultiProcess
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from medassay.callbacks import AtomicCheckpointIO, Checkpoints, EpochSeed
+from medassay.callbacks import AtomicCheckpointIO, Checkpoints, EpochSeed, ProcessSetUp
 from medassay.data.loader import derived_seed
 from medassay.data.modules import ImageDataModule
-from medassay.errors import CheckpointError, ConfigError, UserError, output_error
+from medassay.errors import CheckpointError, ConfigError, Interrupted, UserError, output_error
 from medassay.settings import LoggerName, TrainerSettings, devices_for
 
 logger = logging.getLogger(__name__)
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM: the signal's number and, where one was being trained, the run that can be resumed."""
-
-    def __init__(self, signum: int = signal.SIGINT, run: Path | None = None) -> None:
-        super().__init__(signum)
-        self.signum = signum
-        self.run = run
 
 
 class _Reason(Callback):
@@ -108,13 +99,14 @@ def fit(
     checkpoints = Checkpoints(directory / "checkpoints", monitor, mode)
     reason = _Reason()
     trainer = make_trainer(
-        task, directory, settings, [EpochSeed(seed), reason, *callbacks, checkpoints], log_to, max_epochs
+        task,
+        directory,
+        settings,
+        [ProcessSetUp(settings.threads, settings.compile), EpochSeed(seed), reason, *callbacks, checkpoints],
+        log_to,
+        max_epochs,
     )
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
     torch.manual_seed(derived_seed(seed, 0))
-    if settings.compile:
-        task.net.compile()  # type: ignore[union-attr]
     start = checkpoints.last if resume and checkpoints.last.exists() else None
     if start is not None:
         load_weights(task, start)  # a checkpoint of another architecture is one line here, many from Lightning
@@ -129,7 +121,7 @@ def fit(
     values = {name: float(value) for name, value in trainer.callback_metrics.items() if name != "step"}
     if monitor is not None and checkpoints.best_value is not None:
         values[monitor] = checkpoints.best_value
-    load_weights(task, checkpoints.best)
+    load_weights(task.float(), checkpoints.best)  # trainer.precision=64-true leaves it in double precision
     return Fit(checkpoints.best, checkpoints.last, best_epoch, epochs, values)
 
 
@@ -189,8 +181,9 @@ def make_trainer(
 
 
 def _ddp(task: LightningModule) -> DDPStrategy:
-    # Spawned, not launched by repeating the command line: the same from a notebook, a test or train.py, and the run
-    # directory stays the parent's. A GAN's two players leave each other's weights without gradient in each step.
+    # Spawned, not launched by repeating the command line: the same from a script, a test or train.py, and the run
+    # directory stays the parent's (in a notebook Lightning allows one device only). A GAN's two players leave each
+    # other's weights without gradient in each step.
     return DDPStrategy(start_method="spawn", find_unused_parameters=not task.automatic_optimization)
 
 

@@ -18,9 +18,10 @@ def config(seed: int, lr: float = 1e-3, root: str | None = None) -> dict[str, An
     return {
         "seed": seed,
         "outputs": "outputs",
-        "model": {"name": "pneumonia_cnn", "optimizer": {"lr": lr}},
-        "data": {"name": "chest_phantom", "seed": seed, "root": root},
-        "trainer": {"max_epochs": 2, "threads": seed + 1},
+        "model": {"_target_": "x", "name": "pneumonia_cnn", "optimizer": {"lr": lr}},
+        "data": {"_target_": "x", "name": "chest_phantom", "seed": seed, "root": root},
+        "trainer": {"_target_": "x", "max_epochs": 2, "threads": seed + 1},
+        "callbacks": {"sample_grid": None},
     }
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from medassay.data.augment import BatchAugment
+from medassay.errors import ConfigError
 from medassay.types import LabelledImages
 
 
@@ -39,6 +40,8 @@ class ShardedBatches:
         self.rank = rank
         self.world_size = world_size
         self.epoch = 0
+        if n < world_size:
+            raise ConfigError(f"{n} images for {world_size} processes: use fewer devices")
         step = batch_size * world_size
         starts = list(range(0, n, step))
         if len(starts) > 1 and n - starts[-1] < world_size:
@@ -47,6 +50,11 @@ class ShardedBatches:
 
     def __len__(self) -> int:
         return len(self.bounds) - 1
+
+    @property
+    def sampler(self) -> ShardedBatches:
+        """Itself: Lightning tells ``loader.batch_sampler.sampler``, and nothing else, which epoch begins."""
+        return self
 
     def set_epoch(self, epoch: int) -> None:
         """Chooses the order of the coming epoch; Lightning calls it."""
@@ -90,11 +98,12 @@ class ResidentLoader:
         world_size: int = 1,
     ) -> None:
         self.device = torch.device(device)
-        self.split = split.to(self.device)
+        self.images = split.images.to(self.device)
+        self.labels = split.labels.to(self.device)
         self.augment = augment if augment is not None and augment.active else None
         self.batch_sampler = ShardedBatches(
             len(split), batch_size, shuffle=shuffle, seed=seed, rank=rank, world_size=world_size
-        )  # Lightning looks for this name to tell it the epoch
+        )
 
     def __len__(self) -> int:
         return len(self.batch_sampler)
@@ -102,9 +111,9 @@ class ResidentLoader:
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         s = self.batch_sampler
         rng = torch.Generator(self.device).manual_seed(derived_seed(s.seed, s.epoch, 2, s.rank))
-        for index in s:
-            index = index.to(self.device, non_blocking=True)
-            images = self.split.images[index].float() / 255
+        for batch in s:
+            index = batch.to(self.device)
+            images = self.images[index].float() / 255
             if self.augment is not None:
                 images = self.augment(images, rng=rng)
-            yield images, self.split.labels[index]
+            yield images, self.labels[index]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -69,6 +69,9 @@ class ImageDataModule(LightningDataModule):
         self.subset = subset
         self._splits: Splits | None = None
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_splits": None}  # another process loads its own: images do not travel between them
+
     @abstractmethod
     def load(self) -> Splits:
         """Reads or renders the three splits."""
@@ -96,6 +99,11 @@ class ImageDataModule(LightningDataModule):
                 splits = splits._replace(train=splits.train[chosen])
             self._splits = splits
         return self._splits
+
+    def split(self, name: str) -> LabelledImages:
+        """The split called ``train``, ``val`` or ``test``; reads no more than it needs."""
+        found: LabelledImages = getattr(self.splits, name)
+        return found
 
     def class_counts(self) -> Tensor:
         """Training images per class, ``(K,) int64``."""
@@ -204,7 +212,7 @@ class FolderData(ImageDataModule):
     ) -> None:
         super().__init__(name, classes, channels, size, batch_size, augment, seed, subset)
         self.path = path
-        self.split = (split[0], split[1], split[2])
+        self.shares = (split[0], split[1], split[2])
         self.split_seed = split_seed
 
     def load(self) -> Splits:
@@ -213,7 +221,7 @@ class FolderData(ImageDataModule):
             size=self.size,
             channels=self.channels,
             classes=self.classes,
-            split=self.split,
+            split=self.shares,
             seed=self.split_seed,
         )
         return splits
@@ -242,13 +250,19 @@ class PhantomData(ImageDataModule):
         val: Annotated[int, Range(ge=8)] = 512,
         test: Annotated[int, Range(ge=8)] = 1024,
         phantom_seed: NonNegativeInt = 0,
-        size: PositiveInt = 28,
+        size: Annotated[int, Range(ge=8)] = 28,
         batch_size: PositiveInt = 64,
         augment: BatchAugment | None = None,
         seed: NonNegativeInt = 0,
         subset: PositiveInt | None = None,
     ) -> None:
         super().__init__(name, classes, channels, size, batch_size, augment, seed, subset)
+        rendered = {"chest": (1, len(chest.CLASSES)), "blood": (3, len(blood.CLASSES))}[kind]
+        if (channels, len(classes)) != rendered:
+            raise ConfigError(
+                f"data.channels={channels} with {len(classes)} data.classes: the {kind} phantom has {rendered[0]} and "
+                f"{rendered[1]}; leave them out"
+            )
         self.kind = kind
         self.lengths = (train, val, test)
         self.phantom_seed = phantom_seed
@@ -270,7 +284,7 @@ class SyntheticData(ImageDataModule):
     """Training and validation images from a generator's samples file, test images from the real data set.
 
     Args:
-        file: an ``.npz`` with ``train_*`` and ``val_*`` in MedMNIST's layout.
+        file: gives the path of an ``.npz`` with ``train_*`` and ``val_*`` in MedMNIST's layout; called when they are needed.
         real: the generator's own data set: classes, shape and test images come from it.
         **shared: see :class:`ImageDataModule`.
     """
@@ -278,7 +292,7 @@ class SyntheticData(ImageDataModule):
     def __init__(
         self,
         name: str,
-        file: str,
+        file: Callable[[], Path],
         real: ImageDataModule,
         batch_size: PositiveInt = 64,
         augment: BatchAugment | None = None,
@@ -291,10 +305,14 @@ class SyntheticData(ImageDataModule):
 
     def load(self) -> Splits:
         train, val = npz.read_splits(
-            Path(self.file), ("train", "val"), channels=self.channels, size=self.size, num_classes=self.num_classes
+            self.file(), ("train", "val"), channels=self.channels, size=self.size, num_classes=self.num_classes
         )
         return Splits(train, val, self.real.splits.test)
 
     def provenance(self) -> dict[str, Any]:
-        md5 = npz.md5(Path(self.file))
-        return {"name": self.name, "file": self.file, "md5": md5, "published": False, "real": self.real.provenance()}
+        file = self.file()
+        made = {"file": str(file), "md5": npz.md5(file), "published": False}
+        return {"name": self.name, **made, "real": self.real.provenance()}
+
+    def split(self, name: str) -> LabelledImages:
+        return self.real.split("test") if name == "test" else super().split(name)  # real images need no generator

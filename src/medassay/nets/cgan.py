@@ -94,7 +94,8 @@ class Discriminator(nn.Module):
         x = torch.cat([self.from_image(self.normalise(images)), self.from_label(planes)], dim=1)
         x = self.down1(x)  # (B, 2w, 16, 16) -> (B, 4w, 8, 8)
         x = self.down2(x)  # -> (B, 8w, 4, 4)
-        return self.to_logit(x).flatten()  # type: ignore[no-any-return]  # -> (B, 1, 1, 1) -> (B,)
+        logits: Tensor = self.to_logit(x).flatten()  # -> (B, 1, 1, 1) -> (B,)
+        return logits if logits.dtype == torch.float64 else logits.float()  # losses and their sums want all digits
 
 
 class CGAN(nn.Module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import signal
 import subprocess
@@ -19,9 +20,8 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from medassay.errors import CheckpointError, OutputError, UserError
+from medassay.errors import CheckpointError, Interrupted, OutputError, UserError
 from medassay.files import whole, write_json
-from medassay.training import Interrupted
 
 PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "omegaconf", "medmnist", "torchmetrics", "numpy")
 
@@ -48,14 +48,23 @@ def code_version() -> str:
 
 def environment() -> dict[str, Any]:
     """Versions and hardware, for the record."""
-    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "code": code_version(),
         "python": sys.version.split()[0],
         "packages": {name: metadata.version(name) for name in PACKAGES},
-        "hardware": {"machine": platform.machine(), "system": platform.system(), "gpus": gpus},
+        "hardware": {"machine": platform.machine(), "system": platform.system(), "gpus": torch.cuda.device_count()},
         "threads": torch.get_num_threads(),
     }
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's process
+        return True
+    return True
 
 
 class RunDirectory:
@@ -101,12 +110,24 @@ class RunDirectory:
         """Adds ``fields`` to ``run.json``."""
         write_json(self.path / "run.json", {**self._json("run.json"), **fields})
 
+    def refuse_if_alive(self) -> None:
+        """Raises :class:`OutputError` where another process on this machine is still training the run."""
+        record = self.record()
+        process = record.get("process", {})
+        if record.get("status") != "running" or process.get("host") != platform.node():
+            return
+        if process.get("pid") not in (None, os.getpid()) and _alive(process["pid"]):
+            raise OutputError(
+                f"{self.path} is being trained by process {process['pid']}: wait for it, or stop it first"
+            )
+
     @contextmanager
     def recording(self) -> Iterator[None]:
         """Records how the work inside ended: done, interrupted, or failed with its reason; the exception goes on."""
         begun = time.monotonic()
+        here = {"pid": os.getpid(), "host": platform.node()}
         spent = float(self._json("run.json").get("seconds", 0.0))
-        self.update(status="running", reason=None)
+        self.update(status="running", reason=None, process=here)
 
         def end(status: str, reason: str | None = None) -> None:
             self.update(status=status, reason=reason, ended=_now(), seconds=round(spent + time.monotonic() - begun, 1))
@@ -146,7 +167,8 @@ class RunDirectory:
             values = OmegaConf.to_container(OmegaConf.load(file))
         except Exception as error:  # YAML's own errors, wrong encoding, wrong top level: nothing there to go on from
             raise CheckpointError(f"{file} cannot be read ({str(error).splitlines()[0]})") from error
-        if not isinstance(values, dict) or not {"data", "model", "trainer"} <= set(values):
+        groups = [values.get(name) for name in ("data", "model", "trainer")] if isinstance(values, dict) else [None]
+        if not isinstance(values, dict) or not all(isinstance(g, dict) and "_target_" in g for g in groups):
             raise CheckpointError(f"{file} is no configuration of a run: it lacks data, model or trainer")
         return {str(key): value for key, value in values.items()}
 

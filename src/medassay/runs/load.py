@@ -121,8 +121,11 @@ def open_run(path: str | Path, overrides: Mapping[str, Any]) -> Run:
     """:func:`load_run` with dotted keys."""
     directory = RunDirectory(path)
     config = with_overrides(directory.config(), overrides)
+    from medassay.runs.samples import training_data  # which opens the generator's run by this function
+
+    configuration.check(task_node(config["model"]), "model")
     settings: TrainerSettings = configuration.build(config["trainer"])
-    data, task = build_data(config["data"]), build_task(config["model"])
+    data, task = training_data(config), build_task(config["model"])
     if not directory.best.exists():
         status = directory.record().get("status", "unknown")
         raise CheckpointError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import sys
@@ -14,9 +15,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from medassay.data.modules import ImageDataModule, SyntheticData
 from medassay.errors import ConfigError
 from medassay.files import whole
-from medassay.runs.load import open_run
+from medassay.runs.load import DATA_KEYS, build_data, open_run
 from medassay.types import Sampler
 
 CHUNK = 1024  # images at a time
@@ -33,7 +35,9 @@ def proportional_labels(counts: Tensor, n: int) -> Tensor:
 
 
 def draw(sampler: Sampler, labels: Tensor, seed: int, progress: str | None = None) -> Tensor:
-    """Images ``(N, C, H, W) uint8`` of the classes ``labels (N,)``; the same on every machine for the same weights and seed.
+    """Images ``(N, C, H, W) uint8`` of the classes ``labels (N,)``.
+
+    The noise is the same on every machine for the same seed; pixels agree up to the rounding of its arithmetic.
 
     Args:
         sampler: the generator.
@@ -56,6 +60,28 @@ def write_npz(path: Path, splits: dict[str, tuple[Tensor, Tensor]], provenance: 
         arrays[f"{name}_labels"] = labels.numpy()[:, None].astype(np.uint8)
     with whole(path) as partial, partial.open("wb") as stream:
         np.savez_compressed(stream, **arrays)
+
+
+def training_data(config: Mapping[str, Any]) -> ImageDataModule:
+    """The data module that a run trains on: the configured one, or a generator's samples with its real test images.
+
+    A generator's samples are drawn, or found in the cache, once they are needed.
+    """
+    node = config["data"]
+    real = build_data(node)
+    if node.get("generator") is None:
+        return real
+    here = {f"trainer.{key}": config["trainer"][key] for key in ("gpus", "accelerator", "devices")}
+    here |= {f"data.{key}": node[key] for key in DATA_KEYS if key in node}
+    file = functools.partial(
+        samples_for_training,
+        node["generator"],
+        cache=Path(config["outputs"]) / ".cache",
+        seed=node["generator_seed"],
+        overrides=here,
+    )
+    shared = {key: getattr(real, key) for key in ("batch_size", "augment", "seed", "subset")}
+    return SyntheticData(f"synthetic_{node['name']}", functools.cache(file), real, **shared)
 
 
 def samples_for_training(
@@ -83,6 +109,7 @@ def samples_for_training(
         "val": n_val,
         "class_counts": counts.tolist(),
         "seed": seed,
+        "layout": 2,  # of the labels: shuffled
     }
     key = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()[:16]
     path = cache / "samples" / f"{key}.npz"

@@ -13,9 +13,10 @@ from typing import Any
 from medassay.errors import CheckpointError
 from medassay.runs.directory import RunDirectory
 
-PLACES = ("outputs", "resume", "callbacks", "logger")  # keys that do not change what a run computes
+PLACES = ("outputs", "resume", "logger")  # keys that do not change what a run computes
 DATA_PLACES = ("root",)
-TRAINER_PLACES = ("threads", "progress", "profiler")
+TRAINER_PLACES = ("threads", "progress", "profiler", "gpus", "accelerator", "devices")
+CALLBACK_PLACES = ("sample_grid",)
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ def configuration_hash(config: dict[str, Any]) -> str:
     """16 hexadecimal digits of all that may change a run's result but the seed."""
     kept = {key: value for key, value in config.items() if key not in (*PLACES, "seed")}
     kept["data"] = {k: v for k, v in config["data"].items() if k not in (*DATA_PLACES, "seed")}
+    kept["callbacks"] = {k: v for k, v in config["callbacks"].items() if k not in CALLBACK_PLACES}
     kept["trainer"] = {k: v for k, v in config["trainer"].items() if k not in TRAINER_PLACES}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
@@ -54,16 +56,18 @@ def table(paths: Iterable[str | Path]) -> list[Row]:
     Raises:
         CheckpointError: a path that does not exist, or no run below any of them.
     """
-    rows = []
+    found: dict[Path, Row] = {}
     for path in map(Path, paths):
         if not path.exists():
             raise CheckpointError(f"{path} does not exist: give run directories, or folders that hold some")
-        rows += [_row(file.parent) for file in sorted(path.rglob("run.json")) if (file.parent / ".hydra").is_dir()]
-    if not rows:
+        for file in sorted(path.rglob("run.json")):
+            if (file.parent / ".hydra").is_dir():
+                found.setdefault(file.parent.resolve(), _row(file.parent))
+    if not found:
         raise CheckpointError(
             f"no run in {', '.join(map(str, paths))}: give run directories, or folders that hold some"
         )
-    return rows
+    return list(found.values())
 
 
 def _row(path: Path) -> Row:
@@ -101,12 +105,15 @@ class Group:
 
 
 def over_seeds(rows: Iterable[Row]) -> list[Group]:
-    """The finished runs, grouped by configuration, with mean and standard deviation over their seeds."""
-    groups: dict[str, list[Row]] = {}
+    """The finished runs, grouped by configuration, with mean and standard deviation over their seeds.
+
+    A seed counts once: of several runs with it, the last in order.
+    """
+    groups: dict[str, dict[int, Row]] = {}
     for row in rows:
         if row.status == "done":
-            groups.setdefault(row.configuration, []).append(row)
-    return [_group(members) for members in groups.values()]
+            groups.setdefault(row.configuration, {})[row.seed] = row
+    return [_group(list(members.values())) for members in groups.values()]
 
 
 def _group(rows: list[Row]) -> Group:

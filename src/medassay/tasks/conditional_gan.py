@@ -103,8 +103,11 @@ class ConditionalGAN(LightningModule):
     @torch.no_grad()
     def _draw(self, noise: Tensor, labels: Tensor) -> Tensor:
         chunks = zip(torch.split(noise, SAMPLE_CHUNK), torch.split(labels, SAMPLE_CHUNK), strict=True)
-        drawn = [self.net.crop(self.ema(z.to(self.device), y.to(self.device))) for z, y in chunks]
+        drawn = [self.net.crop(self.ema(self._on_device(z), y.to(self.device))) for z, y in chunks]
         return torch.cat(drawn).float().clamp(0, 1)
+
+    def _on_device(self, noise: Tensor) -> Tensor:
+        return noise.to(self.device, self.grid_noise.dtype)  # a buffer: in double precision where the weights are
 
     # --- training ---
 
@@ -171,7 +174,9 @@ class ConditionalGAN(LightningModule):
             self._images_here = 0
 
     def on_train_epoch_end(self) -> None:
-        self.log("step", float(self.images_seen))  # Lightning takes this name as the x axis of the epoch's scalars
+        self.log(
+            "step", float(self.images_seen), sync_dist=True
+        )  # Lightning takes this name as the x axis of the epoch's scalars
         assert self._loss_sum is not None
         mean = float(self.trainer.strategy.reduce(self._loss_sum, reduce_op="mean")) / self.trainer.num_training_batches
         self._loss_sum = None
@@ -188,7 +193,7 @@ class ConditionalGAN(LightningModule):
         for _ in range(BATCH_NORM_BATCHES):
             labels = torch.multinomial(self.label_share.cpu(), 256, replacement=True, generator=rng)
             noise = torch.randn(256, self.net.generator.latent, generator=rng)
-            generator(noise.to(self.device), labels.to(self.device))
+            generator(self._on_device(noise), labels.to(self.device))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["images_seen"] = self.images_seen
