@@ -108,6 +108,8 @@ def fit(
     )
     torch.manual_seed(derived_seed(seed, 0))
     start = checkpoints.last if resume and checkpoints.last.exists() else None
+    if settings.precision == "64-true":
+        task.double()  # before a checkpoint's weights arrive: Lightning converts only after loading them
     if start is not None:
         load_weights(task, start)  # a checkpoint of another architecture is one line here, many from Lightning
     task.train()
@@ -135,6 +137,10 @@ def make_trainer(
 ) -> Trainer:
     """Lightning's trainer for the settings; nothing is trained yet."""
     accelerator, devices = devices_for(settings, torch.cuda.device_count(), torch.backends.mps.is_available())
+    if settings.precision == "16-mixed" and (accelerator == "cpu" or not torch.cuda.is_available()):
+        raise ConfigError(
+            "trainer.precision=16-mixed: half precision needs a GPU; on the CPU use bf16-mixed or 32-true"
+        )
     several = (devices if isinstance(devices, int) else len(devices)) > 1
     progress = sys.stderr.isatty() if settings.progress is None else settings.progress
     validates = is_overridden("validation_step", task)
