@@ -95,9 +95,8 @@ class Checkpoints(Checkpoint):
                 f"weights are not finite after epoch {trainer.current_epoch + 1}: try a lower model.optimizer.lr or "
                 "trainer.precision=32-true; the checkpoints of earlier epochs are kept"
             )
-        if getattr(pl_module, "collapsed_for", 0):  # perhaps the beginning of the end: what was good stays
-            return
-        if self._is_best(trainer):
+        perhaps_the_end = getattr(pl_module, "collapsed_for", 0) > 0 and self.best_epoch is not None
+        if not perhaps_the_end and self._is_best(trainer):  # what was good before a collapse stays the best
             self.best_epoch = trainer.current_epoch
             trainer.save_checkpoint(self.best, weights_only=True)
         trainer.save_checkpoint(self.last)

@@ -250,7 +250,7 @@ def test_synthetic_data_learn_from_the_samples_and_are_tested_on_real_images(
 ) -> None:
     path = doctored(tmp_path / "samples.npz", channels=3, classes=8, splits=("train", "val"))
     real = tiny_blood()
-    data = SyntheticData("synthetic_blood", str(path), real, batch_size=8)
+    data = SyntheticData("synthetic_blood", lambda: path, real, batch_size=8)
     raw = np.load(path)
     assert np.array_equal(data.splits.train.images.numpy().transpose(0, 2, 3, 1), raw["train_images"])
     assert np.array_equal(data.splits.val.images.numpy().transpose(0, 2, 3, 1), raw["val_images"])
@@ -263,7 +263,7 @@ def test_synthetic_data_take_classes_and_shape_from_the_real_ones_and_record_bot
 ) -> None:
     path = doctored(tmp_path / "samples.npz", channels=3, classes=8, splits=("train", "val"))
     real = tiny_blood()
-    data = SyntheticData("synthetic_blood", str(path), real, batch_size=8)
+    data = SyntheticData("synthetic_blood", lambda: path, real, batch_size=8)
     assert (data.classes, data.image_shape, data.batch_size) == (real.classes, (3, 28, 28), 8)
     assert data.provenance() == {
         "name": "synthetic_blood", "file": str(path), "md5": file_md5(path), "published": False, "real": real.provenance(),
@@ -273,4 +273,4 @@ def test_synthetic_data_take_classes_and_shape_from_the_real_ones_and_record_bot
 def test_a_samples_file_without_validation_images_is_refused(tmp_path: Path, tiny_blood: Factory) -> None:
     path = doctored(tmp_path / "samples.npz", channels=3, classes=8, splits=("train",))
     with pytest.raises(DataError, match="has no val_images, val_labels"):
-        _ = SyntheticData("synthetic_blood", str(path), tiny_blood()).splits
+        _ = SyntheticData("synthetic_blood", lambda: path, tiny_blood()).splits

@@ -245,7 +245,6 @@ def test_name_and_recipe_are_not_the_tasks() -> None:
         (TrainerSettings(accelerator="auto"), 2, "cuda:0"),
         (TrainerSettings(accelerator="auto"), 0, "cpu"),
         (TrainerSettings(devices=1), 2, "cuda:0"),
-        (TrainerSettings(accelerator="mps"), 0, "mps"),
     ],
 )
 def test_evaluation_runs_on_the_first_device_that_the_settings_allow(
@@ -255,6 +254,12 @@ def test_evaluation_runs_on_the_first_device_that_the_settings_allow(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: present > 0)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     assert str(device_for(chosen)) == device
+
+
+def test_a_run_trained_on_apple_silicon_says_so_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match=r"trainer\.accelerator=mps: this machine has none; use trainer\.gpus=0"):
+        device_for(TrainerSettings(accelerator="mps"))
 
 
 # --- the package's door ----------------------------------------------------------------------------------------------

@@ -110,8 +110,8 @@ def predictions(task: Classification, images: Tensor) -> np.ndarray:
 def test_32_phantoms_are_learnt_by_heart_in_a_few_epochs(tiny_blood: Factory, tmp_path: Path) -> None:
     torch.manual_seed(0)
     data = tiny_blood(train=32, batch_size=8)
-    task = Classification(BlockCNN(3, 8, width=8), 8, optimizer=adam(lr=1e-2))
-    fit(task, data, directory=tmp_path, max_epochs=25, settings=CPU, log_to="none")
+    task = Classification(BlockCNN(3, 8, width=8), 8, optimizer=adam(lr=3e-3))
+    fit(task, data, directory=tmp_path, max_epochs=40, settings=CPU, log_to="none")
     labels = data.splits.train.labels.numpy()
     assert accuracy_score(labels, predictions(task, data.splits.train.images).argmax(1)) == 1.0
 

@@ -488,7 +488,10 @@ def test_only_collapsed_epochs_in_a_row_count(tiny_chest: Factory, tmp_path: Pat
 
     task = gan_of(collapse_loss=1e9, collapse_epochs=2)
     trained(task, tiny_chest(train=32), tmp_path, max_epochs=3, callbacks=[Recover()])
-    assert task.collapsed_for == 1
+    last = torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["collapsed_for"] == 1
+    best = torch.load(tmp_path / "checkpoints" / "best.ckpt", weights_only=True)
+    assert (best["epoch"], best["collapsed_for"]) == (1, 0)  # what was good before stays the best
 
 
 @pytest.mark.parametrize(("player", "part"), [("generator", "to_image"), ("discriminator", "to_logit")])

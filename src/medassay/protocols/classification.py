@@ -37,7 +37,9 @@ class Predictions:
 def predict(task: nn.Module, split: LabelledImages, device: torch.device) -> Predictions:
     """Softmax probabilities of every image of ``split``; the task is left in evaluation mode on ``device``."""
     task.to(device).eval()
-    parts = [task(images).softmax(1).cpu() for images, _ in ResidentLoader(split, BATCH, device=device)]
+    parts = [
+        task(images).softmax(1, dtype=torch.float32).cpu() for images, _ in ResidentLoader(split, BATCH, device=device)
+    ]
     return Predictions(torch.cat(parts), split.labels)
 
 
