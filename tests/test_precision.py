@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
+from medassay.checkpoints import load_weights
 from medassay.data.modules import PhantomData
 from medassay.errors import ConfigError
 from medassay.nets.block_cnn import BlockCNN
@@ -19,7 +20,7 @@ from medassay.protocols import classification
 from medassay.settings import Precision, TrainerSettings
 from medassay.tasks.classification import Classification
 from medassay.tasks.conditional_gan import ConditionalGAN
-from medassay.training import Fit, fit, load_weights
+from medassay.training import Fit, fit
 
 Factory = Callable[..., PhantomData]
 NEEDS_A_GPU = "16-mixed"

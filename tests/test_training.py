@@ -18,24 +18,18 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from medassay.callbacks import AtomicCheckpointIO, Checkpoints, early_stopping
+from medassay.callbacks import early_stopping
+from medassay.checkpoints import AtomicCheckpointIO, Checkpoints, load_weights, read_checkpoint
 from medassay.data.augment import BatchAugment
 from medassay.data.modules import PhantomData
-from medassay.errors import CheckpointError, ConfigError, OutputError, TrainingError, UserError
+from medassay.errors import CheckpointError, ConfigError, Interrupted, OutputError, TrainingError, UserError
 from medassay.nets.block_cnn import BlockCNN
 from medassay.nets.cgan import CGAN
+from medassay.settings import TrainerSettings, devices_for
 from medassay.tasks.classification import Classification
 from medassay.tasks.conditional_gan import ConditionalGAN
 from medassay.tasks.optim import adam, cosine, sgd
-from medassay.training import (
-    Fit,
-    Interrupted,
-    TrainerSettings,
-    devices_for,
-    fit,
-    load_weights,
-    read_checkpoint,
-)
+from medassay.training import Fit, fit
 
 ROOT = Path(__file__).parents[1]
 Factory = Callable[..., PhantomData]

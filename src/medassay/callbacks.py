@@ -1,4 +1,4 @@
-"""What happens around training: seeds, checkpoints, early stopping, sample grids."""
+"""What happens around training: seeds, threads, early stopping, sample grids."""
 
 from __future__ import annotations
 
@@ -6,25 +6,14 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
-from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint, EarlyStopping
+from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
 from medassay.data.loader import derived_seed
-from medassay.errors import ConfigError, TrainingError, nearest
-from medassay.files import whole
 from medassay.reporting import figures
 from medassay.types import NonNegative, PositiveInt
-
-
-class AtomicCheckpointIO(TorchCheckpointIO):
-    """Writes a checkpoint beside its final name and then renames it: an interrupted or failed save leaves the old one."""
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        with whole(Path(path)) as partial:
-            torch.save(checkpoint, partial)
 
 
 class ProcessSetUp(Callback):
@@ -63,68 +52,6 @@ class EpochSeed(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx == 0:
             torch.manual_seed(derived_seed(self.seed, trainer.current_epoch, 3, trainer.global_rank))
-
-
-class Checkpoints(Checkpoint):
-    """Keeps ``last.ckpt`` (all that resuming needs) and ``best.ckpt`` (weights alone), both written at epoch ends.
-
-    Args:
-        directory: where to write.
-        monitor: the logged value that chooses the best epoch; None makes every epoch the best so far.
-        mode: whether a larger (``max``) or smaller (``min``) value is better; of equal ones the first stays.
-    """
-
-    def __init__(self, directory: Path, monitor: str | None, mode: Literal["min", "max"] = "max") -> None:
-        self.directory = directory
-        self.monitor = monitor
-        self.mode = mode
-        self.best_value: float | None = None
-        self.best_epoch: int | None = None
-
-    @property
-    def best(self) -> Path:
-        return self.directory / "best.ckpt"
-
-    @property
-    def last(self) -> Path:
-        return self.directory / "last.ckpt"
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not all(bool(p.isfinite().all()) for p in pl_module.parameters()):
-            raise TrainingError(
-                f"weights are not finite after epoch {trainer.current_epoch + 1}: try a lower model.optimizer.lr or "
-                "trainer.precision=32-true; the checkpoints of earlier epochs are kept"
-            )
-        perhaps_the_end = getattr(pl_module, "collapsed_for", 0) > 0 and self.best_epoch is not None
-        if not perhaps_the_end and self._is_best(trainer):  # what was good before a collapse stays the best
-            self.best_epoch = trainer.current_epoch
-            trainer.save_checkpoint(self.best, weights_only=True)
-        trainer.save_checkpoint(self.last)
-
-    def _is_best(self, trainer: Trainer) -> bool:
-        if self.monitor is None:
-            return True
-        if self.monitor not in trainer.callback_metrics:
-            known = sorted(str(name) for name in trainer.callback_metrics)
-            raise ConfigError(
-                f"model.recipe.monitor={self.monitor}: nothing of that name is logged.{nearest(self.monitor, known)} "
-                f"Accepted: {', '.join(known)}"
-            )
-        value = float(trainer.callback_metrics[self.monitor])
-        if value != value:  # NaN, where a cut-short epoch has images of one class only
-            return self.best_epoch is None
-        sign = 1 if self.mode == "max" else -1
-        if self.best_value is not None and sign * value <= sign * self.best_value:
-            return False
-        self.best_value = value
-        return True
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"best_value": self.best_value, "best_epoch": self.best_epoch}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.best_value = state_dict["best_value"]
-        self.best_epoch = state_dict["best_epoch"]
 
 
 class Patience(EarlyStopping):

@@ -28,9 +28,10 @@ from medassay.runs.load import (
     DATA_KEYS,
     Run,
     build_task,
+    data_node,
     device_for,
-    makes_images,
     open_run,
+    refuse_classifier,
     task_node,
     with_overrides,
 )
@@ -42,14 +43,8 @@ from medassay.types import NonNegativeInt, Sampler
 
 logger = logging.getLogger(__name__)
 
-GENERATOR_KEYS = (
-    "batch_size",
-    "augment",
-    "seed",
-    "subset",
-    "generator",
-    "generator_seed",
-)  # may differ from the generator's
+# what may differ from the generator's own data
+GENERATOR_KEYS = ("batch_size", "augment", "seed", "subset", "generator", "generator_seed")
 
 
 @dataclass(frozen=True)
@@ -76,7 +71,7 @@ def checked(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     configuration.check_arguments(settings, RunSettings, "")
     configuration.check(
         {
-            "data": {k: v for k, v in values["data"].items() if k not in ("generator", "generator_seed")},
+            "data": data_node(values["data"]),
             "model": task_node(values["model"]),
             "trainer": values["trainer"],
             "callbacks": values["callbacks"],
@@ -117,11 +112,7 @@ def _take_data_from_generator(cfg: DictConfig, overrides: Sequence[str]) -> None
     """
     path = str(cfg.data.generator)
     saved = RunDirectory(path).config()
-    if not makes_images(saved):
-        raise ConfigError(
-            f"data.generator={path} is a classifier's run (model={saved['model']['name']}): give a generator's, "
-            "e.g. of model=cgan"
-        )
+    refuse_classifier(path, saved)
     theirs = {k: v for k, v in saved["data"].items() if k not in GENERATOR_KEYS}
     given = [override.lstrip("+~").partition("=")[::2] for override in overrides]
     for override, (key, value) in zip(overrides, given, strict=True):
@@ -243,7 +234,7 @@ def _fit_and_report(config: dict[str, Any], run: RunDirectory, *, resume: bool) 
         "best_epoch": None if fitted.best_epoch is None else fitted.best_epoch + 1,
         "chosen_by": recipe.monitor or "last epoch",
     }
-    pictures = _evaluate_fit(config, run, task, data, fitted, numbers)
+    pictures = _evaluate_fit(settings, run, task, data, fitted, numbers, test=config["test"])
     write_json(run.path / "metrics.json", numbers)
     if config["logger"]["kind"] == "tensorboard":
         tensorboard.add_results(
@@ -258,21 +249,22 @@ def _fit_and_report(config: dict[str, Any], run: RunDirectory, *, resume: bool) 
 
 
 def _evaluate_fit(
-    config: dict[str, Any],
+    settings: TrainerSettings,
     run: RunDirectory,
     task: LightningModule,
     data: ImageDataModule,
     fitted: Fit,
     numbers: dict[str, Any],
+    *,
+    test: bool,
 ) -> list[Path]:
     """Adds the final numbers to ``numbers`` and gives the pictures drawn."""
     if isinstance(task, Sampler):
         numbers["train"] = {k.removeprefix("train/"): v for k, v in fitted.values.items() if k.startswith("train/")}
         numbers["images_seen"] = getattr(task, "images_seen", None)
         return []
-    settings: TrainerSettings = configuration.build(config["trainer"])
     device = device_for(settings)
-    splits = {"val": data.splits.val, **({"test": data.splits.test} if config["test"] else {})}
+    splits = {"val": data.splits.val, **({"test": data.splits.test} if test else {})}
     pictures: list[Path] = []
     for name, split in splits.items():
         if settings.limit_batches is not None:

@@ -22,10 +22,11 @@ from pytorch_lightning.strategies.launchers.multiprocessing import _MultiProcess
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from medassay.callbacks import AtomicCheckpointIO, Checkpoints, EpochSeed, ProcessSetUp
+from medassay.callbacks import EpochSeed, ProcessSetUp
+from medassay.checkpoints import AtomicCheckpointIO, Checkpoints, load_weights, read_checkpoint
 from medassay.data.loader import derived_seed
 from medassay.data.modules import ImageDataModule
-from medassay.errors import CheckpointError, ConfigError, Interrupted, UserError, output_error
+from medassay.errors import ConfigError, Interrupted, UserError, output_error
 from medassay.settings import LoggerName, TrainerSettings, devices_for
 
 logger = logging.getLogger(__name__)
@@ -270,43 +271,3 @@ def _run(trainer: Trainer, task: LightningModule, data: ImageDataModule, start: 
     finally:
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and before is not None:
             signal.signal(signal.SIGINT, before)  # Lightning ignores it from the first Ctrl-C on
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's contents: tensors and plain values alone.
-
-    Raises:
-        CheckpointError: missing, damaged, or holding more than that.
-    """
-    try:
-        contents: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(
-            f"{path} is missing: this run has no finished epoch; train it first, e.g. with resume="
-        ) from error
-    except Exception as error:  # torch raises many kinds here: zip, pickle, end of file, its own
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(
-            f"{path} cannot be read ({reason}): it is damaged or no checkpoint of this program"
-        ) from error
-    if not isinstance(contents, dict) or "state_dict" not in contents:
-        raise CheckpointError(f"{path} holds no weights: it is no checkpoint of this program")
-    return contents
-
-
-def load_weights(task: LightningModule, path: Path) -> None:
-    """Puts the checkpoint's weights into ``task``.
-
-    Raises:
-        CheckpointError: unreadable, or of another architecture.
-    """
-    contents = read_checkpoint(path)
-    try:
-        task.load_state_dict(contents["state_dict"])
-    except RuntimeError as error:
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        raise CheckpointError(
-            f"{path} holds the weights of another architecture ({' '.join(lines[1:2])}): use the configuration it was "
-            "trained with"
-        ) from error
-    task.on_load_checkpoint(contents)

@@ -14,10 +14,9 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from medassay.errors import CheckpointError, ConfigError, OutputError
+from medassay.errors import CheckpointError, ConfigError, Interrupted, OutputError
 from medassay.runs import directory as module
 from medassay.runs.directory import RunDirectory, code_version
-from medassay.training import Interrupted
 
 CONFIG: dict[str, Any] = {
     "seed": 3,

@@ -16,9 +16,10 @@ from torch import Tensor
 from medassay.data.modules import PhantomData
 from medassay.errors import TrainingError
 from medassay.nets.block_cnn import BlockCNN
+from medassay.settings import TrainerSettings
 from medassay.tasks.classification import Classification, balanced_weights
 from medassay.tasks.optim import adam
-from medassay.training import TrainerSettings, fit
+from medassay.training import fit
 
 Factory = Callable[..., PhantomData]
 CPU = TrainerSettings(gpus=0)

@@ -20,12 +20,13 @@ from medassay.data.loader import derived_seed
 from medassay.data.modules import PhantomData
 from medassay.errors import TrainingError
 from medassay.nets.cgan import CGAN
+from medassay.settings import TrainerSettings
 from medassay.tasks import conditional_gan
 from medassay.tasks.conditional_gan import ConditionalGAN
 from medassay.tasks.ema import EMA, ema_decay
 from medassay.tasks.gan_losses import discriminator_loss, generator_loss
 from medassay.tasks.optim import adam
-from medassay.training import TrainerSettings, fit
+from medassay.training import fit
 from medassay.types import Sampler
 
 Factory = Callable[..., PhantomData]

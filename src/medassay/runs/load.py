@@ -12,11 +12,11 @@ import torch
 from pytorch_lightning import LightningModule
 
 from medassay import config as configuration
+from medassay.checkpoints import load_weights
 from medassay.data.modules import ImageDataModule
 from medassay.errors import CheckpointError, ConfigError, nearest
 from medassay.runs.directory import RunDirectory
 from medassay.settings import TrainerSettings, devices_for
-from medassay.training import load_weights
 
 DATA_KEYS = ("root", "file", "path", "batch_size")  # what may differ on another machine
 
@@ -44,9 +44,14 @@ class Run:
         return makes_images(self.config)
 
 
+def data_node(node: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a configuration's ``data`` node that the data module's constructor takes."""
+    return {k: v for k, v in node.items() if k not in ("generator", "generator_seed")}
+
+
 def build_data(node: Mapping[str, Any]) -> ImageDataModule:
     """The data module of a configuration's ``data`` node."""
-    data = configuration.build({k: v for k, v in node.items() if k not in ("generator", "generator_seed")})
+    data = configuration.build(data_node(node))
     assert isinstance(data, ImageDataModule)
     return data
 
@@ -70,6 +75,15 @@ def makes_images(config: Mapping[str, Any]) -> bool:
     return inspect.isclass(constructor) and hasattr(constructor, "sample")
 
 
+def refuse_classifier(path: str | Path, config: Mapping[str, Any]) -> None:
+    """Raises :class:`ConfigError` where a generator's run is wanted and ``config`` is of another model."""
+    if not makes_images(config):
+        raise ConfigError(
+            f"data.generator={path} is a classifier's run (model={config['model']['name']}): give a generator's, "
+            "e.g. of model=cgan"
+        )
+
+
 def with_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """``config`` with the few keys changed that may change after training.
 
@@ -90,7 +104,7 @@ def with_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> dict
             raise ConfigError(f"{key}: this run's data ({changed['data']['name']}) has no such key")
         changed[group][name] = value
     configuration.check(changed["trainer"], "trainer")
-    configuration.check({k: v for k, v in changed["data"].items() if k not in ("generator", "generator_seed")}, "data")
+    configuration.check(data_node(changed["data"]), "data")
     return changed
 
 

@@ -16,9 +16,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from medassay.data.modules import ImageDataModule, SyntheticData
-from medassay.errors import ConfigError
 from medassay.files import whole
-from medassay.runs.load import DATA_KEYS, build_data, open_run
+from medassay.runs.load import DATA_KEYS, build_data, open_run, refuse_classifier
 from medassay.types import Sampler
 
 CHUNK = 1024  # images at a time
@@ -95,11 +94,8 @@ def samples_for_training(
         ConfigError: the run is no generator.
     """
     run = open_run(run_path, overrides or {})
-    if not run.is_generator or not isinstance(run.task, Sampler):
-        raise ConfigError(
-            f"data.generator={run_path} is a classifier's run (model={run.config['model']['name']}): give a generator's, "
-            "e.g. of model=cgan"
-        )
+    refuse_classifier(run_path, run.config)
+    assert isinstance(run.task, Sampler)
     counts, n_val = run.data.class_counts(), len(run.data.splits.val)
     n_train = int(counts.sum())
     checkpoint = hashlib.sha256(run.directory.best.read_bytes()).hexdigest()
