@@ -114,6 +114,16 @@ def numbers(run: Path, name: str = "metrics.json") -> dict[str, Any]:
             ["model=cgan", "data=blood_phantom", *TINY, "trainer.accumulate=2"],
             ["trainer.accumulate=2", "data.batch_size"],
         ),
+        (["logger=null"], ["logger=null", "logger=none"]),
+        (["model=null"], ["model=null"]),
+        (["callbacks.early_stopping=3"], ["callbacks.early_stopping=3", "null"]),
+        (["data.channels=3"], ["data.channels=3"]),
+        (["data.size=4"], ["data.size=4", ">= 8"]),
+        (["model.net.in_channels=3"], ["model.net.in_channels=3", "data.channels"]),
+        (["model.num_classes=3"], ["model.num_classes=3", "data.classes"]),
+        ([*TINY, "model.recipe.monitor=val/auroxc"], ["val/auroxc", "Did you mean 'val/auroc'"]),
+        (["-m", "resume=a,b"], ["leave out -m"]),
+        (["resume=x", "hydra.run.dir=y"], ["hydra.run.dir"]),
         (["data=folder"], ["data.path=<directory"]),
         (["data=folder", "data.path=/does/not/exist"], ["data.path=/does/not/exist"]),
         (["data.name=a=b"], ["data.name=a=b", "quotes", "\"data.name='a=b'\""]),
@@ -211,6 +221,21 @@ def test_a_file_that_is_not_the_published_one_is_recorded_as_such(command: Comma
     assert data["published"] is False
     assert len(data["md5"]) == 32
     assert "not a published file" in result.out
+
+
+def test_a_relative_data_file_is_found_again_from_another_directory_and_a_changed_one_refused(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = npz(tmp_path / "mine.npz")
+    monkeypatch.chdir(tmp_path)
+    argv = ["model=tstr", "data.file=mine.npz", "data.batch_size=8", "debug=fast", "trainer.gpus=0", "logger=none"]
+    assert command("train", *argv, "model.net.width=2", f"hydra.run.dir={tmp_path}/run").code == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert command("evaluate", "run=../run").code == 0
+    npz(path, labels=7)
+    assert_one_line(command("evaluate", "run=../run"), "have changed since training", "data.file=")
+    assert command("evaluate", "run=../run", f"data.file={path}").code == 0
 
 
 # --- places ---------------------------------------------------------------------------------------------------------
@@ -411,6 +436,10 @@ def test_tstr_trains_on_samples_tests_on_real_and_draws_them_once(
         assert drawn["train_images"].shape == (48, 28, 28, 3)
         assert np.bincount(drawn["train_labels"][:, 0]).tolist() == [6] * 8
         assert len(drawn["val_labels"]) == 32
+    again = command("evaluate", f"run={tmp_path}/a", "protocol.split=val")
+    assert again.code == 0, again.err
+    directory = Path(again.out.rpartition("results: ")[2].strip())
+    assert numbers(directory)["val"] == numbers(tmp_path / "a")["val"]  # held-out images of its own, generated kind
     monkeypatch.setattr(samples, "draw", lambda *a, **k: pytest.fail("drawn again"))
     assert command("train", *argv, "seed=1", f"hydra.run.dir={tmp_path}/b").code == 0
     assert numbers(tmp_path / "a")["test"]["n"] == 32

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 import re
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from PIL import Image
 from medassay import cli
 from medassay import config as configuration
 from medassay.jobs import checked
+from medassay.runs.load import build_task
 
 CONF = Path(__file__).parents[1] / "conf"
 CASES = sorted((Path(__file__).parent / "conf").glob("*.yaml"))
@@ -53,6 +55,16 @@ def test_every_yaml_composes_and_passes_the_check(group: str, choice: str, folde
     overrides = [*FITS.get(f"{group}/{choice}", []), f"{group}={choice}", *extra]
     cfg, _ = configuration.compose("train", overrides)
     assert checked(cfg, overrides)["model"]["name"] in choices("model")
+
+
+@pytest.mark.parametrize("optimizer", choices("model/optimizer"))
+@pytest.mark.parametrize("scheduler", choices("model/scheduler"))
+def test_a_task_built_from_the_configuration_can_be_sent_to_another_process(optimizer: str, scheduler: str) -> None:
+    overrides = ["data=chest_phantom", f"model/optimizer={optimizer}", f"model/scheduler={scheduler}"]
+    cfg, _ = configuration.compose("train", overrides)
+    task = build_task(checked(cfg, overrides)["model"])
+    copy = pickle.loads(pickle.dumps(task))  # what training with one process per device does
+    assert type(copy._optimizer(copy.parameters())) is type(task._optimizer(task.parameters()))
 
 
 @pytest.mark.parametrize("choice", choices("protocol"))

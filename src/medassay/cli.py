@@ -113,6 +113,8 @@ class _Outcome:
 
 def _train(argv: list[str]) -> int:
     overrides = _parse(argv)
+    if any(o.key_or_group == "resume" and o.is_sweep_override() for o in overrides):
+        raise ConfigError("resume= continues one run: leave out -m and give one directory")
     if (path := _value(overrides, "resume")) is not None:
         return _resume(path, overrides, argv)
     for override in overrides:

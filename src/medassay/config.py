@@ -259,7 +259,7 @@ def build(node: Mapping[str, Any] | None, **extra: Any) -> Any:
             OmegaConf.create(dict(node), flags={"allow_objects": True}),
             **extra,
             _convert_="all",
-            _execution_whitelist_=[*trusted_targets(), "torch.optim.*"],  # what our optimizer factories are partials of
+            _execution_whitelist_=trusted_targets(),
         )
     except Exception as error:
         cause: BaseException | None = error

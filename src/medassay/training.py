@@ -229,9 +229,9 @@ def _filter_warnings() -> None:
     warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")
 
 
-if (
-    multiprocessing.parent_process() is not None
-):  # one process of several: it has this module, but not its parent's settings
+# One process of several has this module, but not what its parent set. (It has a name of its own already while this module
+# is imported, but no parent process yet.)
+if multiprocessing.current_process().name != "MainProcess":
     _quiet()
     _filter_warnings()
 

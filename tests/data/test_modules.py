@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -256,6 +257,23 @@ def test_synthetic_data_learn_from_the_samples_and_are_tested_on_real_images(
     assert np.array_equal(data.splits.val.images.numpy().transpose(0, 2, 3, 1), raw["val_images"])
     assert torch.equal(data.splits.test.images, real.splits.test.images)
     assert torch.equal(data.splits.test.labels, real.splits.test.labels)
+
+
+def test_the_test_split_of_synthetic_data_needs_no_samples(tiny_blood: Factory) -> None:
+    def unwanted() -> Path:
+        raise AssertionError("samples were asked for")
+
+    real = tiny_blood()
+    data = SyntheticData("synthetic_blood", unwanted, real)
+    assert torch.equal(data.split("test").images, real.splits.test.images)
+
+
+def test_images_do_not_travel_to_another_process(tiny_blood: Factory) -> None:
+    data = tiny_blood()
+    images = data.splits.train.images
+    sent = pickle.dumps(data)
+    assert len(sent) < 10_000 < images.numel()
+    assert torch.equal(pickle.loads(sent).splits.train.images, images)
 
 
 def test_synthetic_data_take_classes_and_shape_from_the_real_ones_and_record_both(

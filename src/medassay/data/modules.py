@@ -300,18 +300,25 @@ class SyntheticData(ImageDataModule):
         subset: PositiveInt | None = None,
     ) -> None:
         super().__init__(name, real.classes, real.channels, real.size, batch_size, augment, seed, subset)
-        self.file = file
+        self._find_file = file
+        self._file: Path | None = None
         self.real = real
+
+    @property
+    def file(self) -> Path:
+        """The samples; drawn, or found in the cache, on first use."""
+        if self._file is None:
+            self._file = self._find_file()
+        return self._file
 
     def load(self) -> Splits:
         train, val = npz.read_splits(
-            self.file(), ("train", "val"), channels=self.channels, size=self.size, num_classes=self.num_classes
+            self.file, ("train", "val"), channels=self.channels, size=self.size, num_classes=self.num_classes
         )
         return Splits(train, val, self.real.splits.test)
 
     def provenance(self) -> dict[str, Any]:
-        file = self.file()
-        made = {"file": str(file), "md5": npz.md5(file), "published": False}
+        made = {"file": str(self.file), "md5": npz.md5(self.file), "published": False}
         return {"name": self.name, **made, "real": self.real.provenance()}
 
     def split(self, name: str) -> LabelledImages:

@@ -80,7 +80,7 @@ def training_data(config: Mapping[str, Any]) -> ImageDataModule:
         overrides=here,
     )
     shared = {key: getattr(real, key) for key in ("batch_size", "augment", "seed", "subset")}
-    return SyntheticData(f"synthetic_{node['name']}", functools.cache(file), real, **shared)
+    return SyntheticData(f"synthetic_{node['name']}", file, real, **shared)
 
 
 def samples_for_training(
