@@ -59,7 +59,11 @@ def output_error(error: OSError | RuntimeError, where: object) -> OutputError:
     """The one-line form of a failed write at ``where``, with the next step."""
     text = str(error)
     code = getattr(error, "errno", None)
-    if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or "No space left" in text or "file write failed" in text:
+    # torch writes checkpoints in C++ and says only where its writer failed, never why
+    of_torch = any(
+        words in text for words in ("No space left", "file write failed", "inline_container", "PytorchStream")
+    )
+    if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or of_torch:
         return OutputError(
             f"no space left while writing {where}; what was written before is whole: free some space, then "
             "continue with resume=<run directory>"
