@@ -57,11 +57,14 @@ def test_the_nearest_word_may_come_from_any_iterable() -> None:
     assert nearest("widht", (name for name in ("width", "blocks"))) == " Did you mean 'width'?"
 
 
-def test_a_torch_save_on_a_full_disk_is_told_as_no_space_left() -> None:
-    text = (
+@pytest.mark.parametrize(
+    "text",
+    [
         "[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing file data/3: file write failed",
-        "[enforce fail at inline_container.cc:671] . unexpected pos 53120 vs 53016",
-    )
+        "[enforce fail at inline_container.cc:671] . unexpected pos 53120 vs 53016",  # seen on a full file system
+    ],
+)
+def test_a_torch_save_on_a_full_disk_is_told_as_no_space_left(text: str) -> None:
     message = str(output_error(RuntimeError(text), "last.ckpt"))
     assert message.startswith("no space left while writing last.ckpt")
     assert "resume=<run directory>" in message
