@@ -33,32 +33,11 @@ from medassay.messages import explain, unreadable
 OK, FAILED, USER_ERROR = 0, 1, 2
 GROUPS = ("data", "model", "trainer", "callbacks", "logger")
 NULL_HINTS = {"logger": "; logger=none logs nothing", "callbacks": "; callbacks.<name>=null switches one off"}
-FLAGS_WITH_VALUE = {
-    "--config-path",
-    "-cp",
-    "--config-name",
-    "-cn",
-    "--config-dir",
-    "-cd",
-    "--cfg",
-    "-c",
-    "--package",
-    "-p",
-}
-FLAGS_WITH_VALUE |= {"--info", "-i", "--experimental-rerun"}
-FLAGS = {
-    "--help",
-    "-h",
-    "--hydra-help",
-    "--version",
-    "--resolve",
-    "--run",
-    "-r",
-    "--multirun",
-    "-m",
-    "--shell-completion",
-    "-sc",
-}
+# Hydra's flags: what it does not know it answers with many lines
+FLAGS_WITH_VALUE = {"--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--experimental-rerun"}
+FLAGS_WITH_VALUE |= {"--cfg", "-c", "--package", "-p", "--info", "-i"}
+FLAGS = {"--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r"}
+FLAGS |= {"--multirun", "-m", "--shell-completion", "-sc"}
 
 
 def main(command: str, argv: Sequence[str]) -> int:
