@@ -6,10 +6,14 @@ Figures are built with matplotlib's objects and no global state, so that they ca
 from __future__ import annotations
 
 import io
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+logging.getLogger("matplotlib.font_manager").setLevel(logging.ERROR)  # on a new machine it announces a list of fonts
+
+# ruff: noqa: E402
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
