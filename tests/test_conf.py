@@ -67,6 +67,14 @@ def test_a_task_built_from_the_configuration_can_be_sent_to_another_process(opti
     assert type(copy._optimizer(copy.parameters())) is type(task._optimizer(task.parameters()))
 
 
+@pytest.mark.parametrize("preset", ["overfit", "profile"])
+def test_a_preset_can_set_what_stands_at_the_top(preset: str) -> None:
+    cfg, _ = configuration.compose("train", [f"debug={preset}", "data=chest_phantom"])
+    assert cfg.test is False
+    cfg, _ = configuration.compose("train", [f"debug={preset}", "data=chest_phantom", "test=true"])
+    assert cfg.test is True  # the command line still wins
+
+
 @pytest.mark.parametrize("choice", choices("protocol"))
 def test_every_protocol_composes_and_passes_the_check(choice: str) -> None:
     cfg, _ = configuration.compose("evaluate", [f"protocol={choice}", "run=x"])
