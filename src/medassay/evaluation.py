@@ -14,7 +14,7 @@ from medassay.errors import ConfigError, DataError
 from medassay.files import write_json
 from medassay.protocols import classification, sample
 from medassay.runs.directory import RunDirectory
-from medassay.runs.load import Run, device_for, makes_images, open_run
+from medassay.runs.load import Run, makes_images, open_run
 from medassay.types import Sampler
 
 logger = logging.getLogger(__name__)
@@ -45,15 +45,8 @@ def evaluate(path: str, protocol: Mapping[str, Any], overrides: Mapping[str, Any
         write_json(directory / "sample.json", {**record, "files": [p.name for p in paths]})
         return directory
     _refuse_changed_data(run, overrides)
-    device = device_for(run.settings)
-    split = run.data.split(settings.split)
-    if run.settings.limit_batches is not None:  # as in training
-        split = split[: run.settings.limit_batches * run.data.batch_size]
-    predictions = classification.predict(run.task, split, device)
-    values = classification.results(predictions)
-    classification.pictures(directory, settings.split, predictions, values, run.data.classes)
+    values, _ = classification.report(run.task, run.data, settings.split, run.settings, directory)
     write_json(directory / "metrics.json", {**record, settings.split: values})
-    logger.info("%s: %s", settings.split, classification.summary(values))
     return directory
 
 

@@ -211,8 +211,9 @@ def _fit_and_report(config: dict[str, Any], run: RunDirectory, *, resume: bool) 
     device_for(settings)  # an absent GPU is said before any image is read
     _ = data.splits
     task = build_task(config["model"], config["seed"])
-    run.update(data=data.provenance(), parameters=parameter_count(task), threads=torch.get_num_threads())
-    overview = _describe(task, data, run)
+    provenance = data.provenance()
+    run.update(data=provenance, parameters=parameter_count(task), threads=torch.get_num_threads())
+    overview = _describe(task, data, provenance, run)
     callbacks: list[Callback] = [c for c in map(configuration.build, config["callbacks"].values()) if c is not None]
     fitted = fit(
         task,
@@ -263,20 +264,14 @@ def _evaluate_fit(
         numbers["train"] = {k.removeprefix("train/"): v for k, v in fitted.values.items() if k.startswith("train/")}
         numbers["images_seen"] = getattr(task, "images_seen", None)
         return []
-    device = device_for(settings)
-    splits = {"val": data.splits.val, **({"test": data.splits.test} if test else {})}
     pictures: list[Path] = []
-    for name, split in splits.items():
-        if settings.limit_batches is not None:
-            split = split[: settings.limit_batches * data.batch_size]
-        predictions = classification.predict(task, split, device)
-        numbers[name] = classification.results(predictions)
-        pictures += classification.pictures(run.figures, name, predictions, numbers[name], data.classes)
-        logger.info("%s: %s", name, classification.summary(numbers[name]))
+    for split in ("val", "test") if test else ("val",):
+        numbers[split], drawn = classification.report(task, data, split, settings, run.figures)
+        pictures += drawn
     return pictures
 
 
-def _describe(task: LightningModule, data: ImageDataModule, run: RunDirectory) -> str:
+def _describe(task: LightningModule, data: ImageDataModule, provenance: dict[str, Any], run: RunDirectory) -> str:
     """Prints and keeps the model summary, and says what the data are where they are not the published ones."""
     overview = model_summary(task)
     with whole(run.path / "model.txt") as partial:
@@ -285,7 +280,6 @@ def _describe(task: LightningModule, data: ImageDataModule, run: RunDirectory) -
         f"{name} {count}" for name, count in zip(data.classes, data.class_counts().tolist(), strict=True)
     )
     sizes = " / ".join(str(len(split)) for split in data.splits)
-    provenance = data.provenance()
     if provenance.get("phantom"):
         origin = " (rendered phantoms, not real images)"
     elif not provenance.get("published"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,9 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from medassay.data.loader import ResidentLoader
+from medassay.data.modules import ImageDataModule
 from medassay.metrics.classification import bootstrap_intervals, classification_metrics
 from medassay.reporting import figures
+from medassay.runs.load import device_for
+from medassay.settings import TrainerSettings
 from medassay.types import LabelledImages
+
+logger = logging.getLogger(__name__)
 
 BATCH = 256  # images at a time; predictions do not depend on it beyond rounding
 
@@ -64,6 +70,23 @@ def pictures(
         paths.append(directory / f"{split}_{name}.png")
         figures.save(figure, paths[-1])
     return paths
+
+
+def report(
+    task: nn.Module, data: ImageDataModule, split: str, settings: TrainerSettings, directory: Path
+) -> tuple[dict[str, Any], list[Path]]:
+    """Predicts, measures, draws and says the numbers of one split; gives them and the pictures in ``directory``.
+
+    Of a run cut short by ``limit_batches`` the split is cut the same way.
+    """
+    images = data.split(split)
+    if settings.limit_batches is not None:
+        images = images[: settings.limit_batches * data.batch_size]
+    predictions = predict(task, images, device_for(settings))
+    values = results(predictions)
+    paths = pictures(directory, split, predictions, values, data.classes)
+    logger.info("%s: %s", split, summary(values))
+    return values, paths
 
 
 def summary(values: dict[str, Any]) -> str:
