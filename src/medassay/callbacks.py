@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -12,8 +12,9 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
 from medassay.data.loader import derived_seed
+from medassay.data.modules import ImageDataModule
 from medassay.reporting import figures
-from medassay.types import NonNegative, PositiveInt
+from medassay.types import NonNegative, PositiveInt, Range
 
 
 class ProcessSetUp(Callback):
@@ -87,11 +88,24 @@ class FixedSampler(Protocol):
         ...
 
 
-class SampleGrid(Callback):
-    """Shows images of every class, from the same noise each time, on disk and in TensorBoard; only for generators.
+@runtime_checkable
+class Autoencoder(Protocol):
+    """A generator that can also encode images."""
+
+    def reconstruct(self, images: Tensor, labels: Tensor) -> Tensor:
+        """``images (N, C, H, W)`` in [0, 1] encoded and decoded again."""
+        ...
+
+    def interpolate(self, first: Tensor, second: Tensor, labels: Tensor, steps: int) -> Tensor:
+        """``(N * steps, C, H, W)``: from each of ``first`` to its partner in ``second``, ends included."""
+        ...
+
+
+class _Pictures(Callback):
+    """Draws something every few epochs and after the last one, on disk and in TensorBoard.
 
     Args:
-        every_n_epochs: how often; the last epoch's grid is always drawn.
+        every_n_epochs: how often; the last epoch's pictures are always drawn.
     """
 
     def __init__(self, every_n_epochs: PositiveInt = 5) -> None:
@@ -99,23 +113,73 @@ class SampleGrid(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1
-        if epoch % self.every_n_epochs == 0:
-            self._draw(trainer, pl_module, epoch)
+        if epoch % self.every_n_epochs == 0 and trainer.is_global_zero:
+            self.draw(trainer, pl_module, epoch)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch  # all of them, or fewer where a time limit or another callback ended training
-        if epoch % self.every_n_epochs:
-            self._draw(trainer, pl_module, epoch)
+        if epoch % self.every_n_epochs and trainer.is_global_zero:
+            self.draw(trainer, pl_module, epoch)
 
-    def _draw(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
-        if not trainer.is_global_zero or not isinstance(pl_module, FixedSampler):
+    def draw(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
+        """Draws what there is to show after ``epoch`` epochs."""
+        raise NotImplementedError
+
+    def show(self, trainer: Trainer, name: str, images: Tensor, columns: int, epoch: int, **labels: Any) -> None:
+        """``images`` as ``figures/<name>_epoch_<epoch>.png`` and in TensorBoard; ``labels`` as for a grid."""
+        figure = figures.image_grid(images, columns=columns, title=f"after {epoch} epochs", **labels)
+        figures.save(figure, Path(trainer.default_root_dir) / "figures" / f"{name}_epoch_{epoch:04d}.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                step = getattr(trainer.lightning_module, "images_seen", epoch)
+                logger.experiment.add_image(name, figures.grid_array(images, columns=columns), step)
+
+
+class SampleGrid(_Pictures):
+    """Shows images of every class, from the same noise each time; only for generators."""
+
+    def draw(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
+        if not isinstance(pl_module, FixedSampler):
             return
         images, labels = pl_module.fixed_samples()
         columns = int((labels == labels[0]).sum())
         names = getattr(trainer.datamodule, "classes", None)  # type: ignore[attr-defined]
-        figure = figures.image_grid(images.cpu(), columns=columns, row_labels=names, title=f"after {epoch} epochs")
-        figures.save(figure, Path(trainer.default_root_dir) / "figures" / f"samples_epoch_{epoch:04d}.png")
-        for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                grid = figures.grid_array(images.cpu(), columns=columns)
-                logger.experiment.add_image("samples", grid, getattr(pl_module, "images_seen", epoch))
+        self.show(trainer, "samples", images.cpu(), columns, epoch, row_labels=names)
+
+
+class Reconstructions(_Pictures):
+    """Shows validation images beside what encoding and decoding leaves of them, and one of each class turning into another
+    of its class; only for autoencoders.
+
+    Args:
+        every_n_epochs: how often; the last epoch's pictures are always drawn.
+        pairs: images of each class, each beside its reconstruction.
+        steps: images from one end of an interpolation to the other, ends included.
+    """
+
+    def __init__(
+        self, every_n_epochs: PositiveInt = 25, pairs: PositiveInt = 4, steps: Annotated[int, Range(ge=3)] = 9
+    ) -> None:
+        super().__init__(every_n_epochs)
+        self.pairs = pairs
+        self.steps = steps
+
+    def draw(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
+        if not isinstance(pl_module, Autoencoder):
+            return
+        data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        val = data.splits.val
+        members = [torch.nonzero(val.labels == label)[:, 0] for label in range(data.num_classes)]
+        shown = [(name, own) for name, own in zip(data.classes, members, strict=True) if len(own) >= 2]
+        if not shown:
+            return
+        pairs = min(self.pairs, *(len(own) for _, own in shown))
+        names = [name for name, _ in shown]
+        chosen = torch.cat([own[:pairs] for _, own in shown])
+        images, labels = val.images[chosen].float() / 255, val.labels[chosen]
+        both = torch.stack([images, pl_module.reconstruct(images, labels).cpu()], dim=1).flatten(0, 1)
+        headings = ["real", "reconstruction"] * pairs
+        self.show(trainer, "reconstructions", both, 2 * pairs, epoch, row_labels=names, column_labels=headings)
+        first, second = images[::pairs], val.images[torch.stack([own[-1] for _, own in shown])].float() / 255
+        line = pl_module.interpolate(first, second, labels[::pairs], self.steps).cpu()
+        self.show(trainer, "interpolations", line, self.steps, epoch, row_labels=names)

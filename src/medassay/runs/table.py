@@ -16,7 +16,7 @@ from medassay.runs.directory import RunDirectory
 PLACES = ("outputs", "resume", "logger")  # keys that do not change what a run computes
 DATA_PLACES = ("root",)
 TRAINER_PLACES = ("threads", "progress", "profiler", "gpus", "accelerator", "devices")
-CALLBACK_PLACES = ("sample_grid",)
+CALLBACK_PLACES = ("sample_grid", "reconstructions")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,169 @@
+"""The conditional VAE's training: the evidence lower bound, and what can be drawn from the trained net."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pytorch_lightning import LightningModule
+from torch import Tensor
+
+from medassay.nets.cvae import CVAE, label_planes
+from medassay.tasks.optim import OptimizerFactory, SchedulerFactory, adam
+from medassay.tasks.steps import check_finite
+from medassay.types import NonNegative, NonNegativeInt, PositiveInt
+
+CHUNK = 512  # images decoded at a time: bounds the memory of a large draw
+Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) float32 in [0, 1], labels (B,) int64
+
+
+def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """KL(N(mean, variance) || N(0, I)) summed over the latent ``(B, latent)`` and averaged over the batch, a scalar.
+
+    -1/2 sum(1 + log variance - mean^2 - variance); Kingma & Welling 2014, appendix B.
+    """
+    return -0.5 * (1 + log_variance - mean.square() - log_variance.exp()).sum(1).mean()
+
+
+def reconstruction_loss(logits: Tensor, images: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Binary cross-entropy of image and label planes, summed per image and averaged over the batch, a scalar.
+
+    Args:
+        logits: ``(B, C + num_classes, H, W)``, before the sigmoid.
+        images: ``(B, C, H, W)`` in [0, 1].
+        labels: ``(B,) int64``.
+        num_classes: label planes.
+    """
+    target = torch.cat([images, label_planes(labels, num_classes, images)], dim=1)
+    return F.binary_cross_entropy_with_logits(logits, target, reduction="sum") / len(images)
+
+
+class ConditionalVAE(LightningModule):
+    """Trains ``net`` on the evidence lower bound of images given their classes.
+
+    Logs per epoch ``loss``, ``reconstruction`` and ``kl`` under ``train/`` and ``val/``, in nats per image; ``val/loss`` is
+    the plain bound (KL weight 1), so that runs with different weights can be compared.
+
+    Args:
+        net: encoder and decoder.
+        optimizer: makes the optimizer; Adam with 1e-3 where none is given.
+        scheduler: makes the learning-rate schedule; none where not given.
+        kl_weight: of the KL divergence; above 1 a beta-VAE (Higgins et al. 2017).
+        kl_annealing_epochs: over which that weight rises linearly from 0; 0 has it in full from the start.
+        grid_rows: images per class of the fixed grid that shows progress.
+    """
+
+    grid_latent: Tensor
+
+    def __init__(
+        self,
+        net: CVAE,
+        optimizer: OptimizerFactory | None = None,
+        scheduler: SchedulerFactory | None = None,
+        kl_weight: NonNegative = 1.0,
+        kl_annealing_epochs: NonNegativeInt = 0,
+        grid_rows: PositiveInt = 8,
+    ) -> None:
+        super().__init__()
+        self.net = net
+        self.kl_weight = kl_weight
+        self.kl_annealing_epochs = kl_annealing_epochs
+        self._optimizer = optimizer or adam()
+        self._scheduler = scheduler
+        rng = torch.Generator().manual_seed(0)
+        self.register_buffer("grid_latent", torch.randn(net.num_classes * grid_rows, net.latent, generator=rng))
+
+    # --- a generator for others to sample from ---
+
+    @property
+    def num_classes(self) -> int:
+        return self.net.num_classes
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of samples."""
+        return self.net.image_shape
+
+    def sample(self, labels: Tensor, *, rng: torch.Generator) -> Tensor:
+        """Images ``(N, C, H, W) float32 in [0, 1]`` of classes ``labels (N,) int64``: the decoder's means for z ~ N(0, I).
+
+        The latent is drawn on ``rng``'s device, so that a CPU generator gives the same for every device.
+        """
+        return self.decode(torch.randn(len(labels), self.net.latent, generator=rng, device=rng.device), labels)
+
+    def fixed_samples(self) -> tuple[Tensor, Tensor]:
+        """The progress grid: the same latents every time; images ``(K * rows, C, H, W)`` and their labels."""
+        labels = torch.arange(self.num_classes, device=self.device)
+        labels = labels.repeat_interleave(len(self.grid_latent) // self.num_classes)
+        return self.decode(self.grid_latent, labels), labels
+
+    @torch.no_grad()
+    def decode(self, latent: Tensor, labels: Tensor) -> Tensor:
+        """Images ``(N, C, H, W) float32 in [0, 1]`` of ``latent (N, L)`` and ``labels (N,)``; label planes left out."""
+        chunks = zip(torch.split(latent, CHUNK), torch.split(labels, CHUNK), strict=True)
+        channels = self.image_shape[0]
+        drawn = [
+            self.net.decoder(z.to(self.device, self.grid_latent.dtype), y.to(self.device))[:, :channels] for z, y in chunks
+        ]
+        return torch.cat(drawn).float().sigmoid()
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor, labels: Tensor) -> Tensor:
+        """``images (N, C, H, W)`` in [0, 1] through encoder and decoder by the latent's mean; the same shape, in [0, 1]."""
+        return self.decode(self._mean(images, labels), labels)
+
+    @torch.no_grad()
+    def interpolate(self, first: Tensor, second: Tensor, labels: Tensor, steps: int) -> Tensor:
+        """From ``first`` to ``second`` (both ``(N, C, H, W)`` in [0, 1], classes ``labels (N,)``) on a line in latent space.
+
+        Gives ``(N * steps, C, H, W)`` in [0, 1], the ``steps`` images of one pair one after another, ends included.
+        """
+        ends = self._mean(first, labels), self._mean(second, labels)
+        share = torch.linspace(0, 1, steps, device=self.device, dtype=ends[0].dtype)[None, :, None]
+        line = torch.lerp(ends[0][:, None], ends[1][:, None], share)
+        return self.decode(line.flatten(0, 1), labels.repeat_interleave(steps))
+
+    def _mean(self, images: Tensor, labels: Tensor) -> Tensor:
+        mean, _ = self.net.encoder(images.to(self.device, self.grid_latent.dtype), labels.to(self.device))
+        return mean  # type: ignore[no-any-return]
+
+    # --- training ---
+
+    def terms(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Reconstruction loss and KL divergence of a batch, one latent drawn per image; scalars."""
+        images, labels = batch
+        mean, log_variance = self.net.encoder(images, labels)
+        latent = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
+        logits = self.net.decoder(latent, labels)
+        reconstruction = reconstruction_loss(logits.to(images.dtype), images, labels, self.num_classes)
+        return reconstruction, kl_divergence(mean.to(images.dtype), log_variance.to(images.dtype))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        reconstruction, kl = self.terms(batch)
+        loss = reconstruction + self._weight(batch_idx) * kl
+        check_finite(self, batch_idx, loss=loss)
+        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(batch[0]), "sync_dist": True}
+        self.log("train/loss", loss, prog_bar=True, **options)
+        self.log_dict({"train/reconstruction": reconstruction, "train/kl": kl}, **options)
+        return loss
+
+    def _weight(self, batch_idx: int) -> float:
+        """The KL weight at this step."""
+        if not self.kl_annealing_epochs:
+            return self.kl_weight
+        passed = self.current_epoch + batch_idx / self.trainer.num_training_batches
+        return self.kl_weight * min(1.0, passed / self.kl_annealing_epochs)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        reconstruction, kl = self.terms(batch)
+        options: dict[str, Any] = {"batch_size": len(batch[0]), "sync_dist": True}
+        self.log("val/loss", reconstruction + kl, **options)
+        self.log_dict({"val/reconstruction": reconstruction, "val/kl": kl}, **options)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self._optimizer(self.parameters())
+        if self._scheduler is None:
+            return optimizer
+        schedule = self._scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
