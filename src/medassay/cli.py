@@ -200,27 +200,38 @@ def _finished(directory: Path) -> None:
 # --- evaluate --------------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """The keys at the top of evaluate.yaml that are not text; see there."""
+
+    resize: bool = False
+
+
 def _evaluate(argv: list[str]) -> int:
     if "-m" in argv or "--multirun" in argv:
         raise ConfigError("evaluate.py takes one command at a time: leave out -m")
     overrides = _parse(argv)
-    path = _value(overrides, "run")
-    if path is None and not any(argument.startswith("-") for argument in argv):
+    path, samples = _value(overrides, "run"), _value(overrides, "samples")
+    if path is not None and samples is not None:
+        raise ConfigError("run= and samples= both say what to evaluate: give one of them")
+    if path is None and samples is None and not any(argument.startswith("-") for argument in argv):
         raise ConfigError(
-            "run= is missing: python evaluate.py run=<run directory>, e.g. run=outputs/pneumonia_cnn/<run>"
+            "run= is missing: python evaluate.py run=<run directory>, e.g. run=outputs/pneumonia_cnn/<run>; images from "
+            "elsewhere: samples=<npz or folder> data=<data set>"
         )
     extra: list[str] = []
     from medassay import evaluation
 
     if not any(o.key_or_group == "protocol" for o in overrides):
-        extra.append(f"protocol={evaluation.default_protocol(path) if path is not None else 'classification'}")
-    known = ("run", "protocol")
+        fitting = "assay" if samples is not None else "classification" if path is None else evaluation.default_protocol(path)
+        extra.append(f"protocol={fitting}")
+    known = ("run", "samples", "resize", "outputs", "protocol")
     changes = {
-        o.key_or_group: o.value()
-        for o in overrides
-        if not _is_hydra(o) and o.key_or_group.partition(".")[0] not in known
+        argument: o
+        for argument, o in _paired(argv)
+        if o is not None and not _is_hydra(o) and o.key_or_group.partition(".")[0] not in known
     }
-    passed = [a for a, o in _paired(argv) if o is None or o.key_or_group not in changes]
+    passed = [argument for argument in argv if argument not in changes]
     found: list[DictConfig] = []
 
     def job(cfg: DictConfig) -> None:
@@ -229,10 +240,16 @@ def _evaluate(argv: list[str]) -> int:
     _hydra("evaluate", job, [*passed, *extra])
     if not found:  # --help, --cfg: nothing to run
         return OK
-    protocol = configuration.resolved(found[0])["protocol"]
+    values = configuration.resolved(found[0])
+    configuration.check_arguments({"resize": values["resize"]}, EvaluateSettings, "")
+    protocol, outputs = values["protocol"], Path(values["outputs"])
     configuration.check(protocol, "protocol")
-    assert path is not None
-    directory = evaluation.evaluate(path, protocol, changes)
+    if samples is not None:
+        directory = evaluation.evaluate_samples(samples, protocol, list(changes), outputs, resize=values["resize"])
+    else:
+        assert path is not None
+        keys = {o.key_or_group: o.value() for o in changes.values()}
+        directory = evaluation.evaluate(path, protocol, keys, outputs)
     print(f"results: {directory}")
     return OK
 

@@ -1,37 +1,49 @@
-"""What one `evaluate` does: one protocol on one finished run, its results in the run's own directory."""
+"""What one `evaluate` does: one protocol on one finished run, or on images from elsewhere."""
 
 from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 
 from medassay import config as configuration
 from medassay.data.modules import SyntheticData
 from medassay.errors import ConfigError, DataError
 from medassay.files import write_json
+from medassay.messages import explain
 from medassay.protocols import classification, sample
+from medassay.protocols.assay import AssaySettings, Workplace, assay, assay_run
+from medassay.protocols.assay.subjects import Real, of_files
 from medassay.runs.directory import RunDirectory
-from medassay.runs.load import Run, makes_images, open_run
+from medassay.runs.load import Run, build_data, data_node, device_for, makes_images, open_run
+from medassay.settings import TrainerSettings
 from medassay.types import Sampler
 
 logger = logging.getLogger(__name__)
 
 
-def evaluate(path: str, protocol: Mapping[str, Any], overrides: Mapping[str, Any]) -> Path:
+def evaluate(path: str, protocol: Mapping[str, Any], overrides: Mapping[str, Any], outputs: Path) -> Path:
     """Runs one protocol on a finished run and gives the new directory under its ``eval/`` with the results.
+
+    Args:
+        path: the run directory.
+        protocol: the checked ``protocol`` node.
+        overrides: of the run's configuration, by dotted key.
+        outputs: where caches are kept.
 
     Raises:
         UserError: no run, another kind of run than the protocol needs, or a wrong setting.
     """
     settings = configuration.build(protocol)
     run = open_run(path, overrides)
-    directory = run.directory.path / "eval" / f"{settings.name}_{secrets.token_hex(3)}"
-    wants_generator = isinstance(settings, sample.SampleSettings)
+    wants_generator = isinstance(settings, (sample.SampleSettings, AssaySettings))
     if wants_generator != run.is_generator:
-        kind, use = ("generator", "sample") if run.is_generator else ("classifier", "classification")
+        kind, use = ("generator", "assay or sample") if run.is_generator else ("classifier", "classification")
         raise ConfigError(
             f"protocol={settings.name}: {path} is a {kind}'s run (model={run.config['model']['name']}); use protocol={use}"
         )
@@ -39,6 +51,10 @@ def evaluate(path: str, protocol: Mapping[str, Any], overrides: Mapping[str, Any
     if status != "done":
         logger.warning("note: this run's status is %s; its weights are of an epoch before the last", status)
     record = {"run": str(path), "status": status, "protocol": dict(protocol), "overrides": dict(overrides)}
+    if isinstance(settings, AssaySettings):
+        _refuse_changed_data(run, overrides)
+        return assay_run(run, settings, outputs, record)
+    directory = run.directory.path / "eval" / f"{settings.name}_{secrets.token_hex(3)}"
     if isinstance(settings, sample.SampleSettings):
         assert isinstance(run.task, Sampler)
         paths = sample.sample(run.task, run.data.classes, settings, directory, str(path))
@@ -47,6 +63,43 @@ def evaluate(path: str, protocol: Mapping[str, Any], overrides: Mapping[str, Any
     _refuse_changed_data(run, overrides)
     values, _ = classification.report(run.task, run.data, settings.split, run.settings, directory)
     write_json(directory / "metrics.json", {**record, settings.split: values})
+    return directory
+
+
+def evaluate_samples(
+    path: str, protocol: Mapping[str, Any], overrides: Sequence[str], outputs: Path, *, resize: bool
+) -> Path:
+    """Assays images made by any tool; gives the new directory under ``<outputs>/eval/``.
+
+    Args:
+        path: an ``.npz`` with ``train_*`` keys, or a folder of class folders.
+        protocol: the checked ``protocol`` node.
+        overrides: as on the command line of ``train``: ``data=…``, ``data.…``, ``trainer.…``.
+        outputs: where results and caches go.
+        resize: bring images of another size to the data set's.
+
+    Raises:
+        UserError: files that cannot be used, no data set named, or another protocol.
+    """
+    settings = configuration.build(protocol)
+    if not isinstance(settings, AssaySettings):
+        raise ConfigError(f"protocol={settings.name}: samples= are judged by protocol=assay")
+    if not any(override.startswith("data=") for override in overrides):
+        raise ConfigError("samples= needs the real data set to compare with: data=bloodmnist, data=folder data.path=…")
+    try:
+        cfg, _ = configuration.compose("train", ["model=tstr", *overrides])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error) or str(error)) from error
+    config = configuration.resolved(cfg)
+    configuration.check(data_node(config["data"]), "data")
+    configuration.check(config["trainer"], "trainer")
+    trainer: TrainerSettings = configuration.build(config["trainer"])
+    place = Workplace(device_for(trainer), trainer.gpus, outputs / ".cache")
+    data = build_data(config["data"])
+    candidate = of_files(Path(path).expanduser(), data, resize=resize)
+    directory = outputs / "eval" / f"assay_{secrets.token_hex(3)}"
+    record = {"samples": path, "protocol": dict(protocol), "overrides": list(overrides), "resize": resize}
+    assay(Real.of(data, settings.split), candidate, settings, place, directory, record)
     return directory
 
 
@@ -65,5 +118,5 @@ def _refuse_changed_data(run: Run, overrides: Mapping[str, Any]) -> None:
 
 
 def default_protocol(path: str) -> str:
-    """The protocol that fits the run: ``sample`` for a generator, ``classification`` for a classifier."""
-    return "sample" if makes_images(RunDirectory(path).config()) else "classification"
+    """The protocol that fits the run: ``assay`` for a generator, ``classification`` for a classifier."""
+    return "assay" if makes_images(RunDirectory(path).config()) else "classification"

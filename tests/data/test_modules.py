@@ -109,7 +109,7 @@ def test_the_runs_seed_changes_the_order_but_not_the_phantoms(tiny_chest: Factor
     first, second = tiny_chest(seed=0), tiny_chest(seed=1)
     assert torch.equal(first.splits.train.images, second.splits.train.images)
     assert not torch.equal(
-        first.train_dataloader().batch_sampler.order(), second.train_dataloader().batch_sampler.order()
+        first.train_dataloader().batch_sampler.order(0), second.train_dataloader().batch_sampler.order(0)
     )
 
 

@@ -63,6 +63,36 @@ def read_folder(
     return Splits(*(_read(files[part], names, size, channels, part) for part in Splits._fields)), names
 
 
+def read_class_folders(
+    path: str | Path, classes: Sequence[str], *, size: int, channels: int, resize: bool = False
+) -> LabelledImages:
+    """The images of ``<path>/<class>/*.png``, unsplit; of ``<path>/train/<class>/*.png`` where that is what there is.
+
+    Folders are found by the class names, upper and lower case and ``_`` for a space being the same.
+
+    Args:
+        path: the folder.
+        classes: the names, in the order of their indices; every one has a folder.
+        size, channels: of the images, as in :func:`read_folder`.
+        resize: crop and resize images of another size; otherwise they are refused.
+
+    Raises:
+        DataError: no such folder, a missing or unknown class, an image that cannot be read or has another size.
+    """
+    top = Path(path).expanduser()
+    top = top / "train" if (top / "train").is_dir() else top
+    found = _class_files(top)
+    plain = {name.lower().replace("_", " "): name for name in found}
+    wanted = {name.lower().replace("_", " "): name for name in classes}
+    missing, unknown = (sorted(a.keys() - b.keys()) for a, b in ((wanted, plain), (plain, wanted)))
+    if missing or unknown:
+        said = [f"no folder of class {', '.join(missing)}"] if missing else []
+        said += [f"a folder of no known class: {', '.join(unknown)}"] if unknown else []
+        raise DataError(f"{top} has {' and '.join(said)}; expected one folder for each of {', '.join(classes)}")
+    files = {name: found[plain[key]] for key, name in wanted.items()}
+    return _read(files, list(classes), size, channels, "samples", exact=not resize)
+
+
 def fingerprint(path: str | Path) -> str:
     """An md5 over the relative names and the contents of all images below ``path``, for a run's record.
 
@@ -158,7 +188,9 @@ def _ordered(top: Path, found: list[str], classes: Sequence[str] | None) -> list
     return list(classes)
 
 
-def _read(files: _Files, names: Sequence[str], size: int, channels: int, part: str) -> LabelledImages:
+def _read(
+    files: _Files, names: Sequence[str], size: int, channels: int, part: str, *, exact: bool = False
+) -> LabelledImages:
     """The images of one split."""
     from tqdm import tqdm
 
@@ -167,12 +199,12 @@ def _read(files: _Files, names: Sequence[str], size: int, channels: int, part: s
     for index, (file, _) in enumerate(
         tqdm(flat, desc=f"reading {part}", unit="image", disable=not sys.stderr.isatty())
     ):
-        images[index] = _read_image(file, size, channels)
+        images[index] = _read_image(file, size, channels, exact=exact)
     return LabelledImages(images, torch.tensor([label for _, label in flat], dtype=torch.int64))
 
 
-def _read_image(file: Path, size: int, channels: int) -> Tensor:
-    """One image, ``(C, size, size) uint8``."""
+def _read_image(file: Path, size: int, channels: int, *, exact: bool = False) -> Tensor:
+    """One image, ``(C, size, size) uint8``; with ``exact`` one of another size is refused."""
     from PIL import Image, ImageOps
 
     try:
@@ -191,6 +223,9 @@ def _read_image(file: Path, size: int, channels: int) -> Tensor:
             colours = upright.convert("L" if channels == 1 else "RGB")
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise DataError(f"{file} cannot be read as an image ({error}): replace it, or remove it") from error
+    if exact and colours.size != (size, size):
+        width, height = colours.size
+        raise DataError(f"{file} is {width}x{height}, the data set {size}x{size}: give resize=true to crop and resize")
     side = min(colours.size)
     left, top = (colours.width - side) // 2, (colours.height - side) // 2
     square = colours.crop((left, top, left + side, top + side))

@@ -28,13 +28,23 @@ class ShardedBatches:
     """Which images make which batch of an epoch, for one of ``world_size`` processes.
 
     Over all processes every image comes once per epoch, and all processes have the same number of batches: a last
-    batch with fewer images than processes is added to the batch before it.
+    batch with fewer images than processes is added to the batch before it. With ``steps`` an epoch is so many batches
+    instead, and the next one goes on where it ended: the same batches in the same order, cut elsewhere.
     """
 
     def __init__(
-        self, n: int, batch_size: int, *, shuffle: bool, seed: int, rank: int = 0, world_size: int = 1
+        self,
+        n: int,
+        batch_size: int,
+        *,
+        shuffle: bool,
+        seed: int,
+        rank: int = 0,
+        world_size: int = 1,
+        steps: int | None = None,
     ) -> None:
         self.n = n
+        self.steps = steps
         self.shuffle = shuffle
         self.seed = seed
         self.rank = rank
@@ -49,7 +59,7 @@ class ShardedBatches:
         self.bounds = [*starts, n]
 
     def __len__(self) -> int:
-        return len(self.bounds) - 1
+        return self.steps or len(self.bounds) - 1
 
     @property
     def sampler(self) -> ShardedBatches:
@@ -60,15 +70,20 @@ class ShardedBatches:
         """Chooses the order of the coming epoch; Lightning calls it."""
         self.epoch = epoch
 
-    def order(self) -> Tensor:
-        """The epoch's order of all images, ``(n,) int64`` on the CPU, the same in every process."""
+    def order(self, number: int) -> Tensor:
+        """The order of all images in pass ``number`` over them, ``(n,) int64`` on the CPU, the same in every process."""
         if not self.shuffle:
             return torch.arange(self.n)
-        return torch.randperm(self.n, generator=torch.Generator().manual_seed(derived_seed(self.seed, self.epoch, 1)))
+        return torch.randperm(self.n, generator=torch.Generator().manual_seed(derived_seed(self.seed, number, 1)))
 
     def __iter__(self) -> Iterator[Tensor]:
-        order = self.order()
-        for start, stop in pairwise(self.bounds):
+        batches = list(pairwise(self.bounds))
+        current, order = -1, torch.empty(0, dtype=torch.int64)
+        for step in range(self.epoch * len(self), (self.epoch + 1) * len(self)):
+            number, place = divmod(step, len(batches))
+            if number != current:
+                current, order = number, self.order(number)
+            start, stop = batches[place]
             yield order[start:stop][self.rank :: self.world_size]
 
 
@@ -83,6 +98,7 @@ class ResidentLoader:
         seed: of order and augmentation.
         augment: random changes of a batch, on the device.
         rank, world_size: this process and how many there are.
+        steps: batches of an epoch; None for one pass over the images.
     """
 
     def __init__(
@@ -96,13 +112,14 @@ class ResidentLoader:
         augment: BatchAugment | None = None,
         rank: int = 0,
         world_size: int = 1,
+        steps: int | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.images = split.images.to(self.device)
         self.labels = split.labels.to(self.device)
         self.augment = augment if augment is not None and augment.active else None
         self.batch_sampler = ShardedBatches(
-            len(split), batch_size, shuffle=shuffle, seed=seed, rank=rank, world_size=world_size
+            len(split), batch_size, shuffle=shuffle, seed=seed, rank=rank, world_size=world_size, steps=steps
         )
 
     def __len__(self) -> int:

@@ -67,6 +67,7 @@ class ImageDataModule(LightningDataModule):
         self.augment = augment
         self.seed = seed
         self.subset = subset
+        self.steps: int | None = None  # batches of a training epoch; None for one pass over the images
         self._splits: Splits | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -113,13 +114,17 @@ class ImageDataModule(LightningDataModule):
         _ = self.splits
 
     def train_dataloader(self) -> ResidentLoader:
-        return self._loader(self.splits.train, shuffle=True, augment=self.augment)
+        return self._loader(self.splits.train, shuffle=True, augment=self.augment, steps=self.steps)
 
     def val_dataloader(self) -> ResidentLoader:
         return self._loader(self.splits.val)
 
     def _loader(
-        self, split: LabelledImages, shuffle: bool = False, augment: BatchAugment | None = None
+        self,
+        split: LabelledImages,
+        shuffle: bool = False,
+        augment: BatchAugment | None = None,
+        steps: int | None = None,
     ) -> ResidentLoader:
         trainer = self.trainer
         return ResidentLoader(
@@ -131,6 +136,7 @@ class ImageDataModule(LightningDataModule):
             augment=augment,
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
+            steps=steps,
         )
 
 

@@ -45,6 +45,36 @@ def read_splits(
     return found
 
 
+def read_samples(path: Path, *, channels: int, size: int, num_classes: int, resize: bool = False) -> list[LabelledImages]:
+    """The ``train_*`` images of a file and, if it has them, the ``val_*`` ones; see :func:`read_splits`.
+
+    Args:
+        path: the file.
+        channels, size, num_classes: what is expected.
+        resize: bring square images of another size to ``size`` (bicubic, antialiased); otherwise they are refused.
+
+    Raises:
+        DataError: as :func:`read_splits`; images of another size.
+    """
+    with _stream(path) as stream, _archive(path, stream) as archive:
+        splits = ["train", *(["val"] if "val_images" in archive.files else [])]
+        shape = _array(path, "train_images", archive).shape if "train_images" in archive.files else ()
+    square = len(shape) in (3, 4) and shape[1] == shape[2]
+    if not square or shape[1] == size:
+        return read_splits(path, splits, channels=channels, size=size, num_classes=num_classes)
+    if not resize:
+        raise DataError(
+            f"{path}: 'train_images' are {shape[1]}x{shape[2]}, the data set {size}x{size}: give resize=true to resize them"
+        )
+    found = read_splits(path, splits, channels=channels, size=shape[1], num_classes=num_classes)
+    return [LabelledImages(_resized(split.images, size), split.labels) for split in found]
+
+
+def _resized(images: torch.Tensor, size: int) -> torch.Tensor:
+    scaled = torch.nn.functional.interpolate(images.float(), (size, size), mode="bicubic", antialias=True)
+    return scaled.round().clamp(0, 255).to(torch.uint8)
+
+
 def md5(path: Path) -> str:
     """The md5 of a file, 32 hexadecimal digits, read in blocks.
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from medassay.data.modules import ImageDataModule, SyntheticData
 from medassay.files import whole
-from medassay.runs.load import DATA_KEYS, build_data, open_run, refuse_classifier
+from medassay.runs.load import DATA_KEYS, Run, build_data, open_run, refuse_classifier
 from medassay.types import Sampler
 
 CHUNK = 1024  # images at a time
@@ -95,14 +95,20 @@ def samples_for_training(
     """
     run = open_run(run_path, overrides or {})
     refuse_classifier(run_path, run.config)
+    return samples_of(run, cache, {"train": int(run.data.class_counts().sum()), "val": len(run.data.splits.val)}, seed)
+
+
+def samples_of(run: Run, cache: Path, sizes: Mapping[str, int], seed: int) -> Path:
+    """A file with ``sizes`` (``{split: images}``) of a generator's images, labels in its training set's proportions.
+
+    The file is made once per checkpoint, sizes, proportions and seed.
+    """
     assert isinstance(run.task, Sampler)
-    counts, n_val = run.data.class_counts(), len(run.data.splits.val)
-    n_train = int(counts.sum())
+    counts = run.data.class_counts()
     checkpoint = hashlib.sha256(run.directory.best.read_bytes()).hexdigest()
     provenance = {
         "checkpoint_sha256": checkpoint,
-        "train": n_train,
-        "val": n_val,
+        **sizes,
         "class_counts": counts.tolist(),
         "seed": seed,
         "layout": 2,  # of the labels: shuffled
@@ -111,9 +117,10 @@ def samples_for_training(
     path = cache / "samples" / f"{key}.npz"
     if not path.exists():
         rng = torch.Generator().manual_seed(seed)  # a cut-short pass over the images shall meet every class
-        ordered = proportional_labels(counts, n_train), proportional_labels(counts, n_val)
+        ordered = [proportional_labels(counts, n) for n in sizes.values()]
         labels = torch.cat([part[torch.randperm(len(part), generator=rng)] for part in ordered])
         images = draw(run.task, labels, seed, progress="sampling")
-        splits = {"train": (images[:n_train], labels[:n_train]), "val": (images[n_train:], labels[n_train:])}
-        write_npz(path, splits, {**provenance, "run": str(run_path), "config": run.config})
+        parts = zip(sizes, torch.split(images, [*sizes.values()]), torch.split(labels, [*sizes.values()]), strict=True)
+        splits = {name: (some, theirs) for name, some, theirs in parts}
+        write_npz(path, splits, {**provenance, "run": str(run.directory.path), "config": run.config})
     return path

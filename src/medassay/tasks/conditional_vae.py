@@ -104,7 +104,8 @@ class ConditionalVAE(LightningModule):
         chunks = zip(torch.split(latent, CHUNK), torch.split(labels, CHUNK), strict=True)
         channels = self.image_shape[0]
         drawn = [
-            self.net.decoder(z.to(self.device, self.grid_latent.dtype), y.to(self.device))[:, :channels] for z, y in chunks
+            self.net.decoder(z.to(self.device, self.grid_latent.dtype), y.to(self.device))[:, :channels]
+            for z, y in chunks
         ]
         return torch.cat(drawn).float().sigmoid()
 

@@ -1,0 +1,149 @@
+"""What an assay compares: the real images, and the images that are judged."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from medassay.data import folder, npz
+from medassay.data.given import copies, digest, without_duplicates
+from medassay.data.loader import derived_seed
+from medassay.data.modules import ImageDataModule, stratified_order
+from medassay.errors import DataError
+from medassay.runs.load import Run
+from medassay.runs.samples import samples_of
+from medassay.types import LabelledImages
+
+MINIMUM_PER_CLASS = 10  # judged images: below, no number of a class means anything
+HELD_OUT_SHARE = 0.2  # of images from elsewhere that come without validation ones
+
+
+@dataclass(frozen=True)
+class Real:
+    """The real images.
+
+    Attributes:
+        name: of the data set.
+        classes: names, by label.
+        train: what generators learn from.
+        val: chooses epochs, and plays the generator of the floor.
+        test: looked at once.
+        provenance: of the data set.
+    """
+
+    name: str
+    classes: list[str]
+    train: LabelledImages
+    val: LabelledImages
+    test: LabelledImages
+    provenance: dict[str, Any]
+
+    @classmethod
+    def of(cls, data: ImageDataModule, split: Literal["test", "val"]) -> Real:
+        """The real images of ``data``; with ``split="val"`` validation images stand in for test images."""
+        train, val, test = data.splits
+        return cls(data.name, data.classes, train, val, test if split == "test" else val, data.provenance())
+
+    @cached_property
+    def unique(self) -> LabelledImages:
+        """The training images without exact duplicates: what distances are measured to."""
+        return without_duplicates(self.train)
+
+    @cached_property
+    def digest(self) -> str:
+        """Of all that metrics and controls depend on."""
+        return digest(self.train, self.val, self.test)
+
+    def copies_among(self, split: LabelledImages) -> float:
+        """The share of ``split`` that equals a training image pixel by pixel."""
+        return float(copies(split.images, self.unique.images).double().mean())
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """Images to be judged, in random order.
+
+    Attributes:
+        name: for the reader.
+        images: what is judged and trained on.
+        held_out: further ones, which choose the epoch of classifiers trained on ``images``.
+        more: gives so many further ones; None where there are no more.
+        provenance: where they come from.
+    """
+
+    name: str
+    images: LabelledImages
+    held_out: LabelledImages
+    more: Callable[[int], LabelledImages] | None
+    provenance: dict[str, Any]
+
+
+def of_run(run: Run, cache: Path, seed: int) -> Candidate:
+    """As many samples of a generator's run as it has real training and validation images, and more on demand."""
+    counts = run.data.class_counts()
+    sizes = {"train": int(counts.sum()), "val": len(run.data.splits.val)}
+    shape: dict[str, int] = {"channels": run.data.channels, "size": run.data.size, "num_classes": run.data.num_classes}
+    file = samples_of(run, cache, sizes, seed)
+    train, val = npz.read_splits(file, ("train", "val"), **shape)
+
+    def more(n: int) -> LabelledImages:
+        further = samples_of(run, cache, {"train": n}, derived_seed(seed, 9))
+        return npz.read_splits(further, ("train",), **shape)[0]
+
+    metrics = run.directory.metrics()
+    provenance = {
+        "run": str(run.directory.path),
+        "model": run.config["model"]["name"],
+        "epochs": metrics.get("epochs"),
+        "seed": run.config["seed"],
+        "samples_seed": seed,
+        "code": run.directory.record().get("code"),
+    }
+    return Candidate(f"{provenance['model']}, seed {provenance['seed']}", train, val, more, provenance)
+
+
+def of_files(path: Path, data: ImageDataModule, *, resize: bool) -> Candidate:
+    """Images made by any tool: an ``.npz`` with ``train_*`` keys (and ``val_*``, if it likes), or class folders.
+
+    Without validation images a fifth of each class is held out.
+
+    Raises:
+        DataError: no such file, another size or colour than the data set's, a missing class, too few images.
+    """
+    shape: dict[str, int] = {"channels": data.channels, "size": data.size, "num_classes": data.num_classes}
+    if path.is_dir():
+        images = folder.read_class_folders(path, data.classes, size=data.size, channels=data.channels, resize=resize)
+        given, checksum = [images], folder.fingerprint(path)
+    elif path.exists():
+        given, checksum = npz.read_samples(path, **shape, resize=resize), npz.md5(path)
+    else:
+        raise DataError(f"samples={path} does not exist: give an .npz with train_images and train_labels, or class folders")
+    train = given[0]
+    counts = train.counts(data.num_classes)
+    for name, count in zip(data.classes, counts.tolist(), strict=True):
+        if count < MINIMUM_PER_CLASS:
+            raise DataError(
+                f"samples={path} holds {count} images of class '{name}'; at least {MINIMUM_PER_CLASS} of every class are "
+                f"needed ({', '.join(data.classes)})"
+            )
+    if len(given) == 2:
+        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
+        images, held_out = train[order], given[1]
+    else:
+        order = stratified_order(train.labels, 0)
+        n = max(data.num_classes, min(round(HELD_OUT_SHARE * len(train)), len(data.splits.val)))
+        held_out, images = train[order[:n]], train[order[n:]]
+        images = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))]
+    provenance = {"samples": str(path), "md5": checksum, "images": len(images), "held_out": len(held_out)}
+    return Candidate(path.name, images, held_out, None, provenance)
+
+
+def subset(split: LabelledImages, n: int, seed: int = 0) -> LabelledImages:
+    """``n`` images of ``split``, classes in proportion, in random order."""
+    chosen = stratified_order(split.labels, seed)[:n]
+    return split[chosen[torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed))]]
