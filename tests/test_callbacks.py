@@ -1,11 +1,11 @@
-"""Sample grids, seeds per epoch, early stopping. Checkpoints are tested with fitting, in test_training.py."""
+"""Sample grids, reconstructions, seeds per epoch, early stopping. Checkpoints are tested with fitting, in test_training.py."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -14,12 +14,21 @@ from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from medassay.callbacks import EpochSeed, FixedSampler, SampleGrid, early_stopping
+from medassay.callbacks import (
+    Autoencoder,
+    EpochSeed,
+    FixedSampler,
+    Reconstructions,
+    SampleGrid,
+    _Pictures,
+    early_stopping,
+)
 from medassay.data.loader import derived_seed
-from medassay.data.modules import PhantomData
+from medassay.data.modules import ImageDataModule, PhantomData
 from medassay.reporting import figures
 from medassay.settings import LoggerName, TrainerSettings
 from medassay.training import fit
+from medassay.types import LabelledImages, Splits
 
 Factory = Callable[..., PhantomData]
 ROWS = 3  # images per class of the dummy's grid
@@ -53,22 +62,60 @@ class Generator(Task):
         return (labels / 10)[:, None, None, None].expand(-1, 1, 4, 4).clone(), labels
 
 
+class Mirror(Task):
+    """An autoencoder that gives back negatives, and blends pixels where another would its latents."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def reconstruct(self, images: Tensor, labels: Tensor) -> Tensor:
+        self.asked += 1
+        assert len(images) == len(labels)
+        return 1 - images
+
+    def interpolate(self, first: Tensor, second: Tensor, labels: Tensor, steps: int) -> Tensor:
+        assert len(first) == len(second) == len(labels)
+        blends = [torch.lerp(first, second, step / (steps - 1)) for step in range(steps)]
+        return torch.stack(blends, dim=1).flatten(0, 1)
+
+
 def train(
-    task: Task, data: PhantomData, directory: Path, epochs: int, *callbacks: Callback, log_to: LoggerName = "none"
+    task: Task, data: ImageDataModule, directory: Path, epochs: int, *callbacks: Callback, log_to: LoggerName = "none"
 ) -> None:
     settings = TrainerSettings(gpus=0, limit_batches=2)
     fit(task, data, directory=directory, max_epochs=epochs, settings=settings, callbacks=callbacks, log_to=log_to)
 
 
-def drawn(directory: Path) -> list[int]:
+def drawn(directory: Path, name: str = "samples") -> list[int]:
     """The epochs whose grids lie in the run's figures."""
-    return sorted(int(path.stem.rpartition("_")[2]) for path in (directory / "figures").glob("samples_epoch_????.png"))
+    return sorted(int(path.stem.rpartition("_")[2]) for path in (directory / "figures").glob(f"{name}_epoch_????.png"))
+
+
+class Shown(NamedTuple):
+    """A picture: its images and how they are laid out."""
+
+    images: Tensor
+    options: dict[str, Any]
+
+
+@pytest.fixture
+def pictures(monkeypatch: pytest.MonkeyPatch) -> list[Shown]:
+    """Every grid in the order of drawing."""
+    real, seen = figures.image_grid, []
+
+    def spy(images: Tensor, **options: Any) -> Any:
+        seen.append(Shown(images, options))
+        return real(images, **options)
+
+    monkeypatch.setattr(figures, "image_grid", spy)
+    return seen
 
 
 # --- sample grids ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
+SCHEDULES = pytest.mark.parametrize(
     ("every", "epochs", "shown"),
     [
         (1, 3, [1, 2, 3]),
@@ -77,6 +124,9 @@ def drawn(directory: Path) -> list[int]:
         (5, 3, [3]),
     ],
 )
+
+
+@SCHEDULES
 def test_grids_are_drawn_every_so_many_epochs_and_at_the_last(
     every: int, epochs: int, shown: list[int], tiny_chest: Factory, tmp_path: Path
 ) -> None:
@@ -108,28 +158,30 @@ def test_a_classifier_has_no_grids(tiny_chest: Factory, tmp_path: Path) -> None:
     assert not (tmp_path / "figures").exists()
 
 
-def test_only_the_first_of_several_processes_draws(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("task", "callback"), [(Generator(), SampleGrid(1)), (Mirror(), Reconstructions(1))])
+def test_only_the_first_of_several_processes_draws(task: Any, callback: Any, tmp_path: Path) -> None:
     trainer = SimpleNamespace(current_epoch=0, max_epochs=1, is_global_zero=False, default_root_dir=str(tmp_path))
-    task = Generator()
-    SampleGrid(1).on_train_epoch_end(trainer, task)  # type: ignore[arg-type]
+    callback.on_train_epoch_end(trainer, task)
+    trainer.current_epoch, callback.every_n_epochs = 1, 5
+    callback.on_train_end(trainer, task)
     assert (task.asked, list(tmp_path.iterdir())) == (0, [])
 
 
-def test_each_class_has_a_row_of_its_name(tiny_chest: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, seen = figures.image_grid, []
-
-    def spy(images: Tensor, **options: Any) -> Any:
-        seen.append((images, options))
-        return real(images, **options)
-
-    monkeypatch.setattr(figures, "image_grid", spy)
+def test_each_class_has_a_row_of_its_name(tiny_chest: Factory, tmp_path: Path, pictures: list[Shown]) -> None:
     train(Generator(), tiny_chest(train=16), tmp_path, 1, SampleGrid(5))
-    ((images, options),) = seen
+    ((images, options),) = pictures
     assert options["columns"] == ROWS
     assert options["row_labels"] == ["normal", "pneumonia"]
     torch.testing.assert_close(images[:, 0, 0, 0], torch.tensor([0, 0, 0, 0.1, 0.1, 0.1]))
     with Image.open(tmp_path / "figures" / "samples_epoch_0001.png") as picture:
         assert picture.format == "PNG"
+
+
+def test_a_picture_says_after_how_many_epochs_it_was_drawn(
+    tiny_chest: Factory, tmp_path: Path, pictures: list[Shown]
+) -> None:
+    train(Generator(), tiny_chest(train=16), tmp_path, 3, SampleGrid(2))
+    assert [options["title"] for _, options in pictures] == ["after 2 epochs", "after 3 epochs"]
 
 
 def test_grids_are_shown_in_tensorboard_over_the_images_seen(tiny_chest: Factory, tmp_path: Path) -> None:
@@ -143,6 +195,125 @@ def test_grids_are_shown_in_tensorboard_over_the_images_seen(tiny_chest: Factory
     shown = accumulator.Images("samples")
     assert [event.step for event in shown] == [321, 321]
     assert {(event.height, event.width) for event in shown} == {(2 * 6 + 2, 3 * 6 + 2)}  # 4 pixels and 2 between
+
+
+def test_every_kind_of_picture_must_say_what_it_draws() -> None:
+    with pytest.raises(NotImplementedError):
+        _Pictures().draw(SimpleNamespace(), Task(), 1)  # type: ignore[arg-type]
+
+
+# --- reconstructions -------------------------------------------------------------------------------------------------
+
+
+class Grey(ImageDataModule):
+    """Validation images of the given classes; the i-th is all of one grey, 10 * i + 5 out of 255."""
+
+    def __init__(self, val: list[int], classes: int = 3, channels: Any = 1) -> None:
+        names = [f"class {label}" for label in range(classes)]
+        super().__init__("grey", names, channels, size=12, batch_size=8)
+        self.val = val
+
+    def load(self) -> Splits:
+        def split(labels: list[int]) -> LabelledImages:
+            greys = 10 * torch.arange(len(labels), dtype=torch.uint8) + 5
+            images = greys[:, None, None, None].expand(-1, self.channels, self.size, self.size).clone()
+            return LabelledImages(images, torch.tensor(labels))
+
+        others = split([0, 1, 2] * 3)
+        return Splits(others, split(self.val), others)
+
+
+def greys(images: Tensor) -> list[float]:
+    """The grey value of each image, in steps of 1/255."""
+    return (255 * images[:, 0, 0, 0]).round(decimals=3).tolist()
+
+
+@SCHEDULES
+def test_reconstructions_are_drawn_every_so_many_epochs_and_at_the_last(
+    every: int, epochs: int, shown: list[int], tmp_path: Path
+) -> None:
+    task = Mirror()
+    train(task, Grey([0, 0, 1, 1]), tmp_path, epochs, Reconstructions(every))
+    assert drawn(tmp_path, "reconstructions") == drawn(tmp_path, "interpolations") == shown
+    assert task.asked == len(shown)
+
+
+def test_the_last_reconstructions_are_drawn_too_where_training_ends_early(tmp_path: Path) -> None:
+    train(Mirror(), Grey([0, 0, 1, 1]), tmp_path, 10, Reconstructions(5), StopAfter(3))
+    assert drawn(tmp_path, "reconstructions") == [3]
+
+
+@pytest.mark.parametrize("make", [Task, Generator])
+def test_a_classifier_and_a_gan_have_no_reconstructions(make: type[Task], tmp_path: Path) -> None:
+    assert not isinstance(make(), Autoencoder)
+    train(make(), Grey([0, 0, 1, 1]), tmp_path, 2, Reconstructions(1))
+    assert not (tmp_path / "figures").exists()
+
+
+def test_a_task_that_encodes_and_shows_no_samples_has_no_grids(tmp_path: Path) -> None:
+    train(Mirror(), Grey([0, 0, 1, 1]), tmp_path, 1, SampleGrid(1))
+    assert not (tmp_path / "figures").exists()
+
+
+def test_validation_images_stand_beside_their_reconstructions_one_class_a_row(
+    tmp_path: Path, pictures: list[Shown]
+) -> None:
+    train(Mirror(), Grey([2, 0, 1, 0, 2, 1, 2, 0, 1]), tmp_path, 1, Reconstructions(5, pairs=2))
+    images, options = pictures[0]
+    assert options["columns"] == 4
+    assert options["row_labels"] == ["class 0", "class 1", "class 2"]
+    assert options["column_labels"] == ["real", "reconstruction", "real", "reconstruction"]
+    first_two = [15, 35, 25, 55, 5, 45]  # of each class, by place in the validation set
+    assert greys(images[::2]) == first_two
+    assert greys(images[1::2]) == [255 - grey for grey in first_two]
+
+
+def test_an_interpolation_goes_from_a_classs_first_validation_image_to_its_last(
+    tmp_path: Path, pictures: list[Shown]
+) -> None:
+    train(Mirror(), Grey([2, 0, 1, 0, 2, 1, 2, 0, 1]), tmp_path, 1, Reconstructions(5, steps=3))
+    images, options = pictures[1]
+    assert options["columns"] == 3
+    assert options["row_labels"] == ["class 0", "class 1", "class 2"]
+    assert greys(images) == [15, 45, 75, 25, 55, 85, 5, 35, 65]
+
+
+def test_a_class_with_fewer_than_two_validation_images_is_left_out(tmp_path: Path, pictures: list[Shown]) -> None:
+    train(Mirror(), Grey([0, 2, 2, 2, 0, 1], classes=4), tmp_path, 1, Reconstructions(5))
+    for _, options in pictures:
+        assert options["row_labels"] == ["class 0", "class 2"]  # of class 1 there is one, of class 3 none
+    assert greys(pictures[0].images[::2]) == [5, 45, 15, 25]
+    assert greys(pictures[1].images[::9]) == [5, 15]
+
+
+def test_without_two_validation_images_of_a_class_nothing_is_drawn(tmp_path: Path) -> None:
+    task = Mirror()
+    train(task, Grey([0, 1, 2]), tmp_path, 1, Reconstructions(1))
+    assert (task.asked, (tmp_path / "figures").exists()) == (0, False)
+
+
+def test_all_rows_have_as_many_pairs_as_the_smallest_class_shown(tmp_path: Path, pictures: list[Shown]) -> None:
+    train(Mirror(), Grey([0] * 6 + [1] * 3), tmp_path, 1, Reconstructions(5, pairs=4))
+    assert pictures[0].options["columns"] == 2 * 3
+    assert len(pictures[0].images) == 2 * 2 * 3
+
+
+def test_colour_images_are_shown_in_colour(tmp_path: Path, pictures: list[Shown]) -> None:
+    train(Mirror(), Grey([0, 0, 1, 1], channels=3), tmp_path, 1, Reconstructions(5, pairs=2, steps=4))
+    assert [tuple(images.shape) for images, _ in pictures] == [(8, 3, 12, 12), (8, 3, 12, 12)]
+
+
+def test_reconstructions_are_shown_in_tensorboard_over_the_epochs(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    shown = Reconstructions(2, pairs=2, steps=5)
+    train(Mirror(), Grey([0, 0, 1, 1]), tmp_path, 3, shown, log_to="tensorboard")
+    accumulator = EventAccumulator(str(tmp_path / "tensorboard"), size_guidance={"images": 0})
+    accumulator.Reload()
+    for name, columns in (("reconstructions", 4), ("interpolations", 5)):
+        events = accumulator.Images(name)
+        assert [event.step for event in events] == [2, 3]
+        assert {(event.height, event.width) for event in events} == {(2 * 14 + 2, columns * 14 + 2)}
 
 
 # --- seeds -----------------------------------------------------------------------------------------------------------

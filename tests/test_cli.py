@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from medassay import cli
+from medassay import cli, evaluation
 from medassay.runs import samples
 
 ROOT = Path(__file__).parents[1]
@@ -347,22 +347,36 @@ def test_samples_are_written_for_the_classes_asked_for(command: Command, runs: d
     assert {p.name for p in directory.glob("*.png")} == {"overview.png", "class_5_monocyte.png", "class_7_platelet.png"}
 
 
-def test_a_generators_default_protocol_is_sampling(command: Command, runs: dict[str, Path]) -> None:
-    result = command("evaluate", f"run={runs['generator']}", "protocol.n=2")
+def test_a_generators_default_protocol_is_the_assay(
+    command: Command, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(evaluation, "assay_run", lambda *args: asked.append(args) or Path("there"))
+    result = command("evaluate", f"run={runs['generator']}", "protocol.budget=quick", "protocol.seed=3")
     assert result.code == 0, result.err
-    assert "sample_" in result.out
+    assert "results: there" in result.out
+    ((run, settings, _, record),) = asked
+    assert run.directory.path == runs["generator"]
+    assert (settings.budget, settings.seed, settings.split) == ("quick", 3, "test")
+    assert record["protocol"]["name"] == "assay"
 
 
 @pytest.mark.parametrize(
     ("run", "argv", "facts"),
     [
-        ("generator", ["protocol=classification"], ["generator's run", "protocol=sample"]),
-        ("classifier", ["protocol=sample"], ["classifier's run", "protocol=classification"]),
+        ("generator", ["protocol=classification"], ["generator's run", "use protocol=assay or sample"]),
+        ("classifier", ["protocol=sample"], ["classifier's run", "use protocol=classification"]),
+        ("classifier", ["protocol=assay"], ["classifier's run", "use protocol=classification"]),
         ("classifier", ["protocol=gradcamm"], ["protocol=gradcamm", "classification"]),
-        ("generator", ["protocol.labels=[monocite]"], ["monocite", "Did you mean 'monocyte'"]),
-        ("generator", ["protocol.labels=[8]"], ["8", "0..7"]),
-        ("generator", ["protocol.n=0"], ["protocol.n=0", ">= 1"]),
+        ("generator", ["protocol=sample", "protocol.labels=[monocite]"], ["monocite", "Did you mean 'monocyte'"]),
+        ("generator", ["protocol=sample", "protocol.labels=[8]"], ["8", "0..7"]),
+        ("generator", ["protocol=sample", "protocol.n=0"], ["protocol.n=0", ">= 1"]),
         ("generator", ["protocol.m=3"], ["protocol.m"]),
+        ("generator", ["protocol.budget=huge"], ["protocol.budget=huge", "full"]),
+        ("generator", ["protocol.seeds=2"], ["protocol.seeds=2", ">= 3"]),
+        ("generator", ["protocol.encoders=[vgg]"], ["protocol.encoders", "random_conv"]),
+        ("generator", ["protocol.split=train"], ["protocol.split=train"]),
+        ("generator", ["protocol.jobs=0"], ["protocol.jobs=0", ">= 1"]),
         ("classifier", ["model.net.width=4"], ["model.net.width", "trainer.*"]),
         ("classifier", ["data.root=/x"], ["data.root", "chest_phantom"]),
         ("classifier", ["trainer.gpus=9"], ["trainer.gpus=9"]),

@@ -131,7 +131,7 @@ class _Pictures(Callback):
         figures.save(figure, Path(trainer.default_root_dir) / "figures" / f"{name}_epoch_{epoch:04d}.png")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
-                step = getattr(trainer.lightning_module, "images_seen", epoch)
+                step = getattr(trainer.lightning_module, "images_seen", trainer.global_step)  # where the scalars stand
                 logger.experiment.add_image(name, figures.grid_array(images, columns=columns), step)
 
 
@@ -153,7 +153,7 @@ class Reconstructions(_Pictures):
 
     Args:
         every_n_epochs: how often; the last epoch's pictures are always drawn.
-        pairs: images of each class, each beside its reconstruction.
+        pairs: images of each class, each beside its reconstruction; fewer where a class has fewer.
         steps: images from one end of an interpolation to the other, ends included.
     """
 

@@ -223,7 +223,9 @@ def _evaluate(argv: list[str]) -> int:
     from medassay import evaluation
 
     if not any(o.key_or_group == "protocol" for o in overrides):
-        fitting = "assay" if samples is not None else "classification" if path is None else evaluation.default_protocol(path)
+        fitting = (
+            "assay" if samples is not None else "classification" if path is None else evaluation.default_protocol(path)
+        )
         extra.append(f"protocol={fitting}")
     known = ("run", "samples", "resize", "outputs", "protocol")
     changes = {

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
@@ -14,17 +14,24 @@ from omegaconf.errors import OmegaConfBaseException
 from medassay import config as configuration
 from medassay.data.modules import SyntheticData
 from medassay.errors import ConfigError, DataError
-from medassay.files import write_json
 from medassay.messages import explain
-from medassay.protocols import classification, sample
 from medassay.protocols.assay import AssaySettings, Workplace, assay, assay_run
 from medassay.protocols.assay.subjects import Real, of_files
+from medassay.protocols.classification import classification_run
+from medassay.protocols.sample import sample_run
 from medassay.runs.directory import RunDirectory
 from medassay.runs.load import Run, build_data, data_node, device_for, makes_images, open_run
 from medassay.settings import TrainerSettings
-from medassay.types import Sampler
 
 logger = logging.getLogger(__name__)
+
+# (run, settings, new directory for the results, the command for the record, where caches are kept)
+EvaluateRun = Callable[[Run, Any, Path, dict[str, Any], Path], None]
+PROTOCOLS: dict[str, tuple[Literal["generator", "classifier"], EvaluateRun]] = {
+    "assay": ("generator", assay_run),
+    "sample": ("generator", sample_run),
+    "classification": ("classifier", classification_run),
+}
 
 
 def evaluate(path: str, protocol: Mapping[str, Any], overrides: Mapping[str, Any], outputs: Path) -> Path:
@@ -40,29 +47,22 @@ def evaluate(path: str, protocol: Mapping[str, Any], overrides: Mapping[str, Any
         UserError: no run, another kind of run than the protocol needs, or a wrong setting.
     """
     settings = configuration.build(protocol)
+    kind, evaluate_run = PROTOCOLS[settings.name]
     run = open_run(path, overrides)
-    wants_generator = isinstance(settings, (sample.SampleSettings, AssaySettings))
-    if wants_generator != run.is_generator:
-        kind, use = ("generator", "assay or sample") if run.is_generator else ("classifier", "classification")
+    own = "generator" if run.is_generator else "classifier"
+    if kind != own:
+        fitting = " or ".join(name for name, (of, _) in PROTOCOLS.items() if of == own)
         raise ConfigError(
-            f"protocol={settings.name}: {path} is a {kind}'s run (model={run.config['model']['name']}); use protocol={use}"
+            f"protocol={settings.name}: {path} is a {own}'s run (model={run.config['model']['name']}); use protocol={fitting}"
         )
     status = run.directory.record().get("status", "unknown")
     if status != "done":
         logger.warning("note: this run's status is %s; its weights are of an epoch before the last", status)
-    record = {"run": str(path), "status": status, "protocol": dict(protocol), "overrides": dict(overrides)}
-    if isinstance(settings, AssaySettings):
+    if settings.name != "sample":
         _refuse_changed_data(run, overrides)
-        return assay_run(run, settings, outputs, record)
-    directory = run.directory.path / "eval" / f"{settings.name}_{secrets.token_hex(3)}"
-    if isinstance(settings, sample.SampleSettings):
-        assert isinstance(run.task, Sampler)
-        paths = sample.sample(run.task, run.data.classes, settings, directory, str(path))
-        write_json(directory / "sample.json", {**record, "files": [p.name for p in paths]})
-        return directory
-    _refuse_changed_data(run, overrides)
-    values, _ = classification.report(run.task, run.data, settings.split, run.settings, directory)
-    write_json(directory / "metrics.json", {**record, settings.split: values})
+    record = {"run": str(path), "status": status, "protocol": dict(protocol), "overrides": dict(overrides)}
+    directory = run.directory.new_evaluation(settings.name)
+    evaluate_run(run, settings, directory, record, outputs)
     return directory
 
 

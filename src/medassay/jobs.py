@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from hydra.errors import HydraException
@@ -22,6 +22,7 @@ from medassay.errors import CheckpointError, ConfigError
 from medassay.files import whole, write_json
 from medassay.messages import explain
 from medassay.protocols import classification
+from medassay.protocols.assay import AssaySettings, assay_run
 from medassay.reporting import tensorboard
 from medassay.runs.directory import RunDirectory
 from medassay.runs.load import (
@@ -30,6 +31,7 @@ from medassay.runs.load import (
     build_task,
     data_node,
     device_for,
+    makes_images,
     open_run,
     refuse_classifier,
     task_node,
@@ -55,6 +57,7 @@ class RunSettings:
     test: bool | None
     outputs: str
     resume: str | None = None
+    assay: Literal["none", "quick", "full"] = "none"
 
 
 def checked(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
@@ -93,6 +96,11 @@ def _check_together(values: dict[str, Any]) -> None:
     for name, callback in values["callbacks"].items():
         if callback is not None and not (isinstance(callback, dict) and "_target_" in callback):
             raise ConfigError(f"callbacks.{name}={callback}: expected a node with a _target_, or null")
+    if values["assay"] != "none" and not makes_images(values):
+        raise ConfigError(
+            f"assay={values['assay']}: model={values['model']['name']} makes no images to judge; leave it out, or train a "
+            "generator, e.g. model=cgan"
+        )
     model, data = values["model"], values["data"]
     for key, node, declared, of in (
         ("model.num_classes", model.get("num_classes"), len(data["classes"]), "data.classes"),
@@ -159,7 +167,9 @@ def train(config: dict[str, Any], path: Path, overrides: list[str], *, test: boo
     config = {**config, "test": test, "resume": None}
     run.create(config, overrides)
     with run.recording():
-        return _fit_and_report(config, run, resume=False)
+        numbers = _fit_and_report(config, run, resume=False)
+    _assay(config, run)
+    return numbers
 
 
 def resume(path: str | Path, overrides: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
@@ -181,7 +191,9 @@ def resume(path: str | Path, overrides: Mapping[str, Any]) -> tuple[Path, dict[s
             logger.info("%s has no finished epoch: starting over", path)
         run.update(resumed_with=given)
         with run.recording():
-            return run.path, _fit_and_report(config, run, resume=True)
+            numbers = _fit_and_report(config, run, resume=True)
+        _assay(config, run)
+        return run.path, numbers
     config = with_overrides(saved, overrides)
     trained = int(run.metrics().get("epochs", saved["trainer"]["max_epochs"]))
     more = {"trainer.max_epochs", "trainer.max_time"} & set(overrides)
@@ -199,7 +211,22 @@ def resume(path: str | Path, overrides: Mapping[str, Any]) -> tuple[Path, dict[s
         for name in ("last.ckpt", "best.ckpt"):
             with whole(longer.path / "checkpoints" / name) as partial:
                 shutil.copyfile(run.path / "checkpoints" / name, partial)
-        return longer.path, _fit_and_report(config, longer, resume=True)
+        numbers = _fit_and_report(config, longer, resume=True)
+    _assay(config, longer)
+    return longer.path, numbers
+
+
+def _assay(config: dict[str, Any], run: RunDirectory) -> None:
+    """Judges the generator just trained, if ``assay`` asks for it; the run is done already and stays so.
+
+    Where the run does not look at test images (``test=false``), validation images stand in for them.
+    """
+    if (budget := config.get("assay", "none")) == "none":
+        return
+    settings = AssaySettings(budget=budget, split="test" if config["test"] else "val")
+    directory = run.new_evaluation(settings.name)
+    assay_run(open_run(run.path, {}), settings, directory, {"run": str(run.path)}, Path(config["outputs"]))
+    logger.info("assay: %s", directory / "report.html")
 
 
 def _fit_and_report(config: dict[str, Any], run: RunDirectory, *, resume: bool) -> dict[str, Any]:
@@ -261,8 +288,12 @@ def _evaluate_fit(
 ) -> list[Path]:
     """Adds the final numbers to ``numbers`` and gives the pictures drawn."""
     if isinstance(task, Sampler):
-        numbers["train"] = {k.removeprefix("train/"): v for k, v in fitted.values.items() if k.startswith("train/")}
-        numbers["images_seen"] = getattr(task, "images_seen", None)
+        for split in ("train", "val"):
+            logged = {k.removeprefix(f"{split}/"): v for k, v in fitted.values.items() if k.startswith(f"{split}/")}
+            if logged:
+                numbers[split] = logged
+        if hasattr(task, "images_seen"):
+            numbers["images_seen"] = task.images_seen
         return []
     pictures: list[Path] = []
     for split in ("val", "test") if test else ("val",):

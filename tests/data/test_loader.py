@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from medassay.data.augment import BatchAugment
 from medassay.data.loader import ResidentLoader, ShardedBatches, derived_seed
+from medassay.data.modules import PhantomData
 from medassay.types import LabelledImages
 
 STABLE = [2598789274482403935, 8461649343682384916, 8451317794452653904]  # computed once by splitmix_chain below
@@ -130,6 +132,77 @@ def test_processes_share_one_order(world_size: int) -> None:
         for rank in range(world_size)
     ]
     assert all(other == orders[0] for other in orders)
+
+
+# --- steps -----------------------------------------------------------------------------------------------------------
+
+
+def stepped(steps: int | None, epochs: int, *, n: int = 25, rank: int = 0, world_size: int = 1) -> list[list[int]]:
+    """The batches of the first epochs, one after the other."""
+    sampler = ShardedBatches(n, 4, shuffle=True, seed=3, rank=rank, world_size=world_size, steps=steps)
+    found = []
+    for epoch in range(epochs):
+        sampler.set_epoch(epoch)
+        found += [batch.tolist() for batch in sampler]
+    return found
+
+
+@pytest.mark.parametrize(("rank", "world_size"), [(0, 1), (0, 2), (1, 2)])
+@pytest.mark.parametrize("steps", [1, 2, 3, 5, 7, 11, 30])
+def test_epochs_of_so_many_steps_are_the_passes_cut_elsewhere(steps: int, rank: int, world_size: int) -> None:
+    epochs = -(-60 // steps)
+    passes = stepped(None, 60, rank=rank, world_size=world_size)
+    assert stepped(steps, epochs, rank=rank, world_size=world_size) == passes[: steps * epochs]
+
+
+@pytest.mark.parametrize("world_size", [1, 2])
+@LENGTHS
+def test_as_many_steps_as_a_pass_has_are_the_passes_themselves(n: int, batch_size: int, world_size: int) -> None:
+    passes = ShardedBatches(n, batch_size, shuffle=True, seed=3, world_size=world_size)
+    steps = ShardedBatches(n, batch_size, shuffle=True, seed=3, world_size=world_size, steps=len(passes))
+    for epoch in range(3):
+        passes.set_epoch(epoch)
+        steps.set_epoch(epoch)
+        for one, other in zip(passes, steps, strict=True):
+            assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("steps", [1, 7, 50])
+def test_an_epoch_announces_its_steps_and_has_them(steps: int) -> None:
+    loader = ResidentLoader(split_of(25), 4, shuffle=True, steps=steps)
+    assert len(loader) == steps
+    assert len(list(loader)) == steps
+
+
+def test_an_epoch_can_be_entered_without_those_before_it() -> None:
+    sampler = ShardedBatches(25, 4, shuffle=True, seed=3, steps=5)
+    sampler.set_epoch(4)
+    assert [batch.tolist() for batch in sampler] == stepped(5, 5)[20:]
+
+
+def test_steps_over_several_passes_still_serve_every_image_equally_often() -> None:
+    sampler = ShardedBatches(25, 4, shuffle=True, seed=3, steps=3 * 7)
+    assert sorted(torch.cat(list(sampler)).tolist()) == sorted([*range(25)] * 3)
+
+
+def test_two_processes_together_take_the_batches_of_one_with_twice_the_size() -> None:
+    alone = ShardedBatches(48, 8, shuffle=True, seed=3, steps=10)
+    alone.set_epoch(2)
+    parts = [ShardedBatches(48, 4, shuffle=True, seed=3, rank=r, world_size=2, steps=10) for r in (0, 1)]
+    for part in parts:
+        part.set_epoch(2)
+    for batch, first, second in zip(alone, *parts, strict=True):
+        assert sorted([*first.tolist(), *second.tolist()]) == sorted(batch.tolist())
+
+
+@pytest.mark.parametrize("steps", [None, 3])
+def test_a_data_modules_steps_are_those_of_its_training_epochs_alone(
+    steps: int | None, tiny_chest: Callable[..., PhantomData]
+) -> None:
+    data = tiny_chest(train=40, val=32, batch_size=8)
+    data.steps = steps
+    assert len(data.train_dataloader()) == (steps or 5)
+    assert len(data.val_dataloader()) == 4
 
 
 # --- values ----------------------------------------------------------------------------------------------------------

@@ -335,7 +335,7 @@ def test_the_decoders_sizes_mirror_the_encoders(size: int) -> None:
     net = CVAE(1, 2, image_size=size, width=1, latent=2)
     down = shapes_at(net.encoder, lambda: net.encoder(images(1, 1, size), labels(1) % 2))
     up = shapes_at(net.decoder, lambda: net.decoder(noise(1, 2), labels(1) % 2))
-    assert [shape[1] for shape in up] == [shape[1] for shape in reversed(down)][1:] + [size]
+    assert [shape[1] for shape in up] == [*[shape[1] for shape in reversed(down)][1:], size]
 
 
 @pytest.mark.parametrize("latent", [1, 7])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -17,7 +18,7 @@ import medassay
 from medassay.data.npz import read_splits
 from medassay.errors import ConfigError
 from medassay.runs import samples
-from medassay.runs.samples import draw, proportional_labels, samples_for_training, write_npz
+from medassay.runs.samples import draw, proportional_labels, samples_for_training, samples_of, write_npz
 
 TINY = (
     "data.train=40",
@@ -285,3 +286,41 @@ def test_a_generator_trained_on_a_gpu_teaches_a_classifier_on_the_cpu(
     overrides = ("model=tstr", "data=blood_phantom", f"data.generator={copy}", "data.batch_size=20", "debug=fast")
     run = medassay.train_run(*overrides, "trainer.gpus=0", "logger=none", directory=tmp_path / "tstr")
     assert run.directory.record()["status"] == "done"
+
+
+# --- of a run, in any number -----------------------------------------------------------------------------------------
+
+
+def test_any_splits_of_any_sizes_have_the_training_sets_proportions(generator: Path, tmp_path: Path) -> None:
+    path = samples_of(medassay.load_run(generator), tmp_path, {"train": 16, "val": 8, "test": 24}, 0)
+    parts = read_splits(path, ("train", "val", "test"), channels=3, size=28, num_classes=8)
+    assert [part.counts(8).tolist() for part in parts] == [[2] * 8, [1] * 8, [3] * 8]
+
+
+def test_each_split_is_shuffled_by_itself(generator: Path, tmp_path: Path) -> None:
+    path = samples_of(medassay.load_run(generator), tmp_path, {"train": 40, "val": 24}, 0)
+    rng = torch.Generator().manual_seed(0)
+    with np.load(path) as file:
+        for name, n in (("train", 40), ("val", 24)):
+            ordered = np.repeat(np.arange(8), n // 8)
+            assert file[f"{name}_labels"][:, 0].tolist() == ordered[torch.randperm(n, generator=rng).numpy()].tolist()
+
+
+def test_training_on_samples_and_judging_them_share_a_file(generator: Path, tmp_path: Path) -> None:
+    judged = samples_of(medassay.load_run(generator), tmp_path, {"train": 40, "val": 24}, 0)
+    assert samples_for_training(generator, cache=tmp_path) == judged
+
+
+def test_other_sizes_are_another_file(generator: Path, tmp_path: Path) -> None:
+    run = medassay.load_run(generator)
+    sizes: list[dict[str, int]] = [{"train": 16}, {"train": 24}, {"train": 16, "val": 8}, {"val": 16}]
+    assert len({samples_of(run, tmp_path, some, 0) for some in sizes}) == 4
+
+
+def test_the_file_says_how_many_images_of_which_checkpoint_it_holds(generator: Path, tmp_path: Path) -> None:
+    path = samples_of(medassay.load_run(generator), tmp_path, {"train": 16}, 7)
+    checkpoint = hashlib.sha256((generator / "checkpoints" / "best.ckpt").read_bytes()).hexdigest()
+    with np.load(path) as file:
+        provenance = json.loads(str(file["provenance"]))
+    wanted = {"checkpoint_sha256": checkpoint, "train": 16, "class_counts": [5] * 8, "seed": 7, "run": str(generator)}
+    assert {key: provenance[key] for key in wanted} == wanted

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -61,3 +62,72 @@ def test_no_run_or_no_directory_is_one_line(tmp_path: Path) -> None:
         table([tmp_path])
     with pytest.raises(CheckpointError, match="does not exist"):
         table([tmp_path / "nothing"])
+
+
+# --- what was measured later -----------------------------------------------------------------------------------------
+
+
+def evaluated(run: Path, name: str, when: int, **numbers: Any) -> None:
+    """Numbers that an evaluation left in the run, written ``when`` seconds after the epoch."""
+    file = run / "eval" / name / "metrics.json"
+    file.parent.mkdir(parents=True)
+    file.write_text(json.dumps(numbers))
+    os.utime(file, (when, when))
+
+
+def values(tmp_path: Path) -> dict[str, float]:
+    (row,) = table([tmp_path])
+    return row.values
+
+
+def test_numbers_of_a_later_evaluation_stand_beside_those_of_training(tmp_path: Path) -> None:
+    made_run(tmp_path / "a", 0.8, seed=0)
+    evaluated(tmp_path / "a", "assay_1", 100, assay={"frechet": 2.5, "m": 16, "verdict": ["x"]}, overrides={})
+    evaluated(tmp_path / "a", "classification_1", 100, val={"auroc": 0.75})
+    assert values(tmp_path) == {"test/accuracy": 0.8, "assay/frechet": 2.5, "val/auroc": 0.75}
+
+
+def test_of_several_assays_the_latest_counts_whatever_its_name(tmp_path: Path) -> None:
+    made_run(tmp_path / "a", 0.8, seed=0)
+    evaluated(tmp_path / "a", "assay_c", 100, assay={"frechet": 1.0, "coverage": 0.4})
+    evaluated(tmp_path / "a", "assay_a", 300, assay={"frechet": 3.0})
+    evaluated(tmp_path / "a", "assay_b", 200, assay={"frechet": 2.0})
+    assert values(tmp_path) == {"test/accuracy": 0.8, "assay/frechet": 3.0, "assay/coverage": 0.4}
+
+
+def test_numbers_of_training_are_not_replaced_by_later_ones(tmp_path: Path) -> None:
+    made_run(tmp_path / "a", 0.8, seed=0)
+    evaluated(tmp_path / "a", "classification_1", 100, test={"accuracy": 0.1})
+    assert values(tmp_path) == {"test/accuracy": 0.8}
+
+
+@pytest.mark.parametrize("key", ["data.file", "data.path"])
+def test_an_evaluation_on_other_data_is_not_the_runs(key: str, tmp_path: Path) -> None:
+    made_run(tmp_path / "a", 0.8, seed=0)
+    evaluated(tmp_path / "a", "classification_1", 100, val={"auroc": 0.75}, overrides={key: "elsewhere"})
+    assert values(tmp_path) == {"test/accuracy": 0.8}
+
+
+def test_an_evaluation_elsewhere_on_the_same_data_counts(tmp_path: Path) -> None:
+    made_run(tmp_path / "a", 0.8, seed=0)
+    evaluated(tmp_path / "a", "classification_1", 100, val={"auroc": 0.75}, overrides={"trainer.gpus": 0})
+    assert values(tmp_path)["val/auroc"] == 0.75
+
+
+def test_an_evaluation_is_no_run_of_its_own(tmp_path: Path) -> None:
+    made_run(tmp_path / "a", 0.8, seed=0)
+    evaluated(tmp_path / "a", "assay_1", 100, assay={"frechet": 1.0})
+    assert len(table([tmp_path])) == 1
+
+
+def test_assays_of_repetitions_have_a_mean_over_the_seeds(tmp_path: Path) -> None:
+    for seed, distance in enumerate((1.0, 4.0)):
+        made_run(tmp_path / f"a{seed}", 0.8, seed=seed)
+        evaluated(tmp_path / f"a{seed}", "assay_1", 100, assay={"frechet": distance})
+    (group,) = over_seeds(table([tmp_path]))
+    assert group.mean["assay/frechet"] == 2.5
+    assert group.sd["assay/frechet"] == pytest.approx(np.std([1.0, 4.0], ddof=1))
+
+
+def test_whether_a_run_was_assayed_after_training_does_not_make_it_another_experiment() -> None:
+    assert configuration_hash({**config(0), "assay": "quick"}) == configuration_hash(config(0))

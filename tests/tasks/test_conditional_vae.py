@@ -166,6 +166,19 @@ def test_the_terms_are_those_of_a_latent_drawn_by_mean_and_deviation() -> None:
     torch.testing.assert_close(kl, expected)
 
 
+def test_the_latent_is_the_mean_plus_noise_of_the_standard_deviation() -> None:
+    task, (images, labels), latents = vae_of(), batch_of(), []
+    task.net.encoder.log_variance.bias.data.fill_(1.0)  # a deviation that is neither 1 nor the variance
+    task.net.decoder.register_forward_pre_hook(lambda _m, given: latents.append(given[0].detach()))
+    torch.manual_seed(5)
+    task.terms((images, labels))
+    torch.manual_seed(5)
+    epsilon = torch.randn(5, LATENT)
+    with torch.no_grad():
+        mean, log_variance = task.net.encoder(images, labels)
+    torch.testing.assert_close(latents[0], mean + torch.sqrt(torch.exp(log_variance)) * epsilon)
+
+
 def test_every_image_has_noise_of_its_own() -> None:
     task, latents = vae_of(), []
     task.net.decoder.register_forward_pre_hook(lambda _m, given: latents.append(given[0].detach()))
@@ -263,39 +276,47 @@ def test_logged_values_are_means_over_images_not_over_batches(tiny_chest: Factor
 # --- learning --------------------------------------------------------------------------------------------------------
 
 
+class Overfitted(NamedTuple):
+    """A net that has seen the same few images again and again, and the reconstruction loss of every step."""
+
+    task: ConditionalVAE
+    images: Tensor
+    labels: Tensor
+    losses: list[float]
+
+
 @pytest.fixture(scope="module")
-def overfitted() -> tuple[ConditionalVAE, Tensor, Tensor, list[float]]:
-    """A small net, 300 steps on the same 32 phantoms, the divergence left out; the reconstruction loss of every step."""
+def overfitted() -> Overfitted:
+    """200 steps of a small net on 32 phantoms, half of each class darkened and half lightened: not told by the label."""
     data = PhantomData("chest_phantom", "chest", ["normal", "pneumonia"], 1, train=32, val=8, test=8)
     images, labels = data.splits.train.images.float() / 255, data.splits.train.labels
+    for label in (0, 1):
+        own = torch.nonzero(labels == label)[:, 0]
+        images[own[::2]] *= 0.2
+        images[own[1::2]] = 1 - 0.2 * (1 - images[own[1::2]])
     torch.manual_seed(0)
-    task = ConditionalVAE(CVAE(1, 2, width=4, latent=16))
-    optimizer = adam(lr=1e-2)(task.parameters())
-    losses = []
-    for _ in range(300):
-        loss, _ = task.terms((images, labels))
+    task, losses = ConditionalVAE(CVAE(1, 2, width=4, latent=LATENT)), []
+    optimizer = adam(lr=5e-3)(task.parameters())
+    for _ in range(200):
+        reconstruction, kl = task.terms((images, labels))
         optimizer.zero_grad()
-        loss.backward()
+        (reconstruction + 0.1 * kl).backward()
         optimizer.step()
-        losses.append(loss.item())
-    return task, images, labels, losses
+        losses.append(reconstruction.item())
+    return Overfitted(task, images, labels, losses)
 
 
-def test_a_few_hundred_steps_bring_the_reconstruction_loss_near_its_least(
-    overfitted: tuple[ConditionalVAE, Tensor, Tensor, list[float]],
-) -> None:
-    _, images, _, losses = overfitted
+def test_two_hundred_steps_bring_the_reconstruction_loss_near_its_least(overfitted: Overfitted) -> None:
+    images, losses = overfitted.images, overfitted.losses
     least = float(F.binary_cross_entropy(images, images, reduction="sum")) / 32  # grey values have an entropy
-    assert np.mean(losses[-20:]) - least < 0.05 * (losses[0] - least)
+    assert np.mean(losses[-20:]) - least < 0.15 * (losses[0] - least)
 
 
-def test_a_net_that_knows_its_images_gives_back_each_rather_than_the_mean_of_its_class(
-    overfitted: tuple[ConditionalVAE, Tensor, Tensor, list[float]],
-) -> None:
+def test_a_reconstruction_is_nearer_to_its_image_than_the_mean_of_its_class_is(overfitted: Overfitted) -> None:
     task, images, labels, _ = overfitted
     means = torch.stack([images[labels == label].mean(0) for label in (0, 1)])[labels]
-    error = (task.reconstruct(images, labels) - images).square().mean()
-    assert error < 0.8 * (means - images).square().mean()
+    error = float((task.reconstruct(images, labels) - images).square().mean())
+    assert error < 0.6 * float((means - images).square().mean())
 
 
 class LearningRates(Callback):
@@ -718,9 +739,7 @@ def test_the_sample_protocol_draws_the_classes_asked_for(run: Path, capsys: pyte
     assert {p.name for p in directory.glob("*.png")} == {"overview.png", "class_5_monocyte.png", "class_7_platelet.png"}
 
 
-def test_a_classifier_is_trained_on_its_samples(
-    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_classifier_is_trained_on_its_samples(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["model=tstr", f"data.generator={run}", "debug=fast", "trainer.gpus=0", "logger=none"]
     assert cli.main("train", [*argv, f"hydra.run.dir={tmp_path}/tstr"]) == 0, capsys.readouterr().err
     assert (tmp_path / "tstr" / "metrics.json").exists()

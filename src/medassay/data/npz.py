@@ -45,7 +45,9 @@ def read_splits(
     return found
 
 
-def read_samples(path: Path, *, channels: int, size: int, num_classes: int, resize: bool = False) -> list[LabelledImages]:
+def read_samples(
+    path: Path, *, channels: int, size: int, num_classes: int, resize: bool = False
+) -> list[LabelledImages]:
     """The ``train_*`` images of a file and, if it has them, the ``val_*`` ones; see :func:`read_splits`.
 
     Args:
@@ -58,7 +60,8 @@ def read_samples(path: Path, *, channels: int, size: int, num_classes: int, resi
     """
     with _stream(path) as stream, _archive(path, stream) as archive:
         splits = ["train", *(["val"] if "val_images" in archive.files else [])]
-        shape = _array(path, "train_images", archive).shape if "train_images" in archive.files else ()
+        held = "train_images" in archive.files
+        shape: tuple[int, ...] = tuple(_array(path, "train_images", archive).shape) if held else ()
     square = len(shape) in (3, 4) and shape[1] == shape[2]
     if not square or shape[1] == size:
         return read_splits(path, splits, channels=channels, size=size, num_classes=num_classes)

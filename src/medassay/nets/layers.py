@@ -11,7 +11,7 @@ Normalisation = Literal["batch", "group", "instance", "none"]
 
 
 class Normalise(nn.Module):
-    """``(x - mean) / std`` with fixed numbers: the first layer of every net, so that all its users serve images in [0, 1]."""
+    """``(x - mean) / std`` with fixed numbers: a classifier's first layer, so that all its users serve images in [0, 1]."""
 
     def __init__(self, mean: float = 0.5, std: float = 0.5) -> None:
         super().__init__()

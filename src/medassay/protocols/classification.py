@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from medassay.data.loader import ResidentLoader
 from medassay.data.modules import ImageDataModule
+from medassay.files import write_json
 from medassay.metrics.classification import bootstrap_intervals, classification_metrics
 from medassay.reporting import figures
-from medassay.runs.load import device_for
+from medassay.runs.load import Run, device_for
 from medassay.settings import TrainerSettings
 from medassay.types import LabelledImages
 
@@ -87,6 +88,14 @@ def report(
     paths = pictures(directory, split, predictions, values, data.classes)
     logger.info("%s: %s", split, summary(values))
     return values, paths
+
+
+def classification_run(
+    run: Run, settings: ClassificationSettings, directory: Path, record: dict[str, Any], outputs: Path
+) -> None:
+    """:func:`report` of a classifier's finished run."""
+    values, _ = report(run.task, run.data, settings.split, run.settings, directory)
+    write_json(directory / "metrics.json", {**record, settings.split: values})
 
 
 def summary(values: dict[str, Any]) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from medassay.errors import ConfigError, nearest
+from medassay.files import write_json
 from medassay.reporting import figures
+from medassay.runs.load import Run
 from medassay.runs.samples import draw, write_npz
 from medassay.types import NonNegativeInt, PositiveInt, Sampler
 
@@ -80,3 +82,10 @@ def sample(
         figures.save(figures.image_grid(own, columns=min(8, len(own)), title=name), path)
         paths.append(path)
     return paths
+
+
+def sample_run(run: Run, settings: SampleSettings, directory: Path, record: dict[str, Any], outputs: Path) -> None:
+    """:func:`sample` from a generator's finished run."""
+    assert isinstance(run.task, Sampler)
+    paths = sample(run.task, run.data.classes, settings, directory, str(run.directory.path))
+    write_json(directory / "sample.json", {**record, "files": [p.name for p in paths]})

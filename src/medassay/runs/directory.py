@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import secrets
 import signal
 import subprocess
 import sys
@@ -88,6 +89,10 @@ class RunDirectory:
     @property
     def last(self) -> Path:
         return self.path / "checkpoints" / "last.ckpt"
+
+    def new_evaluation(self, protocol: str) -> Path:
+        """A directory for what ``protocol`` leaves, not there yet."""
+        return self.path / "eval" / f"{protocol}_{secrets.token_hex(3)}"
 
     # --- writing ---
 

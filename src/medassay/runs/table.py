@@ -13,7 +13,7 @@ from typing import Any
 from medassay.errors import CheckpointError
 from medassay.runs.directory import RunDirectory
 
-PLACES = ("outputs", "resume", "logger")  # keys that do not change what a run computes
+PLACES = ("outputs", "resume", "logger", "assay")  # keys that do not change what a run computes
 DATA_PLACES = ("root",)
 TRAINER_PLACES = ("threads", "progress", "profiler", "gpus", "accelerator", "devices")
 CALLBACK_PLACES = ("sample_grid", "reconstructions")
@@ -29,7 +29,7 @@ class Row:
         seed: of the run.
         status: as in ``run.json``.
         configuration: a hash of all that may change the result, the seed left out; equal for repetitions of one experiment.
-        values: single final numbers, ``<split>/<name>``.
+        values: single final numbers, ``<split>/<name>``; a generator's latest assay as ``assay/<name>``.
     """
 
     path: Path
@@ -73,12 +73,7 @@ def table(paths: Iterable[str | Path]) -> list[Row]:
 def _row(path: Path) -> Row:
     run = RunDirectory(path)
     config, metrics = run.config(), run.metrics()
-    values = {
-        f"{split}/{name}": float(value)
-        for split in ("train", "val", "test")
-        for name, value in metrics.get(split, {}).items()
-        if isinstance(value, float)
-    }
+    values = {**_evaluated(run), **_single(metrics, ("train", "val", "test"))}
     return Row(
         path,
         config["model"]["name"],
@@ -88,6 +83,27 @@ def _row(path: Path) -> Row:
         configuration_hash(config),
         values,
     )
+
+
+def _single(metrics: dict[str, Any], groups: Iterable[str]) -> dict[str, float]:
+    """The single numbers of some groups of ``metrics``."""
+    return {
+        f"{group}/{name}": float(value)
+        for group in groups
+        for name, value in (metrics.get(group) or {}).items()
+        if isinstance(value, float)
+    }
+
+
+def _evaluated(run: RunDirectory) -> dict[str, float]:
+    """What was measured later, on the run's own data: in ``eval/``, of each number the latest."""
+    values: dict[str, float] = {}
+    files = sorted(run.path.glob("eval/*/metrics.json"), key=lambda file: file.stat().st_mtime)
+    for file in files:
+        metrics = RunDirectory(file.parent).metrics()
+        if not {"data.file", "data.path"} & set(metrics.get("overrides", ())):
+            values |= _single(metrics, ("val", "test", "assay"))
+    return values
 
 
 @dataclass(frozen=True)

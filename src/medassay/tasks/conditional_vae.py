@@ -118,7 +118,7 @@ class ConditionalVAE(LightningModule):
     def interpolate(self, first: Tensor, second: Tensor, labels: Tensor, steps: int) -> Tensor:
         """From ``first`` to ``second`` (both ``(N, C, H, W)`` in [0, 1], classes ``labels (N,)``) on a line in latent space.
 
-        Gives ``(N * steps, C, H, W)`` in [0, 1], the ``steps`` images of one pair one after another, ends included.
+        Gives ``(N * steps, C, H, W)`` in [0, 1], the ``steps`` images of one pair (at least 2, ends included) after another.
         """
         ends = self._mean(first, labels), self._mean(second, labels)
         share = torch.linspace(0, 1, steps, device=self.device, dtype=ends[0].dtype)[None, :, None]
@@ -134,11 +134,13 @@ class ConditionalVAE(LightningModule):
     def terms(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Reconstruction loss and KL divergence of a batch, one latent drawn per image; scalars."""
         images, labels = batch
-        mean, log_variance = self.net.encoder(images, labels)
+        mean, log_variance = (
+            out.to(images.dtype) for out in self.net.encoder(images, labels)
+        )  # bfloat16 is too coarse
         latent = mean + (0.5 * log_variance).exp() * torch.randn_like(mean)
         logits = self.net.decoder(latent, labels)
         reconstruction = reconstruction_loss(logits.to(images.dtype), images, labels, self.num_classes)
-        return reconstruction, kl_divergence(mean.to(images.dtype), log_variance.to(images.dtype))
+        return reconstruction, kl_divergence(mean, log_variance)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         reconstruction, kl = self.terms(batch)

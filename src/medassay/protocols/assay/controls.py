@@ -21,7 +21,7 @@ from medassay.data.modules import stratified_order
 from medassay.errors import CheckpointError
 from medassay.files import write_json
 from medassay.protocols.assay import measures, performance
-from medassay.protocols.assay.subjects import Real, subset
+from medassay.protocols.assay.subjects import Real, in_proportion
 from medassay.types import LabelledImages
 
 NOISE = 0.05  # standard deviation of control (c), in units of the full range
@@ -37,7 +37,7 @@ class Control:
         name: its name in tables.
         images: the set, with the labels it claims.
         members: for copies: indices of the copied training images (among the unique ones).
-        floor: whether it is made of validation images as they are.
+        validation: for validation images: their indices.
         tstr: whether a classifier is trained on it too.
     """
 
@@ -45,14 +45,14 @@ class Control:
     name: str
     images: LabelledImages
     members: Tensor | None = None
-    floor: bool = False
+    validation: Tensor | None = None
     tstr: bool = False
 
 
 def floor(real: Real, m: int) -> Control:
     """Control (a): ``m`` real validation images."""
-    images = real.val if m >= len(real.val) else subset(real.val, m)
-    return Control("floor", "real validation images (floor)", images, floor=True, tstr=True)
+    chosen = in_proportion(real.val.labels, m)
+    return Control("floor", "real validation images (floor)", real.val[chosen], validation=chosen, tstr=True)
 
 
 def controls(real: Real, m: int) -> list[Control]:
@@ -62,17 +62,25 @@ def controls(real: Real, m: int) -> list[Control]:
     rng = torch.Generator().manual_seed(0)
     noise = NOISE * torch.randn(copied.images.shape, generator=rng)
     noisy = (copied.images / 255 + noise).clamp(0, 1).mul(255).round().to(torch.uint8)
-    base = floor(real, m).images
+    floor_indices = in_proportion(real.val.labels, m)
+    base = real.val[floor_indices]
     counts = base.counts(len(real.classes))
     largest = int(counts.argmax())
-    without = base[base.labels != largest]
+    kept = floor_indices[base.labels != largest]
+    fewer = floor_indices[in_proportion(base.labels, len(kept))]
     shuffled = base.labels[torch.randperm(len(base), generator=rng)]
     return [
         Control("copies", "copies of training images", copied, members=chosen),
         Control("noisy_copies", "training images + noise", LabelledImages(noisy, copied.labels), members=chosen),
-        Control("without_class", f"floor without {real.classes[largest]}", without),
-        Control("floor_same_m", f"floor, {len(without)} images", subset(base, len(without)), floor=True),
-        Control("shuffled_labels", "floor with shuffled labels", LabelledImages(base.images, shuffled), tstr=True),
+        Control("without_class", f"floor without {real.classes[largest]}", real.val[kept], validation=kept),
+        Control("floor_same_m", f"floor, {len(fewer)} images", real.val[fewer], validation=fewer),
+        Control(
+            "shuffled_labels",
+            "floor with shuffled labels",
+            LabelledImages(base.images, shuffled),
+            validation=floor_indices,
+            tstr=True,
+        ),
     ]
 
 
@@ -108,11 +116,12 @@ def rows(
         if row is None:
             images = [control.images]
             row = measures.measure_sets(
-                spaces(), real, predict, images, members=control.members, floor=control.floor
+                spaces(), real, predict, images, members=control.members, validation=control.validation
             )
             if control.tstr:
                 row["tstr"] = _tstr(control, real, steps, trainer)
             write_json(path, row)
+            row = _kept(path) or row  # as the next assay will read it: an undefined number is None, not NaN
         found.append({"key": control.key, "name": control.name, "kind": "control", **row})
     return found
 

@@ -56,7 +56,6 @@ class Space:
         self.validation = self.encode(real.val.images)
         order = stratified_order(real.val.labels, 1)
         self.halves = order[: len(order) // 2], order[len(order) // 2 :]
-        self._nearest_training: dict[int, Tensor] = {}
 
     def encode(self, images: Tensor) -> Tensor:
         return self.encoder(images, progress=f"encoding: {self.encoder.name}").to(self.device)
@@ -70,15 +69,17 @@ class Space:
         """``(V,)``: from each validation image to its nearest training image."""
         return nearest(self.validation, self.reference.features)[0][:, 0]
 
-    def measure(self, features: Tensor, labels: Tensor, *, members: Tensor | None = None, floor: bool = False) -> Measured:
+    def measure(
+        self, features: Tensor, labels: Tensor, *, members: Tensor | None = None, validation: Tensor | None = None
+    ) -> Measured:
         """All metrics of one set.
 
         Args:
             features: ``(m, d)``, by :meth:`encode`.
             labels: ``(m,) int64``, requested classes.
             members: indices of the training images that a membership attack should find; None for all.
-            floor: the set is of validation images: for copying, one half of them all plays the generator and the other the
-                images that nobody trained on.
+            validation: the set consists of these validation images (indices): for copying, those of them in one half of all
+                play the generator, and the other half the images that nobody trained on.
         """
         around = Neighbours(self.reference, features)
         real = self.reference.features
@@ -99,10 +100,10 @@ class Space:
             "beta_recall": fidelity.integrated(beta),
             "authenticity": authenticity.authenticity(around),
         }
-        if floor:
+        if validation is not None:
             generated, others = self.halves
-            half = Neighbours(self.reference, self.validation[generated.to(self.device)])
-            values |= self._copying(half, others, members)
+            half = validation[torch.isin(validation, generated)]
+            values |= self._copying(Neighbours(self.reference, self.validation[half.to(self.device)]), others, members)
         else:
             values |= self._copying(around, None, members)
         covered, authentic = fidelity.covered(around).cpu(), authenticity.authentic(around).cpu()
@@ -147,7 +148,7 @@ def measure_sets(
     sets: Sequence[LabelledImages],
     *,
     members: Tensor | None = None,
-    floor: bool = False,
+    validation: Tensor | None = None,
 ) -> dict[str, Any]:
     """One row of a table: every encoder's numbers, as mean and standard deviation over ``sets`` of equal size.
 
@@ -156,9 +157,12 @@ def measure_sets(
         real: the real images.
         predict: images to the classes that the classifier trained on real images assigns, ``(N,) int64``.
         sets: disjoint sets of images, with the classes requested.
-        members, floor: as for :meth:`Space.measure`.
+        members, validation: as for :meth:`Space.measure`.
     """
-    found = [[space.measure(space.encode(s.images), s.labels, members=members, floor=floor) for s in sets] for space in spaces]
+    found = [
+        [space.measure(space.encode(s.images), s.labels, members=members, validation=validation) for s in sets]
+        for space in spaces
+    ]
     consistent = [predict(s.images) == s.labels for s in sets]
     per_class = _mean_lists([measured.per_class for measured in found[0]])
     per_class["class_consistency"] = _mean_over(
@@ -191,4 +195,5 @@ def _mean_lists(dictionaries: Sequence[dict[str, list[float]]]) -> dict[str, lis
 
 def _mean_over(lists: Sequence[list[float]]) -> list[float]:
     """The element-wise mean; NaN is left out where another list has a number."""
-    return torch.tensor(lists, dtype=torch.float64).nanmean(0).tolist()  # type: ignore[no-any-return]
+    means: list[float] = torch.tensor(lists, dtype=torch.float64).nanmean(0).tolist()
+    return means

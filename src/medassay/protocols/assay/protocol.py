@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import resource
-import secrets
 import sys
 import time
 from collections.abc import Iterator
@@ -18,7 +17,8 @@ import torch
 from torch import Tensor
 
 from medassay import arms
-from medassay.encoders import Encoder, EncoderName, encoders, trained_classifier
+from medassay.encoders import EncoderName, encoders, trained_classifier
+from medassay.errors import ConfigError
 from medassay.metrics import authenticity
 from medassay.metrics.neighbours import Neighbours
 from medassay.protocols.assay import controls, measures, performance, report, verdict
@@ -61,6 +61,10 @@ class AssaySettings:
     split: Literal["test", "val"] = "test"
     seed: NonNegativeInt = 0
     jobs: PositiveInt | None = None
+
+    def __post_init__(self) -> None:
+        if not self.encoders or len(set(self.encoders)) < len(self.encoders):
+            raise ConfigError(f"protocol.encoders={self.encoders}: name at least one, and each once")
 
 
 @dataclass(frozen=True)
@@ -124,7 +128,9 @@ def measured(
     found = encoders(settings.encoders, real.unique, task, place.device, place.cache, settings.inception_weights)
 
     def assigned(images: Tensor) -> Tensor:
-        return predict(task, LabelledImages(images, torch.zeros(len(images), dtype=torch.int64)), place.device).probabilities.argmax(1)
+        return predict(
+            task, LabelledImages(images, torch.zeros(len(images), dtype=torch.int64)), place.device
+        ).probabilities.argmax(1)
 
     @remembered
     def spaces() -> list[measures.Space]:
@@ -161,13 +167,25 @@ def measured(
         "classes": real.classes,
         "budget": settings.budget,
         "split": settings.split,
-        "real": {"train": len(real.train), "unique": len(real.unique), "val": len(real.val), "test": len(real.test)},
+        "real": {
+            "digest": real.digest,
+            "train": len(real.train),
+            "unique": len(real.unique),
+            "val": len(real.val),
+            "test": len(real.test),
+        },
         "encoders": {encoder.name: encoder.description for encoder in found},
         "verdict": findings,
         "faults": verdict.faults(findings),
         "m": m,
         "rows": [
-            {"key": "generator", "name": candidate.name, "kind": "generator", **row, "faults": verdict.faults(findings)},
+            {
+                "key": "generator",
+                "name": candidate.name,
+                "kind": "generator",
+                **row,
+                "faults": verdict.faults(findings),
+            },
             {**floor, "kind": "floor", "faults": []},
             *others,
         ],
@@ -200,14 +218,11 @@ def assay(
     return results
 
 
-def assay_run(run: Run, settings: AssaySettings, outputs: Path, record: dict[str, Any]) -> Path:
-    """:func:`assay` of a generator's finished run, into its own ``eval/``; gives the new directory."""
+def assay_run(run: Run, settings: AssaySettings, directory: Path, record: dict[str, Any], outputs: Path) -> None:
+    """:func:`assay` of a generator's finished run; caches are under ``outputs``."""
     place = Workplace(device_for(run.settings), run.settings.gpus, outputs / ".cache")
     real = Real.of(run.data, settings.split)
-    candidate = of_run(run, place.cache, settings.seed)
-    directory = run.directory.path / "eval" / f"assay_{secrets.token_hex(3)}"
-    assay(real, candidate, settings, place, directory, record)
-    return directory
+    assay(real, of_run(run, place.cache, settings.seed), settings, place, directory, record)
 
 
 def _floor_of(control: dict[str, Any], known: list[dict[str, Any]]) -> dict[str, Any]:

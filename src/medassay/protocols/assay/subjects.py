@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 
 from medassay.data import folder, npz
 from medassay.data.given import copies, digest, without_duplicates
@@ -20,6 +21,7 @@ from medassay.runs.samples import samples_of
 from medassay.types import LabelledImages
 
 MINIMUM_PER_CLASS = 10  # judged images: below, no number of a class means anything
+MINIMUM_TRAINING, MINIMUM_REAL = 40, 16  # real images: below, there are too few neighbours
 HELD_OUT_SHARE = 0.2  # of images from elsewhere that come without validation ones
 
 
@@ -45,9 +47,20 @@ class Real:
 
     @classmethod
     def of(cls, data: ImageDataModule, split: Literal["test", "val"]) -> Real:
-        """The real images of ``data``; with ``split="val"`` validation images stand in for test images."""
+        """The real images of ``data``; with ``split="val"`` validation images stand in for test images.
+
+        Raises:
+            DataError: too few images for neighbours to mean anything, or none of a class.
+        """
         train, val, test = data.splits
-        return cls(data.name, data.classes, train, val, test if split == "test" else val, data.provenance())
+        for name, part, least in (("training", train, MINIMUM_TRAINING), ("validation", val, 0), ("test", test, 0)):
+            counts = part.counts(data.num_classes)
+            if len(part) < max(least, MINIMUM_REAL) or int(counts.min()) == 0:
+                raise DataError(
+                    f"an assay needs at least {max(least, MINIMUM_REAL)} {name} images and some of every class; {data.name} "
+                    f"has {len(part)} ({', '.join(map(str, counts.tolist()))} by class): use a larger set"
+                )
+        return cls(str(data.name), data.classes, train, val, test if split == "test" else val, data.provenance())
 
     @cached_property
     def unique(self) -> LabelledImages:
@@ -122,7 +135,9 @@ def of_files(path: Path, data: ImageDataModule, *, resize: bool) -> Candidate:
     elif path.exists():
         given, checksum = npz.read_samples(path, **shape, resize=resize), npz.md5(path)
     else:
-        raise DataError(f"samples={path} does not exist: give an .npz with train_images and train_labels, or class folders")
+        raise DataError(
+            f"samples={path} does not exist: give an .npz with train_images and train_labels, or class folders"
+        )
     train = given[0]
     counts = train.counts(data.num_classes)
     for name, count in zip(data.classes, counts.tolist(), strict=True):
@@ -143,7 +158,6 @@ def of_files(path: Path, data: ImageDataModule, *, resize: bool) -> Candidate:
     return Candidate(path.name, images, held_out, None, provenance)
 
 
-def subset(split: LabelledImages, n: int, seed: int = 0) -> LabelledImages:
-    """``n`` images of ``split``, classes in proportion, in random order."""
-    chosen = stratified_order(split.labels, seed)[:n]
-    return split[chosen[torch.randperm(len(chosen), generator=torch.Generator().manual_seed(seed))]]
+def in_proportion(labels: Tensor, n: int) -> Tensor:
+    """The indices, rising, of ``n`` of the images with ``labels (N,)``, classes in proportion; all of them if N <= n."""
+    return stratified_order(labels, 0)[:n].sort().values

@@ -14,7 +14,7 @@ Level = Literal["good", "missing", "suspicious"]
 Fault = Literal["copies", "missing_class", "labels", "fidelity", "diversity", "usefulness"]
 
 EXACT_COPIES = 0.01  # share of pixel-identical training images above the floor's: copying
-AUTHENTICITY = 0.5  # of the floor's: below, and found by the membership attack: copying
+AUTHENTICITY = 0.5  # of the floor's in an encoder: below, and found by the membership attack there too: copying
 MEMBERSHIP_DIFFERENCE, MEMBERSHIP_Z = 0.03, 4.0  # above the floor's area, and in standard errors
 CLASS_COVERAGE = 0.25  # of the floor's coverage of that class: below, the class is missing
 CLASS_CONSISTENCY = 0.75  # of the floor's: below, labels and images do not agree
@@ -55,7 +55,7 @@ def judge(
         _diversity(mine, best),
         *_classes(row, floor, classes),
         _labels(row, floor),
-        _copying(row, floor, mine, best),
+        _copying(row, floor),
         *([] if performance is None else [_usefulness(performance)]),
     ]
     return [asdict(finding) for finding in found]
@@ -113,25 +113,40 @@ def _labels(row: dict[str, Any], floor: dict[str, Any]) -> Finding:
     return Finding("good", None, f"Samples show the class that was asked for: {numbers}.")
 
 
-def _copying(row: dict[str, Any], floor: dict[str, Any], mine: dict[str, float], best: dict[str, float]) -> Finding:
+def _copying(row: dict[str, Any], floor: dict[str, Any]) -> Finding:
+    """Looked for in every encoder's features: noise, say, hides a copy from the one and not from the other."""
     exact = row["exact_copies"]["mean"]
-    difference = mine["membership_auc"] - best["membership_auc"]
-    error = math.hypot(mine["membership_auc_se"], best["membership_auc_se"])
-    attacked = difference > MEMBERSHIP_DIFFERENCE and difference > MEMBERSHIP_Z * error
-    crowded = mine["authenticity"] < AUTHENTICITY * best["authenticity"]
+    crowded, attacked, copied = [], [], []
+    for encoder, values in row["encoders"].items():
+        mine, best = (
+            {name: v["mean"] for name, v in numbers.items()} for numbers in (values, floor["encoders"][encoder])
+        )
+        difference = mine["membership_auc"] - best["membership_auc"]
+        error = math.hypot(mine["membership_auc_se"], best["membership_auc_se"])
+        near = mine["authenticity"] < AUTHENTICITY * best["authenticity"]
+        found_out = difference > MEMBERSHIP_DIFFERENCE and difference > MEMBERSHIP_Z * error
+        crowded += [encoder] if near else []
+        attacked += [encoder] if found_out else []
+        copied += [encoder] if near and found_out else []
+    encoder = (copied or crowded or attacked or list(row["encoders"]))[0]
+    mine, best = ({k: v["mean"] for k, v in r["encoders"][encoder].items()} for r in (row, floor))
     numbers = (
         f"{_percent(mine['authenticity'])} are authentic (new real images: {_percent(best['authenticity'])}), "
         f"{_percent(exact)} equal a training image pixel by pixel, a membership attack reaches an area of "
-        f"{mine['membership_auc']:.2f} ({best['membership_auc']:.2f})"
+        f"{mine['membership_auc']:.2f} ({best['membership_auc']:.2f}; encoder: {encoder})"
     )
-    if exact > floor["exact_copies"]["mean"] + EXACT_COPIES or (crowded and attacked):
+    if exact > floor["exact_copies"]["mean"] + EXACT_COPIES or copied:
         return Finding("suspicious", "copies", f"Samples are copies of training images, or nearly so: {numbers}.")
     if crowded:
         return Finding(
-            "good", None, f"Samples crowd near training images, but the attack does not tell these from new ones: {numbers}."
+            "good",
+            None,
+            f"Samples crowd near training images, but the attack does not tell these from new ones: {numbers}.",
         )
     if attacked:
-        return Finding("good", None, f"Training images can be told from new ones, but samples are no copies: {numbers}.")
+        return Finding(
+            "good", None, f"Training images can be told from new ones, but samples are no copies: {numbers}."
+        )
     return Finding("good", None, f"No sign of copying: {numbers}.")
 
 

@@ -1,0 +1,156 @@
+"""A page of one file: numbers as text, charts and images inside it."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import re
+from html.parser import HTMLParser
+
+import jinja2
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+from PIL import Image
+from torch import Tensor
+
+from medassay.reporting import html
+from medassay.reporting.figures import PALETTE
+
+
+def chart(label: str = "a label") -> Figure:
+    figure = Figure(figsize=(3, 2))
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], "o-", color=PALETTE[0], label=label)
+    axes.legend()
+    return figure
+
+
+def decoded(address: str) -> Tensor:
+    """The pixels of a data URI, ``(H, W, 4) uint8``."""
+    kind, _, content = address.partition(",")
+    assert kind == "data:image/png;base64"
+    return torch.from_numpy(np.array(Image.open(io.BytesIO(base64.b64decode(content)))))
+
+
+@pytest.mark.parametrize("value", [None, math.nan, math.inf])
+def test_a_number_that_there_is_not_is_a_dash(value: float | None) -> None:
+    assert html.fixed(value) == "–"
+    assert html.significant(value) == "–"
+    assert html.spread({"mean": value, "sd": 0.1}) == "–"
+    assert html.bounds({"low": value, "high": 1.0}) == ""
+
+
+def test_negative_numbers_have_a_minus_sign_and_zero_has_none() -> None:
+    assert html.fixed(-0.25, 2) == "−0.25"
+    assert html.fixed(-0.0001, 3) == "0.000"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1234.5, "1234"),
+        (28.0779, "28.1"),
+        (0.35510, "0.355"),
+        (-0.08134, "−0.0813"),
+        (1.5e-9, "0.000000"),
+        (0.0, "0.00"),
+    ],
+)
+def test_numbers_without_a_scale_have_three_significant_digits_and_at_most_six_decimals(
+    value: float, text: str
+) -> None:
+    assert html.significant(value) == text
+
+
+def test_a_deviation_has_the_decimals_of_its_mean() -> None:
+    assert html.spread({"mean": 0.5, "sd": 0.0123}) == "0.500 ±\N{NO-BREAK SPACE}0.012"
+    assert html.spread({"mean": 28.0779, "sd": 0.702}, None) == "28.1 ±\N{NO-BREAK SPACE}0.7"
+
+
+def test_a_mean_without_deviation_stands_alone() -> None:
+    assert html.spread({"mean": 0.5, "sd": None}) == "0.500"
+
+
+def test_a_chart_has_its_description_and_no_style_for_the_whole_page() -> None:
+    drawn = html.svg(chart(), "one", 'what "it" shows <here>')
+    assert 'aria-label="what &quot;it&quot; shows &lt;here&gt;"' in drawn
+    assert "<style" not in drawn
+    assert "<metadata" not in drawn
+    assert drawn.startswith("<svg")
+
+
+def test_a_chart_takes_the_text_colour_and_the_series_colours_of_the_page() -> None:
+    drawn = html.svg(chart(), "one", "x")
+    assert "#000000" not in drawn
+    assert "currentColor" in drawn
+    assert f"var(--series-0, {PALETTE[0]})" in drawn
+
+
+def test_text_in_a_chart_is_text_and_escaped() -> None:
+    assert ">a &lt; b &amp; c</text>" in html.svg(chart("a < b & c"), "one", "x")
+
+
+def test_ids_of_two_charts_differ_and_every_reference_is_found() -> None:
+    both = [html.svg(chart(), name, "x") for name in ("one", "two")]
+    ids = [set(re.findall(r'\bid="([^"]+)"', drawn)) for drawn in both]
+    assert not ids[0] & ids[1]
+    for drawn, own in zip(both, ids, strict=True):
+        used = set(re.findall(r'(?:url\(#|href="#)([^)"]+)', drawn))
+        assert used
+        assert used <= own
+
+
+def test_a_chart_is_the_same_for_the_same_figure() -> None:
+    assert html.svg(chart(), "one", "x") == html.svg(chart(), "one", "x")
+
+
+def test_images_in_a_strip_keep_their_pixels_with_a_transparent_gap() -> None:
+    images = torch.randint(256, (3, 3, 5, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    pixels = decoded(html.strip(images))
+    assert pixels.shape == (5, 3 * 4 + 2, 4)
+    assert torch.equal(pixels[:, 5:9, :3], images[1].permute(1, 2, 0))
+    assert (pixels[:, [4, 9], 3] == 0).all()
+    assert (pixels[:, :4, 3] == 255).all()
+
+
+def test_grey_images_are_grey_in_a_strip() -> None:
+    images = torch.full((2, 1, 4, 4), 77, dtype=torch.uint8)
+    assert decoded(html.strip(images))[0, 0].tolist() == [77, 77, 77, 255]
+
+
+def test_large_images_are_reduced_in_a_page() -> None:
+    assert decoded(html.strip(torch.zeros(1, 3, 224, 112, dtype=torch.uint8))).shape == (96, 48, 4)
+
+
+class Skeleton(HTMLParser):
+    """The tags of a page with their attributes."""
+
+    def __init__(self, content: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(content)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+
+def test_the_base_page_asks_for_nothing_and_suits_phones_and_dark_screens() -> None:
+    content = html.page("base.html.j2")
+    tags = Skeleton(content).tags
+    assert ("html", {"lang": "en"}) in tags
+    names = {attributes.get("name") for tag, attributes in tags if tag == "meta"}
+    assert {"viewport", "color-scheme"} <= names
+    assert not {"link", "script", "iframe"} & {tag for tag, _ in tags}
+    assert "http" not in content
+    assert "@import" not in content
+    assert "url(" not in content
+    assert "prefers-color-scheme: dark" in content
+    assert "@media print" in content
+
+
+def test_a_page_with_a_value_missing_is_refused() -> None:
+    with pytest.raises(jinja2.UndefinedError):
+        html.page("assay.html.j2")
