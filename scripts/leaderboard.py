@@ -37,7 +37,7 @@ def main() -> int:
     try:
         found = tables(find(arguments.paths))
         shown = [contents(table) for table in found]
-        markdown = "\n\n".join(as_markdown(table) for table in shown) + "\n"
+        markdown = "\n\n".join(as_markdown(table) for table in shown).replace("\N{NO-BREAK SPACE}", " ") + "\n"
         files = {"html": page("leaderboard.html.j2", tables=shown), "csv": as_csv(found), "md": markdown}
         for suffix, text in files.items():
             with whole(Path(arguments.output) / f"leaderboard.{suffix}") as partial:
