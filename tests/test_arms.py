@@ -310,7 +310,7 @@ Worker = Callable[[str], None]
 
 @pytest.fixture
 def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Worker:
-    """Replaces the Python that trains one arm by a shell script, with the seed of the arm as ``$seed``, its file as ``$file``."""
+    """Replaces the Python that trains one arm by a shell script with the arm's seed as ``$seed`` and its file as ``$file``."""
 
     def install(script: str) -> None:
         real = subprocess.Popen
@@ -382,7 +382,9 @@ def ended(process: Any) -> bool:
 def test_an_error_in_a_process_is_one_line_that_names_the_arm_and_ends_the_others(
     tmp_path: Path, worker: Worker
 ) -> None:
-    worker('[ $seed = 1 ] || exec sleep 60\necho Traceback >&2\necho "medassay.errors.TrainingError: no number" >&2\nexit 1')
+    worker(
+        '[ $seed = 1 ] || exec sleep 60\necho Traceback >&2\necho "medassay.errors.TrainingError: no number" >&2\nexit 1'
+    )
     begun = time.monotonic()
     with pytest.raises(TrainingError) as caught:
         trained([arm_of(name=f"arm {seed}", seed=seed) for seed in range(3)], tmp_path, jobs=2)

@@ -348,15 +348,17 @@ def test_samples_are_written_for_the_classes_asked_for(command: Command, runs: d
 
 
 def test_a_generators_default_protocol_is_the_assay(
-    command: Command, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    command: Command, runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(evaluation, "assay_run", lambda *args: asked.append(args) or Path("there"))
+    monkeypatch.setitem(evaluation.PROTOCOLS, "assay", ("generator", lambda *args: asked.append(args)))
     result = command("evaluate", f"run={runs['generator']}", "protocol.budget=quick", "protocol.seed=3")
     assert result.code == 0, result.err
-    assert "results: there" in result.out
-    ((run, settings, _, record),) = asked
+    ((run, settings, directory, record, outputs),) = asked
     assert run.directory.path == runs["generator"]
+    assert directory.parent == runs["generator"] / "eval"
+    assert f"results: {directory}" in result.out
+    assert outputs == tmp_path / "outputs"
     assert (settings.budget, settings.seed, settings.split) == ("quick", 3, "test")
     assert record["protocol"]["name"] == "assay"
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from sklearn.decomposition import PCA
 from torch import Tensor
 
@@ -305,7 +305,6 @@ class Harmful:
         return Path.touch, (self.path,)
 
 
-@pytest.mark.xfail(strict=True, reason="reported: torch-fidelity reads the file with weights_only=False")
 def test_a_file_of_weights_runs_no_code(tmp_path: Path) -> None:
     file, trace = tmp_path / "harmful.pth", tmp_path / "trace"
     torch.save({"a": Harmful(trace)}, file)

@@ -61,9 +61,10 @@ class Arm:
     seed: int
     steps: int
 
-    def key(self) -> str:
+    def key(self, device: str = "cpu") -> str:
         """16 hexadecimal digits of all that the result depends on."""
         parts = [RECIPE, digest(self.train, self.held_out), self.num_classes, self.seed, self.steps, torch.__version__]
+        parts += [] if device == "cpu" else [device]  # another kind of device rounds differently
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
@@ -82,7 +83,7 @@ def trained(
     Args:
         arms: what to train.
         cache: folder of the kept ones, ``<cache>/arms``.
-        jobs: trainings at a time, a process each; None takes the machine's cores, and one where a GPU does the work.
+        jobs: trainings at a time on the CPU, a process each; None for as many as cores. On a GPU one at a time.
         gpus: as in the trainer settings.
         progress: title of a progress bar where the output is a terminal.
 
@@ -90,7 +91,8 @@ def trained(
         OutputError: the cache cannot be written.
         TrainingError: an arm's loss is not finite.
     """
-    paths = [cache / "arms" / f"{arm.key()}.ckpt" for arm in arms]
+    device = "cuda" if _on_gpu(gpus) else "cpu"
+    paths = [cache / "arms" / f"{arm.key(device)}.ckpt" for arm in arms]
     missing = {path: arm for path, arm in zip(paths, arms, strict=True) if not path.exists()}
     with tqdm(total=len(missing), desc=progress, unit="arm", disable=not sys.stderr.isatty() or not missing) as bar:
         workers = min(len(missing), _jobs(jobs, gpus))
@@ -111,11 +113,15 @@ def trained(
     return tasks
 
 
+def _on_gpu(gpus: int | list[int] | None) -> bool:
+    return gpus not in (0, []) and torch.cuda.is_available()
+
+
 def _jobs(jobs: int | None, gpus: int | list[int] | None) -> int:
+    if _on_gpu(gpus):
+        return 1
     if jobs is not None:
         return jobs
-    if gpus not in (0, []) and torch.cuda.is_available():
-        return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -161,7 +167,7 @@ def _in_processes(arms: dict[Path, Arm], workers: int) -> Iterable[str]:
     module that can be imported twice, which a notebook has not.
     """
     waiting = list(arms.items())
-    running: list[tuple[subprocess.Popen[str], str]] = []
+    running: list[tuple[subprocess.Popen[bytes], str, Path]] = []
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -171,23 +177,24 @@ def _in_processes(arms: dict[Path, Arm], workers: int) -> Iterable[str]:
                     given = Path(folder) / f"{path.stem}.pt"
                     torch.save(_plain(arm), given)
                     command = [sys.executable, "-m", "medassay.arms", str(given), str(path.absolute())]
-                    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
-                    running.append((process, arm.name))
-                done = _first_done([process for process, _ in running])
-                process, name = running.pop(done)
-                _, errors = process.communicate()
+                    with given.with_suffix(".err").open("w") as said:
+                        process = subprocess.Popen(command, env=environment, stderr=said)
+                    running.append((process, arm.name, given.with_suffix(".err")))
+                done = _first_done([process for process, *_ in running])
+                process, name, said_in = running.pop(done)
                 if process.returncode:
+                    errors = said_in.read_text(encoding="utf-8", errors="replace")
                     last = errors.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
                     raise TrainingError(f"training the arm '{name}' failed: {last[0]}")
                 yield name
         finally:
-            for process, _ in running:
+            for process, *_ in running:
                 process.terminate()
-            for process, _ in running:
-                process.communicate()
+            for process, *_ in running:
+                process.wait()
 
 
-def _first_done(processes: Sequence[subprocess.Popen[str]]) -> int:
+def _first_done(processes: Sequence[subprocess.Popen[bytes]]) -> int:
     """The place of a process that has ended; waits for one."""
     while True:
         for place, process in enumerate(processes):
@@ -199,8 +206,14 @@ def _first_done(processes: Sequence[subprocess.Popen[str]]) -> int:
 
 
 def _plain(arm: Arm) -> dict[str, object]:
-    values = vars(arm)
-    return {name: vars(value) if isinstance(value, LabelledImages) else value for name, value in values.items()}
+    """The arm without classes of ours; images that are part of a larger tensor are written without the rest."""
+
+    def of(value: object) -> object:
+        if not isinstance(value, LabelledImages):
+            return value
+        return {"images": value.images.clone(), "labels": value.labels.clone()}
+
+    return {name: of(value) for name, value in vars(arm).items()}
 
 
 def _main(given: str, path: str) -> None:

@@ -244,6 +244,8 @@ def _evaluate(argv: list[str]) -> int:
         return OK
     values = configuration.resolved(found[0])
     configuration.check_arguments({"resize": values["resize"]}, EvaluateSettings, "")
+    if values["resize"] and samples is None:
+        raise ConfigError("resize=true is for samples=: a run's own images have the size of its data")
     protocol, outputs = values["protocol"], Path(values["outputs"])
     configuration.check(protocol, "protocol")
     if samples is not None:

@@ -147,6 +147,7 @@ def inception(weights: str | None, device: torch.device) -> Encoder:
         ) from error
     path = Path(weights).expanduser()
     try:
+        torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity would run what a pickled file says
         net = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(path))
     except Exception as error:  # torch raises many kinds for a file that is none of its own
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__

@@ -84,7 +84,10 @@ def evaluate_samples(
     settings = configuration.build(protocol)
     if not isinstance(settings, AssaySettings):
         raise ConfigError(f"protocol={settings.name}: samples= are judged by protocol=assay")
-    if not any(override.startswith("data=") for override in overrides):
+    for override in overrides:
+        if override.lstrip("+~").partition("=")[0].partition(".")[0] not in ("data", "trainer"):
+            raise ConfigError(f"{override}: with samples= only data=, data.*, trainer.* and protocol.* can be given")
+    if not any(override.startswith("data=") and override != "data=null" for override in overrides):
         raise ConfigError("samples= needs the real data set to compare with: data=bloodmnist, data=folder data.path=…")
     try:
         cfg, _ = configuration.compose("train", ["model=tstr", *overrides])

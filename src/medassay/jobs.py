@@ -192,7 +192,7 @@ def resume(path: str | Path, overrides: Mapping[str, Any]) -> tuple[Path, dict[s
         run.update(resumed_with=given)
         with run.recording():
             numbers = _fit_and_report(config, run, resume=True)
-        _assay(config, run)
+        _assay(config, run, given)
         return run.path, numbers
     config = with_overrides(saved, overrides)
     trained = int(run.metrics().get("epochs", saved["trainer"]["max_epochs"]))
@@ -216,8 +216,10 @@ def resume(path: str | Path, overrides: Mapping[str, Any]) -> tuple[Path, dict[s
     return longer.path, numbers
 
 
-def _assay(config: dict[str, Any], run: RunDirectory) -> None:
+def _assay(config: dict[str, Any], run: RunDirectory, overrides: Mapping[str, Any] | None = None) -> None:
     """Judges the generator just trained, if ``assay`` asks for it; the run is done already and stays so.
+
+    ``overrides`` are those it was resumed with, which its saved configuration does not hold.
 
     Where the run does not look at test images (``test=false``), validation images stand in for them.
     """
@@ -225,7 +227,7 @@ def _assay(config: dict[str, Any], run: RunDirectory) -> None:
         return
     settings = AssaySettings(budget=budget, split="test" if config["test"] else "val")
     directory = run.new_evaluation(settings.name)
-    assay_run(open_run(run.path, {}), settings, directory, {"run": str(run.path)}, Path(config["outputs"]))
+    assay_run(open_run(run.path, overrides or {}), settings, directory, {"run": str(run.path)}, Path(config["outputs"]))
     logger.info("assay: %s", directory / "report.html")
 
 

@@ -258,7 +258,6 @@ def test_upper_and_lower_case_and_underscores_do_not_matter_in_class_names(
     assert read_class_folders(tmp_path, [name, "dog"], size=8, channels=1).labels.tolist() == [0, 0, 1]
 
 
-@pytest.mark.xfail(strict=True, reason="reported: of two folders of one class the later replaces the earlier")
 def test_two_folders_of_one_class_are_not_halved_in_silence(tmp_path: Path) -> None:
     class_folders(tmp_path, **{"small cat": 2, "small_cat": 3})
     try:

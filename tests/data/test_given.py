@@ -92,7 +92,6 @@ def test_copies_are_those_of_a_plain_loop_over_bytes() -> None:
     assert found.tolist() == expected
 
 
-@pytest.mark.xfail(strict=True, reason="reported: _rows cannot reshape an empty set; flatten(1) could")
 def test_nothing_is_a_copy_of_nothing() -> None:
     assert copies(images_of(1, 2), images_of(1)[:0]).tolist() == [False, False]
 

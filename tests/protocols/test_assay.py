@@ -18,6 +18,7 @@ from torch import Tensor
 from medassay import arms
 from medassay.data.modules import MedMNISTData, PhantomData
 from medassay.data.phantoms import blood
+from medassay.errors import CheckpointError
 from medassay.protocols.assay import controls, measures, performance, protocol, verdict
 from medassay.protocols.assay.protocol import AssaySettings, Workplace, measured
 from medassay.protocols.assay.subjects import Candidate, Real
@@ -165,12 +166,23 @@ def test_a_second_assay_trains_nothing_and_measures_no_control_again(
         assert json.dumps(again[key]) == json.dumps(results[key]), key
 
 
-def test_an_unreadable_kept_control_is_one_line_that_says_what_to_do(real: Real, place: Workplace) -> None:
-    for file in (place.cache / "controls").glob("floor_*.json"):
-        kept = file.read_text()
-        file.write_text("{")
-        with pytest.raises(Exception, match="delete it, it is computed anew"):
-            measured(real, candidate_of(phantoms(1).splits), SETTINGS, place)
+def test_an_unreadable_kept_control_is_one_line_that_says_what_to_do(
+    real: Real, place: Workplace, results: dict[str, Any]
+) -> None:
+    (file,) = (place.cache / "controls").glob("floor_*.json")
+    kept = file.read_text()
+    file.write_text("{")
+
+    def fail() -> Any:
+        raise AssertionError("measured again")
+
+    names = [f"{name}: {text}" for name, text in results["encoders"].items()]
+    asked: dict[str, Any] = {"encoders": names, "steps": arms.QUICK_STEPS}
+    trainer = performance.Trainer(place.cache, place.device)
+    try:
+        with pytest.raises(CheckpointError, match=f"{file.name} cannot be read .* delete it, it is computed anew"):
+            controls.rows([controls.floor(real, 320)], real, fail, None, place.cache, **asked, trainer=trainer)
+    finally:
         file.write_text(kept)
 
 
@@ -320,7 +332,7 @@ def test_a_missing_class_is_named_with_its_numbers() -> None:
 
 
 def learned(tstr: float, trtr: float) -> dict[str, Any]:
-    found = {name: {"balanced_accuracy": {"mean": v}} for name, v in (("TSTR", tstr), ("TRTR", trtr))}
+    found = {name: {"balanced_accuracy": {"mean": v}, "recall": [v, v]} for name, v in (("TSTR", tstr), ("TRTR", trtr))}
     return {"arms": found, "ratio": {"balanced_accuracy": {"mean": tstr / trtr}}}
 
 
@@ -332,6 +344,12 @@ def test_usefulness_is_judged_by_the_ratio_to_real_images(tstr: float, level: st
     finding = verdict.judge(row(), row(), ["round", "long"], learned(tstr, 0.92))[-1]
     assert finding["level"] == level
     assert words in finding["text"]
+
+
+def test_a_ratio_of_two_classifiers_at_chance_is_no_praise() -> None:
+    finding = verdict.judge(row(), row(), ["round", "long"], learned(0.5, 0.5))[-1]
+    assert finding["level"] == "missing"
+    assert "cannot be judged" in finding["text"]
 
 
 # --- predictive performance ------------------------------------------------------------------------------------------

@@ -82,7 +82,11 @@ def read_class_folders(
     top = Path(path).expanduser()
     top = top / "train" if (top / "train").is_dir() else top
     found = _class_files(top)
-    plain = {name.lower().replace("_", " "): name for name in found}
+    plain: dict[str, str] = {}
+    for name in found:
+        if (key := name.lower().replace("_", " ")) in plain:
+            raise DataError(f"{top} has two folders for one class, '{plain[key]}' and '{name}': put them together")
+        plain[key] = name
     wanted = {name.lower().replace("_", " "): name for name in classes}
     missing, unknown = (sorted(a.keys() - b.keys()) for a, b in ((wanted, plain), (plain, wanted)))
     if missing or unknown:

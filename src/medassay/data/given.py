@@ -56,7 +56,7 @@ def digest(*splits: LabelledImages) -> str:
 
 def _rows(images: Tensor) -> np.ndarray[tuple[int], np.dtype[np.void]]:
     """Each image of ``images (N, C, H, W) uint8`` as one opaque value, to be sorted and compared."""
-    flat = np.ascontiguousarray(images.cpu().numpy().reshape(len(images), -1))
+    flat = np.ascontiguousarray(images.cpu().flatten(1).numpy())
     return flat.view(np.dtype((np.void, flat.shape[1])))[:, 0]
 
 

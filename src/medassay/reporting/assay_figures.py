@@ -28,7 +28,7 @@ _LOOKS: dict[str, tuple[str, str, bool]] = {
     "noisy_copies": (PALETTE[4], "^", False),
     "without_class": (PALETTE[3], "v", False),
     "floor_same_m": (PALETTE[5], "s", False),
-    "shuffled_labels": (PALETTE[7], "x", False),
+    "shuffled_labels": (PALETTE[6], "x", False),
 }
 
 SHORT = {

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from medassay import arms
-from medassay.encoders import EncoderName, encoders, trained_classifier
+from medassay.encoders import EncoderName, encoders, inception, trained_classifier
 from medassay.errors import ConfigError
 from medassay.metrics import authenticity
 from medassay.metrics.neighbours import Neighbours
@@ -115,6 +115,8 @@ def measured(
     real: Real, candidate: Candidate, settings: AssaySettings, place: Workplace
 ) -> tuple[dict[str, Any], Gallery]:
     """Measures the candidate, the floor and the controls; gives the results as plain values, and pictures."""
+    if "inception" in settings.encoders:
+        inception(settings.inception_weights, place.device)  # a missing file is said before anything is trained
     clock = Clock()
     k = len(real.classes)
     full = settings.budget == "full"

@@ -25,7 +25,7 @@ GENERAL = ("class_consistency", "exact_copies")  # numbers of a row that depend 
 EXPECTED = {
     "floor": "no fault: the best to expect at this m",
     "copies": "copying",
-    "noisy_copies": "near-copies: low authenticity",
+    "noisy_copies": "copying, in some encoder",
     "without_class": "a missing class; precision stays",
     "floor_same_m": "no fault: the floor for (d)",
     "shuffled_labels": "wrong labels; distance stays",
@@ -108,6 +108,7 @@ def write(directory: Path, results: dict[str, Any], examples: Examples, gallery:
     record = {key: results[key] for key in RECORDED if key in results}
     write_json(directory / "metrics.json", {**record, "m": results["m"], "assay": flat})
     drawn = assay_figures.charts(results)
+    content = page(results, drawn, examples, gallery)
     images = {name: figure for name, (figure, _) in drawn.items()} | grids(results["classes"], examples, gallery)
     for name, figure in images.items():
         figures.save(figure, directory / "figures" / f"{name}.png")
@@ -120,7 +121,6 @@ def write(directory: Path, results: dict[str, Any], examples: Examples, gallery:
         | {"data": results["data"]["name"]},
         metrics={f"assay/{name}": value for name, value in flat.items() if html.known(value)},
     )
-    content = page(results, drawn, examples, gallery)
     with whole(directory / "report.html") as partial:
         partial.write_text(content, encoding="utf-8", newline="\n")
 
@@ -201,7 +201,7 @@ def page(results: dict[str, Any], drawn: Mapping[str, tuple[Figure, str]], examp
         gallery=gallery,
         charts={name: html.svg(figure, name, text) for name, (figure, text) in drawn.items()},
         command=command(results),
-        provenance={name: dict(_flat(results[name])) for name in ("generator", "data")},
+        provenance={name: dict(_flat(results[name])) for name in ("generator", "data", "real")},
         extra=dict(_flat({k: v for k, v in results.items() if k in ("versions", "code", "process", "machine")})),
     )
 

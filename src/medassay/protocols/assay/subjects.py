@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -53,6 +54,7 @@ class Real:
             DataError: too few images for neighbours to mean anything, or none of a class.
         """
         train, val, test = data.splits
+        test = test if split == "test" else val
         for name, part, least in (("training", train, MINIMUM_TRAINING), ("validation", val, 0), ("test", test, 0)):
             counts = part.counts(data.num_classes)
             if len(part) < max(least, MINIMUM_REAL) or int(counts.min()) == 0:
@@ -60,7 +62,7 @@ class Real:
                     f"an assay needs at least {max(least, MINIMUM_REAL)} {name} images and some of every class; {data.name} "
                     f"has {len(part)} ({', '.join(map(str, counts.tolist()))} by class): use a larger set"
                 )
-        return cls(str(data.name), data.classes, train, val, test if split == "test" else val, data.provenance())
+        return cls(str(data.name), data.classes, train, val, test, data.provenance())
 
     @cached_property
     def unique(self) -> LabelledImages:
@@ -123,7 +125,7 @@ def of_run(run: Run, cache: Path, seed: int) -> Candidate:
 def of_files(path: Path, data: ImageDataModule, *, resize: bool) -> Candidate:
     """Images made by any tool: an ``.npz`` with ``train_*`` keys (and ``val_*``, if it likes), or class folders.
 
-    Without validation images a fifth of each class is held out.
+    Without validation images a fifth of the images is held out, some of every class, at most as many as the data set has.
 
     Raises:
         DataError: no such file, another size or colour than the data set's, a missing class, too few images.
@@ -133,7 +135,13 @@ def of_files(path: Path, data: ImageDataModule, *, resize: bool) -> Candidate:
         images = folder.read_class_folders(path, data.classes, size=data.size, channels=data.channels, resize=resize)
         given, checksum = [images], folder.fingerprint(path)
     elif path.exists():
-        given, checksum = npz.read_samples(path, **shape, resize=resize), npz.md5(path)
+        try:
+            given, checksum = npz.read_samples(path, **shape, resize=resize), npz.md5(path)
+        except DataError as error:
+            wrong = re.split(r"[:;,] (?=[^:;]*data\.)", str(error))[0]  # its advice is about a data set's own file
+            layout = f"{data.size}x{data.size} with {data.channels} channel(s)"
+            advice = f": samples need uint8 train_images, {layout}, and train_labels 0..{data.num_classes - 1}"
+            raise DataError(wrong if "resize=" in wrong else wrong + advice) from error
     else:
         raise DataError(
             f"samples={path} does not exist: give an .npz with train_images and train_labels, or class folders"
@@ -147,15 +155,26 @@ def of_files(path: Path, data: ImageDataModule, *, resize: bool) -> Candidate:
                 f"needed ({', '.join(data.classes)})"
             )
     if len(given) == 2:
+        if int(given[1].counts(data.num_classes).min()) == 0:
+            raise DataError(
+                f"samples={path}: its val_images lack a class, and choose the epoch of classifiers: add some of every class, "
+                "or leave val_images and val_labels out"
+            )
         order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
         images, held_out = train[order], given[1]
     else:
-        order = stratified_order(train.labels, 0)
+        order = _every_class_first(train.labels, stratified_order(train.labels, 0))
         n = max(data.num_classes, min(round(HELD_OUT_SHARE * len(train)), len(data.splits.val)))
         held_out, images = train[order[:n]], train[order[n:]]
         images = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))]
     provenance = {"samples": str(path), "md5": checksum, "images": len(images), "held_out": len(held_out)}
     return Candidate(path.name, images, held_out, None, provenance)
+
+
+def _every_class_first(labels: Tensor, order: Tensor) -> Tensor:
+    """``order`` with the first image of each class moved to its beginning."""
+    first = torch.stack([order[labels[order] == label][0] for label in sorted(set(labels.tolist()))])
+    return torch.cat([first, order[~torch.isin(order, first)]])
 
 
 def in_proportion(labels: Tensor, n: int) -> Tensor:

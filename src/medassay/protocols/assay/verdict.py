@@ -20,6 +20,7 @@ CLASS_COVERAGE = 0.25  # of the floor's coverage of that class: below, the class
 CLASS_CONSISTENCY = 0.75  # of the floor's: below, labels and images do not agree
 PRECISION = 0.8  # of the floor's
 COVERAGE = 0.7  # of the floor's
+LEARNABLE = 1.5  # times chance: TRTR below it is no yardstick
 USEFUL, NEARLY_AS_USEFUL = 0.8, 0.95  # TSTR / TRTR in balanced accuracy
 
 
@@ -151,12 +152,17 @@ def _copying(row: dict[str, Any], floor: dict[str, Any]) -> Finding:
 
 
 def _usefulness(performance: dict[str, Any]) -> Finding:
+    chance = 1 / len(performance["arms"]["TRTR"]["recall"])
     ratio = performance["ratio"]["balanced_accuracy"]["mean"]
     tstr, trtr = (performance["arms"][name]["balanced_accuracy"]["mean"] for name in ("TSTR", "TRTR"))
     numbers = (
-        f"a classifier trained on them reaches {_percent(tstr)} balanced accuracy on real test images, one trained on real "
-        f"images {_percent(trtr)} (ratio {ratio:.2f})"
+        f"a classifier trained on them reaches {_percent(tstr)} balanced accuracy on real images, one trained on real images "
+        f"{_percent(trtr)} (ratio {ratio:.2f})"
     )
+    if trtr < LEARNABLE * chance:
+        return Finding(
+            "missing", None, f"Usefulness cannot be judged, real images themselves teach next to nothing: {numbers}."
+        )
     if ratio >= NEARLY_AS_USEFUL:
         return Finding("good", None, f"Nearly as useful as real images: {numbers}.")
     if ratio >= USEFUL:
