@@ -14,7 +14,7 @@ from PIL import Image
 
 from medassay import cli
 from medassay import config as configuration
-from medassay.jobs import checked
+from medassay.runs.check import checked
 from medassay.runs.load import build_task
 
 CONF = Path(__file__).parents[1] / "conf"

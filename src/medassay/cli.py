@@ -7,37 +7,28 @@ Ctrl-C or SIGTERM.
 from __future__ import annotations
 
 import logging
-import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import hydra
-from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from medassay import config as configuration
+from medassay.command_line import is_hydra, paired, parse, run_hydra, single_value, swept_keys
 from medassay.errors import ConfigError, Interrupted
-from medassay.messages import explain, unreadable
+from medassay.messages import explain
 
 OK, FAILED, USER_ERROR = 0, 1, 2
 GROUPS = ("data", "model", "trainer", "callbacks", "logger")
 NULL_HINTS = {"logger": "; logger=none logs nothing", "callbacks": "; callbacks.<name>=null switches one off"}
-# Hydra's flags: what it does not know it answers with many lines
-FLAGS_WITH_VALUE = {"--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--experimental-rerun"}
-FLAGS_WITH_VALUE |= {"--cfg", "-c", "--package", "-p", "--info", "-i"}
-FLAGS = {"--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r"}
-FLAGS |= {"--multirun", "-m", "--shell-completion", "-sc"}
 
 
 def main(command: str, argv: Sequence[str]) -> int:
@@ -91,10 +82,10 @@ class _Outcome:
 
 
 def _train(argv: list[str]) -> int:
-    overrides = _parse(argv)
+    overrides = parse(argv)
     if any(o.key_or_group == "resume" and o.is_sweep_override() for o in overrides):
         raise ConfigError("resume= continues one run: leave out -m and give one directory")
-    if (path := _value(overrides, "resume")) is not None:
+    if (path := single_value(overrides, "resume")) is not None:
         return _resume(path, overrides, argv)
     for override in overrides:
         if override.key_or_group in GROUPS and override.value() is None:
@@ -103,7 +94,7 @@ def _train(argv: list[str]) -> int:
             )
     outcome = _Outcome()
     sweep = "-m" in argv or "--multirun" in argv
-    test_by_default = not sweep or _swept(overrides) <= {"seed"}
+    test_by_default = not sweep or swept_keys(overrides) <= {"seed"}
 
     def job(cfg: DictConfig) -> None:
         directory = Path(HydraConfig.get().runtime.output_dir)
@@ -120,7 +111,7 @@ def _train(argv: list[str]) -> int:
         outcome.done.append(directory)
 
     try:
-        _hydra("train", job, _with_generators_data(argv, overrides))
+        run_hydra("train", job, _with_generators_data(argv, overrides))
     except Exception as error:
         if error is not outcome.error:  # of no job: the sweep itself cannot go on
             raise
@@ -138,12 +129,14 @@ def _train(argv: list[str]) -> int:
 
 
 def _train_job(cfg: DictConfig, directory: Path, test_by_default: bool) -> None:
-    from medassay import jobs  # torch and Lightning take seconds to import: an error in the command line needs neither
+    # torch and Lightning take seconds to import: an error in the command line needs neither
+    from medassay import jobs
+    from medassay.runs.check import checked
 
     hydra_cfg = HydraConfig.get()
     overrides = [str(text) for text in OmegaConf.to_container(hydra_cfg.overrides.task, resolve=False) or []]
     sweep = hydra_cfg.mode == RunMode.MULTIRUN
-    config = jobs.checked(cfg, overrides)
+    config = checked(cfg, overrides)
     _refuse_several_devices(config["trainer"], sweep)
     test = test_by_default if config["test"] is None else config["test"]
     jobs.train(config, directory, overrides, test=test)
@@ -172,7 +165,7 @@ def _resume(path: str, overrides: Sequence[Override], argv: Sequence[str]) -> in
         raise ConfigError("resume= continues one run: leave out -m")
     if any(o.key_or_group == "hydra.run.dir" for o in overrides):
         raise ConfigError("resume= continues in the run's own directory: leave out hydra.run.dir")
-    others = {o.key_or_group: o.value() for o in overrides if o.key_or_group != "resume" and not _is_hydra(o)}
+    others = {o.key_or_group: o.value() for o in overrides if o.key_or_group != "resume" and not is_hydra(o)}
     from medassay import jobs
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
@@ -183,7 +176,7 @@ def _resume(path: str, overrides: Sequence[Override], argv: Sequence[str]) -> in
 
 def _with_generators_data(argv: list[str], overrides: Sequence[Override]) -> list[str]:
     """``argv`` with ``data=`` of the generator's own data set, so that the run is named after it."""
-    path = _value(overrides, "data.generator")
+    path = single_value(overrides, "data.generator")
     if path is None or any(o.key_or_group == "data" for o in overrides):
         return argv
     from medassay.runs.directory import RunDirectory
@@ -210,8 +203,8 @@ class EvaluateSettings:
 def _evaluate(argv: list[str]) -> int:
     if "-m" in argv or "--multirun" in argv:
         raise ConfigError("evaluate.py takes one command at a time: leave out -m")
-    overrides = _parse(argv)
-    path, samples = _value(overrides, "run"), _value(overrides, "samples")
+    overrides = parse(argv)
+    path, samples = single_value(overrides, "run"), single_value(overrides, "samples")
     if path is not None and samples is not None:
         raise ConfigError("run= and samples= both say what to evaluate: give one of them")
     if path is None and samples is None and not any(argument.startswith("-") for argument in argv):
@@ -230,8 +223,8 @@ def _evaluate(argv: list[str]) -> int:
     known = ("run", "samples", "resize", "outputs", "protocol")
     changes = {
         argument: o
-        for argument, o in _paired(argv)
-        if o is not None and not _is_hydra(o) and o.key_or_group.partition(".")[0] not in known
+        for argument, o in paired(argv)
+        if o is not None and not is_hydra(o) and o.key_or_group.partition(".")[0] not in known
     }
     passed = [argument for argument in argv if argument not in changes]
     found: list[DictConfig] = []
@@ -239,7 +232,7 @@ def _evaluate(argv: list[str]) -> int:
     def job(cfg: DictConfig) -> None:
         found.append(cfg)
 
-    _hydra("evaluate", job, [*passed, *extra])
+    run_hydra("evaluate", job, [*passed, *extra])
     if not found:  # --help, --cfg: nothing to run
         return OK
     values = configuration.resolved(found[0])
@@ -256,80 +249,6 @@ def _evaluate(argv: list[str]) -> int:
         directory = evaluation.evaluate(path, protocol, keys, outputs)
     print(f"results: {directory}")
     return OK
-
-
-# --- Hydra -----------------------------------------------------------------------------------------------------------
-
-
-def _hydra(config_name: str, job: Callable[[DictConfig], None], argv: Sequence[str]) -> None:
-    """Composes and runs ``job`` with Hydra; its errors are raised instead of printed."""
-    decorated = hydra.main(
-        config_path=str(configuration.conf_directory().resolve()),
-        config_name=config_name,
-        execution_whitelist=configuration.trusted_targets(),
-    )(job)
-    before, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
-    sys.argv = [before[0] if before and before[0] else config_name, *argv]
-    os.environ["HYDRA_FULL_ERROR"] = "1"
-    try:
-        decorated()
-    finally:
-        sys.argv = before
-        if full_error is None:
-            del os.environ["HYDRA_FULL_ERROR"]
-        else:
-            os.environ["HYDRA_FULL_ERROR"] = full_error
-        GlobalHydra.instance().clear()
-
-
-def _parse(argv: Sequence[str]) -> list[Override]:
-    """The overrides in ``argv``, flags left out."""
-    return [override for _, override in _paired(argv) if override is not None]
-
-
-def _paired(argv: Sequence[str]) -> Iterator[tuple[str, Override | None]]:
-    """Each argument with its parsed override; None for Hydra's flags and their values.
-
-    Raises:
-        ConfigError: a flag that there is not, or an override that cannot be read.
-    """
-    parser = OverridesParser.create()
-    value_next = False
-    for argument in argv:
-        if value_next:
-            value_next = False
-            yield argument, None
-        elif argument.startswith("-"):
-            name = argument.partition("=")[0]
-            if name not in FLAGS | FLAGS_WITH_VALUE:
-                raise ConfigError(
-                    f"{argument}: there is no such flag; values are given as key=value, see --help and --cfg job"
-                )
-            value_next = argument in FLAGS_WITH_VALUE
-            yield argument, None
-        else:
-            try:
-                override = parser.parse_override(argument)
-            except HydraException as error:
-                raise ConfigError(unreadable(argument)) from error
-            yield argument, override
-
-
-def _is_hydra(override: Override) -> bool:
-    return override.key_or_group.partition(".")[0].partition("/")[0] == "hydra"
-
-
-def _value(overrides: Sequence[Override], key: str) -> str | None:
-    """The single value given for ``key``, as text."""
-    for override in reversed(overrides):
-        if override.key_or_group == key and not override.is_sweep_override():
-            value = override.value()
-            return None if value is None else str(value)
-    return None
-
-
-def _swept(overrides: Sequence[Override]) -> set[str]:
-    return {o.key_or_group for o in overrides if o.is_sweep_override()}
 
 
 # --- the process -----------------------------------------------------------------------------------------------------

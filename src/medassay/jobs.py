@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning import Callback, LightningModule
 
@@ -24,117 +22,22 @@ from medassay.messages import explain
 from medassay.protocols import classification
 from medassay.protocols.assay import AssaySettings, assay_run
 from medassay.reporting import tensorboard
+from medassay.runs.check import checked
 from medassay.runs.directory import RunDirectory
 from medassay.runs.load import (
-    DATA_KEYS,
     Run,
     build_task,
-    data_node,
     device_for,
-    makes_images,
     open_run,
-    refuse_classifier,
-    task_node,
     with_overrides,
 )
 from medassay.runs.samples import training_data
 from medassay.settings import Recipe, TrainerSettings
 from medassay.tasks.summary import model_summary, parameter_count
 from medassay.training import Fit, fit
-from medassay.types import NonNegativeInt, Sampler
+from medassay.types import Sampler
 
 logger = logging.getLogger(__name__)
-
-# what may differ from the generator's own data
-GENERATOR_KEYS = ("batch_size", "augment", "seed", "subset", "generator", "generator_seed")
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """The keys at the top of train.yaml; see there."""
-
-    seed: NonNegativeInt
-    test: bool | None
-    outputs: str
-    resume: str | None = None
-    assay: Literal["none", "quick", "full"] = "none"
-
-
-def checked(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
-    """The resolved configuration, every key and value checked; nothing is loaded yet.
-
-    Raises:
-        ConfigError: one line for the first thing that is wrong.
-    """
-    if OmegaConf.select(cfg, "data.generator") is not None:
-        _take_data_from_generator(cfg, overrides)
-    values = configuration.resolved(cfg)
-    groups = ("data", "model", "trainer", "callbacks", "logger")
-    settings = {key: value for key, value in values.items() if key not in groups}
-    configuration.check_arguments(settings, RunSettings, "")
-    configuration.check(
-        {
-            "data": data_node(values["data"]),
-            "model": task_node(values["model"]),
-            "trainer": values["trainer"],
-            "callbacks": values["callbacks"],
-            "logger": values["logger"],
-        }
-    )
-    configuration.check(values["model"]["recipe"], "model.recipe")
-    _check_together(values)
-    for key in ("root", "file", "path", "generator"):  # the run is used from other working directories later
-        if values["data"].get(key) is not None:
-            values["data"][key] = str(Path(values["data"][key]).expanduser().absolute())
-    return values
-
-
-def _check_together(values: dict[str, Any]) -> None:
-    """What no constructor can see alone."""
-    if values["resume"] is not None:
-        raise ConfigError("resume= continues one run and stands alone: python train.py resume=<run directory>")
-    for name, callback in values["callbacks"].items():
-        if callback is not None and not (isinstance(callback, dict) and "_target_" in callback):
-            raise ConfigError(f"callbacks.{name}={callback}: expected a node with a _target_, or null")
-    if values["assay"] != "none" and not makes_images(values):
-        raise ConfigError(
-            f"assay={values['assay']}: model={values['model']['name']} makes no images to judge; leave it out, or train a "
-            "generator, e.g. model=cgan"
-        )
-    model, data = values["model"], values["data"]
-    for key, node, declared, of in (
-        ("model.num_classes", model.get("num_classes"), len(data["classes"]), "data.classes"),
-        ("model.net.num_classes", model["net"].get("num_classes"), len(data["classes"]), "data.classes"),
-        ("model.net.in_channels", model["net"].get("in_channels"), data["channels"], "data.channels"),
-        ("model.net.channels", model["net"].get("channels"), data["channels"], "data.channels"),
-    ):
-        if node is not None and node != declared:
-            raise ConfigError(f"{key}={node}: the data have {declared}; leave it out, it follows {of}")
-
-
-def _take_data_from_generator(cfg: DictConfig, overrides: Sequence[str]) -> None:
-    """Puts the generator's own data node in place of ``cfg.data``: shape, classes and real test images are its.
-
-    Raises:
-        ConfigError: the command line asks for other data, or the run is no generator.
-    """
-    path = str(cfg.data.generator)
-    saved = RunDirectory(path).config()
-    refuse_classifier(path, saved)
-    theirs = {k: v for k, v in saved["data"].items() if k not in GENERATOR_KEYS}
-    given = [override.lstrip("+~").partition("=")[::2] for override in overrides]
-    for override, (key, value) in zip(overrides, given, strict=True):
-        other_set = key == "data" and value != theirs["name"]
-        other_key = key.startswith("data.") and key.split(".")[1] not in (*GENERATOR_KEYS, *DATA_KEYS)
-        if other_set or other_key:
-            raise ConfigError(
-                f"{override}: with data.generator the data are the generator's own ({theirs['name']}); leave it out"
-            )
-    own = OmegaConf.to_container(cfg.data, resolve=False)
-    assert isinstance(own, dict)
-    moved = {key.removeprefix("data.") for key, _ in given} & set(DATA_KEYS)
-    with open_dict(cfg):
-        cfg.data = {**theirs, **{k: v for k, v in own.items() if k in {*GENERATOR_KEYS, *moved}}}
 
 
 def train_run(*overrides: str, directory: str | Path | None = None) -> Run:

@@ -22,7 +22,7 @@ from medassay.checkpoints import load_weights
 from medassay.data.augment import BatchAugment
 from medassay.data.modules import PhantomData
 from medassay.errors import ConfigError, TrainingError
-from medassay.jobs import checked
+from medassay.runs.check import checked
 from medassay.nets.cvae import CVAE
 from medassay.runs.load import build_task
 from medassay.runs.samples import draw
