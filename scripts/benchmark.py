@@ -65,7 +65,7 @@ def once(train: int, samples: int) -> dict[str, float]:
 
     def rendered(seed: int, n: int) -> PhantomData:
         return PhantomData(
-            "blood_phantom", "blood", list(blood.CLASSES), 3, train=n, val=VALIDATION, test=8, phantom_seed=seed
+            "blood_phantom", "blood", list(blood.CLASSES), 3, train=n, val=VALIDATION, test=64, phantom_seed=seed
         )
 
     real, generated = Real.of(rendered(0, train), "test"), rendered(1, samples).splits.train
