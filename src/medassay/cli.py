@@ -22,7 +22,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from medassay import config as configuration
-from medassay.command_line import is_hydra, paired, parse, run_hydra, single_value, swept_keys
+from medassay.command_line import is_hydra, listed_values, paired, parse, run_hydra, single_value, swept_keys
 from medassay.errors import ConfigError, Interrupted
 from medassay.messages import explain
 
@@ -204,21 +204,21 @@ def _evaluate(argv: list[str]) -> int:
     if "-m" in argv or "--multirun" in argv:
         raise ConfigError("evaluate.py takes one command at a time: leave out -m")
     overrides = parse(argv)
-    path, samples = single_value(overrides, "run"), single_value(overrides, "samples")
-    if path is not None and samples is not None:
+    paths, samples = listed_values(overrides, "run"), single_value(overrides, "samples")
+    if not paths and any(o.key_or_group == "run" for o in overrides):
+        raise ConfigError("run=: give one run directory, or several as a list: 'run=[a,b]'")
+    if paths and samples is not None:
         raise ConfigError("run= and samples= both say what to evaluate: give one of them")
-    if path is None and samples is None and not any(argument.startswith("-") for argument in argv):
+    if not paths and samples is None and not any(argument.startswith("-") for argument in argv):
         raise ConfigError(
-            "run= is missing: python evaluate.py run=<run directory>, e.g. run=outputs/pneumonia_cnn/<run>; images from "
-            "elsewhere: samples=<npz or folder> data=<data set>"
+            "run= is missing: python evaluate.py run=<run directory>, e.g. run=outputs/pneumonia_cnn/<run>, run=[a,b] or a "
+            "sweep's directory; images from elsewhere: samples=<npz or folder> data=<data set>"
         )
     extra: list[str] = []
     from medassay import evaluation
 
     if not any(o.key_or_group == "protocol" for o in overrides):
-        fitting = (
-            "assay" if samples is not None else "classification" if path is None else evaluation.default_protocol(path)
-        )
+        fitting = "assay" if samples is not None else evaluation.default_protocol(paths) if paths else "classification"
         extra.append(f"protocol={fitting}")
     known = ("run", "samples", "resize", "outputs", "protocol")
     changes = {
@@ -242,13 +242,19 @@ def _evaluate(argv: list[str]) -> int:
     protocol, outputs = values["protocol"], Path(values["outputs"])
     configuration.check(protocol, "protocol")
     if samples is not None:
-        directory = evaluation.evaluate_samples(samples, protocol, list(changes), outputs, resize=values["resize"])
-    else:
-        assert path is not None
-        keys = {o.key_or_group: o.value() for o in changes.values()}
-        directory = evaluation.evaluate(path, protocol, keys, outputs)
-    print(f"results: {directory}")
-    return OK
+        print(
+            "results:", evaluation.evaluate_samples(samples, protocol, list(changes), outputs, resize=values["resize"])
+        )
+        return OK
+    keys = {o.key_or_group: o.value() for o in changes.values()}
+    if not evaluation.is_several(paths):
+        print("results:", evaluation.evaluate(paths[0], protocol, keys, outputs))
+        return OK
+    evaluations = evaluation.evaluate_many(paths, protocol, keys, outputs, evaluation.evaluate)
+    for run, reason in evaluations.failed:
+        _say(f"{run} failed: {reason}")
+    print("results:", evaluations.directory)
+    return FAILED if evaluations.failed else OK
 
 
 # --- the process -----------------------------------------------------------------------------------------------------

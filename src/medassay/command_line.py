@@ -92,6 +92,15 @@ def single_value(overrides: Sequence[Override], key: str) -> str | None:
     return None
 
 
+def listed_values(overrides: Sequence[Override], key: str) -> list[str]:
+    """What is given for ``key``, one value or a list of them, as text; empty where nothing is."""
+    for override in reversed(overrides):
+        if override.key_or_group == key and not override.is_sweep_override():
+            value = override.value()
+            return [str(item) for item in value] if isinstance(value, list) else [] if value is None else [str(value)]
+    return []
+
+
 def swept_keys(overrides: Sequence[Override]) -> set[str]:
     """The keys given several values, for a multirun."""
     return {o.key_or_group for o in overrides if o.is_sweep_override()}

@@ -18,7 +18,13 @@ from medassay.messages import explain
 from medassay.protocols.assay import AssaySettings, Workplace, assay, assay_run
 from medassay.protocols.assay.subjects import Real, of_files
 from medassay.protocols.classification import classification_run
+from medassay.protocols.gradcam import gradcam_run
+from medassay.protocols.many import evaluate_many as evaluate_many
+from medassay.protocols.many import is_several as is_several
+from medassay.protocols.many import runs_of
+from medassay.protocols.predict import predict_run
 from medassay.protocols.sample import sample_run
+from medassay.protocols.shortcut import shortcut_run
 from medassay.runs.directory import RunDirectory
 from medassay.runs.load import Run, build_data, data_node, device_for, makes_images, open_run
 from medassay.settings import TrainerSettings
@@ -31,6 +37,9 @@ PROTOCOLS: dict[str, tuple[Literal["generator", "classifier"], EvaluateRun]] = {
     "assay": ("generator", assay_run),
     "sample": ("generator", sample_run),
     "classification": ("classifier", classification_run),
+    "gradcam": ("classifier", gradcam_run),
+    "shortcut": ("classifier", shortcut_run),
+    "predict": ("classifier", predict_run),
 }
 
 
@@ -58,7 +67,7 @@ def evaluate(path: str, protocol: Mapping[str, Any], overrides: Mapping[str, Any
     status = run.directory.record().get("status", "unknown")
     if status != "done":
         logger.warning("note: this run's status is %s; its weights are of an epoch before the last", status)
-    if settings.name != "sample":
+    if settings.name not in ("sample", "predict"):  # these need none of the run's own images
         _refuse_changed_data(run, overrides)
     record = {"run": str(path), "status": status, "protocol": dict(protocol), "overrides": dict(overrides)}
     directory = run.directory.new_evaluation(settings.name)
@@ -120,6 +129,7 @@ def _refuse_changed_data(run: Run, overrides: Mapping[str, Any]) -> None:
         )
 
 
-def default_protocol(path: str) -> str:
-    """The protocol that fits the run: ``assay`` for a generator, ``classification`` for a classifier."""
-    return "assay" if makes_images(RunDirectory(path).config()) else "classification"
+def default_protocol(paths: Sequence[str]) -> str:
+    """The protocol that fits the first run: ``assay`` for a generator, ``classification`` for a classifier."""
+    first = runs_of(paths)[0] if is_several(paths) else Path(paths[0])
+    return "assay" if makes_images(RunDirectory(first).config()) else "classification"

@@ -14,21 +14,13 @@ from torch import Tensor
 from medassay.data import folder, medmnist_files, npz
 from medassay.data.augment import BatchAugment
 from medassay.data.loader import ResidentLoader, derived_seed
+from medassay.data.order import stratified_order as stratified_order  # its users import it from here
 from medassay.data.phantoms import blood, chest
+from medassay.data.stamps import Stamp, fitting
 from medassay.errors import ConfigError
 from medassay.types import LabelledImages, NonNegativeInt, PositiveInt, Range, Splits
 
 Channels = Literal[1, 3]
-
-
-def stratified_order(labels: Tensor, seed: int) -> Tensor:
-    """All indices in an order whose every beginning holds the classes in about their overall proportions."""
-    shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
-    place = torch.empty(len(labels), dtype=torch.float64)
-    for label in sorted(set(labels.tolist())):
-        members = shuffled[labels[shuffled] == label]
-        place[members] = (torch.arange(len(members), dtype=torch.float64) + 0.5) / len(members)
-    return place.argsort(stable=True)
 
 
 class ImageDataModule(LightningDataModule):
@@ -43,6 +35,7 @@ class ImageDataModule(LightningDataModule):
         augment: random changes of training batches.
         seed: of order and augmentation.
         subset: train on this many images only, classes in proportion; None for all.
+        stamp: what training and validation images of one class carry; test images stay clean.
     """
 
     def __init__(
@@ -55,6 +48,7 @@ class ImageDataModule(LightningDataModule):
         augment: BatchAugment | None = None,
         seed: NonNegativeInt = 0,
         subset: PositiveInt | None = None,
+        stamp: Stamp | None = None,
     ) -> None:
         super().__init__()
         if len(classes) < 2:
@@ -67,6 +61,7 @@ class ImageDataModule(LightningDataModule):
         self.augment = augment
         self.seed = seed
         self.subset = subset
+        self.stamp = fitting(stamp, self.classes, size)
         self.steps: int | None = None  # batches of a training epoch; None for one pass over the images
         self._splits: Splits | None = None
 
@@ -79,7 +74,7 @@ class ImageDataModule(LightningDataModule):
 
     def provenance(self) -> dict[str, Any]:
         """Where the images came from, for the run's record; call after the splits are loaded."""
-        return {"name": self.name}
+        return {"name": self.name} | ({} if self.stamp is None else {"stamp": self.stamp.provenance()})
 
     @property
     def num_classes(self) -> int:
@@ -95,6 +90,8 @@ class ImageDataModule(LightningDataModule):
         """The three splits, loaded on first use."""
         if self._splits is None:
             splits = self.load()
+            if self.stamp is not None:
+                splits = self.stamp.on(splits, self.classes)
             if self.subset is not None:
                 chosen = stratified_order(splits.train.labels, derived_seed(0, 4))[: self.subset]
                 splits = splits._replace(train=splits.train[chosen])
@@ -167,8 +164,9 @@ class MedMNISTData(ImageDataModule):
         augment: BatchAugment | None = None,
         seed: NonNegativeInt = 0,
         subset: PositiveInt | None = None,
+        stamp: Stamp | None = None,
     ) -> None:
-        super().__init__(name, classes, channels, size, batch_size, augment, seed, subset)
+        super().__init__(name, classes, channels, size, batch_size, augment, seed, subset, stamp)
         self.flag = flag
         self.phantom = phantom
         self.root = root
@@ -189,7 +187,7 @@ class MedMNISTData(ImageDataModule):
     def provenance(self) -> dict[str, Any]:
         assert self._data_file is not None
         file = self._data_file
-        return {"name": self.name, "file": str(file.path), "md5": file.md5, "published": file.published}
+        return {**super().provenance(), "file": str(file.path), "md5": file.md5, "published": file.published}
 
 
 class FolderData(ImageDataModule):
@@ -215,8 +213,9 @@ class FolderData(ImageDataModule):
         augment: BatchAugment | None = None,
         seed: NonNegativeInt = 0,
         subset: PositiveInt | None = None,
+        stamp: Stamp | None = None,
     ) -> None:
-        super().__init__(name, classes, channels, size, batch_size, augment, seed, subset)
+        super().__init__(name, classes, channels, size, batch_size, augment, seed, subset, stamp)
         self.path = path
         self.shares = (split[0], split[1], split[2])
         self.split_seed = split_seed
@@ -233,7 +232,7 @@ class FolderData(ImageDataModule):
         return splits
 
     def provenance(self) -> dict[str, Any]:
-        return {"name": self.name, "path": self.path, "md5": folder.fingerprint(self.path), "published": False}
+        return {**super().provenance(), "path": self.path, "md5": folder.fingerprint(self.path), "published": False}
 
 
 class PhantomData(ImageDataModule):
@@ -261,8 +260,9 @@ class PhantomData(ImageDataModule):
         augment: BatchAugment | None = None,
         seed: NonNegativeInt = 0,
         subset: PositiveInt | None = None,
+        stamp: Stamp | None = None,
     ) -> None:
-        super().__init__(name, classes, channels, size, batch_size, augment, seed, subset)
+        super().__init__(name, classes, channels, size, batch_size, augment, seed, subset, stamp)
         rendered = {"chest": (1, len(chest.CLASSES)), "blood": (3, len(blood.CLASSES))}[kind]
         if (channels, len(classes)) != rendered:
             raise ConfigError(
@@ -283,7 +283,7 @@ class PhantomData(ImageDataModule):
         return Splits(*parts)
 
     def provenance(self) -> dict[str, Any]:
-        return {"name": self.name, "phantom": True, "phantom_seed": self.phantom_seed, "published": False}
+        return {**super().provenance(), "phantom": True, "phantom_seed": self.phantom_seed, "published": False}
 
 
 class SyntheticData(ImageDataModule):

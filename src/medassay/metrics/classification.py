@@ -87,6 +87,27 @@ def bootstrap_intervals(
     return {name: percentile_interval(torch.cat([chunk[name] for chunk in chunks]), level=level) for name in chunks[0]}
 
 
+def class_intervals(
+    probabilities: Tensor, labels: Tensor, *, resamples: int = 1000, seed: int = 0, level: float = 0.95
+) -> tuple[dict[str, list[tuple[float, float]]], dict[str, tuple[float, float]]]:
+    """The intervals of :func:`bootstrap_intervals` for the scores of each class, and for their means over the classes.
+
+    Arguments and errors are those of :func:`bootstrap_intervals`; the resamples are the same.
+
+    Returns:
+        Bounds by name in ``per_class`` of :func:`classification_metrics`: K pairs each; and of the means over the classes
+        that have images, one pair each. NaN twice where no resample defines the score.
+    """
+    prepared = _prepare(probabilities, labels)
+    chunks = [
+        _per_class(weights, prepared) for weights in resample_weights(len(labels), resamples=resamples, seed=seed)
+    ]
+    scores = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    per_class = {name: [percentile_interval(v, level=level) for v in score.T] for name, score in scores.items()}
+    present = prepared.present
+    return per_class, {name: percentile_interval(v[:, present].mean(1), level=level) for name, v in scores.items()}
+
+
 def youden_threshold(scores: Tensor, labels: Tensor) -> float:
     """The threshold with the largest TPR - FPR (Youden, *Index for rating diagnostic tests*, Cancer 3, 1950).
 

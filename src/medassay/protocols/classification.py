@@ -1,4 +1,4 @@
-"""A classifier's numbers and pictures on one split."""
+"""A classifier's numbers and pictures on one split: the short form, which training leaves too."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from torch import Tensor, nn
 
 from medassay.data.loader import ResidentLoader
 from medassay.data.modules import ImageDataModule
-from medassay.files import write_json
 from medassay.metrics.classification import bootstrap_intervals, classification_metrics
 from medassay.reporting import figures
 from medassay.runs.load import Run, device_for
 from medassay.settings import TrainerSettings
-from medassay.types import LabelledImages
+from medassay.types import LabelledImages, NonNegativeInt
 
 logger = logging.getLogger(__name__)
 
@@ -26,10 +25,17 @@ BATCH = 256  # images at a time; predictions do not depend on it beyond rounding
 
 @dataclass(frozen=True)
 class ClassificationSettings:
-    """What to evaluate on."""
+    """What to evaluate on.
+
+    Attributes:
+        name: of the protocol.
+        split: the images to judge by.
+        mistakes: the most confident ones that are shown, at most.
+    """
 
     name: Literal["classification"] = "classification"
     split: Literal["test", "val"] = "test"
+    mistakes: NonNegativeInt = 16
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,12 @@ def pictures(
     return paths
 
 
+def images_of(data: ImageDataModule, split: str, settings: TrainerSettings) -> LabelledImages:
+    """A split's images; of a run cut short by ``limit_batches`` the first ones only, as in training."""
+    images = data.split(split)
+    return images if settings.limit_batches is None else images[: settings.limit_batches * data.batch_size]
+
+
 def report(
     task: nn.Module, data: ImageDataModule, split: str, settings: TrainerSettings, directory: Path
 ) -> tuple[dict[str, Any], list[Path]]:
@@ -80,10 +92,7 @@ def report(
 
     Of a run cut short by ``limit_batches`` the split is cut the same way.
     """
-    images = data.split(split)
-    if settings.limit_batches is not None:
-        images = images[: settings.limit_batches * data.batch_size]
-    predictions = predict(task, images, device_for(settings))
+    predictions = predict(task, images_of(data, split, settings), device_for(settings))
     values = results(predictions)
     paths = pictures(directory, split, predictions, values, data.classes)
     logger.info("%s: %s", split, summary(values))
@@ -93,9 +102,14 @@ def report(
 def classification_run(
     run: Run, settings: ClassificationSettings, directory: Path, record: dict[str, Any], outputs: Path
 ) -> None:
-    """:func:`report` of a classifier's finished run."""
-    values, _ = report(run.task, run.data, settings.split, run.settings, directory)
-    write_json(directory / "metrics.json", {**record, settings.split: values})
+    """All numbers of a classifier's finished run, with a page that shows them; training leaves the short form only.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    from medassay.protocols.classification_report import write  # which builds on this module
+
+    write(run, settings, directory, record)
 
 
 def summary(values: dict[str, Any]) -> str:

@@ -1,0 +1,62 @@
+"""The rule that says whether a net has learnt a stamp.
+
+Its limits were fixed on chest phantoms (``phantom_seed=7``, 1024 training images, 10 epochs, seeds 100 to 124) before any run
+that is reported. Stamped images outranked those of the class in at most 22 % of the pairs for eight clean nets, three stamps
+and both classes, and in at least 96 % for seven nets whose class carried a stamp in 90 or 100 % of its training images: 60 %
+lies midway. With half of the images stamped it was 32 to 70 %, with a fifth 28 %: as much as in a clean net that a bright mark
+misleads, so that the verdict is mostly "sensitive". Heat maps did not tell the two apart: in clean nets, too, a fifth of the
+map's sum lay in a mark that was new to them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+LIMIT = 0.6  # of the pairs; at 0.5 the stamp counts for as much as the disease
+MOVED = 0.1  # of the others' images; a net that knows nothing ranks at random, and any mark is more than that
+
+Level = Literal["learned", "sensitive", "none"]
+LEVELS: tuple[Level, ...] = ("none", "sensitive", "learned")  # by how many of the two hold
+WORDS: dict[Level, str] = {
+    "learned": "learned the stamp",
+    "sensitive": "sensitive to the stamp",
+    "none": "no sign of the stamp",
+}
+_HEADLINES: dict[Level, str] = {
+    "learned": "Learned the stamp",
+    "sensitive": "Not shown to have learned the stamp, but sensitive to it",
+    "none": "No sign of the stamp",
+}
+RULE = (
+    "Every test image of the other classes gets the stamp. Two things are asked. Is the image then given to the class? And "
+    "does it outrank the images that truly are of the class, pair by pair? A net that sees the disease ranks those higher. "
+    f"The net has learned the stamp if that moves more than {MOVED:.0%} of the images of other classes to the class and if "
+    f"they outrank its own in more than {LIMIT:.0%} of the pairs, both 95 % intervals lying above as a whole. If only one "
+    "holds, the net is sensitive to the stamp: so is one that learned it from a part of its images only, and so can be one "
+    "that never saw it. If neither holds, there is no sign of the stamp. Heat maps are shown beside the verdict and do not "
+    "decide it."
+)
+
+
+def judged(trial: Mapping[str, Any]) -> dict[str, Any]:
+    """The ``level`` and its ``text`` for the numbers of one trial."""
+    rank, clean, drawn = trial["outranks"], trial["outranks_clean"], trial["drawn_over"]
+    level = LEVELS[(rank["low"] > LIMIT) + (drawn["low"] > MOVED)]
+    before, after = (trial["conditions"][name]["false_positive_rate"]["mean"] for name in ("clean", "other_classes"))
+    text = (
+        f"the stamp ({trial['described']}) puts an image of another class above a real {trial['class']} image in "
+        f"{rank['mean']:.0%} of the pairs [{rank['low']:.0%}, {rank['high']:.0%}], without it in {clean['mean']:.0%}; "
+        f"{after:.0%} of such images are called {trial['class']}, {before:.0%} without the stamp."
+    )
+    if level == "sensitive":
+        text += " That alone does not say that the net was trained with it."
+    return {"level": level, "text": text[0].upper() + text[1:]}
+
+
+def overall(trials: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """The worst ``level`` of all trials, whether it is ``learned``, and the ``verdict`` in words."""
+    level: Level = max((trial["level"] for trial in trials), key=LEVELS.index)
+    classes = ", ".join(trial["class"] for trial in trials if trial["level"] == level)
+    verdict = f"{_HEADLINES[level]}: {trials[0]['described']}, on {classes}."
+    return {"level": level, "learned": level == "learned", "verdict": verdict}
