@@ -217,16 +217,16 @@ def test_maps_that_do_not_depend_on_the_weights_fail_though_they_point_right(squ
         squares.net, CPU, *(v[1::2] for v in (squares.images, squares.labels, squares.labels)), None, (8, 8)
     )
     shown = per_image(bright, "eigencam", None, 4)
-    assert shown["sanity"].mean() > 0.5
+    assert shown["sanity"].mean() >= 0.5 - 1e-9  # the limit: passing asks for less
 
 
-def test_pixels_that_no_net_s_maps_reach_are_left_out_of_the_sanity_check() -> None:
+def test_pixels_that_no_net_s_maps_reach_make_maps_more_alike_than_they_are() -> None:
     rng = torch.Generator().manual_seed(0)
     maps, others = torch.rand(20, 8, 8, generator=rng), torch.rand(2, 20, 8, 8, generator=rng)
     maps[:, 4:], others[:, :, 4:] = 0, 0
     found = similarity(maps, others)
-    assert abs(found["sanity"].mean()) < 0.1
-    assert found["sanity_all"].mean() > 0.5
+    assert abs(found["sanity_reached"].mean()) < 0.1
+    assert found["sanity"].mean() > 0.5
 
 
 # --- the whole protocol ----------------------------------------------------------------------------------------------

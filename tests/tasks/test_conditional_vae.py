@@ -22,8 +22,8 @@ from medassay.checkpoints import load_weights
 from medassay.data.augment import BatchAugment
 from medassay.data.modules import PhantomData
 from medassay.errors import ConfigError, TrainingError
-from medassay.runs.check import checked
 from medassay.nets.cvae import CVAE
+from medassay.runs.check import checked
 from medassay.runs.load import build_task
 from medassay.runs.samples import draw
 from medassay.settings import Precision, TrainerSettings

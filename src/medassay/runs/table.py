@@ -102,7 +102,7 @@ def _evaluated(run: RunDirectory) -> dict[str, float]:
     for file in files:
         metrics = RunDirectory(file.parent).metrics()
         if not {"data.file", "data.path"} & set(metrics.get("overrides", ())):
-            values |= _single(metrics, ("val", "test", "assay"))
+            values |= _single(metrics, ("val", "test", "assay", "gradcam", "shortcut"))
     return values
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 RECORDED = ("run", "status", "protocol", "overrides")  # what the command was
 CLASS_FREE = "eigencam"
+CENTRED = 0.9  # share of the images with the true mask at the centre, from which the pointing game separates nothing
 
 
 def write(directory: Path, results: dict[str, Any], shown: Shown, colormap: str, opacity: float) -> None:
@@ -80,6 +81,9 @@ def overall(results: Mapping[str, Any]) -> str:
     if scores["with_mask"] >= scores["fewest_masks"]:
         best = max(rows, key=lambda row: row["pointing"]["mean"])
         point = f" The best pointing is that of {best['name']}: into the mask in {best['pointing']['mean']:.0%} of the images."
+        centre = next(row["pointing"]["mean"] for row in scores["baselines"] if row["key"] == "centre")
+        if centre >= CENTRED:
+            point += f" The image’s centre is inside in {centre:.0%}: this score separates little here."
         told = f"To be trusted on this classifier, by the rule: {_listed([row['name'] for row in rows if row['trusted']])}."
         return (f"{told} Not: {_listed(failed)}." if failed else told) + point.replace("%", " %")
     told = "Whether the maps point to what matters cannot be said: too few of these images have a true mask."

@@ -119,14 +119,15 @@ def per_image(subject: Subject, method: Method, layer: str | None, randomisation
 def similarity(maps: Tensor, others: Tensor) -> dict[str, Tensor]:
     """Each map's mean rank correlation with those of random nets, ``(N, H, W)`` and ``(R, N, H, W)``.
 
-    ``sanity`` leaves out the pixels that no map of any net reaches, ``sanity_all`` does not. Such pixels are zero by the
-    net's plan, not by its weights: a 2x2 pooling of 7x7 maps drops their last row and column, which then have no gradient.
+    ``sanity``, which the verdict goes by, is over all pixels. ``sanity_reached`` leaves out those that no map of any net
+    reaches: they are zero by the net's plan, not by its weights (a 2x2 pooling of 7x7 maps drops their last row and column,
+    which then have no gradient), and make maps of different weights more alike than they are.
     """
     reached = (maps > 0).any(0) | (others > 0).any(0).any(0)
     where = reached if reached.any() else None
     return {
-        "sanity": torch.stack([explanation.spearman(maps, other, where) for other in others]).mean(0),
-        "sanity_all": torch.stack([explanation.spearman(maps, other) for other in others]).mean(0),
+        "sanity": torch.stack([explanation.spearman(maps, other) for other in others]).mean(0),
+        "sanity_reached": torch.stack([explanation.spearman(maps, other, where) for other in others]).mean(0),
     }
 
 
@@ -200,7 +201,7 @@ def row(
     }
     line["gain"] = {name: {key: mean._asdict() for key, mean in over.items()} for name, over in gains.items()}
     trusted, reasons = verdict(gains, line["sanity"]["mean"], len(subject.masked))
-    unlike = abs(line["sanity_all"]["mean"] - line["sanity"]["mean"]) >= 0.005  # as written, with two decimals
+    unlike = abs(line["sanity_reached"]["mean"] - line["sanity"]["mean"]) >= 0.005  # as written, with two decimals
     return line | {"trusted": trusted, "reasons": reasons, "unlike": unlike}
 
 
