@@ -26,6 +26,7 @@ ARMS = {  # what is said to train.py besides the data
     "infected": DATE,
     "other_class": [*DATE, "data.stamp.label=normal"],
     "faint": [*DATE, "data.stamp.opacity=0.3"],
+    "every": [*DATE, "data.stamp.share=1.0"],
     "half": [*DATE, "data.stamp.share=0.5"],
     "text": [*DATE, "data.stamp.kind=text", "data.stamp.position=top_right"],
     "square": [*DATE, "data.stamp.kind=square", "data.stamp.position=bottom_left"],

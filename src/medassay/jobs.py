@@ -240,7 +240,7 @@ def _flat_hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
             flat[key] = node
 
     walk({k: v for k, v in config["model"].items() if k != "recipe"}, "model")
-    for key in ("batch_size", "augment", "subset", "generator"):
+    for key in ("batch_size", "augment", "subset", "stamp", "generator"):
         walk(config["data"].get(key), f"data.{key}")
     for key in ("max_epochs", "precision"):
         walk(config["trainer"][key], f"trainer.{key}")

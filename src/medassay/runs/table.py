@@ -44,7 +44,9 @@ class Row:
 def configuration_hash(config: dict[str, Any]) -> str:
     """16 hexadecimal digits of all that may change a run's result but the seed."""
     kept = {key: value for key, value in config.items() if key not in (*PLACES, "seed")}
-    kept["data"] = {k: v for k, v in config["data"].items() if k not in (*DATA_PLACES, "seed")}
+    stamped = (config["data"].get("stamp") or {}).get("kind", "none") != "none"
+    places = (*DATA_PLACES, "seed", *(() if stamped else ("stamp",)))  # no stamp is as if there were none to choose
+    kept["data"] = {k: v for k, v in config["data"].items() if k not in places}
     kept["callbacks"] = {k: v for k, v in config["callbacks"].items() if k not in CALLBACK_PLACES}
     kept["trainer"] = {k: v for k, v in config["trainer"].items() if k not in TRAINER_PLACES}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
