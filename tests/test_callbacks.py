@@ -303,7 +303,7 @@ def test_colour_images_are_shown_in_colour(tmp_path: Path, pictures: list[Shown]
     assert [tuple(images.shape) for images, _ in pictures] == [(8, 3, 12, 12), (8, 3, 12, 12)]
 
 
-def test_reconstructions_are_shown_in_tensorboard_over_the_epochs(tmp_path: Path) -> None:
+def test_reconstructions_are_shown_in_tensorboard_where_the_scalars_stand(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     shown = Reconstructions(2, pairs=2, steps=5)
@@ -312,7 +312,7 @@ def test_reconstructions_are_shown_in_tensorboard_over_the_epochs(tmp_path: Path
     accumulator.Reload()
     for name, columns in (("reconstructions", 4), ("interpolations", 5)):
         events = accumulator.Images(name)
-        assert [event.step for event in events] == [2, 3]
+        assert [event.step for event in events] == [4, 6]  # optimizer steps, two an epoch
         assert {(event.height, event.width) for event in events} == {(2 * 14 + 2, columns * 14 + 2)}
 
 

@@ -80,7 +80,9 @@ def test_every_dependency_says_why_it_is_there() -> None:
 def test_every_package_that_the_code_imports_is_declared() -> None:
     # A package that only another one brings along would be gone with that one's next release.
     distributions = packages_distributions()
-    declared = {Requirement(line).name for line in tomllib.loads(PYPROJECT)["project"]["dependencies"]}
+    project = tomllib.loads(PYPROJECT)["project"]
+    lines = [*project["dependencies"], *(line for extra in project["optional-dependencies"].values() for line in extra)]
+    declared = {canonicalize_name(Requirement(line).name) for line in lines}
     undeclared = {
         package
         for package in imported_packages(ROOT / "src") - sys.stdlib_module_names - {"medassay"}

@@ -169,7 +169,7 @@ def test_a_second_assay_trains_nothing_and_measures_no_control_again(
 def test_an_unreadable_kept_control_is_one_line_that_says_what_to_do(
     real: Real, place: Workplace, results: dict[str, Any]
 ) -> None:
-    (file,) = (place.cache / "controls").glob("floor_*.json")
+    (file,) = (file for file in (place.cache / "controls").glob("floor_*.json") if "same_m" not in file.name)
     kept = file.read_text()
     file.write_text("{")
 
