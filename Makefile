@@ -25,7 +25,7 @@ demo: $(INSTALLED) ## set-up and the main job, offline: minutes on two CPU cores
 	@$(BIN)/python scripts/demo.py $(ARGS)
 
 test: $(INSTALLED) ## the tests
-	@$(BIN)/python -m pytest -m "not long" $(ARGS)
+	@$(BIN)/python -m pytest -m "not long" -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 test-long: $(INSTALLED) ## the studies that take minutes each
 	@$(BIN)/python -m pytest -m long $(ARGS)
