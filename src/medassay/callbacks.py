@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
@@ -101,7 +102,7 @@ class Autoencoder(Protocol):
         ...
 
 
-class _Pictures(Callback):
+class _Pictures(Callback, ABC):
     """Draws something every few epochs and after the last one, on disk and in TensorBoard.
 
     Args:
@@ -121,9 +122,9 @@ class _Pictures(Callback):
         if epoch % self.every_n_epochs and trainer.is_global_zero:
             self.draw(trainer, pl_module, epoch)
 
+    @abstractmethod
     def draw(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
         """Draws what there is to show after ``epoch`` epochs."""
-        raise NotImplementedError
 
     def show(self, trainer: Trainer, name: str, images: Tensor, columns: int, epoch: int, **labels: Any) -> None:
         """``images`` as ``figures/<name>_epoch_<epoch>.png`` and in TensorBoard; ``labels`` as for a grid."""

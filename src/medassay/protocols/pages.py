@@ -17,15 +17,15 @@ def command(record: Mapping[str, Any]) -> str | None:
     protocol = record["protocol"]
     settings = {key: value for key, value in protocol.items() if key not in ("_target_", "name")}
     words = [
-        _argument("run", record["run"]),
-        *(_argument(key, value) for key, value in (record.get("overrides") or {}).items()),
+        argument("run", record["run"]),
+        *(argument(key, value) for key, value in (record.get("overrides") or {}).items()),
         f"protocol={protocol.get('name')}",
-        *(_argument(f"protocol.{key}", value) for key, value in settings.items() if value is not None),
+        *(argument(f"protocol.{key}", value) for key, value in settings.items() if value is not None),
     ]
     return "python evaluate.py " + " ".join(map(shlex.quote, words))
 
 
-def _argument(key: str, value: Any) -> str:
+def argument(key: str, value: Any) -> str:
     """``key=value`` as Hydra reads it."""
     return f"{key}={_value(value)}"
 

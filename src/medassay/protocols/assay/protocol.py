@@ -118,21 +118,21 @@ def measured(
     if "inception" in settings.encoders:
         inception(settings.inception_weights, place.device)  # a missing file is said before anything is trained
     clock = Clock()
-    k = len(real.classes)
     full = settings.budget == "full"
     steps = arms.full_steps(len(real.train)) if full else arms.QUICK_STEPS
     trainer = performance.Trainer(place.cache, place.device, settings.jobs, place.gpus)
-    with clock.measuring("classifiers"):  # first: TRTR with seed 0 is the encoder too, and two are trained at a time
-        learned = performance.performance(
-            real, candidate, trainer, seeds=settings.seeds if full else 1, steps=steps, full=full
-        )
-        task = trained_classifier(real.train, real.val, k, place.cache, gpus=place.gpus)
+    with clock.measuring(
+        "classifiers"
+    ):  # first: TRTR with seed 0 is the encoder too, and several are trained at a time
+        seeds = settings.seeds if full else 1
+        learned = performance.performance(real, candidate, trainer, seeds=seeds, steps=steps, full=full)
+        task = trained_classifier(real.train, real.val, len(real.classes), place.cache, gpus=place.gpus)
     found = encoders(settings.encoders, real.unique, task, place.device, place.cache, settings.inception_weights)
+    described = {encoder.name: encoder.description for encoder in found}
 
     def assigned(images: Tensor) -> Tensor:
-        return predict(
-            task, LabelledImages(images, torch.zeros(len(images), dtype=torch.int64)), place.device
-        ).probabilities.argmax(1)
+        unlabelled = LabelledImages(images, torch.zeros(len(images), dtype=torch.int64))
+        return predict(task, unlabelled, place.device).probabilities.argmax(1)
 
     @remembered
     def spaces() -> list[measures.Space]:
@@ -140,64 +140,65 @@ def measured(
 
     m = min(len(real.val), len(candidate.images))
     with clock.measuring("metrics"):
-        sets = [candidate.images[start : start + m] for start in range(0, len(candidate.images) - m + 1, m)]
-        row = measures.measure_sets(spaces(), real, assigned, sets[: settings.sets])
-        large = None
-        if len(candidate.images) >= LARGE:
-            large = measures.measure_sets(spaces(), real, assigned, [candidate.images[:LARGE]])
+        row, large = _of_candidate(candidate, m, settings.sets, real, spaces(), assigned)
     with clock.measuring("controls"):
         chosen = [controls.floor(real, m), *(controls.controls(real, m) if settings.controls else [])]
-        known = controls.rows(
-            chosen,
-            real,
-            spaces,
-            assigned,
-            place.cache,
-            encoders=[f"{e.name}: {e.description}" for e in found],
-            steps=steps,
-            trainer=trainer,
-        )
+        key = [f"{name}: {description}" for name, description in described.items()]
+        known = controls.rows(chosen, real, spaces, assigned, place.cache, encoders=key, steps=steps, trainer=trainer)
     gallery = suspicious(spaces()[0], real, candidate)
-    floor, others = known[0], known[1:]
-    for control in others:
-        control["faults"] = verdict.faults(verdict.judge(control, _floor_of(control, known), real.classes))
-    findings = verdict.judge(row, floor, real.classes, learned)
     results = {
-        "generator": candidate.provenance,
-        "name": candidate.name,
-        "data": real.provenance,
-        "classes": real.classes,
-        "budget": settings.budget,
-        "split": settings.split,
-        "real": {
-            "digest": real.digest,
-            "train": len(real.train),
-            "unique": len(real.unique),
-            "val": len(real.val),
-            "test": len(real.test),
-        },
-        "encoders": {encoder.name: encoder.description for encoder in found},
-        "verdict": findings,
-        "faults": verdict.faults(findings),
+        **_about(real, candidate, settings),
+        "encoders": described,
+        **_judged(row, known, real.classes, learned),
         "m": m,
-        "rows": [
-            {
-                "key": "generator",
-                "name": candidate.name,
-                "kind": "generator",
-                **row,
-                "faults": verdict.faults(findings),
-            },
-            {**floor, "kind": "floor", "faults": []},
-            *others,
-        ],
-        "large": None if large is None else {"key": "generator", "name": candidate.name, "kind": "generator", **large},
+        "large": large,
         "performance": learned,
         "seconds": clock.seconds,
         "peak_memory_mb": peak_memory_mb(),
         "precision": "float32 (the device has no float64)" if place.device.type == "mps" else "float64",
     }
     return results, gallery
+
+
+def _of_candidate(
+    candidate: Candidate, m: int, most: int, real: Real, spaces: list[measures.Space], assigned: Any
+) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The candidate's row of ``m`` images, over ``most`` disjoint sets of them, and that of the large table."""
+    named = {"key": "generator", "name": candidate.name, "kind": "generator"}
+    images = candidate.images
+    sets = [images[start : start + m] for start in range(0, len(images) - m + 1, m)]
+    row = measures.measure_sets(spaces, real, assigned, sets[:most])
+    large = None
+    if len(images) >= LARGE:
+        large = named | measures.measure_sets(spaces, real, assigned, [images[:LARGE]])
+    return named | row, large
+
+
+def _about(real: Real, candidate: Candidate, settings: AssaySettings) -> dict[str, Any]:
+    """What was compared."""
+    sizes = {name: len(getattr(real, name)) for name in ("train", "unique", "val", "test")}
+    return {
+        "generator": candidate.provenance,
+        "name": candidate.name,
+        "data": real.provenance,
+        "classes": real.classes,
+        "budget": settings.budget,
+        "split": settings.split,
+        "real": {"digest": real.digest, **sizes},
+    }
+
+
+def _judged(
+    row: dict[str, Any], known: list[dict[str, Any]], classes: list[str], learned: dict[str, Any]
+) -> dict[str, Any]:
+    """The verdict, and the table's rows with the faults found in each."""
+    floor, others = known[0], known[1:]
+    findings = verdict.judge(row, floor, classes, learned)
+    faults = verdict.faults(findings)
+    for control in others:
+        control["faults"] = verdict.faults(verdict.judge(control, _floor_of(control, known), classes))
+    rows = [{**row, "faults": faults}, {**floor, "kind": "floor", "faults": []}, *others]
+    return {"verdict": findings, "faults": faults, "rows": rows}
 
 
 def assay(

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from matplotlib.figure import Figure
 
 from medassay.files import whole, write_json
+from medassay.protocols import pages
 from medassay.reporting import assay_figures, figures, html
 from medassay.reporting.tensorboard import add_results
 
@@ -201,8 +201,8 @@ def page(results: dict[str, Any], drawn: Mapping[str, tuple[Figure, str]], examp
         gallery=gallery,
         charts={name: html.svg(figure, name, text) for name, (figure, text) in drawn.items()},
         command=command(results),
-        provenance={name: dict(_flat(results[name])) for name in ("generator", "data", "real")},
-        extra=dict(_flat({k: v for k, v in results.items() if k in ("versions", "code", "process", "machine")})),
+        provenance={name: dict(pages.flat(results[name])) for name in ("generator", "data", "real")},
+        extra=dict(pages.flat({k: v for k, v in results.items() if k in ("versions", "code", "process", "machine")})),
     )
 
 
@@ -266,29 +266,9 @@ def command(results: dict[str, Any]) -> str | None:
     if what not in results or "protocol" not in results:
         return None
     given = results.get("overrides") or {}
-    typed = list(given) if isinstance(given, list) else [_argument(key, value) for key, value in given.items()]
+    typed = list(given) if isinstance(given, list) else [pages.argument(key, value) for key, value in given.items()]
     settings = {key: value for key, value in results["protocol"].items() if key not in ("_target_", "name")}
-    chosen = [_argument(f"protocol.{key}", value) for key, value in settings.items() if value is not None]
+    chosen = [pages.argument(f"protocol.{key}", value) for key, value in settings.items() if value is not None]
     resize = ["resize=true"] if results.get("resize") else []
-    words = [_argument(what, results[what]), *typed, *resize, "protocol=assay", *chosen]
+    words = [pages.argument(what, results[what]), *typed, *resize, "protocol=assay", *chosen]
     return "python evaluate.py " + " ".join(map(shlex.quote, words))
-
-
-def _argument(key: str, value: Any) -> str:
-    """``key=value`` as Hydra reads it."""
-    if isinstance(value, bool):
-        return f"{key}={str(value).lower()}"
-    if isinstance(value, (list, tuple)):
-        return f"{key}=[{','.join(map(str, value))}]"
-    plain = re.fullmatch(r"[\w./:+-]*", str(value))
-    return f"{key}={value}" if plain else f"{key}='{str(value).replace(chr(39), chr(92) + chr(39))}'"
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Nested dictionaries as ``name: value``."""
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}: ")
-        else:
-            said = html.DASH if value is None else ("no", "yes")[value] if isinstance(value, bool) else value
-            yield f"{prefix}{key}".replace("_", " "), said
