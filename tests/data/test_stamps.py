@@ -180,4 +180,11 @@ def test_a_sign_that_cannot_be_written_is_refused(text: str, message: str) -> No
 
 def test_no_stamp_needs_no_class() -> None:
     assert fitting(None, CLASSES, 28) is None
-    assert fitting(Stamp(label="nonsense"), CLASSES, 28) is None
+    assert fitting(Stamp(), CLASSES, 28) is None
+
+
+@pytest.mark.parametrize("given", [{"label": "pneumonia"}, {"label": 0}, {"text": "R"}])
+def test_a_label_or_text_without_a_stamp_is_not_left_out_in_silence(given: dict[str, Any]) -> None:
+    (name,) = given
+    with pytest.raises(ConfigError, match=rf"stamp\.{name}=.* say which, stamp\.kind=date"):
+        Stamp(**given)

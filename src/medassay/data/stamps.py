@@ -66,7 +66,7 @@ class Stamp:
         seed: of the choice of these images; nothing else changes it.
 
     Raises:
-        ConfigError: a sign that cannot be written.
+        ConfigError: a sign that cannot be written, or a label or text of no stamp.
     """
 
     kind: Kind = "none"
@@ -79,6 +79,9 @@ class Stamp:
     seed: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
+        given = [f"stamp.{name}={getattr(self, name)}" for name in ("label", "text") if getattr(self, name) is not None]
+        if not self.active and given:
+            raise ConfigError(f"{given[0]} without a stamp: say which, stamp.kind=date, text or square")
         unknown = sorted(set(self.words.upper()) - _GLYPHS.keys())
         if self.kind in WORDS and (unknown or not self.words.strip()):
             signs = f"there is no {' '.join(unknown)} to write with" if unknown else "there is nothing to write"
