@@ -18,6 +18,7 @@ import torch
 from matplotlib.figure import Figure
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from medassay.protocols import pages
 from medassay.protocols.assay import report
 from medassay.protocols.assay.protocol import Examples, Gallery
 from medassay.reporting import assay_figures
@@ -331,18 +332,18 @@ def test_no_distance_is_called_fid_but_that_of_inception() -> None:
 
 def test_the_command_repeats_every_setting() -> None:
     values = results()
-    assert report.command(values) == (
+    assert pages.command(values) == (
         "python evaluate.py run=outputs/cgan/one protocol=assay protocol.budget=full "
         "'protocol.encoders=[classifier,pixels]' protocol.controls=true"
     )
     values["run"] = "a run=1"
-    assert "run='\"'\"'a run=1'\"'\"''" in str(report.command(values))
+    assert "run='\"'\"'a run=1'\"'\"''" in str(pages.command(values))
 
 
 def test_without_a_record_there_is_no_command() -> None:
     values = results()
     del values["run"], values["protocol"]
-    assert report.command(values) is None
+    assert pages.command(values) is None
     assert "To repeat it" not in words(values)
 
 

@@ -7,6 +7,7 @@ import sys
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor
 
 from medassay.errors import DataError
 from medassay.types import LabelledImages, Splits
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
 LAYOUT = "expected <path>/train|val|test/<class>/*.png or <path>/<class>/*.png (also jpg, jpeg, bmp, tif, tiff)"
@@ -203,11 +207,11 @@ def _read(
     for index, (file, _) in enumerate(
         tqdm(flat, desc=f"reading {part}", unit="image", disable=not sys.stderr.isatty())
     ):
-        images[index] = _read_image(file, size, channels, exact=exact)
+        images[index] = read_image(file, size, channels, exact=exact)
     return LabelledImages(images, torch.tensor([label for _, label in flat], dtype=torch.int64))
 
 
-def _read_image(file: Path, size: int, channels: int, *, exact: bool = False) -> Tensor:
+def read_image(file: Path, size: int, channels: int, *, exact: bool = False) -> Tensor:
     """One image, ``(C, size, size) uint8``; with ``exact`` one of another size is refused."""
     from PIL import Image, ImageOps
 
@@ -230,10 +234,17 @@ def _read_image(file: Path, size: int, channels: int, *, exact: bool = False) ->
     if exact and colours.size != (size, size):
         width, height = colours.size
         raise DataError(f"{file} is {width}x{height}, the data set {size}x{size}: give resize=true to crop and resize")
-    side = min(colours.size)
-    left, top = (colours.width - side) // 2, (colours.height - side) // 2
-    square = colours.crop((left, top, left + side, top + side))
+    return fitted(colours, size)
+
+
+def fitted(image: Image.Image, size: int) -> Tensor:
+    """The largest centred square of a grey or RGB image, ``(C, size, size) uint8``; resized where its side differs."""
+    from PIL import Image
+
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    square = image.crop((left, top, left + side, top + side))
     if side != size:
         square = square.resize((size, size), Image.Resampling.BICUBIC)
     pixels = torch.from_numpy(np.array(square, dtype=np.uint8))
-    return pixels[None] if channels == 1 else pixels.permute(2, 0, 1)
+    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)

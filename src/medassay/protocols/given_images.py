@@ -118,7 +118,7 @@ def _read_files(files: list[Path], top: Path, size: int, channels: int, found: G
             continue
         name = os.fsencode(file.relative_to(top).as_posix()).decode(errors="replace")  # any bytes can name a file
         try:
-            image = folder._read_image(file, size, channels)
+            image = folder.read_image(file, size, channels)
             with Image.open(file) as header:
                 steps = conversions(header, size, channels)
         except (DataError, OSError) as error:
@@ -158,18 +158,6 @@ def conversions(image: Image.Image, size: int, channels: int) -> tuple[str, ...]
     return tuple(steps)
 
 
-def fitted(image: Image.Image, size: int, channels: int) -> Tensor:
-    """An image as :func:`medassay.data.folder.read_folder` would read it from a file: ``(C, size, size) uint8``."""
-    colours = image.convert("L" if channels == 1 else "RGB")
-    side = min(colours.size)
-    left, top = (colours.width - side) // 2, (colours.height - side) // 2
-    cut = colours.crop((left, top, left + side, top + side))
-    if side != size:
-        cut = cut.resize((size, size), Image.Resampling.BICUBIC)
-    pixels = torch.from_numpy(np.array(cut, dtype=np.uint8))
-    return pixels[None] if channels == 1 else pixels.permute(2, 0, 1)
-
-
 # --- arrays ----------------------------------------------------------------------------------------------------------
 
 
@@ -187,7 +175,8 @@ def _read_npz(path: Path, size: int, channels: int, found: GivenImages) -> None:
         if pixels.shape[1:] == (size, size, channels):
             images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
         else:
-            images = torch.stack([fitted(_image(one), size, channels) for one in pixels])
+            mode = "L" if channels == 1 else "RGB"
+            images = torch.stack([folder.fitted(_image(one).convert(mode), size) for one in pixels])
         found.add(names, images, steps)
 
 

@@ -1,4 +1,4 @@
-"""What the pages of a classifier's evaluations share: the command to repeat it, warnings, nested values as text."""
+"""What the pages of evaluations share: the command to repeat it, warnings, nested values as text."""
 
 from __future__ import annotations
 
@@ -12,20 +12,22 @@ from medassay.reporting import html
 
 def command(record: Mapping[str, Any]) -> str | None:
     """What to type to repeat the evaluation, every setting named; None where no command is recorded."""
-    if "run" not in record or "protocol" not in record:
+    what = "run" if "run" in record else "samples"
+    if what not in record or "protocol" not in record:
         return None
-    protocol = record["protocol"]
+    protocol, given = record["protocol"], record.get("overrides") or {}
     settings = {key: value for key, value in protocol.items() if key not in ("_target_", "name")}
     words = [
-        argument("run", record["run"]),
-        *(argument(key, value) for key, value in (record.get("overrides") or {}).items()),
+        _argument(what, record[what]),
+        *(given if isinstance(given, list) else (_argument(key, value) for key, value in given.items())),
+        *(["resize=true"] if record.get("resize") else []),
         f"protocol={protocol.get('name')}",
-        *(argument(f"protocol.{key}", value) for key, value in settings.items() if value is not None),
+        *(_argument(f"protocol.{key}", value) for key, value in settings.items() if value is not None),
     ]
     return "python evaluate.py " + " ".join(map(shlex.quote, words))
 
 
-def argument(key: str, value: Any) -> str:
+def _argument(key: str, value: Any) -> str:
     """``key=value`` as Hydra reads it."""
     return f"{key}={_value(value)}"
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC
 
-from medassay.tasks.optim import OptimizerFactory, SchedulerFactory, adam
+from medassay.tasks.optim import OptimizerFactory, SchedulerFactory, adam, configured
 from medassay.tasks.steps import check_finite
 from medassay.types import Range
 
@@ -106,8 +106,4 @@ class Classification(LightningModule):
         self.log("val/auroc", auroc, prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
-        optimizer = self._optimizer(self.parameters())
-        if self._scheduler is None:
-            return optimizer
-        schedule = self._scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return configured(self, self._optimizer, self._scheduler)

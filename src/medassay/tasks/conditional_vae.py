@@ -10,7 +10,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from medassay.nets.cvae import CVAE, label_planes
-from medassay.tasks.optim import OptimizerFactory, SchedulerFactory, adam
+from medassay.tasks.optim import OptimizerFactory, SchedulerFactory, adam, configured
 from medassay.tasks.steps import check_finite
 from medassay.types import NonNegative, NonNegativeInt, PositiveInt
 
@@ -165,8 +165,4 @@ class ConditionalVAE(LightningModule):
         self.log_dict({"val/reconstruction": reconstruction, "val/kl": kl}, **options)
 
     def configure_optimizers(self) -> Any:
-        optimizer = self._optimizer(self.parameters())
-        if self._scheduler is None:
-            return optimizer
-        schedule = self._scheduler(optimizer, int(self.trainer.estimated_stepping_batches))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return configured(self, self._optimizer, self._scheduler)

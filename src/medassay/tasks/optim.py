@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
+from pytorch_lightning import LightningModule
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
@@ -66,6 +67,15 @@ def cosine(warmup_steps: NonNegativeInt = 0, final_share: Probability = 0.0) -> 
 def step_decay(milestones: list[Probability], factor: Annotated[float, Range(gt=0, lt=1)] = 0.1) -> SchedulerFactory:
     """The learning rate times ``factor`` at each of the ``milestones``, given as shares of the run."""
     return _Bound(_schedule, {"factor": _step_factor, "arguments": {"milestones": list(milestones), "factor": factor}})
+
+
+def configured(task: LightningModule, optimizer: OptimizerFactory, scheduler: SchedulerFactory | None) -> Any:
+    """What ``configure_optimizers`` of a task with one optimizer gives Lightning; the schedule steps with the optimizer."""
+    made = optimizer(task.parameters())
+    if scheduler is None:
+        return made
+    schedule = scheduler(made, int(task.trainer.estimated_stepping_batches))
+    return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def _schedule(

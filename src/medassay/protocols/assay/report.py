@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -200,7 +199,7 @@ def page(results: dict[str, Any], drawn: Mapping[str, tuple[Figure, str]], examp
         examples=examples,
         gallery=gallery,
         charts={name: html.svg(figure, name, text) for name, (figure, text) in drawn.items()},
-        command=command(results),
+        command=pages.command(results),
         provenance={name: dict(pages.flat(results[name])) for name in ("generator", "data", "real")},
         extra=dict(pages.flat({k: v for k, v in results.items() if k in ("versions", "code", "process", "machine")})),
     )
@@ -258,17 +257,3 @@ def _value(row: dict[str, Any], encoder: str, key: str) -> dict[str, Any]:
         return {"mean": row.get("tstr", {}).get("balanced_accuracy")}
     found: dict[str, Any] = row[key] if key in GENERAL else row["encoders"][encoder][key]
     return found
-
-
-def command(results: dict[str, Any]) -> str | None:
-    """What to type to repeat the assay, every setting named; None where no command is recorded."""
-    what = "run" if "run" in results else "samples"
-    if what not in results or "protocol" not in results:
-        return None
-    given = results.get("overrides") or {}
-    typed = list(given) if isinstance(given, list) else [pages.argument(key, value) for key, value in given.items()]
-    settings = {key: value for key, value in results["protocol"].items() if key not in ("_target_", "name")}
-    chosen = [pages.argument(f"protocol.{key}", value) for key, value in settings.items() if value is not None]
-    resize = ["resize=true"] if results.get("resize") else []
-    words = [pages.argument(what, results[what]), *typed, *resize, "protocol=assay", *chosen]
-    return "python evaluate.py " + " ".join(map(shlex.quote, words))
