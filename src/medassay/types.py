@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, NamedTuple, Protocol, runtime_checkable
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # seconds, which what only declares ranges need not wait for
+    import torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,8 @@ class LabelledImages:
     masks: Tensor | None = None
 
     def __post_init__(self) -> None:
+        import torch
+
         if self.images.ndim != 4 or self.images.dtype != torch.uint8:
             raise ValueError(f"images must be (N, C, H, W) uint8, not {tuple(self.images.shape)} {self.images.dtype}")
         n, _, height, width = self.images.shape
@@ -52,6 +55,8 @@ class LabelledImages:
 
     def counts(self, num_classes: int) -> Tensor:
         """Images per class, ``(num_classes,) int64``."""
+        import torch
+
         return torch.bincount(self.labels, minlength=num_classes)
 
 

@@ -18,6 +18,7 @@ from PIL import Image
 from sklearn import metrics
 from torch import Tensor, nn
 
+from medassay.data.given import digest
 from medassay.data.modules import ImageDataModule, MedMNISTData, PhantomData
 from medassay.data.phantoms import blood, chest
 from medassay.files import write_json
@@ -32,6 +33,7 @@ from medassay.protocols.classification import (
     results,
     summary,
 )
+from medassay.protocols.ensemble import kept
 from medassay.protocols.medmnist_results import medmnist_scores, predictions_name, write_predictions
 from medassay.reporting import figures
 from medassay.runs.directory import RunDirectory
@@ -304,6 +306,17 @@ def test_the_threshold_is_the_best_one_of_the_validation_images_and_judged_on_th
     assert values["confusion"] == metrics.confusion_matrix(labels, called).tolist()
     assert set(values["interval_95"]) == {name for name, value in values.items() if isinstance(value, float)}
     assert "auroc" not in values  # a decision has no ranking
+
+
+@pytest.mark.parametrize("split", ["val", "test"])
+def test_the_probabilities_are_kept_for_ensembles_with_the_digest_of_the_images(
+    split: str, two_classes: Judged
+) -> None:
+    images = two_classes.run.data.split(split)
+    found, expected = kept(two_classes.directory)[split], predict(two_classes.run.task, images, CPU)
+    assert torch.equal(found.predictions.probabilities, expected.probabilities)
+    assert torch.equal(found.predictions.labels, images.labels)
+    assert found.images == digest(images)
 
 
 def test_with_more_than_two_classes_the_page_says_that_there_is_no_threshold(eight_classes: Judged) -> None:

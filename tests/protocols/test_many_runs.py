@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from omegaconf import OmegaConf
+from sklearn import metrics as sk
 
 from medassay.errors import CheckpointError
 from medassay.files import write_json
@@ -166,6 +167,135 @@ def test_a_protocol_without_numbers_leaves_those_of_the_runs(tmp_path: Path) -> 
 
     found = many([made_run(tmp_path / "a", 0)], tmp_path / "o", silent)
     assert "| test/accuracy | 0.100 |" in (found.directory / "summary.md").read_text()
+
+
+# --- ensembles -------------------------------------------------------------------------------------------------------
+
+NETS = "ensemble of 3 nets (their probabilities averaged)"
+LABELS = {"val": np.arange(60) % 2, "test": np.arange(80) % 2}
+
+
+def probabilities_of(seed: int, split: str, classes: int = 2) -> np.ndarray:
+    """A net's softmax of noise and a little of the truth."""
+    rng = np.random.default_rng([seed, len(split)])
+    logits = rng.normal(0, 2, (len(LABELS[split]), classes)) + 1.5 * np.eye(classes)[LABELS[split]]
+    p: np.ndarray = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    return p.astype(np.float32)
+
+
+class Judging:
+    """An evaluation that leaves probabilities; ``images(split, seed)`` says what was judged."""
+
+    def __init__(self, images: Any = lambda split, seed: split, classes: int = 2) -> None:
+        self.images = images
+        self.classes = classes
+
+    def __call__(self, run: str, protocol: Mapping[str, Any], *others: Any) -> Path:
+        directory = evaluate_one(run, protocol, *others)
+        seed = RunDirectory(run).config()["seed"]
+        arrays: dict[str, Any] = {}
+        for split in ("val", "test"):
+            arrays[f"{split}_probabilities"] = probabilities_of(seed, split, self.classes)
+            arrays[f"{split}_labels"] = LABELS[split]
+            arrays[f"{split}_images"] = self.images(split, seed)
+        np.savez(directory / "probabilities.npz", **arrays)
+        test = {"n": 80, "accuracy": ACCURACY[seed], "auroc": 0.9}
+        write_json(directory / "metrics.json", {"run": run, "test": test})
+        return directory
+
+
+def three_seeds(tmp_path: Path, one: Any) -> Evaluations:
+    return many([made_run(tmp_path / name, seed) for seed, name in enumerate("abc")], tmp_path / "o", one)
+
+
+def ensembles(found: Evaluations) -> list[dict[str, Any]]:
+    values: list[dict[str, Any]] = json.loads((found.directory / "ensembles.json").read_text())["ensembles"]
+    return values
+
+
+def mean_probability(split: str) -> np.ndarray:
+    """Of class 1, over the three seeds."""
+    mean: np.ndarray = np.mean([probabilities_of(seed, split)[:, 1] for seed in range(3)], axis=0)
+    return mean
+
+
+def test_an_ensemble_is_judged_by_the_mean_of_its_nets_probabilities(tmp_path: Path) -> None:
+    (found,) = ensembles(three_seeds(tmp_path, Judging()))
+    p, labels = mean_probability("test"), LABELS["test"]
+    assert (found["nets"], found["seeds"], found["split"], found["metrics"]["n"]) == (3, [0, 1, 2], "test", 80)
+    assert found["metrics"]["accuracy"] == pytest.approx(sk.accuracy_score(labels, p > 0.5))
+    assert found["metrics"]["auroc"] == pytest.approx(sk.roc_auc_score(labels, p))
+    low, high = found["metrics"]["interval_95"]["auroc"]
+    assert low < found["metrics"]["auroc"] < high
+
+
+def test_an_ensembles_threshold_is_the_best_of_its_own_validation_probabilities(tmp_path: Path) -> None:
+    (found,) = ensembles(three_seeds(tmp_path, Judging()))
+    fpr, tpr, thresholds = sk.roc_curve(LABELS["val"], mean_probability("val"), drop_intermediate=False)
+    chosen = thresholds[(tpr - fpr).round(9).argmax()]  # of equally good ones the highest
+    assert found["threshold"]["value"] == pytest.approx(chosen, rel=1e-5)
+    called = mean_probability("test") >= chosen - 1e-7
+    expected = sk.balanced_accuracy_score(LABELS["test"], called)
+    assert found["threshold"]["metrics"]["balanced_accuracy"] == pytest.approx(expected)
+
+
+def test_an_ensemble_stands_beside_the_mean_and_is_no_part_of_it(tmp_path: Path) -> None:
+    lines = {line["row"]: line for line in summary(three_seeds(tmp_path, Judging())) if line["row"] != "run"}
+    assert list(lines) == ["mean", "sd", "ensemble", "ensemble low", "ensemble high"]
+    assert float(lines["mean"]["test/accuracy"]) == pytest.approx(0.8)  # of 0.8, 0.9 and 0.7
+    assert float(lines["sd"]["test/accuracy"]) == pytest.approx(0.1)
+    auroc = sk.roc_auc_score(LABELS["test"], mean_probability("test"))
+    assert float(lines["ensemble"]["test/auroc"]) == pytest.approx(auroc)
+    assert float(lines["ensemble low"]["test/auroc"]) < auroc < float(lines["ensemble high"]["test/auroc"])
+    assert (lines["ensemble"]["runs"], lines["ensemble"]["seed"]) == ("3", "0 1 2")
+
+
+def test_the_tables_for_readers_say_what_an_ensemble_is(tmp_path: Path) -> None:
+    found = three_seeds(tmp_path, Judging())
+    text, page = ((found.directory / name).read_text() for name in ("summary.md", "report.html"))
+    auroc = sk.roc_auc_score(LABELS["test"], mean_probability("test"))
+    assert f"| metric | pneumonia_cnn on pneumoniamnist, seeds 0–2 | {NETS} |" in text
+    assert f"| test/auroc | 0.900 ± 0.000 | {auroc:.3f} [" in text
+    assert NETS in page
+    assert f"{auroc:.3f} [" in page
+
+
+def test_a_single_run_is_no_ensemble(tmp_path: Path) -> None:
+    found = many([made_run(tmp_path / "a", 0)], tmp_path / "o", Judging())
+    assert not (found.directory / "ensembles.json").exists()
+    for name in ("summary.csv", "summary.md", "report.html"):
+        assert "ensemble" not in (found.directory / name).read_text()
+
+
+def test_nets_of_different_configurations_are_not_averaged(tmp_path: Path) -> None:
+    runs = [made_run(tmp_path / name, seed) for seed, name in enumerate("ab")]
+    found = many([*runs, made_run(tmp_path / "c", 2, lr=1e-2)], tmp_path / "o", Judging())
+    assert [(e["nets"], e["seeds"]) for e in ensembles(found)] == [(2, [0, 1])]
+    line = next(line for line in (found.directory / "summary.md").read_text().splitlines() if "test/auroc" in line)
+    assert re.fullmatch(r"\| test/auroc \| 0.900 ± 0.000 \| 0.\d+ \[0.\d+, 0.\d+\] \| 0.900 \|", line)
+
+
+def test_nets_judged_on_different_images_are_not_averaged(tmp_path: Path) -> None:
+    found = three_seeds(tmp_path, Judging(lambda split, seed: f"{split} {seed}"))
+    reason = "No ensemble: the nets were not judged on the same images."
+    assert [e["none"] for e in ensembles(found)] == [reason]
+    assert {line["row"] for line in summary(found)} == {"run", "mean", "sd"}
+    for name in ("summary.md", "report.html"):
+        assert reason in (found.directory / name).read_text()
+
+
+def test_nets_without_common_validation_images_have_no_common_threshold(tmp_path: Path) -> None:
+    images = Judging(lambda split, seed: "same" if split == "test" else f"generated with {seed}")
+    found = three_seeds(tmp_path, images)
+    assert set(ensembles(found)[0]["threshold"]) == {"none"}
+    assert "not judged on the same validation images" in (found.directory / "report.html").read_text()
+
+
+def test_an_ensemble_for_three_classes_has_no_threshold(tmp_path: Path) -> None:
+    (found,) = ensembles(three_seeds(tmp_path, Judging(classes=3)))
+    p = np.mean([probabilities_of(seed, "test", 3) for seed in range(3)], axis=0)
+    assert found["metrics"]["accuracy"] == pytest.approx(sk.accuracy_score(LABELS["test"], p.argmax(1)))
+    assert set(found["threshold"]) == {"none"}
 
 
 # --- failures --------------------------------------------------------------------------------------------------------

@@ -1,9 +1,11 @@
-"""The classification task: its weights and loss against plain numpy, its metrics against scikit-learn."""
+"""The classification task: its weights, loss and averages against plain numpy, its metrics against scikit-learn."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,14 +13,20 @@ import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
 from sklearn.utils.class_weight import compute_class_weight
-from torch import Tensor
+from torch import Tensor, nn
 
+from medassay.checkpoints import load_weights
 from medassay.data.modules import PhantomData
 from medassay.errors import TrainingError
+from medassay.jobs import train_run
 from medassay.nets.block_cnn import BlockCNN
+from medassay.protocols.classification import predict, results
+from medassay.runs.load import open_run
 from medassay.settings import TrainerSettings
 from medassay.tasks.classification import Classification, balanced_weights
+from medassay.tasks.ema import EMA
 from medassay.tasks.optim import adam
+from medassay.tasks.summary import model_summary, parameter_count
 from medassay.training import fit
 
 Factory = Callable[..., PhantomData]
@@ -189,3 +197,226 @@ def test_an_absurd_learning_rate_stops_instead_of_training_on(tiny_chest: Factor
     task = Classification(BlockCNN(1, 2, width=2, normalisation="none"), 2, optimizer=adam(lr=1e20))
     with pytest.raises(TrainingError, match="is not finite in epoch"):
         fit(task, tiny_chest(), directory=tmp_path, max_epochs=3, settings=CPU, log_to="none")
+
+
+# --- averaged weights ------------------------------------------------------------------------------------------------
+
+
+def averaging(decay: float = 0.9, *, seed: int = 0, dropout: float = 0.0) -> Classification:
+    torch.manual_seed(seed)
+    return Classification(BlockCNN(1, 2, width=2, dropout=dropout), 2, optimizer=adam(lr=1e-2), ema_decay=decay)
+
+
+def copied(net: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in net.state_dict().items()}
+
+
+def same(first: dict[str, Any], second: dict[str, Any]) -> bool:
+    """Whether two state dictionaries are equal bit for bit."""
+    return first.keys() == second.keys() and all(
+        torch.equal(value, second[name]) if isinstance(value, Tensor) else value == second[name]
+        for name, value in first.items()
+    )
+
+
+class Watch(Callback):
+    """Remembers the net at the start, after every optimizer step seen from a batch's end, and at every validation."""
+
+    def __init__(self) -> None:
+        self.after_batches: list[dict[str, Tensor]] = []
+        self.validated: list[dict[str, Tensor]] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.start = copied(pl_module.net)  # type: ignore[arg-type]
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
+        self.after_batches.append(copied(pl_module.net))  # type: ignore[arg-type]
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.validated.append(copied(pl_module.ema.net))  # type: ignore[union-attr,arg-type]
+
+
+def numpy_average(start: dict[str, Tensor], nets: list[dict[str, Tensor]], decay: float) -> dict[str, np.ndarray]:
+    """Every floating-point entry averaged with the warmed-up decay; the others are the last net's."""
+    average = {name: value.numpy().astype(np.float64) for name, value in start.items()}
+    for t, net in enumerate(nets):
+        kept = min(decay, (1 + t) / (10 + t))
+        for name, value in net.items():
+            old = average[name]
+            average[name] = kept * old + (1 - kept) * value.numpy() if value.is_floating_point() else value.numpy()
+    return average
+
+
+def test_without_averages_nothing_is_added() -> None:
+    task = averaging(0.0)
+    assert {name.partition(".")[0] for name in task.state_dict()} == {"net", "class_weights"}
+    assert not any(isinstance(module, EMA) for module in task.modules())
+
+
+def test_averages_do_not_change_what_is_trained(tiny_chest: Factory, tmp_path: Path) -> None:
+    found = []
+    for name, decay in (("plain", 0.0), ("averaged", 0.9)):
+        watch = Watch()
+        watch.on_validation_end = lambda *_: None  # type: ignore[assignment,method-assign]  # there is no average
+        task = averaging(decay, dropout=0.3)
+        fit(task, tiny_chest(train=32), directory=tmp_path / name, max_epochs=2, settings=CPU, callbacks=[watch])
+        found.append(watch.after_batches[-1])
+    assert same(*found)
+
+
+def test_weights_and_running_statistics_are_averaged_as_plain_numpy_averages_them(
+    tiny_chest: Factory, tmp_path: Path
+) -> None:
+    watch = Watch()
+    data = tiny_chest(train=41)  # 3 batches
+    fit(averaging(0.3), data, directory=tmp_path, max_epochs=2, settings=CPU, callbacks=[watch], log_to="none")
+    expected = numpy_average(watch.start, watch.after_batches, 0.3)
+    assert any("running_var" in name for name in expected)
+    for name, value in watch.validated[-1].items():
+        np.testing.assert_allclose(value.numpy(), expected[name], rtol=1e-4, atol=1e-6, err_msg=name)
+
+
+def test_batches_that_share_an_optimizer_step_share_an_average(tiny_chest: Factory, tmp_path: Path) -> None:
+    task = averaging()
+    settings = TrainerSettings(gpus=0, accumulate=2)
+    fit(task, tiny_chest(train=80), directory=tmp_path, max_epochs=2, settings=settings, log_to="none")
+    assert task.ema is not None
+    assert task.ema.updates == 6  # 5 batches: steps after the second, the fourth and the epoch's last
+
+
+def test_the_averaged_net_is_what_is_validated_chosen_and_left_in_the_task(tiny_chest: Factory, tmp_path: Path) -> None:
+    watch, data, task = Watch(), tiny_chest(val=50), averaging()
+    fitted = fit(
+        task,
+        data,
+        directory=tmp_path,
+        max_epochs=4,
+        settings=CPU,
+        monitor="val/loss",
+        mode="min",
+        callbacks=[watch],
+        log_to="none",
+    )
+    assert fitted.best_epoch is not None
+    assert same(copied(task.net), watch.validated[fitted.best_epoch])
+    logits, labels = predictions(task, data.splits.val.images), data.splits.val.labels.numpy()
+    expected = numpy_cross_entropy(logits, labels, task.class_weights.numpy().astype(np.float64))
+    assert fitted.values["val/loss"] == pytest.approx(expected, rel=1e-4)
+
+
+def test_the_net_alone_predicts_what_the_task_predicts_after_training(tiny_chest: Factory, tmp_path: Path) -> None:
+    data, task = tiny_chest(), averaging()
+    fit(task, data, directory=tmp_path, max_epochs=2, settings=CPU, log_to="none")
+    images = data.splits.test.images.float() / 255
+    assert torch.equal(task.eval().net(images), task(images))
+
+
+def test_the_best_checkpoint_gives_another_task_the_same_predictions(tiny_chest: Factory, tmp_path: Path) -> None:
+    data, task, other = tiny_chest(), averaging(), averaging(seed=1)
+    fitted = fit(task, data, directory=tmp_path, max_epochs=2, settings=CPU, monitor="val/auroc", log_to="none")
+    load_weights(other, fitted.best)
+    found, expected = (predict(t, data.splits.test, torch.device("cpu")).probabilities for t in (other, task))
+    assert torch.equal(found, expected)
+
+
+def test_the_last_checkpoint_holds_the_trained_net_beside_the_average(tiny_chest: Factory, tmp_path: Path) -> None:
+    watch = Watch()
+    fitted = fit(
+        averaging(), tiny_chest(), directory=tmp_path, max_epochs=2, settings=CPU, callbacks=[watch], log_to="none"
+    )
+    state = torch.load(fitted.last, weights_only=True)["state_dict"]
+    assert same({name: state[f"net.{name}"] for name in watch.start}, watch.after_batches[-1])
+    assert same({name: state[f"ema.net.{name}"] for name in watch.start}, watch.validated[-1])
+
+
+def test_evaluating_the_run_again_gives_the_numbers_that_training_left(tiny_chest: Factory, tmp_path: Path) -> None:
+    small = ["data=chest_phantom", "data.train=32", "data.val=32", "data.test=32", "data.batch_size=8"]
+    train_run(
+        *small, "trainer.gpus=0", "trainer.max_epochs=2", "logger=none", "model.ema_decay=0.5", directory=tmp_path
+    )
+    left = json.loads((tmp_path / "metrics.json").read_text())
+    run = open_run(tmp_path, {})
+    found = results(predict(run.task, run.data.splits.test, torch.device("cpu")))
+    assert found == left["test"]
+
+
+class PowerCutError(Exception):
+    """What ends a run from outside."""
+
+
+class PowerCut(Callback):
+    """Ends the run in the middle of its third epoch."""
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *rest: Any) -> None:
+        if trainer.current_epoch == 2 and trainer.global_step % 6 == 1:
+            raise PowerCutError
+
+
+def test_a_resumed_run_averages_on_as_if_uninterrupted(tiny_chest: Factory, tmp_path: Path) -> None:
+    def trained(name: str, task: Classification, *callbacks: Callback, resume: bool = False) -> list[dict[str, Any]]:
+        fitted = fit(
+            task,
+            tiny_chest(),
+            directory=tmp_path / name,
+            max_epochs=4,
+            settings=CPU,
+            monitor="val/auroc",
+            callbacks=callbacks,
+            log_to="none",
+            resume=resume,
+        )
+        return [torch.load(path, weights_only=True)["state_dict"] for path in (fitted.last, fitted.best)]
+
+    whole = trained("whole", averaging(dropout=0.3))
+    with pytest.raises(PowerCutError):
+        trained("cut", averaging(dropout=0.3), PowerCut())
+    again = trained("cut", averaging(seed=9, dropout=0.3), resume=True)
+    assert same(whole[0], again[0])
+    assert same(whole[1], again[1])
+    assert whole[0]["ema._extra_state"] == {"updates": 24}
+
+
+def test_the_parameters_counted_are_those_of_the_net() -> None:
+    task = Classification(BlockCNN(1, 2), 2, ema_decay=0.99)
+    assert parameter_count(task) == 18_218
+    assert model_summary(task) == model_summary(Classification(BlockCNN(1, 2), 2))
+
+
+def test_a_compiled_net_is_averaged(tiny_chest: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = nn.Module.compile
+    monkeypatch.setattr(nn.Module, "compile", lambda self, *_, **__: plain(self, backend="eager"))
+    settings = TrainerSettings(gpus=0, compile=True)
+    tasks = [averaging(), averaging()]
+    for name, task, chosen in zip(("plain", "compiled"), tasks, (CPU, settings), strict=True):
+        fit(task, tiny_chest(train=32), directory=tmp_path / name, max_epochs=1, settings=chosen, log_to="none")
+    assert same(copied(tasks[0].net), copied(tasks[1].net))
+
+
+# A spawned process imports this module by its name, so what it is handed is defined here.
+
+
+class KeepEachProcessesAverage(Callback):
+    """Writes every process's average when it has been validated."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        path = Path(trainer.default_root_dir) / f"process{trainer.global_rank}.pt"
+        torch.save(pl_module.ema.state_dict(), path)  # type: ignore[union-attr]
+
+
+def test_two_processes_keep_the_same_average(
+    tiny_chest: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))  # a spawned process takes over sys.path
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    task = averaging()
+    settings = TrainerSettings(accelerator="cpu", devices=2)
+    watch = KeepEachProcessesAverage()
+    data = tiny_chest(train=32, batch_size=8)
+    fit(task, data, directory=tmp_path, max_epochs=1, settings=settings, callbacks=[watch], log_to="none")
+    first, second = (torch.load(tmp_path / f"process{rank}.pt", weights_only=True) for rank in range(2))
+    assert same(first, second)
+    assert same({f"net.{name}": value for name, value in copied(task.net).items()} | updates(first), first)
+
+
+def updates(state: dict[str, Any]) -> dict[str, Any]:
+    return {"_extra_state": state["_extra_state"]}

@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from medassay.data.modules import SyntheticData
 from medassay.files import whole, write_json
 from medassay.metrics.calibration import CalibrationBins, calibration_bins
-from medassay.metrics.classification import class_intervals, youden_threshold
-from medassay.protocols import pages
+from medassay.metrics.classification import class_intervals
+from medassay.protocols import ensemble, pages
 from medassay.protocols.classification import (
     ClassificationSettings,
     Predictions,
@@ -26,11 +25,13 @@ from medassay.protocols.classification import (
     results,
     summary,
 )
+from medassay.protocols.decision import DECISIONS, by_threshold, threshold_summary
 from medassay.protocols.medmnist_results import medmnist_scores, predictions_name, source_of, write_predictions
 from medassay.reporting import classification_figures, figures, html
 from medassay.reporting.tensorboard import add_results
 from medassay.runs.directory import environment
 from medassay.runs.load import Run, device_for
+from medassay.types import LabelledImages
 
 SCORES = {
     "precision": "precision",
@@ -40,14 +41,13 @@ SCORES = {
     "auroc": "AUROC",
     "average_precision": "average precision",
 }
-DECISIONS = ("accuracy", "balanced_accuracy", "precision", "recall", "specificity", "f1")
 
 
 def write(run: Run, settings: ClassificationSettings, directory: Path, record: dict[str, Any]) -> None:
     """Judges ``run`` and leaves all numbers, tables, pictures and the page in ``directory``.
 
     ``metrics.json`` has the record and the split's values, as a run's own; ``classification.json`` has all; then
-    ``report.html``, ``figures/``, ``tensorboard/`` and the probabilities in MedMNIST's format.
+    ``report.html``, ``figures/``, ``tensorboard/``, the probabilities in MedMNIST's format and those that ensembles need.
 
     Raises:
         OutputError: a file cannot be written.
@@ -55,6 +55,10 @@ def write(run: Run, settings: ClassificationSettings, directory: Path, record: d
     split, data, device = settings.split, run.data, device_for(run.settings)
     images = images_of(data, split, run.settings)
     predictions = predict(run.task, images, device)
+    judged: dict[str, tuple[Predictions, LabelledImages]] = {split: (predictions, images)}
+    if data.num_classes == 2 and split != "val":  # which a threshold is chosen on
+        val = images_of(data, "val", run.settings)
+        judged["val"] = predict(run.task, val, device), val
     values = results(predictions)
     per_class, macro = class_intervals(predictions.probabilities, predictions.labels)
     bins = calibration_bins(predictions.probabilities, predictions.labels)
@@ -68,7 +72,7 @@ def write(run: Run, settings: ClassificationSettings, directory: Path, record: d
         "metrics": values,
         "class_intervals_95": per_class,
         "macro": macro_scores(values, macro),
-        "threshold": _threshold(run, settings, predictions),
+        "threshold": by_threshold(predictions, judged["val"][0] if "val" in judged else None),
         "calibration": {"ece": bins.ece, **{name: column.tolist() for name, column in bins._asdict().items()}},
         "mistakes": {"count": len(wrong), "shown": [_mistake(predictions, i, data.classes) for i in shown.tolist()]},
         "medmnist": medmnist_scores(data, split, predictions),
@@ -77,6 +81,7 @@ def write(run: Run, settings: ClassificationSettings, directory: Path, record: d
     write_json(directory / "metrics.json", {**record, split: values})
     write_json(directory / "classification.json", found)
     write_predictions(directory / found["predictions"], predictions.probabilities)
+    ensemble.keep(directory, judged)
     drawn = pictures(directory / "figures", split, predictions, values, data.classes)
     page = Page(found, predictions, bins, images.images[shown])
     drawn += _pictures(directory / "figures", page)
@@ -105,49 +110,6 @@ def _about(run: Run, split: str) -> dict[str, Any]:
 
 
 # --- decisions -------------------------------------------------------------------------------------------------------
-
-
-def _threshold(run: Run, settings: ClassificationSettings, predictions: Predictions) -> dict[str, Any]:
-    """The decision by the threshold chosen on validation images, or ``{"none": why}``."""
-    if run.data.num_classes != 2:
-        return {"none": "A threshold decides between two classes; with more, the largest probability decides."}
-    if settings.split == "val":
-        chosen_on = predictions
-    else:
-        chosen_on = predict(run.task, images_of(run.data, "val", run.settings), device_for(run.settings))
-    if int(torch.bincount(chosen_on.labels, minlength=2).min()) == 0:
-        return {"none": "The validation images are all of one class, so no threshold can be chosen on them."}
-    threshold = youden_threshold(chosen_on.probabilities[:, 1], chosen_on.labels)
-    chosen = {"value": threshold, "rule": "Youden", "chosen_on": "val", "n": len(chosen_on.labels)}
-    return {**chosen, "metrics": decided(predictions.probabilities[:, 1] >= threshold, predictions.labels)}
-
-
-def decided(positive: Tensor, labels: Tensor) -> dict[str, Any]:
-    """The metrics of a decision between two classes that need no probability, with their intervals.
-
-    Args:
-        positive: ``(N,) bool``, the images called class 1.
-        labels: ``(N,) int64``.
-    """
-    certain = torch.stack([~positive, positive], 1).float()  # the largest "probability" is the decision
-    values = results(Predictions(certain, labels))
-    kept = [name for name in values["interval_95"] if name.removeprefix("macro_") in DECISIONS]
-    return {
-        "n": values["n"],
-        **{name: values[name] for name in kept},
-        "confusion": values["confusion"],
-        "interval_95": {name: values["interval_95"][name] for name in kept},
-    }
-
-
-def threshold_summary(threshold: dict[str, Any]) -> str:
-    """The decision by threshold in one line."""
-    values = threshold["metrics"]
-    told = ", ".join(
-        f"{name.replace('_', ' ')} {values[name]:.3f} [{', '.join(f'{bound:.3f}' for bound in values['interval_95'][name])}]"
-        for name in ("accuracy", "balanced_accuracy", "recall", "specificity")
-    )
-    return f"threshold {threshold['value']:.3f} (Youden, on {threshold['n']} validation images): {told}"
 
 
 def macro_scores(values: dict[str, Any], intervals: dict[str, tuple[float, float]]) -> dict[str, dict[str, float]]:

@@ -1,9 +1,7 @@
-"""Several runs evaluated with one protocol, and one table: mean ± standard deviation over seeds."""
+"""Several runs evaluated with one protocol, and one table: mean ± standard deviation over seeds, and their ensemble."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import logging
 import secrets
@@ -13,10 +11,20 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from medassay.errors import CheckpointError
-from medassay.files import whole
+from medassay.files import whole, write_json
 from medassay.messages import explain
 from medassay.protocols import pages
-from medassay.reporting.html import DASH, fixed, page
+from medassay.protocols.many_tables import (
+    Column,
+    as_csv,
+    as_markdown,
+    cell,
+    ensemble_cell,
+    ensemble_name,
+    heading,
+    settings_of,
+)
+from medassay.reporting.html import fixed, page
 from medassay.runs.directory import RunDirectory
 from medassay.runs.table import Group, Row, over_seeds, table
 
@@ -31,7 +39,7 @@ class Evaluations(NamedTuple):
     """What became of several runs.
 
     Attributes:
-        directory: with ``summary.csv``, ``summary.md`` and ``report.html``.
+        directory: with ``summary.csv``, ``summary.md``, ``report.html`` and, where nets were averaged, ``ensembles.json``.
         done: run and directory of its results.
         failed: run and reason.
     """
@@ -148,116 +156,89 @@ def _by_threshold(directory: Path) -> dict[str, float]:
     return {f"{found['split']} by threshold/{name}": v for name, v in decided.items() if isinstance(v, float)}
 
 
-def names_of(groups: Sequence[Group]) -> list[str]:
-    """The numbers that any of the groups has, in their order."""
-    return list(dict.fromkeys(name for group in groups for name in group.mean))
+def columns_of(groups: Sequence[Group], done: Sequence[tuple[Path, Path]], protocol: Mapping[str, Any]) -> list[Column]:
+    """The groups, those of classifiers' evaluations with the ensemble of their nets."""
+    if protocol["name"] != "classification":
+        return [Column(group, None) for group in groups]
+    from medassay.protocols.ensemble import ensemble  # torch: seconds, which other tables need not wait for
 
-
-def settings_of(group: Group) -> str:
-    """What was given when the group's runs were started, the seed and places left out."""
-    given = RunDirectory(group.rows[0].path).record().get("overrides") or []
-    left_out = ("seed", "outputs", "trainer.threads", "hydra", "data.root", "logger")
-    kept = [text for text in given if not text.lstrip("+~").startswith(left_out)]
-    return " ".join(kept) or "no overrides"
-
-
-def as_csv(groups: Sequence[Group], rows: Sequence[Row]) -> str:
-    """A line per run, then mean and sd of each group; empty where there is no number."""
-    names = names_of(groups) or list(dict.fromkeys(name for row in rows for name in row.values))
-    written = io.StringIO()
-    writer = csv.writer(written, lineterminator="\n")
-    writer.writerow(["row", "group", "model", "data", "seed", "runs", "path", *names])
-    place = {row.path: number for number, group in enumerate(groups, 1) for row in group.rows}
-    for row in rows:
-        about = [row.status, place.get(row.path, ""), row.model, row.data, row.seed, 1, row.path]
-        writer.writerow(["run", *about[1:], *(_plain(row.values.get(name)) for name in names)])
-    for number, group in enumerate(groups, 1):
-        seeds = " ".join(str(row.seed) for row in group.rows)
-        about = [number, group.rows[0].model, group.rows[0].data, seeds, len(group.rows), ""]
-        for kind, values in (("mean", group.mean), ("sd", group.sd)):
-            writer.writerow([kind, *about, *(_plain(values.get(name)) for name in names)])
-    return written.getvalue()
-
-
-def _plain(value: float | None) -> str:
-    return "" if value is None or value != value else repr(value)
-
-
-def as_markdown(groups: Sequence[Group], failed: Sequence[tuple[Path, str]]) -> str:
-    """A table of mean ± sd, a column per group."""
-    heads = [heading(group) for group in groups]
-    lines = [["metric", *heads], ["---"] + ["---:"] * len(heads)] if groups else []
-    for name in names_of(groups):
-        lines.append([name, *(cell(group, name) for group in groups)])
-    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    text += "\n\nMean ± sample standard deviation over the seeds.\n" if groups else "No run to average.\n"
-    return text + "".join(f"\nFailed: {path}: {reason}\n" for path, reason in failed)
-
-
-def heading(group: Group) -> str:
-    """A group's model, data and seeds."""
-    row = group.rows[0]
-    seeds = sorted(row.seed for row in group.rows)
-    several = len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
-    said = f"{seeds[0]}–{seeds[-1]}" if several else ", ".join(map(str, seeds))
-    return f"{row.model} on {row.data}, {'seed' if len(seeds) == 1 else 'seeds'} {said}"
-
-
-def cell(group: Group, name: str) -> str:
-    """``mean ± sd``, or the one number that there is."""
-    mean, sd = group.mean.get(name), group.sd.get(name)
-    if mean is None or mean != mean:
-        return DASH
-    return fixed(mean) if sd is None or sd != sd else f"{fixed(mean)} ± {fixed(sd)}"
+    results = {run.resolve(): directory for run, directory in done}
+    return [
+        Column(group, ensemble([results[row.path.resolve()] for row in group.rows], protocol.get("split", "test")))
+        for group in groups
+    ]
 
 
 # --- what is left behind ---------------------------------------------------------------------------------------------
 
 
 def write(evaluations: Evaluations, record: dict[str, Any]) -> None:
-    """Leaves ``summary.csv``, ``summary.md`` and ``report.html``, and says the headline numbers.
+    """Leaves the tables and the page, and says the headline numbers.
 
     Raises:
         OutputError: a file cannot be written.
     """
     directory, done, failed = evaluations
     rows = measured(done)
-    groups = over_seeds(rows)
+    columns = columns_of(over_seeds(rows), done, record["protocol"])
     files = {
-        "summary.csv": as_csv(groups, rows),
-        "summary.md": as_markdown(groups, failed),
-        "report.html": _page(evaluations, groups, rows, record),
+        "summary.csv": as_csv(columns, rows),
+        "summary.md": as_markdown(columns, failed),
+        "report.html": _page(evaluations, columns, rows, record),
     }
     for name, text in files.items():
         with whole(directory / name) as partial:
             partial.write_text(text, encoding="utf-8", newline="")
-    for group in groups:
-        shown = [name for name in group.mean if name.rpartition("/")[2] in HEADLINE]
-        logger.info("%s: %s", heading(group), ", ".join(f"{name} {cell(group, name)}" for name in shown))
+    ensembles = [_recorded(column) for column in columns if column.ensemble is not None]
+    if ensembles:
+        write_json(directory / "ensembles.json", {**record, "ensembles": ensembles})
+    for column in columns:
+        _say(column)
 
 
-def _page(evaluations: Evaluations, groups: Sequence[Group], rows: Sequence[Row], record: dict[str, Any]) -> str:
+def _recorded(column: Column) -> dict[str, Any]:
+    """An ensemble for ``ensembles.json``."""
+    rows = column.group.rows
+    about = {"configuration": rows[0].configuration, "runs": [str(row.path) for row in rows]}
+    return {**about, "seeds": [row.seed for row in rows], **(column.ensemble or {})}
+
+
+def _say(column: Column) -> None:
+    group, found = column
+    shown = [name for name in group.mean if name.rpartition("/")[2] in HEADLINE]
+    logger.info("%s: %s", heading(group), ", ".join(f"{name} {cell(group, name)}" for name in shown))
+    if found is not None and "none" in found:
+        logger.info("%s", found["none"])
+    elif found is not None:
+        said = ", ".join(f"{name} {ensemble_cell(column, name)}" for name in shown)
+        logger.info("%s: %s", ensemble_name(found["nets"]), said)
+
+
+def _page(evaluations: Evaluations, columns: Sequence[Column], rows: Sequence[Row], record: dict[str, Any]) -> str:
     results = {run.resolve(): directory for run, directory in evaluations.done}
     return page(
         "many.html.j2",
         protocol=record["protocol"]["name"],
         total=len(evaluations.done) + len(evaluations.failed),
         failed=[(str(path), reason) for path, reason in evaluations.failed],
-        groups=[_shown(group, results) for group in groups],
+        groups=[_shown(column, results) for column in columns],
         not_done=[(str(row.path), row.status) for row in rows if row.status != "done"],
-        repeated=_repeated(groups, rows),
+        repeated=_repeated([column.group for column in columns], rows),
         warnings=_warnings(evaluations),
         command=pages.command(record),
     )
 
 
-def _shown(group: Group, results: Mapping[Path, Path]) -> dict[str, Any]:
+def _shown(column: Column, results: Mapping[Path, Path]) -> dict[str, Any]:
     """One group for the page: a line per number, a column per seed."""
+    group, found = column
     members = sorted(group.rows, key=lambda row: row.seed)
     reports = [results[row.path.resolve()] / "report.html" for row in members]
     return {
         "title": heading(group),
         "settings": settings_of(group),
+        "ensemble": None if found is None or "none" in found else _described(found),
+        "no_ensemble": None if found is None else found.get("none"),
         "seeds": [row.seed for row in members],
         "runs": [
             {"seed": row.seed, "path": str(row.path), "report": report.resolve().as_uri() if report.exists() else None}
@@ -267,11 +248,18 @@ def _shown(group: Group, results: Mapping[Path, Path]) -> dict[str, Any]:
             {
                 "name": name.replace("_", " "),
                 "cell": cell(group, name),
+                "ensemble": ensemble_cell(column, name),
                 "values": [fixed(r.values[name]) for r in members],
             }
             for name in group.mean
         ],
     }
+
+
+def _described(ensemble: Mapping[str, Any]) -> dict[str, str]:
+    """An ensemble's name, and how its threshold was chosen."""
+    chosen = "Its threshold is chosen on validation images by its own probabilities."
+    return {"name": ensemble_name(ensemble["nets"]), "threshold": ensemble["threshold"].get("none", chosen)}
 
 
 def _repeated(groups: Sequence[Group], rows: Sequence[Row]) -> list[str]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC
 
+from medassay.tasks.ema import EMA
 from medassay.tasks.optim import OptimizerFactory, SchedulerFactory, adam, configured
 from medassay.tasks.steps import check_finite
 from medassay.types import Range
@@ -30,6 +31,9 @@ class Classification(LightningModule):
 
     Logs ``train/loss`` and ``val/loss, val/accuracy, val/balanced_accuracy, val/auroc`` (macro, one against the rest).
 
+    With ``ema_decay`` the net trains as ever while an average of its weights follows; in evaluation mode the average
+    answers, and a checkpoint of weights alone holds it as ``net``.
+
     Args:
         net: the network; normalises its inputs itself.
         num_classes: outputs of the net.
@@ -37,6 +41,7 @@ class Classification(LightningModule):
         scheduler: makes the learning-rate schedule; none where not given.
         class_weights: ``balanced`` weighs each class by n / (classes * n_class) of the training set; ``none`` by 1.
         label_smoothing: share of the target spread evenly over all classes.
+        ema_decay: decay of the averaged weights that are validated, chosen and kept, reached after a warm-up; 0: none.
     """
 
     class_weights: Tensor
@@ -49,9 +54,11 @@ class Classification(LightningModule):
         scheduler: SchedulerFactory | None = None,
         class_weights: Literal["balanced", "none"] = "balanced",
         label_smoothing: Annotated[float, Range(ge=0, lt=1)] = 0.0,
+        ema_decay: Annotated[float, Range(ge=0, lt=1)] = 0.0,
     ) -> None:
         super().__init__()
         self.net = net
+        self.ema = EMA(net, ema_decay, with_buffers=True) if ema_decay > 0 else None
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
         self._balanced = class_weights == "balanced"
@@ -73,8 +80,9 @@ class Classification(LightningModule):
             self.class_weights = balanced_weights(counts).to(self.class_weights.device)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(B, num_classes)`` of images in [0, 1]."""
-        return self.net(images)  # type: ignore[no-any-return]
+        """Logits ``(B, num_classes)`` of images in [0, 1]; in evaluation mode those of the averaged weights, if any."""
+        net = self.net if self.training or self.ema is None else self.ema
+        return net(images)  # type: ignore[no-any-return]
 
     def loss(self, logits: Tensor, labels: Tensor) -> Tensor:
         """The class-weighted cross-entropy, a scalar."""
@@ -88,6 +96,11 @@ class Classification(LightningModule):
             "train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(images), sync_dist=True
         )
         return loss
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self.ema is not None:  # here and not after each batch: several batches may share one step
+            self.ema.update(self.net)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         images, labels = batch
@@ -107,3 +120,9 @@ class Classification(LightningModule):
 
     def configure_optimizers(self) -> Any:
         return configured(self, self._optimizer, self._scheduler)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        if self.ema is None or "optimizer_states" in checkpoint:  # what resumes needs both nets
+            return
+        state = checkpoint["state_dict"]
+        state.update({f"net.{name}": value for name, value in self.ema.net.state_dict().items()})

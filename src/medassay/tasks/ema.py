@@ -16,12 +16,20 @@ def ema_decay(updates: int, maximum: float = 0.999) -> float:
 
 
 class EMA(nn.Module):
-    """A copy of ``net`` whose weights follow it: ``ema <- decay * ema + (1 - decay) * net`` (Polyak & Juditsky 1992)."""
+    """A copy of ``net`` whose weights follow it: ``ema <- decay * ema + (1 - decay) * net`` (Polyak & Juditsky 1992).
 
-    def __init__(self, net: nn.Module, maximum: float = 0.999) -> None:
+    Args:
+        net: what to follow.
+        maximum: the decay after the warm-up.
+        with_buffers: buffers follow too: running statistics are averaged like weights, counts copied. Without, batch
+            normalisation waits for :meth:`refresh_batch_norm`.
+    """
+
+    def __init__(self, net: nn.Module, maximum: float = 0.999, *, with_buffers: bool = False) -> None:
         super().__init__()
         self.net = copy.deepcopy(net).requires_grad_(False).eval()
         self.maximum = maximum
+        self.with_buffers = with_buffers
         self.updates = 0
 
     @torch.no_grad()
@@ -29,6 +37,12 @@ class EMA(nn.Module):
         """One step of the average, after the optimizer's step of ``net``."""
         weight = 1 - ema_decay(self.updates, self.maximum)
         torch._foreach_lerp_(list(self.net.parameters()), list(net.parameters()), weight)
+        if self.with_buffers:
+            for own, theirs in zip(self.net.buffers(), net.buffers(), strict=True):
+                if own.is_floating_point():
+                    own.lerp_(theirs, weight)
+                else:
+                    own.copy_(theirs)
         self.updates += 1
 
     @torch.no_grad()
@@ -53,7 +67,7 @@ class EMA(nn.Module):
         return self.net(*inputs)  # type: ignore[no-any-return]
 
     def train(self, mode: bool = True) -> EMA:
-        """Stays in evaluation mode: the average is only ever sampled from."""
+        """Stays in evaluation mode: the average is looked at, never trained."""
         return super().train(False)
 
     def get_extra_state(self) -> dict[str, Any]:

@@ -71,7 +71,7 @@ def step_decay(milestones: list[Probability], factor: Annotated[float, Range(gt=
 
 def configured(task: LightningModule, optimizer: OptimizerFactory, scheduler: SchedulerFactory | None) -> Any:
     """What ``configure_optimizers`` of a task with one optimizer gives Lightning; the schedule steps with the optimizer."""
-    made = optimizer(task.parameters())
+    made = optimizer([parameter for parameter in task.parameters() if parameter.requires_grad])
     if scheduler is None:
         return made
     schedule = scheduler(made, int(task.trainer.estimated_stepping_batches))
