@@ -14,6 +14,7 @@ from torch import Tensor
 
 from medassay.data.loader import derived_seed
 from medassay.data.modules import ImageDataModule
+from medassay.files import write_json
 from medassay.reporting import figures
 from medassay.types import NonNegative, PositiveInt, Range
 
@@ -54,6 +55,30 @@ class EpochSeed(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx == 0:
             torch.manual_seed(derived_seed(self.seed, trainer.current_epoch, 3, trainer.global_rank))
+
+
+class History(Callback):
+    """Keeps what was logged in each epoch in ``history.json``: learning curves for sweeps, whatever the logger.
+
+    Args:
+        directory: of the run.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.file = directory / "history.json"
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        values = {str(name): float(value) for name, value in trainer.callback_metrics.items() if name != "step"}
+        self.rows.append({"epoch": trainer.current_epoch + 1, **values})
+        if trainer.is_global_zero:
+            write_json(self.file, {"rows": self.rows})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = list(state_dict["rows"])
 
 
 class Patience(EarlyStopping):

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from medassay.errors import output_error
 
@@ -37,6 +39,29 @@ def _forget(partial: Path) -> None:
         partial.unlink(missing_ok=True)
     except OSError:  # its folder is no folder: there is nothing to forget
         return
+
+
+@contextmanager
+def held(path: Path, wait: float = 5.0) -> Iterator[bool]:
+    """Holds the lock file ``path`` for this process alone; gives whether that succeeded within ``wait`` seconds.
+
+    The operating system frees it when the process ends, even if it is killed. On a network file system it holds between
+    machines where that passes locks on (NFS 4 does).
+
+    Raises:
+        OutputError: the file cannot be made.
+    """
+    lock = FileLock(path, timeout=wait)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(Timeout):
+            lock.acquire()
+    except OSError as error:
+        raise output_error(error, path) from error
+    try:
+        yield lock.is_locked
+    finally:
+        lock.release()
 
 
 def write_json(path: Path, values: Any) -> None:

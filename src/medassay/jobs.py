@@ -23,7 +23,7 @@ from medassay.protocols import classification
 from medassay.protocols.assay import AssaySettings, assay_run
 from medassay.reporting import tensorboard
 from medassay.runs.check import checked
-from medassay.runs.directory import RunDirectory
+from medassay.runs.directory import Ending, RunDirectory
 from medassay.runs.load import (
     Run,
     build_task,
@@ -69,8 +69,8 @@ def train(config: dict[str, Any], path: Path, overrides: list[str], *, test: boo
     run = RunDirectory(path)
     config = {**config, "test": test, "resume": None}
     run.create(config, overrides)
-    with run.recording():
-        numbers = _fit_and_report(config, run, resume=False)
+    with run.recording() as ending:
+        numbers = _fit_and_report(config, run, ending, resume=False)
     _assay(config, run)
     return numbers
 
@@ -93,8 +93,8 @@ def resume(path: str | Path, overrides: Mapping[str, Any]) -> tuple[Path, dict[s
         if not run.last.exists():
             logger.info("%s has no finished epoch: starting over", path)
         run.update(resumed_with=given)
-        with run.recording():
-            numbers = _fit_and_report(config, run, resume=True)
+        with run.recording() as ending:
+            numbers = _fit_and_report(config, run, ending, resume=True)
         _assay(config, run, given)
         return run.path, numbers
     config = with_overrides(saved, overrides)
@@ -110,13 +110,19 @@ def resume(path: str | Path, overrides: Mapping[str, Any]) -> tuple[Path, dict[s
     longer = RunDirectory(run.path.parent / f"{now}_{configuration.run_id(config['data']['name'])}")
     longer.create(config, [f"resume={path}", *(f"{k}={v}" for k, v in overrides.items())])
     longer.update(continues=str(path))
-    with longer.recording():
+    with longer.recording() as ending:
         for name in ("last.ckpt", "best.ckpt"):
             with whole(longer.path / "checkpoints" / name) as partial:
                 shutil.copyfile(run.path / "checkpoints" / name, partial)
-        numbers = _fit_and_report(config, longer, resume=True)
+        numbers = _fit_and_report(config, longer, ending, resume=True)
     _assay(config, longer)
     return longer.path, numbers
+
+
+def assay_again(path: Path) -> None:
+    """Judges a finished generator as its configuration asks, where an interruption had come between."""
+    run = RunDirectory(path)
+    _assay(run.config(), run)
 
 
 def _assay(config: dict[str, Any], run: RunDirectory, overrides: Mapping[str, Any] | None = None) -> None:
@@ -126,7 +132,7 @@ def _assay(config: dict[str, Any], run: RunDirectory, overrides: Mapping[str, An
 
     Where the run does not look at test images (``test=false``), validation images stand in for them.
     """
-    if (budget := config.get("assay", "none")) == "none":
+    if (budget := config.get("assay", "none")) == "none" or run.record().get("status") == "pruned":
         return
     settings = AssaySettings(budget=budget, split="test" if config["test"] else "val")
     directory = run.new_evaluation(settings.name)
@@ -134,7 +140,7 @@ def _assay(config: dict[str, Any], run: RunDirectory, overrides: Mapping[str, An
     logger.info("assay: %s", directory / "report.html")
 
 
-def _fit_and_report(config: dict[str, Any], run: RunDirectory, *, resume: bool) -> dict[str, Any]:
+def _fit_and_report(config: dict[str, Any], run: RunDirectory, ending: Ending, *, resume: bool) -> dict[str, Any]:
     settings: TrainerSettings = configuration.build(config["trainer"])
     recipe: Recipe = configuration.build(config["model"]["recipe"])
     if settings.threads is not None:
@@ -167,7 +173,9 @@ def _fit_and_report(config: dict[str, Any], run: RunDirectory, *, resume: bool) 
         "best_epoch": None if fitted.best_epoch is None else fitted.best_epoch + 1,
         "chosen_by": recipe.monitor or "last epoch",
     }
-    pictures = _evaluate_fit(settings, run, task, data, fitted, numbers, test=config["test"])
+    if fitted.pruned is not None:
+        ending.status, ending.reason = "pruned", fitted.pruned
+    pictures = _evaluate_fit(settings, run, task, data, fitted, numbers, test=config["test"] and not fitted.pruned)
     write_json(run.path / "metrics.json", numbers)
     if config["logger"]["kind"] == "tensorboard":
         tensorboard.add_results(

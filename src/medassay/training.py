@@ -22,7 +22,7 @@ from pytorch_lightning.strategies.launchers.multiprocessing import _MultiProcess
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from medassay.callbacks import EpochSeed, ProcessSetUp
+from medassay.callbacks import EpochSeed, History, ProcessSetUp
 from medassay.checkpoints import AtomicCheckpointIO, Checkpoints, load_weights, read_checkpoint
 from medassay.data.loader import derived_seed
 from medassay.data.modules import ImageDataModule
@@ -52,6 +52,7 @@ class Fit:
         best_epoch: the chosen epoch, from 0.
         epochs: epochs trained, resumed ones included.
         values: the last epoch's logged values; the monitored one is the chosen epoch's.
+        pruned: why a callback gave the run up as hopeless; None if none did.
     """
 
     best: Path
@@ -59,6 +60,7 @@ class Fit:
     best_epoch: int | None
     epochs: int
     values: dict[str, float]
+    pruned: str | None = None
 
 
 def fit(
@@ -99,14 +101,11 @@ def fit(
     directory = Path(directory)
     checkpoints = Checkpoints(directory / "checkpoints", monitor, mode)
     reason = _Reason()
-    trainer = make_trainer(
-        task,
-        directory,
-        settings,
-        [ProcessSetUp(settings.threads, settings.compile), EpochSeed(seed), reason, *callbacks, checkpoints],
-        log_to,
-        max_epochs,
-    )
+    set_up = ProcessSetUp(settings.threads, settings.compile)
+    watching = [set_up, EpochSeed(seed), reason, History(directory), *callbacks, checkpoints]
+    with warnings.catch_warnings():
+        _filter_warnings()
+        trainer = make_trainer(task, directory, settings, watching, log_to, max_epochs)
     torch.manual_seed(derived_seed(seed, 0))
     start = checkpoints.last if resume and checkpoints.last.exists() else None
     if settings.precision == "64-true":
@@ -125,7 +124,8 @@ def fit(
     if monitor is not None and checkpoints.best_value is not None:
         values[monitor] = checkpoints.best_value
     load_weights(task.float(), checkpoints.best)  # trainer.precision=64-true leaves it in double precision
-    return Fit(checkpoints.best, checkpoints.last, best_epoch, epochs, values)
+    pruned = next(filter(None, (getattr(c, "pruned", None) for c in trainer.callbacks)), None)  # type: ignore[attr-defined]
+    return Fit(checkpoints.best, checkpoints.last, best_epoch, epochs, values, pruned)
 
 
 def make_trainer(
@@ -227,6 +227,8 @@ def _filter_warnings() -> None:
     # a GAN has nothing to validate, and its averaged generator is in evaluation mode by intention
     warnings.filterwarnings("ignore", message="You passed in a `val_dataloader` but have no")
     warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")
+    # on a machine with Slurm; its jobs are started by the launcher, not by srun inside of one
+    warnings.filterwarnings("ignore", message="The `srun` command is available")
 
 
 # One process of several has this module, but not what its parent set. (It has a name of its own already while this module

@@ -12,7 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from medassay.errors import CheckpointError
-from medassay.runs.table import configuration_hash, over_seeds, table
+from medassay.runs.table import Row, configuration_hash, over_seeds, row, table
 
 
 def config(seed: int, lr: float = 1e-3, root: str | None = None) -> dict[str, Any]:
@@ -138,3 +138,55 @@ def test_a_run_from_before_there_were_stamps_is_a_repetition_of_one_without(tmp_
     without = {**config, "data": {"name": "x", "stamp": {"kind": "none", "share": 1.0}}}
     stamped = {**config, "data": {"name": "x", "stamp": {"kind": "date", "share": 1.0}}}
     assert configuration_hash(config) == configuration_hash(without) != configuration_hash(stamped)
+
+
+# --- how it was started and how it ended -----------------------------------------------------------------------------
+
+
+def recorded(run: Path, **fields: Any) -> Row:
+    """The row of a run whose ``run.json`` says ``fields``."""
+    made_run(run, 0.8, seed=0)
+    (run / "run.json").write_text(json.dumps({"status": "done", **fields}))
+    return row(run)
+
+
+def test_a_row_has_the_overrides_by_key(tmp_path: Path) -> None:
+    given = ["model.optimizer.lr=1e-3", "+experiment=demo", "~callbacks.sample_grid", "data.path=a=b"]
+    assert recorded(tmp_path / "a", overrides=given).overrides == {
+        "model.optimizer.lr": "1e-3",
+        "experiment": "demo",
+        "callbacks.sample_grid": "",
+        "data.path": "a=b",
+    }
+
+
+def test_a_row_says_why_a_run_failed_and_how_long_it_took(tmp_path: Path) -> None:
+    found = recorded(tmp_path / "a", status="failed", reason="the loss is not finite", seconds=4.5)
+    assert (found.status, found.reason, found.seconds) == ("failed", "the loss is not finite", 4.5)
+
+
+def test_a_run_that_says_running_while_nobody_is_at_it_was_interrupted(tmp_path: Path) -> None:
+    assert recorded(tmp_path / "a", status="running").status == "interrupted"
+
+
+def test_the_sweep_that_started_a_run_does_not_make_it_another_experiment() -> None:
+    assert configuration_hash({**config(0), "sweep": {"name": "x"}}) == configuration_hash(config(0))
+
+
+def test_pruning_makes_a_run_another_experiment() -> None:
+    pruned = {**config(0), "callbacks": {"pruning": {"_target_": "x"}}}
+    assert configuration_hash(pruned) != configuration_hash(config(0))
+
+
+def test_an_assay_on_validation_images_is_not_replaced_by_one_on_test_images(tmp_path: Path) -> None:
+    made_run(tmp_path / "a", 0.8, seed=0)
+    evaluated(tmp_path / "a", "assay_1", 100, assay={"frechet": 1.0}, protocol={"split": "val"})
+    evaluated(tmp_path / "a", "assay_2", 200, assay={"frechet": 3.0}, protocol={"split": "test"})
+    assert values(tmp_path) == {"test/accuracy": 0.8, "assay/frechet": 1.0, "test/frechet": 3.0}
+
+
+def test_the_images_of_an_assay_made_right_after_training_are_known_from_its_results(tmp_path: Path) -> None:
+    made_run(tmp_path / "a", 0.8, seed=0)
+    evaluated(tmp_path / "a", "assay_1", 100, assay={"frechet": 2.0})
+    (tmp_path / "a" / "eval" / "assay_1" / "assay.json").write_text(json.dumps({"split": "test"}))
+    assert values(tmp_path)["test/frechet"] == 2.0

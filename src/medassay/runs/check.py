@@ -13,6 +13,7 @@ from medassay import config as configuration
 from medassay.errors import ConfigError
 from medassay.runs.directory import RunDirectory
 from medassay.runs.load import DATA_KEYS, data_node, makes_images, refuse_classifier, task_node
+from medassay.settings import SweepSettings
 from medassay.types import NonNegativeInt
 
 # what may differ from the generator's own data
@@ -28,6 +29,7 @@ class RunSettings:
     outputs: str
     resume: str | None = None
     assay: Literal["none", "quick", "full"] = "none"
+    sweep: SweepSettings | None = None
 
 
 def checked(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
@@ -42,6 +44,7 @@ def checked(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     groups = ("data", "model", "trainer", "callbacks", "logger")
     settings = {key: value for key, value in values.items() if key not in groups}
     configuration.check_arguments(settings, RunSettings, "")
+    configuration.check(settings.get("sweep"), "sweep")
     configuration.check(
         {
             "data": data_node(values["data"]),

@@ -12,23 +12,28 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-import torch
 from omegaconf import OmegaConf
 
 from medassay.errors import CheckpointError, Interrupted, OutputError, UserError
-from medassay.files import whole, write_json
+from medassay.files import held, whole, write_json
 
 PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "omegaconf", "medmnist", "torchmetrics", "numpy")
 
 
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def reason_of(error: BaseException) -> str:
+    """Why work failed, for the record."""
+    return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
 @cache
@@ -49,6 +54,8 @@ def code_version() -> str:
 
 def environment() -> dict[str, Any]:
     """Versions and hardware, for the record."""
+    import torch  # seconds: reading a run's files needs none of it
+
     return {
         "code": code_version(),
         "python": sys.version.split()[0],
@@ -58,14 +65,12 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # somebody else's process
-        return True
-    return True
+@dataclass
+class Ending:
+    """How work that raised nothing ended: ``done``, or ``pruned`` with its reason."""
+
+    status: Literal["done", "pruned"] = "done"
+    reason: str | None = None
 
 
 class RunDirectory:
@@ -89,6 +94,11 @@ class RunDirectory:
     @property
     def last(self) -> Path:
         return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that trains the run; free as soon as that process is gone, however it ended."""
+        return self.path / ".lock"
 
     def new_evaluation(self, protocol: str) -> Path:
         """A directory for what ``protocol`` leaves, not there yet."""
@@ -116,29 +126,41 @@ class RunDirectory:
         write_json(self.path / "run.json", {**self._json("run.json"), **fields})
 
     def refuse_if_alive(self) -> None:
-        """Raises :class:`OutputError` where another process on this machine is still training the run."""
-        record = self.record()
-        process = record.get("process", {})
-        if record.get("status") != "running" or process.get("host") != platform.node():
-            return
-        if process.get("pid") not in (None, os.getpid()) and _alive(process["pid"]):
-            raise OutputError(
-                f"{self.path} is being trained by process {process['pid']}: wait for it, or stop it first"
-            )
+        """Raises :class:`OutputError` where a process is still training the run."""
+        if self.state() == "running":
+            raise OutputError(self._in_use())
+
+    def _in_use(self) -> str:
+        process = self.record().get("process", {})
+        who = f"process {process.get('pid', 'unknown')} on {process.get('host', 'this machine')}"
+        return f"{self.path} is being trained by {who}: wait for it, or stop it first"
 
     @contextmanager
-    def recording(self) -> Iterator[None]:
-        """Records how the work inside ended: done, interrupted, or failed with its reason; the exception goes on."""
+    def recording(self) -> Iterator[Ending]:
+        """Records how the work inside ended: done, pruned, interrupted, or failed with its reason; the exception goes on.
+
+        Nobody else can record the same run meanwhile.
+
+        Raises:
+            OutputError: another process is training the run.
+        """
+        with held(self.lock) as mine:
+            if not mine:
+                raise OutputError(self._in_use())
+            yield from self._recorded()
+
+    def _recorded(self) -> Iterator[Ending]:
         begun = time.monotonic()
         here = {"pid": os.getpid(), "host": platform.node()}
         spent = float(self._json("run.json").get("seconds", 0.0))
         self.update(status="running", reason=None, process=here)
+        ending = Ending()
 
         def end(status: str, reason: str | None = None) -> None:
             self.update(status=status, reason=reason, ended=_now(), seconds=round(spent + time.monotonic() - begun, 1))
 
         try:
-            yield
+            yield ending
         except KeyboardInterrupt as error:
             signum = error.signum if isinstance(error, Interrupted) else signal.SIGINT
             name = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
@@ -146,13 +168,12 @@ class RunDirectory:
                 end("interrupted", f"{name}; continue with resume={self.path}")
             raise Interrupted(signum, self.path) from error
         except BaseException as error:
-            reason = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             try:
-                end("failed", reason)
+                end("failed", reason_of(error))
             except OutputError:  # the disk is full: the reason still reaches the terminal
                 raise error from None
             raise
-        end("done")
+        end(ending.status, ending.reason)
 
     # --- reading ---
 
@@ -180,6 +201,21 @@ class RunDirectory:
     def record(self) -> dict[str, Any]:
         """What ``run.json`` says; empty if there is none."""
         return self._json("run.json")
+
+    def state(self) -> str:
+        """The status that ``run.json`` says, but ``interrupted`` where it says running and no process is at it.
+
+        ``waiting`` where there is no ``run.json``.
+        """
+        status = str(self.record().get("status", "waiting"))
+        if status != "running":
+            return status
+        with held(self.lock, wait=0) as free:
+            return "interrupted" if free else "running"
+
+    def history(self) -> list[dict[str, float]]:
+        """The logged values of each epoch trained, ``epoch`` counting from 1; empty if there are none."""
+        return list(self._json("history.json").get("rows", []))
 
     def metrics(self) -> dict[str, Any]:
         """What ``metrics.json`` says; empty if there is none."""

@@ -6,14 +6,14 @@ import hashlib
 import json
 import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from medassay.errors import CheckpointError
 from medassay.runs.directory import RunDirectory
 
-PLACES = ("outputs", "resume", "logger", "assay")  # keys that do not change what a run computes
+PLACES = ("outputs", "resume", "logger", "assay", "sweep")  # keys that do not change what a run computes
 DATA_PLACES = ("root",)
 TRAINER_PLACES = ("threads", "progress", "profiler", "gpus", "accelerator", "devices")
 CALLBACK_PLACES = ("sample_grid", "reconstructions")
@@ -27,9 +27,13 @@ class Row:
         path: its directory.
         model, data: by name.
         seed: of the run.
-        status: as in ``run.json``.
+        status: as in ``run.json``, but interrupted where it says running and no process is at it.
         configuration: a hash of all that may change the result, the seed left out; equal for repetitions of one experiment.
-        values: single final numbers, ``<split>/<name>``; a generator's latest assay as ``assay/<name>``.
+        values: single final numbers, ``<split>/<name>``; a generator's latest assay as ``assay/<name>``, one on validation
+            images before one on test images, whose numbers are ``test/<name>`` as well.
+        overrides: what was given when it was started, value by key.
+        reason: why it ended as it did, where that is recorded.
+        seconds: of work, resumed parts included.
     """
 
     path: Path
@@ -39,6 +43,9 @@ class Row:
     status: str
     configuration: str
     values: dict[str, float]
+    overrides: dict[str, str] = field(default_factory=dict)
+    reason: str | None = None
+    seconds: float | None = None
 
 
 def configuration_hash(config: dict[str, Any]) -> str:
@@ -64,7 +71,7 @@ def table(paths: Iterable[str | Path]) -> list[Row]:
             raise CheckpointError(f"{path} does not exist: give run directories, or folders that hold some")
         for file in sorted(path.rglob("run.json")):
             if (file.parent / ".hydra").is_dir():
-                found.setdefault(file.parent.resolve(), _row(file.parent))
+                found.setdefault(file.parent.resolve(), row(file.parent))
     if not found:
         raise CheckpointError(
             f"no run in {', '.join(map(str, paths))}: give run directories, or folders that hold some"
@@ -72,19 +79,31 @@ def table(paths: Iterable[str | Path]) -> list[Row]:
     return list(found.values())
 
 
-def _row(path: Path) -> Row:
+def row(path: Path) -> Row:
+    """One run's row.
+
+    Raises:
+        CheckpointError: this is no run directory, or one of its files cannot be read.
+    """
     run = RunDirectory(path)
-    config, metrics = run.config(), run.metrics()
-    values = {**_evaluated(run), **_single(metrics, ("train", "val", "test"))}
+    config, metrics, record = run.config(), run.metrics(), run.record()
     return Row(
         path,
         config["model"]["name"],
         metrics.get("data", config["data"]["name"]),
         config["seed"],
-        run.record().get("status", "unknown"),
+        run.state() if record else "unknown",
         configuration_hash(config),
-        values,
+        {**_evaluated(run), **_single(metrics, ("train", "val", "test"))},
+        given(record.get("overrides") or ()),
+        record.get("reason"),
+        record.get("seconds"),
     )
+
+
+def given(overrides: Iterable[str]) -> dict[str, str]:
+    """Overrides of a command line as values by key; what is taken away (``~key``) has an empty one."""
+    return {key: value for key, _, value in (text.lstrip("+~").partition("=") for text in overrides)}
 
 
 def _single(metrics: dict[str, Any], groups: Iterable[str]) -> dict[str, float]:
@@ -100,12 +119,32 @@ def _single(metrics: dict[str, Any], groups: Iterable[str]) -> dict[str, float]:
 def _evaluated(run: RunDirectory) -> dict[str, float]:
     """What was measured later, on the run's own data: in ``eval/``, of each number the latest."""
     values: dict[str, float] = {}
+    validated: dict[str, float] = {}
     files = sorted(run.path.glob("eval/*/metrics.json"), key=lambda file: file.stat().st_mtime)
     for file in files:
         metrics = RunDirectory(file.parent).metrics()
-        if not {"data.file", "data.path"} & set(metrics.get("overrides", ())):
-            values |= _single(metrics, ("val", "test", "assay", "gradcam", "shortcut"))
-    return values
+        if {"data.file", "data.path"} & set(metrics.get("overrides", ())):
+            continue
+        values |= _single(metrics, ("val", "test", "assay", "gradcam", "shortcut"))
+        if "assay" in metrics:
+            judged, split = _single(metrics, ("assay",)), _split(file.parent, metrics)
+            if split == "val":
+                validated |= judged
+            elif split == "test":
+                values |= {name.replace("assay/", "test/", 1): value for name, value in judged.items()}
+    return values | validated
+
+
+def _split(directory: Path, metrics: dict[str, Any]) -> str | None:
+    """The images that an assay was made on; None where that is not recorded."""
+    named: str | None = (metrics.get("protocol") or {}).get("split")
+    file = directory / "assay.json"
+    if named is None and file.is_file():  # made right after training, by no command
+        try:
+            named = json.loads(file.read_text(encoding="utf-8"))["split"]
+        except (ValueError, OSError, LookupError, TypeError) as error:
+            raise CheckpointError(f"{file} cannot be read ({error}): delete it, or assay the run again") from error
+    return named
 
 
 @dataclass(frozen=True)
