@@ -9,22 +9,21 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.types import Override
-from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from medassay import config as configuration
-from medassay.command_line import is_hydra, listed_values, paired, parse, run_hydra, single_value, swept_keys
-from medassay.errors import ConfigError, Interrupted
+from medassay.command_line import is_hydra, listed_values, paired, parse, run_hydra, single_value
+from medassay.errors import ConfigError
+from medassay.interrupts import terminable
 from medassay.messages import explain
+from medassay.sweeps.directory import register_resolvers
 
 OK, FAILED, USER_ERROR = 0, 1, 2
 GROUPS = ("data", "model", "trainer", "callbacks", "logger")
@@ -36,10 +35,10 @@ def main(command: str, argv: Sequence[str]) -> int:
 
     A user error is one line on standard error; ``hydra.verbose=true`` shows the traceback too.
     """
-    configuration.register_resolvers()
+    register_resolvers()
     action = {"train": _train, "evaluate": _evaluate}[command]
     try:
-        with _terminable():
+        with terminable():
             return action(list(argv))
     except KeyboardInterrupt as error:
         run = getattr(error, "run", None)
@@ -72,15 +71,6 @@ def _say(line: str) -> None:
 # --- train -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class _Outcome:
-    """What the jobs of one command did."""
-
-    done: list[Path] = field(default_factory=list)
-    failed: list[tuple[str, str]] = field(default_factory=list)  # job, reason
-    error: BaseException | None = None
-
-
 def _train(argv: list[str]) -> int:
     overrides = parse(argv)
     if any(o.key_or_group == "resume" and o.is_sweep_override() for o in overrides):
@@ -92,54 +82,45 @@ def _train(argv: list[str]) -> int:
             raise ConfigError(
                 f"{override.key_or_group}=null: choose one, see --help" + NULL_HINTS.get(override.key_or_group, "")
             )
-    outcome = _Outcome()
-    sweep = "-m" in argv or "--multirun" in argv
-    test_by_default = not sweep or swept_keys(overrides) <= {"seed"}
+    argv = _with_generators_data(argv, overrides)
+    if _is_sweep(argv):
+        from medassay.multirun import multirun
+
+        return multirun(argv, overrides)
+    trained: list[Path] = []
+    errors: list[Exception] = []
 
     def job(cfg: DictConfig) -> None:
         directory = Path(HydraConfig.get().runtime.output_dir)
         try:
-            _train_job(cfg, directory, test_by_default)
-        except Exception as error:
+            _train_job(cfg, directory)
+        except Exception as error:  # raised again outside Hydra, which would print lines of its own
             _leave_nothing_of(directory)
-            if not sweep:
-                outcome.error = error  # raised again outside Hydra, which would print lines of its own
-                return
-            outcome.failed.append((directory.name, explain(error) or f"{type(error).__name__}: {error}"))
-            outcome.error = outcome.error or error
-            raise
-        outcome.done.append(directory)
+            errors.append(error)
+        else:
+            trained.append(directory)
 
-    try:
-        run_hydra("train", job, _with_generators_data(argv, overrides))
-    except Exception as error:
-        if error is not outcome.error:  # of no job: the sweep itself cannot go on
-            raise
-    if outcome.error is not None and not sweep:
-        raise outcome.error
-    for directory in outcome.done:
-        if not sweep:
-            _finished(directory)
-    if outcome.failed:
-        for name, reason in outcome.failed:
-            _say(f"job {name} failed: {reason}")
-        _say(f"{len(outcome.failed)} of {len(outcome.failed) + len(outcome.done)} jobs failed")
-        return FAILED
+    run_hydra("train", job, argv)
+    if errors:
+        raise errors[0]
+    for directory in trained:
+        _finished(directory)
     return OK
 
 
-def _train_job(cfg: DictConfig, directory: Path, test_by_default: bool) -> None:
+def _is_sweep(argv: Sequence[str]) -> bool:
+    """Whether jobs are to be run, not only shown (``-m --cfg job``)."""
+    return bool({"-m", "--multirun"} & set(argv)) and {a for a in argv if a.startswith("-")} <= {"-m", "--multirun"}
+
+
+def _train_job(cfg: DictConfig, directory: Path) -> None:
     # torch and Lightning take seconds to import: an error in the command line needs neither
     from medassay import jobs
     from medassay.runs.check import checked
 
-    hydra_cfg = HydraConfig.get()
-    overrides = [str(text) for text in OmegaConf.to_container(hydra_cfg.overrides.task, resolve=False) or []]
-    sweep = hydra_cfg.mode == RunMode.MULTIRUN
+    overrides = [str(text) for text in OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False) or []]
     config = checked(cfg, overrides)
-    _refuse_several_devices(config["trainer"], sweep)
-    test = test_by_default if config["test"] is None else config["test"]
-    jobs.train(config, directory, overrides, test=test)
+    jobs.train(config, directory, overrides, test=config["test"] is not False)
 
 
 def _leave_nothing_of(directory: Path) -> None:
@@ -149,15 +130,6 @@ def _leave_nothing_of(directory: Path) -> None:
         if [*directory.iterdir()] == [log]:
             log.unlink()
             directory.rmdir()
-
-
-def _refuse_several_devices(trainer: dict[str, Any], sweep: bool) -> None:
-    gpus = trainer["gpus"]
-    several = (len(gpus) if isinstance(gpus, list) else gpus or 0) > 1 or (trainer["devices"] or 1) > 1
-    if sweep and several:
-        raise ConfigError(
-            "several devices in one job of a multirun: give each job one device (trainer.gpus=1), or start the jobs one by one"
-        )
 
 
 def _resume(path: str, overrides: Sequence[Override], argv: Sequence[str]) -> int:
@@ -255,23 +227,3 @@ def _evaluate(argv: list[str]) -> int:
         _say(f"{run} failed: {reason}")
     print("results:", evaluations.directory)
     return FAILED if evaluations.failed else OK
-
-
-# --- the process -----------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM stops work the way Ctrl-C does, so that both leave a run that can be resumed."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def stop(signum: int, frame: Any) -> None:
-        raise Interrupted(signum)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -24,7 +24,7 @@ FLAGS = {"--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r"
 FLAGS |= {"--multirun", "-m", "--shell-completion", "-sc"}
 
 
-def run_hydra(config_name: str, job: Callable[[DictConfig], None], argv: Sequence[str]) -> None:
+def run_hydra(config_name: str, job: Callable[[DictConfig], object], argv: Sequence[str]) -> None:
     """Composes and runs ``job`` with Hydra; its errors are raised instead of printed."""
     decorated = hydra.main(
         config_path=str(configuration.conf_directory().resolve()),

@@ -38,13 +38,18 @@ def trusted_targets() -> list[str]:
 
 def compose(name: str, overrides: Sequence[str]) -> tuple[DictConfig, Path]:
     """The configuration ``name`` (``train``, ``evaluate``) with ``overrides``, and its run directory; for Python callers."""
-    register_resolvers()
-    with hydra.initialize_config_dir(str(conf_directory().resolve())):
-        cfg = hydra.compose(name, list(overrides), return_hydra_config=True)
+    cfg = compose_with_hydra(name, overrides)
     directory = Path(str(cfg.hydra.run.dir))
     with open_dict(cfg):
         del cfg["hydra"]
     return cfg, directory
+
+
+def compose_with_hydra(name: str, overrides: Sequence[str]) -> DictConfig:
+    """The configuration ``name`` with ``overrides`` and the ``hydra`` node."""
+    register_resolvers()
+    with hydra.initialize_config_dir(str(conf_directory().resolve())):
+        return hydra.compose(name, list(overrides), return_hydra_config=True)
 
 
 def conf_directory() -> Path:

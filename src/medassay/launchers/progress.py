@@ -1,0 +1,87 @@
+"""What a sweep says while it runs: a line for each job that ended and one for the sweep; bars on a terminal."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+from medassay.runs.directory import RunDirectory
+
+
+class Progress:
+    """Counts the jobs of a sweep.
+
+    Args:
+        total: jobs, finished ones included.
+        before: those that the same command has run already.
+        skipped: those of the others that were finished earlier.
+    """
+
+    def __init__(self, total: int, before: int = 0, skipped: int = 0) -> None:
+        self.total, self.count, self.failed = total, before + skipped, 0
+        self.live = sys.stderr.isatty()
+        self.bars: dict[str, tqdm[Any]] = {}
+        self.places: dict[str, int] = {}
+        self.shown: dict[str, float] = {}  # when, by the clock
+        self.bar: tqdm[Any] | None = None
+        if skipped:
+            self._say(f"{skipped} of {total} jobs were finished before")
+
+    def __enter__(self) -> Progress:
+        if self.live:
+            self.bar = tqdm(total=self.total, initial=self.count, desc="sweep", unit="job", position=0, leave=False)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for bar in [*self.bars.values(), *([self.bar] if self.bar is not None else [])]:
+            bar.close()
+        if self.live:
+            sys.stderr.flush()
+
+    def at_work(self, name: str, run: RunDirectory) -> None:
+        """Shows how far a running job is, where somebody can see it; called now and then."""
+        if not self.live:
+            return
+        if name not in self.bars:
+            taken = set(self.places.values())
+            self.places[name] = next(place for place in range(1, 10_000) if place not in taken)
+            self.bars[name] = tqdm(desc=name[:60], unit="epoch", position=self.places[name], leave=False)
+        if time.monotonic() < self.shown.get(name, 0.0) + 1.0:
+            return
+        self.shown[name] = time.monotonic()
+        bar, rows = self.bars[name], run.history()
+        if len(rows) != bar.n:
+            bar.total = run.config()["trainer"]["max_epochs"]
+            bar.n = len(rows)
+            bar.set_postfix({key: f"{value:.4g}" for key, value in rows[-1].items() if key != "epoch"})
+        bar.refresh()
+
+    def ended(self, name: str, run: RunDirectory, value: Any) -> None:
+        """Says what became of a job."""
+        if name in self.bars:
+            self.bars.pop(name).close()
+            del self.places[name]
+        self.count += 1
+        record = run.record()
+        status, seconds = run.state(), record.get("seconds")
+        self.failed += status in ("failed", "interrupted", "waiting")
+        said = "ended without a word (killed?)" if status in ("interrupted", "waiting") else status
+        reason = f": {record['reason']}" if record.get("reason") and status != "interrupted" else ""
+        number = f", {value:.4f}" if isinstance(value, float) else ""
+        took = f" in {seconds:.0f} s" if seconds is not None else ""
+        self._say(f"[{self.count}/{self.total}] {name}: {said}{took}{number}{reason}")
+        if self.bar is not None:
+            self.bar.update(1)
+            self.bar.set_postfix({"failed": self.failed})
+
+    def _say(self, line: str) -> None:
+        if self.live:
+            tqdm.write(line, file=sys.stdout)
+        else:
+            print(line, flush=True)

@@ -1,0 +1,170 @@
+"""``train -m``: a sweep from its command line to the summary in its directory."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from omegaconf import OmegaConf
+
+from medassay import config as configuration
+from medassay.command_line import is_hydra, paired, parse, run_hydra, swept_keys
+from medassay.errors import ConfigError
+from medassay.launchers.serial import SerialLauncher
+from medassay.runs.directory import RunDirectory
+from medassay.settings import SweepSettings
+from medassay.sweepers.arguments import ArgumentsSweeper
+from medassay.sweeps.directory import SweepDirectory, now
+from medassay.sweeps.job import TrainJob
+
+if TYPE_CHECKING:
+    from medassay.sweeps.summary import Summary
+
+OK, FAILED = 0, 1
+
+
+def multirun(argv: Sequence[str], overrides: Sequence[Override]) -> int:
+    """Runs all jobs that are not finished, writes the summary, and gives the exit code: 1 if a job failed.
+
+    Args:
+        argv: the command line.
+        overrides: those in it.
+
+    Raises:
+        UserError: what is wrong with the command line as a whole; a job's own errors are listed instead.
+    """
+    directory, settings, added = _prepared(overrides)
+    sweep = SweepDirectory(directory)
+    with sweep.held():
+        command = [argument for argument, _ in paired(argv) if argument not in ("-m", "--multirun")]
+        sweep.begin(name=directory.name, command=command, metric=settings.metric, mode=settings.mode)
+        here = f"hydra.sweep.dir={_quoted(str(directory))}"
+        try:
+            _launch([*argv, *added, here])
+            hydra = [a for a, o in paired([*argv, *added]) if o is not None and is_hydra(o)]
+            return _conclude(sweep, settings, [*hydra, here])
+        except KeyboardInterrupt as error:
+            again = "" if settings.name else f" with sweep.name={directory.name}"
+            _say(f"interrupted; finished jobs are kept: start the same command again{again} to continue")
+            return 128 + int(getattr(error, "signum", signal.SIGINT))
+
+
+def _prepared(overrides: Sequence[Override]) -> tuple[Path, SweepSettings, list[str]]:
+    """The sweep's directory, its settings, and what to add to the command line: whether jobs look at test images."""
+    plain: list[str] = []
+    for override in overrides:
+        if override.is_sweep_override():
+            if override.key_or_group.partition(".")[0] in ("sweep", "search", "outputs") or is_hydra(override):
+                raise ConfigError(f"{override.input_line}: one value for the whole sweep, please")
+        elif override.input_line is not None:
+            plain.append(override.input_line)
+    cfg = configuration.compose_with_hydra("train", plain)
+    params = OmegaConf.to_container(
+        OmegaConf.select(cfg, "hydra.sweeper.params") or OmegaConf.create({}), resolve=False
+    )
+    assert isinstance(params, dict)
+    swept = swept_keys([*parse([f"{key!s}={value}" for key, value in params.items()]), *overrides])
+    node = configuration.resolved(OmegaConf.create({"sweep": cfg.sweep}))["sweep"]
+    configuration.check(node, "sweep")
+    added = [] if cfg.test is not None else [f"test={str(swept <= {'seed'}).lower()}"]
+    launcher = str(cfg.hydra.launcher._target_)
+    if launcher.endswith(".BasicLauncher"):  # Hydra's default, which cannot skip a finished job
+        added.append("hydra/launcher=serial")
+        launcher = f"{SerialLauncher.__module__}.{SerialLauncher.__name__}"
+    for target in (launcher, str(cfg.hydra.sweeper._target_)):
+        if not target.startswith("hydra"):  # Hydra finds its own
+            Plugins.instance().register(configuration.locate(target, "hydra"))  # type: ignore[arg-type]
+    return Path(str(cfg.hydra.sweep.dir)).absolute(), configuration.build(node), added
+
+
+def _launch(argv: Sequence[str]) -> None:
+    Plugins.instance().register(ArgumentsSweeper)
+    run_hydra("train", TrainJob(), argv)
+
+
+def _conclude(sweep: SweepDirectory, settings: SweepSettings, hydra: list[str]) -> int:
+    """The choice, its test, the summary; gives the exit code."""
+    from medassay.sweeps import report, study, summary
+
+    found = summary.summarise(sweep.path, settings.metric, settings.mode)
+    if found.best is not None and settings.final and not found.unfinished:
+        _test_chosen(sweep, settings, found, hydra)
+        found = summary.summarise(sweep.path, settings.metric, settings.mode)
+    if settings.keep == "none":
+        _forget_checkpoints(sweep, found)
+    sweep.update(ended=now())
+    report.write(found, study.figures(sweep.path))
+    for line in found.lines():
+        print(line)
+    print(f"summary: {sweep.path / 'sweep.html'}")
+    for entry in found.failed:
+        _say(f"job {entry.path.name} failed: {entry.reason}")
+    if found.failed:
+        total = len(found.entries) + len(found.final)
+        _say(f"{len(found.failed)} of {total} jobs failed; start the same sweep again to retry them")
+        return FAILED
+    return OK
+
+
+def _test_chosen(sweep: SweepDirectory, settings: SweepSettings, found: Summary, hydra: list[str]) -> None:
+    """Trains the further seeds of the chosen configuration and looks at the test set with all its runs."""
+    best = found.best
+    assert best is not None
+    assert found.metric is not None
+    first = next(job for job in sweep.jobs() if job.directory.resolve() == best.counted[0].path.resolve())
+    fixed = [override for override in first.overrides if not override.startswith("seed=")]
+    sweep.choose(
+        configuration=best.hash,
+        overrides=fixed,
+        seeds=best.seeds,
+        metric=found.metric,
+        mean=best.numbers[found.metric].mean,
+        sd=best.numbers[found.metric].sd,
+    )
+    further = [seed for seed in settings.final_seeds or [] if seed not in best.seeds]
+    if further:
+        _launch(["-m", *fixed, f"seed={','.join(map(str, further))}", *hydra, "hydra/sweeper=arguments"])
+    from medassay import evaluation
+    from medassay.runs.load import makes_images
+
+    runs = [
+        RunDirectory(path)
+        for path in (*(e.path for e in best.counted), *(job.directory for job in sweep.jobs(final=True)))
+    ]
+    protocol = "assay" if makes_images(runs[0].config()) else "classification"
+    cfg, _ = configuration.compose("evaluate", [f"protocol={protocol}", "run=x"])
+    for run in runs:
+        if run.state() == "done" and not _tested(run):
+            print(f"testing {run.path.name}")
+            outputs = Path(run.config()["outputs"])
+            evaluation.evaluate(str(run.path), configuration.resolved(cfg)["protocol"], {}, outputs)
+
+
+def _tested(run: RunDirectory) -> bool:
+    """Whether the run has been measured on test images already."""
+    evaluations = [RunDirectory(file.parent).metrics() for file in run.path.glob("eval/*/metrics.json")]
+    return any("test" in numbers for numbers in (run.metrics(), *evaluations)) or any(
+        "assay" in numbers and numbers.get("protocol", {}).get("split") == "test" for numbers in evaluations
+    )
+
+
+def _forget_checkpoints(sweep: SweepDirectory, found: Summary) -> None:
+    """Removes the weights of all finished jobs but the chosen configuration's."""
+    kept = {entry.path.resolve() for entry in found.chosen.entries} if found.chosen is not None else set()
+    for job in sweep.jobs():
+        if job.directory.resolve() not in kept and not found.unfinished:
+            shutil.rmtree(job.directory / "checkpoints", ignore_errors=True)
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _say(line: str) -> None:
+    print(f"medassay: {line}", file=sys.stderr)

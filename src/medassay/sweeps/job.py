@@ -1,0 +1,90 @@
+"""One job of a sweep: started, continued or skipped by what is in its directory. Importing this imports no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from medassay import config as configuration
+from medassay.errors import ConfigError
+from medassay.messages import explain
+from medassay.runs.directory import RunDirectory
+from medassay.sweeps.objective import objective, value
+
+
+class TrainJob:
+    """What Hydra calls for each job; gives the number that ranks it, None where there is none.
+
+    A job that is finished is not done again, one that was interrupted or failed continues from its last checkpoint, and
+    one that fails says so in its ``run.json`` before the error goes on.
+    """
+
+    __name__ = "train"
+
+    def __call__(self, cfg: DictConfig) -> float | None:
+        directory = Path(HydraConfig.get().runtime.output_dir)
+        overrides = [
+            str(text) for text in OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False) or []
+        ]
+        if self.finished(cfg, directory):
+            return self.value(cfg, directory)
+        try:
+            _train(cfg, RunDirectory(directory), overrides)
+        except Exception as error:
+            _record_failure(RunDirectory(directory), error, overrides)
+            raise
+        return self.value(cfg, directory)
+
+    def finished(self, cfg: DictConfig, directory: Path) -> bool:
+        """Whether the job in ``directory`` needs nothing more."""
+        state = RunDirectory(directory).state()
+        if state == "done" and OmegaConf.select(cfg, "assay", default="none") != "none":
+            return any(directory.glob("eval/assay_*/metrics.json"))  # else it was interrupted while being judged
+        return state in ("done", "pruned")
+
+    def value(self, cfg: DictConfig, directory: Path) -> float | None:
+        """The number that ranks the finished job."""
+        return value(directory, objective(RunDirectory(directory).config(), cfg.sweep.metric, cfg.sweep.mode).name)
+
+
+def _train(cfg: DictConfig, run: RunDirectory, overrides: list[str]) -> None:
+    from medassay import jobs  # torch and Lightning take seconds to import
+    from medassay.runs.check import checked
+
+    state = run.state()
+    if state == "waiting" or not (run.path / ".hydra" / "config.yaml").is_file():
+        (run.path / "run.json").unlink(missing_ok=True)  # of a job that failed before it began
+        config = checked(cfg, overrides)
+        refuse_several_devices(config["trainer"])
+        jobs.train(config, run.path, overrides, test=bool(config["test"]))
+    elif state == "done":
+        jobs.assay_again(run.path)
+    else:
+        jobs.resume(run.path, {})
+    if cfg.sweep.keep != "all" and run.state() in ("done", "pruned"):
+        run.last.unlink(missing_ok=True)
+
+
+def _record_failure(run: RunDirectory, error: Exception, overrides: list[str]) -> None:
+    """Says in ``run.json`` why the job failed, where the run itself has not begun to keep a record."""
+    if run.state() == "waiting":
+        run.update(status="failed", reason=explain(error) or f"{type(error).__name__}: {error}", overrides=overrides)
+
+
+def refuse_several_devices(trainer: dict[str, Any]) -> None:
+    """Raises :class:`ConfigError` where one job of a sweep asks for several devices."""
+    gpus = trainer["gpus"]
+    if (len(gpus) if isinstance(gpus, list) else gpus or 0) > 1 or (trainer["devices"] or 1) > 1:
+        raise ConfigError(
+            "several devices in one job of a multirun: give each job one device (trainer.gpus=1), or start the jobs one by one"
+        )
+
+
+def settings_of(cfg: DictConfig) -> Any:
+    """The checked ``sweep`` node of a composed configuration."""
+    node = configuration.resolved(cfg)["sweep"]
+    configuration.check(node, "sweep")
+    return configuration.build(node)
