@@ -1,4 +1,7 @@
-"""Many assayed generators in one table: HTML, CSV and markdown, with rank agreement between encoders.
+"""Many runs in one table, from their directories alone: a sweep's summary, and assayed generators side by side.
+
+A sweep's directory gets its summary.csv, summary.md and sweep.html anew. Assays below any of the directories become a
+leaderboard of generators: HTML, CSV and markdown, with rank agreement between encoders.
 
 usage: python scripts/leaderboard.py outputs/… [more …] [--output DIRECTORY]
 """
@@ -16,6 +19,8 @@ from medassay.errors import UserError
 from medassay.files import whole
 from medassay.reporting.html import bounds, fixed, page, spread
 from medassay.runs.assays import Assayed, Table, find, tables
+from medassay.sweeps import report
+from medassay.sweeps.summary import summarise
 
 METRICS = {
     "frechet": "Fréchet distance",
@@ -29,24 +34,52 @@ METRICS = {
 
 
 def main() -> int:
-    """Writes the files and prints the markdown; gives the exit code."""
-    parser = argparse.ArgumentParser(description="Many assayed generators in one table, best TSTR first.")
-    parser.add_argument("paths", nargs="+", help="run directories, or folders that hold some")
+    """Writes the files and prints the tables; gives the exit code."""
+    parser = argparse.ArgumentParser(
+        description="A sweep's summary anew; assayed generators in one table, best TSTR first."
+    )
+    parser.add_argument("paths", nargs="+", help="sweep directories, run directories, or folders that hold some")
     parser.add_argument("--output", default=".", help="where leaderboard.html, .csv and .md go (default: here)")
+    parser.add_argument(
+        "--metric", help="what ranks a sweep's configurations, e.g. val/auroc (default: the sweep's own)"
+    )
     arguments = parser.parse_args()
     try:
-        found = tables(find(arguments.paths))
-        shown = [contents(table) for table in found]
-        markdown = "\n\n".join(as_markdown(table) for table in shown).replace("\N{NO-BREAK SPACE}", " ") + "\n"
-        files = {"html": page("leaderboard.html.j2", tables=shown), "csv": as_csv(found), "md": markdown}
-        for suffix, text in files.items():
-            with whole(Path(arguments.output) / f"leaderboard.{suffix}") as partial:
-                partial.write_text(text, encoding="utf-8", newline="")
+        sweeps = [path for path in map(Path, arguments.paths) if is_sweep(path)]
+        for path in sweeps:
+            found = summarise(path, arguments.metric)
+            report.write(found, report.further_figures(path))
+            print("\n".join([f"{path / 'sweep.html'}", *found.lines()]))
+        if not sweeps or any(map(has_assays, map(Path, arguments.paths))):
+            print(write_leaderboard(arguments.paths, Path(arguments.output)))
     except UserError as error:
         print(f"leaderboard: {error}", file=sys.stderr)
         return 2
-    print(markdown)
     return 0
+
+
+def has_assays(path: Path) -> bool:
+    """Whether there is an assay below."""
+    return any(path.rglob("assay_*/assay.json"))
+
+
+def is_sweep(path: Path) -> bool:
+    """Whether a sweep has left the directory, or it holds runs and no assay."""
+    if (path / "sweep.json").is_file() or (path / "multirun.yaml").is_file():
+        return True
+    return not (path / ".hydra").is_dir() and not has_assays(path) and any(path.rglob("run.json"))
+
+
+def write_leaderboard(paths: list[str], output: Path) -> str:
+    """Writes the leaderboard of generators; gives its markdown."""
+    found = tables(find(paths))
+    shown = [contents(table) for table in found]
+    markdown = "\n\n".join(as_markdown(table) for table in shown).replace("\N{NO-BREAK SPACE}", " ") + "\n"
+    files = {"html": page("leaderboard.html.j2", tables=shown), "csv": as_csv(found), "md": markdown}
+    for suffix, text in files.items():
+        with whole(output / f"leaderboard.{suffix}") as partial:
+            partial.write_text(text, encoding="utf-8", newline="")
+    return markdown
 
 
 def contents(table: Table) -> dict[str, Any]:
