@@ -135,7 +135,11 @@ def test_only_linux_is_given_cuda_packages() -> None:
 
 def test_only_the_hydra_family_is_locked_to_pre_releases() -> None:
     locked = locked_versions(platform="linux", python="3.11")
-    assert {name for name, version in locked.items() if version.is_prerelease} <= {"hydra-core", "omegaconf"}
+    assert {name for name, version in locked.items() if version.is_prerelease} <= {
+        "hydra-core",
+        "hydra-optuna-sweeper",
+        "omegaconf",
+    }
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
