@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from medassay.launchers.local_parallel import cores
+from medassay.settings import cores
 
 TRAIN = Path(__file__).parents[1] / "train.py"
 LAUNCHERS = ("serial", "local_parallel")

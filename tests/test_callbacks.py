@@ -18,6 +18,7 @@ from medassay.callbacks import (
     Autoencoder,
     EpochSeed,
     FixedSampler,
+    History,
     Reconstructions,
     SampleGrid,
     _Pictures,
@@ -26,6 +27,7 @@ from medassay.callbacks import (
 from medassay.data.loader import derived_seed
 from medassay.data.modules import ImageDataModule, PhantomData
 from medassay.reporting import figures
+from medassay.runs.directory import RunDirectory
 from medassay.settings import LoggerName, TrainerSettings
 from medassay.training import fit
 from medassay.types import LabelledImages, Splits
@@ -426,3 +428,81 @@ def test_a_gain_smaller_than_asked_for_is_none(tiny_chest: Factory, tmp_path: Pa
 
     assert epochs(0.0) == 5
     assert epochs(0.01) == 3
+
+
+# --- history ---------------------------------------------------------------------------------------------------------
+
+
+class Logs(Task):
+    """Logs numbers that its epoch alone decides."""
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        self.log("train/loss", 1.0 / (1 + self.current_epoch), on_step=False, on_epoch=True)
+        return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self.log("val/auroc", self.current_epoch / 8, on_epoch=True)
+
+
+def history(directory: Path) -> list[dict[str, float]]:
+    return RunDirectory(directory).history()
+
+
+ROWS_OF_LOGS = [{"epoch": n + 1, "train/loss": pytest.approx(1 / (1 + n)), "val/auroc": n / 8} for n in range(4)]
+
+
+def test_what_was_logged_in_each_epoch_is_kept_in_a_file_with_epochs_from_1(
+    tiny_chest: Factory, tmp_path: Path
+) -> None:
+    train(Logs(), tiny_chest(train=16), tmp_path, 3)
+    assert history(tmp_path) == ROWS_OF_LOGS[:3]
+
+
+def test_a_continued_run_adds_to_its_history(tiny_chest: Factory, tmp_path: Path) -> None:
+    settings = TrainerSettings(gpus=0, limit_batches=2)
+    for epochs in (2, 4):
+        data = tiny_chest(train=16)
+        fit(Logs(), data, directory=tmp_path, max_epochs=epochs, settings=settings, log_to="none", resume=epochs > 2)
+    assert history(tmp_path) == ROWS_OF_LOGS
+
+
+class Dies(Callback):
+    """Ends training in the middle of the third epoch, after a checkpoint and a row of the second."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if trainer.current_epoch == 2:
+            raise RuntimeError("killed")
+
+
+def test_a_run_that_died_replays_its_epoch_and_has_one_row_of_each(tiny_chest: Factory, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="killed"):
+        train(Logs(), tiny_chest(train=16), tmp_path, 4, Dies())
+    assert history(tmp_path) == ROWS_OF_LOGS[:2]
+    settings = TrainerSettings(gpus=0, limit_batches=2)
+    fit(Logs(), tiny_chest(train=16), directory=tmp_path, max_epochs=4, settings=settings, log_to="none", resume=True)
+    assert history(tmp_path) == ROWS_OF_LOGS
+
+
+def test_a_row_that_no_checkpoint_remembers_is_not_doubled(tmp_path: Path) -> None:
+    first = History(tmp_path)
+    for epoch in range(2):  # it was killed after the second row and before the second checkpoint
+        state = {"rows": list(first.rows)}
+        trainer: Any = SimpleNamespace(current_epoch=epoch, callback_metrics={}, is_global_zero=True)
+        first.on_train_epoch_end(trainer, Task())
+    again = History(tmp_path)
+    again.load_state_dict(state)
+    again.on_train_epoch_end(trainer, Task())
+    assert history(tmp_path) == [{"epoch": 1}, {"epoch": 2}]
+
+
+def test_only_the_first_process_writes(tmp_path: Path) -> None:
+    trainer: Any = SimpleNamespace(current_epoch=0, callback_metrics={}, is_global_zero=False)
+    History(tmp_path).on_train_epoch_end(trainer, Task())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_number_that_is_none_is_kept_as_none(tmp_path: Path) -> None:
+    values = {"train/loss": torch.tensor(float("nan"))}
+    trainer: Any = SimpleNamespace(current_epoch=0, callback_metrics=values, is_global_zero=True)
+    History(tmp_path).on_train_epoch_end(trainer, Task())
+    assert history(tmp_path) == [{"epoch": 1, "train/loss": None}]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import math
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,7 @@ from medassay.errors import (
     nearest,
     output_error,
 )
-from medassay.files import whole, write_json
+from medassay.files import held, whole, write_json
 
 # --- errors ----------------------------------------------------------------------------------------------------------
 
@@ -255,3 +257,61 @@ def test_values_that_json_cannot_hold_leave_the_old_file(tmp_path: Path) -> None
         write_json(path, {"a": object()})
     assert read_strictly(path) == {"a": 1}
     assert list(tmp_path.iterdir()) == [path]
+
+
+# --- locks -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    with held(tmp_path / ".lock") as first:
+        assert first
+        with held(tmp_path / ".lock", wait=0) as second:
+            assert not second
+        with held(tmp_path / "other.lock", wait=0) as other:
+            assert other
+
+
+def test_giving_up_a_lock_that_another_holds_does_not_free_it(tmp_path: Path) -> None:
+    with held(tmp_path / ".lock"):
+        for _ in range(2):
+            with held(tmp_path / ".lock", wait=0) as mine:
+                assert not mine
+
+
+def test_a_lock_is_free_after_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="inside"), held(tmp_path / ".lock"):
+        raise ValueError("inside")
+    with held(tmp_path / ".lock", wait=0) as mine:
+        assert mine
+
+
+def test_who_waits_gets_the_lock_when_it_is_freed(tmp_path: Path) -> None:
+    got = []
+
+    def wait() -> None:
+        with held(tmp_path / ".lock", wait=30.0) as mine:
+            got.append(mine)
+
+    with held(tmp_path / ".lock"):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        time.sleep(0.1)
+        assert got == []
+    thread.join(30)
+    assert got == [True]
+
+
+def test_the_folder_of_a_lock_is_made(tmp_path: Path) -> None:
+    with held(tmp_path / "a" / "b" / ".lock") as mine:
+        assert mine
+
+
+def test_a_lock_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot write"), held(tmp_path / "file" / ".lock"):
+        pytest.fail("held")
+
+
+def test_the_error_of_the_work_under_a_lock_is_its_own(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError), held(tmp_path / ".lock"):
+        raise PermissionError(errno.EACCES, "of the work")

@@ -25,7 +25,7 @@ from medassay.data.given import GivenData, digest
 from medassay.errors import OutputError, TrainingError
 from medassay.files import whole
 from medassay.nets.block_cnn import BlockCNN
-from medassay.settings import TrainerSettings
+from medassay.settings import TrainerSettings, cores
 from medassay.tasks.classification import Classification
 from medassay.training import fit
 from medassay.types import LabelledImages, Splits
@@ -120,9 +120,7 @@ def _on_gpu(gpus: int | list[int] | None) -> bool:
 def _jobs(jobs: int | None, gpus: int | list[int] | None) -> int:
     if _on_gpu(gpus):
         return 1
-    if jobs is not None:
-        return jobs
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return cores() if jobs is None else jobs
 
 
 def _train(arm: Arm, path: Path, gpus: int | list[int] | None) -> None:

@@ -27,6 +27,7 @@ from medassay.sweeps.directory import register_resolvers
 
 OK, FAILED, USER_ERROR = 0, 1, 2
 GROUPS = ("data", "model", "trainer", "callbacks", "logger")
+SHOWING = {"--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help", "--version", "--shell-completion", "-sc"}
 NULL_HINTS = {"logger": "; logger=none logs nothing", "callbacks": "; callbacks.<name>=null switches one off"}
 
 
@@ -109,8 +110,18 @@ def _train(argv: list[str]) -> int:
 
 
 def _is_sweep(argv: Sequence[str]) -> bool:
-    """Whether jobs are to be run, not only shown (``-m --cfg job``)."""
-    return bool({"-m", "--multirun"} & set(argv)) and {a for a in argv if a.startswith("-")} <= {"-m", "--multirun"}
+    """Whether jobs are to be run, not only shown (``-m --cfg job``).
+
+    Raises:
+        ConfigError: with a flag that a sweep does not take.
+    """
+    flags = [a for a in argv if a.startswith("-")]
+    if not {"-m", "--multirun"} & set(flags) or SHOWING & set(flags):
+        return False
+    for flag in flags:
+        if flag not in ("-m", "--multirun"):
+            raise ConfigError(f"{flag}: a sweep does not take it; leave it out, or start the jobs one by one")
+    return True
 
 
 def _train_job(cfg: DictConfig, directory: Path) -> None:

@@ -53,6 +53,18 @@ def multirun(argv: Sequence[str], overrides: Sequence[Override]) -> int:
             again = "" if settings.name else f" with sweep.name={directory.name}"
             _say(f"interrupted; finished jobs are kept: start the same command again{again} to continue")
             return 128 + int(getattr(error, "signum", signal.SIGINT))
+        except Exception:
+            _leave_nothing_of(sweep)
+            raise
+
+
+def _leave_nothing_of(sweep: SweepDirectory) -> None:
+    """Removes the directory of a sweep that failed before its first job."""
+    own = [sweep.path / name for name in ("sweep.json", "multirun.yaml", ".lock")]
+    if not sweep.jobs() and set(sweep.path.iterdir()) <= set(own):
+        for file in own:
+            file.unlink(missing_ok=True)
+        sweep.path.rmdir()
 
 
 def _prepared(overrides: Sequence[Override]) -> tuple[Path, SweepSettings, list[str]]:
@@ -60,7 +72,7 @@ def _prepared(overrides: Sequence[Override]) -> tuple[Path, SweepSettings, list[
     plain: list[str] = []
     for override in overrides:
         if override.is_sweep_override():
-            if override.key_or_group.partition(".")[0] in ("sweep", "search", "outputs") or is_hydra(override):
+            if override.key_or_group.partition(".")[0] in ("sweep", "search", "outputs", "test") or is_hydra(override):
                 raise ConfigError(f"{override.input_line}: one value for the whole sweep, please")
         elif override.input_line is not None:
             plain.append(override.input_line)
@@ -103,13 +115,13 @@ def _conclude(sweep: SweepDirectory, settings: SweepSettings, hydra: list[str]) 
     for line in found.lines():
         print(line)
     print(f"summary: {sweep.path / 'sweep.html'}")
-    for entry in found.failed:
-        _say(f"job {entry.path.name} failed: {entry.reason}")
-    if found.failed:
+    lost = [*found.failed, *found.unfinished, *found.waiting]
+    for entry in lost:
+        _say(f"job {entry.path.name} {entry.status}: {entry.reason or 'see its directory'}")
+    if lost:
         total = len(found.entries) + len(found.final)
-        _say(f"{len(found.failed)} of {total} jobs failed; start the same sweep again to retry them")
-        return FAILED
-    return OK
+        _say(f"{len(lost)} of {total} jobs failed; start the same sweep again to retry them")
+    return FAILED if lost else OK
 
 
 def _test_chosen(sweep: SweepDirectory, settings: SweepSettings, found: Summary, hydra: list[str]) -> None:

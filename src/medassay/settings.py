@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -95,7 +96,7 @@ class SweepSettings:
         final_seeds: further seeds to train that configuration with before.
     """
 
-    name: str | None = None
+    name: str | int | None = None
     force: bool = False
     keep: Literal["best", "none", "all"] = "all"
     metric: str | None = None
@@ -104,12 +105,19 @@ class SweepSettings:
     final_seeds: list[NonNegativeInt] | None = None
 
     def __post_init__(self) -> None:
-        if self.name is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", self.name):
+        if self.name is not None and not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", str(self.name)):
             raise ConfigError(f"sweep.name={self.name}: it names a directory; use letters, digits and . _ - only")
         if self.metric is not None and self.metric.startswith("test/"):
             raise ConfigError(f"sweep.metric={self.metric}: configurations are chosen on validation data; use val/…")
         if (self.metric is None) != (self.mode is None):
             raise ConfigError("sweep.metric and sweep.mode belong together: give both, or leave both to the model")
+
+
+def cores() -> int:
+    """CPU cores for this process: those it may run on, and no more than a launcher has given it in ``MEDASSAY_CORES``."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = os.environ.get("MEDASSAY_CORES", "")
+    return min(allowed, int(given)) if given.isdecimal() and int(given) > 0 else allowed
 
 
 def devices_for(settings: TrainerSettings, gpus_present: int, mps: bool = False) -> tuple[str, int | list[int]]:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import platform
+import re
 import signal
 import subprocess
+import sys
 from datetime import datetime
 from importlib import metadata
 from pathlib import Path
@@ -15,6 +19,7 @@ import torch
 from omegaconf import OmegaConf
 
 from medassay.errors import CheckpointError, ConfigError, Interrupted, OutputError
+from medassay.files import held
 from medassay.runs import directory as module
 from medassay.runs.directory import RunDirectory, code_version
 
@@ -172,6 +177,27 @@ def test_the_seconds_of_all_attempts_are_added_up(run: RunDirectory, clock: Cloc
     assert record(run)["seconds"] == pytest.approx(16.75, abs=0.1)
 
 
+def test_work_that_was_given_up_is_recorded_as_pruned_with_its_reason(run: RunDirectory) -> None:
+    with run.recording() as ending:
+        ending.status, ending.reason = "pruned", "worse than the median"
+    assert (record(run)["status"], record(run)["reason"]) == ("pruned", "worse than the median")
+
+
+def test_a_run_is_recorded_by_one_process_at_a_time(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "held", lambda path: held(path, wait=0.1))  # seconds
+    here = re.escape(f"is being trained by process {os.getpid()} on ")
+    with run.recording():
+        with pytest.raises(OutputError, match=here), RunDirectory(run.path).recording():
+            pytest.fail("two at once")
+        assert record(run)["status"] == "running"  # the refused one has written nothing
+    assert record(run)["status"] == "done"
+
+
+def test_the_process_on_record_is_the_one_at_work(run: RunDirectory) -> None:
+    with run.recording():
+        assert record(run)["process"] == {"pid": os.getpid(), "host": platform.node()}
+
+
 def full_disk(*arguments: Any, **named: Any) -> None:
     raise OutputError("no space left")
 
@@ -195,6 +221,58 @@ def test_on_a_full_disk_an_interruption_is_still_one(run: RunDirectory, monkeypa
     with pytest.raises(Interrupted) as raised:
         interrupt()
     assert (raised.value.signum, raised.value.run) == (signal.SIGTERM, run.path)
+
+
+# --- the state -------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_running_while_it_is_recorded_and_cannot_be_started_again(run: RunDirectory) -> None:
+    with run.recording():
+        assert RunDirectory(run.path).state() == "running"
+        with pytest.raises(OutputError, match="is being trained by"):
+            RunDirectory(run.path).refuse_if_alive()
+    assert run.state() == "done"
+    run.refuse_if_alive()
+
+
+@pytest.mark.parametrize("status", ["done", "failed", "interrupted", "pruned"])
+def test_the_state_of_a_run_that_ended_is_what_its_record_says(status: str, run: RunDirectory) -> None:
+    run.update(status=status)
+    assert run.state() == status
+
+
+def test_a_run_whose_process_is_gone_is_interrupted_whatever_number_it_had(run: RunDirectory) -> None:
+    run.update(status="running", process={"pid": os.getpid(), "host": platform.node()})  # a number given out again
+    assert run.state() == "interrupted"
+    run.refuse_if_alive()
+
+
+def test_without_a_record_a_run_is_waiting(tmp_path: Path) -> None:
+    assert RunDirectory(tmp_path / "none").state() == "waiting"
+    assert list(tmp_path.iterdir()) == []  # and asking leaves nothing behind
+
+
+WORK = """
+import sys, time
+from medassay.runs.directory import RunDirectory
+with RunDirectory(sys.argv[1]).recording():
+    print("at work", flush=True)
+    time.sleep(100)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL on Windows")
+def test_a_run_whose_process_was_killed_is_interrupted_at_once_and_can_go_on(run: RunDirectory) -> None:
+    with subprocess.Popen([sys.executable, "-c", WORK, str(run.path)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "at work\n"
+        assert run.state() == "running"
+        process.kill()
+        process.wait()
+    assert record(run)["status"] == "running"  # it had no time to say otherwise
+    assert run.state() == "interrupted"
+    work(run)
+    assert run.state() == "done"
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
@@ -249,6 +327,13 @@ def test_a_run_without_records_has_empty_ones(tmp_path: Path) -> None:
     for path in (tmp_path, tmp_path / "none", tmp_path / "file"):
         assert RunDirectory(path).record() == {}
         assert RunDirectory(path).metrics() == {}
+        assert RunDirectory(path).history() == []
+
+
+def test_the_history_of_a_run_is_its_rows(tmp_path: Path) -> None:
+    rows = [{"epoch": 1, "val/auroc": 0.5}, {"epoch": 2, "val/auroc": 0.75}]
+    (tmp_path / "history.json").write_text(json.dumps({"rows": rows}))
+    assert RunDirectory(tmp_path).history() == rows
 
 
 def test_checkpoints_and_figures_have_their_places(tmp_path: Path) -> None:

@@ -190,3 +190,11 @@ def test_the_images_of_an_assay_made_right_after_training_are_known_from_its_res
     evaluated(tmp_path / "a", "assay_1", 100, assay={"frechet": 2.0})
     (tmp_path / "a" / "eval" / "assay_1" / "assay.json").write_text(json.dumps({"split": "test"}))
     assert values(tmp_path)["test/frechet"] == 2.0
+
+
+def test_runs_that_their_sweep_no_longer_lists_are_left_out_unless_they_are_named(tmp_path: Path) -> None:
+    made_run(tmp_path / "now", 0.8, seed=0)
+    made_run(tmp_path / "before", 0.1, seed=0)  # of earlier code
+    (tmp_path / "sweep.json").write_text(json.dumps({"jobs": [{"directory": "now", "overrides": []}]}))
+    assert [found.path.name for found in table([tmp_path])] == ["now"]
+    assert [found.path.name for found in table([tmp_path / "before"])] == ["before"]

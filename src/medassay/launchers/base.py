@@ -127,7 +127,7 @@ def _name(top: Path, usual: str, swept: Sequence[str]) -> str:
     digest = usual.rpartition("_")[2]
     present = sorted(top.glob(f"*_{digest}"))
     pairs = [override.partition("=") for override in swept]
-    values = [f"{key.lstrip('+~').rpartition('.')[2]}-{value}" for key, _, value in pairs]
+    values = [f"{key.lstrip('+~').rpartition('.')[2]}-{_short(value)}" for key, _, value in pairs]
     return present[0].name if present else f"{configuration.slug('_'.join(values))}_{digest}" if swept else usual
 
 

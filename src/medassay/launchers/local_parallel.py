@@ -20,6 +20,7 @@ from medassay.launchers.base import SweepLauncher, Task, positive
 from medassay.launchers.process import payload
 from medassay.launchers.progress import Progress
 from medassay.runs.directory import RunDirectory
+from medassay.settings import cores
 
 PATIENCE = 30.0  # seconds that an interrupted job has to record that it was
 
@@ -94,7 +95,8 @@ class LocalParallelLauncher(SweepLauncher):
         given, result = folder / f"{task.name}.job", folder / f"{task.name}.result"
         given.write_bytes(payload(self.hydra_context, self.task_function, task))
         task.directory.mkdir(parents=True, exist_ok=True)
-        environment = {**os.environ, "OMP_NUM_THREADS": str(slot.threads), "MKL_NUM_THREADS": str(slot.threads)}
+        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MEDASSAY_CORES"), str(slot.threads))
+        environment = {**os.environ, **threads}
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
         if slot.gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = slot.gpu
@@ -121,7 +123,8 @@ def _result(job: Running) -> Any:
         how = (
             f"signal {-job.process.returncode}" if job.process.returncode < 0 else f"exit code {job.process.returncode}"
         )
-        run.update(status="failed", reason=f"its process ended with {how}; see {job.task.directory / 'output.log'}")
+        reason = f"its process ended with {how}; see {job.task.directory / 'output.log'}"
+        run.update(status="failed", reason=reason, overrides=job.task.overrides)
     return None
 
 
@@ -170,11 +173,6 @@ def _named(gpu: int, present: Sequence[str]) -> str:
         have = f"GPUs 0 to {len(present) - 1}" if present else "no GPU"
         raise ConfigError(f"hydra.launcher.gpus: there is no GPU {gpu}, this machine has {have}")
     return present[gpu]
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def visible_gpus() -> list[str]:

@@ -59,7 +59,9 @@ class Progress:
         if len(rows) != bar.n:
             bar.total = run.config()["trainer"]["max_epochs"]
             bar.n = len(rows)
-            bar.set_postfix({key: f"{value:.4g}" for key, value in rows[-1].items() if key != "epoch"})
+            bar.set_postfix(
+                {key: f"{value:.4g}" for key, value in rows[-1].items() if key != "epoch" and value is not None}
+            )
         bar.refresh()
 
     def ended(self, name: str, run: RunDirectory, value: Any) -> None:
@@ -70,9 +72,12 @@ class Progress:
         self.count += 1
         record = run.record()
         status, seconds = run.state(), record.get("seconds")
+        cause = record.get("reason")
+        if judged := record.get("assay_failed"):
+            status, cause = "failed", f"its assay failed: {judged}"
         self.failed += status in ("failed", "interrupted", "waiting")
         said = "ended without a word (killed?)" if status in ("interrupted", "waiting") else status
-        reason = f": {record['reason']}" if record.get("reason") and status != "interrupted" else ""
+        reason = f": {cause}" if cause and status != "interrupted" else ""
         number = f", {value:.4f}" if isinstance(value, float) else ""
         took = f" in {seconds:.0f} s" if seconds is not None else ""
         self._say(f"[{self.count}/{self.total}] {name}: {said}{took}{number}{reason}")

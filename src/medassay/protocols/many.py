@@ -25,7 +25,7 @@ from medassay.protocols.many_tables import (
     settings_of,
 )
 from medassay.reporting.html import fixed, page
-from medassay.runs.directory import RunDirectory
+from medassay.runs.directory import RunDirectory, is_current
 from medassay.runs.table import Group, Row, over_seeds, table
 
 logger = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ def runs_of(paths: Sequence[str]) -> list[Path]:
     for path in paths:
         top = Path(path).expanduser()
         own = [top] if (top / ".hydra").is_dir() else [file.parent for file in sorted(top.rglob("run.json"))]
-        runs = [run for run in own if (run / ".hydra").is_dir()]
+        runs = [run for run in own if (run / ".hydra").is_dir() and (run == top or is_current(run))]
         if not runs:
             hint = "it holds no run" if top.exists() else "it does not exist"
             raise CheckpointError(f"run={path}: {hint}; give run directories, or a folder with some below")

@@ -73,6 +73,19 @@ class Ending:
     reason: str | None = None
 
 
+def is_current(path: Path) -> bool:
+    """Whether a run in a sweep's directory is one of the jobs that the sweep lists; runs elsewhere always are.
+
+    Earlier code and settings leave runs of their own beside them, which comparisons must not mix in.
+    """
+    try:
+        sweep = json.loads((path.parent / "sweep.json").read_text(encoding="utf-8"))
+        listed = [entry["directory"] for key in ("jobs", "final_jobs") for entry in sweep.get(key, [])]
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # no sweep, or none that says anything
+        return True
+    return path.name in listed
+
+
 class RunDirectory:
     """The directory of one run.
 
@@ -126,9 +139,11 @@ class RunDirectory:
         write_json(self.path / "run.json", {**self._json("run.json"), **fields})
 
     def refuse_if_alive(self) -> None:
-        """Raises :class:`OutputError` where a process is still training the run."""
+        """Raises :class:`OutputError` where a process is still training the run, and is not about to end."""
         if self.state() == "running":
-            raise OutputError(self._in_use())
+            with held(self.lock) as free:
+                if not free:
+                    raise OutputError(self._in_use())
 
     def _in_use(self) -> str:
         process = self.record().get("process", {})
@@ -210,8 +225,11 @@ class RunDirectory:
         status = str(self.record().get("status", "waiting"))
         if status != "running":
             return status
-        with held(self.lock, wait=0) as free:
-            return "interrupted" if free else "running"
+        try:
+            with held(self.lock, wait=0.1) as free:
+                return "interrupted" if free else "running"
+        except OutputError:  # somebody else's directory: nothing can be locked there, or known
+            return status
 
     def history(self) -> list[dict[str, float]]:
         """The logged values of each epoch trained, ``epoch`` counting from 1; empty if there are none."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from medassay.errors import CheckpointError
-from medassay.runs.directory import RunDirectory
+from medassay.runs.directory import RunDirectory, is_current
 
 PLACES = ("outputs", "resume", "logger", "assay", "sweep")  # keys that do not change what a run computes
 DATA_PLACES = ("root",)
@@ -70,7 +70,7 @@ def table(paths: Iterable[str | Path]) -> list[Row]:
         if not path.exists():
             raise CheckpointError(f"{path} does not exist: give run directories, or folders that hold some")
         for file in sorted(path.rglob("run.json")):
-            if (file.parent / ".hydra").is_dir():
+            if (file.parent / ".hydra").is_dir() and (file.parent == path or is_current(file.parent)):
                 found.setdefault(file.parent.resolve(), row(file.parent))
     if not found:
         raise CheckpointError(

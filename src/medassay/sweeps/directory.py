@@ -66,10 +66,9 @@ class SweepDirectory:
             yield
 
     def begin(self, **fields: Any) -> None:
-        """Starts or continues the sweep: its jobs are listed anew, what was chosen before is not chosen any more."""
+        """Starts or continues the sweep: with the first job listed the earlier list ends, and what was chosen then."""
         started = self.record().get("started", now())
-        fresh: dict[str, Any] = {"ended": None, "jobs": [], "final_jobs": [], "chosen": None}
-        self.update(**fields, code=code_hash(), started=started, **fresh)
+        self.update(**fields, code=code_hash(), started=started, ended=None, relist=True)
 
     def choose(self, **chosen: Any) -> None:
         """Keeps what validation data chose; jobs added from now on are further seeds of it and take no part in the choice."""
@@ -78,11 +77,13 @@ class SweepDirectory:
     def add(self, jobs: Iterable[Job]) -> None:
         """Lists jobs, each directory once."""
         record = self.record()
+        if record.get("relist"):
+            record |= {"relist": False, "jobs": [], "final_jobs": [], "chosen": None}
         listed = {entry["directory"] for key in ("jobs", "final_jobs") for entry in record.get(key, [])}
         new = {job.directory.name: job.overrides for job in jobs if job.directory.name not in listed}
         key = "final_jobs" if record.get("chosen") else "jobs"
         entries = [{"directory": name, "overrides": overrides} for name, overrides in new.items()]
-        self.update(**{key: [*record.get(key, []), *entries]})
+        self.update(**{**record, key: [*record.get(key, []), *entries]})
 
     def jobs(self, *, final: bool = False) -> list[Job]:
         """The jobs listed, in their order."""

@@ -74,7 +74,9 @@ def _entry(job: Job) -> Entry:
         if (run.path / ".hydra").is_dir() and (run.path / "run.json").is_file():
             r = row(run.path)
             said = overrides or r.overrides
-            return Entry(run.path, r.status, r.reason, r.seed, said, r.values, r.seconds, r.configuration)
+            judged = run.record().get("assay_failed")
+            status, reason = ("failed", f"its assay failed: {judged}") if judged else (r.status, r.reason)
+            return Entry(run.path, status, reason, r.seed, said, r.values, r.seconds, r.configuration)
         record, status, reason = run.record(), run.state(), None
     except CheckpointError as error:
         record, status, reason = {}, "failed", str(error)

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from medassay import config as configuration
 from medassay.errors import ConfigError
 from medassay.messages import explain
 from medassay.runs.directory import RunDirectory
 from medassay.sweeps.objective import objective, value
+
+
+logger = logging.getLogger(__name__)
 
 
 class TrainJob:
@@ -34,6 +37,8 @@ class TrainJob:
         try:
             _train(cfg, RunDirectory(directory), overrides)
         except Exception as error:
+            if explain(error) is None:  # no mistake of the user's: whoever looks into it needs the traceback
+                logger.exception("unexpected error")
             _record_failure(RunDirectory(directory), error, overrides)
             raise
         return self.value(cfg, directory)
@@ -62,6 +67,7 @@ def _train(cfg: DictConfig, run: RunDirectory, overrides: list[str]) -> None:
         jobs.train(config, run.path, overrides, test=bool(config["test"]))
     elif state == "done":
         jobs.assay_again(run.path)
+        run.update(assay_failed=None)
     else:
         jobs.resume(run.path, {})
     if cfg.sweep.keep != "all" and run.state() in ("done", "pruned"):
@@ -69,9 +75,12 @@ def _train(cfg: DictConfig, run: RunDirectory, overrides: list[str]) -> None:
 
 
 def _record_failure(run: RunDirectory, error: Exception, overrides: list[str]) -> None:
-    """Says in ``run.json`` why the job failed, where the run itself has not begun to keep a record."""
-    if run.state() == "waiting":
-        run.update(status="failed", reason=explain(error) or f"{type(error).__name__}: {error}", overrides=overrides)
+    """Says in ``run.json`` why the job failed, where the run itself keeps no record: before it begins and once it is done."""
+    reason, state = explain(error) or f"{type(error).__name__}: {error}", run.state()
+    if state == "waiting":
+        run.update(status="failed", reason=reason, overrides=overrides)
+    elif state == "done":
+        run.update(assay_failed=reason)
 
 
 def refuse_several_devices(trainer: dict[str, Any]) -> None:
@@ -81,10 +90,3 @@ def refuse_several_devices(trainer: dict[str, Any]) -> None:
         raise ConfigError(
             "several devices in one job of a multirun: give each job one device (trainer.gpus=1), or start the jobs one by one"
         )
-
-
-def settings_of(cfg: DictConfig) -> Any:
-    """The checked ``sweep`` node of a composed configuration."""
-    node = configuration.resolved(cfg)["sweep"]
-    configuration.check(node, "sweep")
-    return configuration.build(node)

@@ -1,0 +1,203 @@
+"""One job of a sweep: started, continued, judged or left as its directory says. Nothing is trained here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, open_dict
+
+from medassay import config as configuration
+from medassay import jobs
+from medassay.errors import ConfigError, DataError
+from medassay.files import held, write_json
+from medassay.runs.directory import RunDirectory
+from medassay.sweeps.directory import register_resolvers
+from medassay.sweeps.job import TrainJob, refuse_several_devices
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDirectory:
+    return RunDirectory(tmp_path / "job")
+
+
+@pytest.fixture
+def called(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What the job asks for instead of training; each call leaves a finished run."""
+    calls: list[tuple[Any, ...]] = []
+
+    def finish(path: Path) -> None:
+        run = RunDirectory(path)
+        run.update(status="done")
+        write_json(path / "metrics.json", {"val": {"auroc": 0.75}})
+        run.last.parent.mkdir(exist_ok=True)
+        for file in (run.last, run.best):
+            file.touch()
+
+    def train(config: dict[str, Any], path: Path, overrides: list[str], *, test: bool) -> None:
+        calls.append(("train", path, overrides, test))
+        RunDirectory(path).create(config, overrides)
+        finish(path)
+
+    def resume(path: Path, overrides: dict[str, Any]) -> None:
+        calls.append(("resume", path, overrides))
+        finish(path)
+
+    monkeypatch.setattr(jobs, "train", train)
+    monkeypatch.setattr(jobs, "resume", resume)
+    monkeypatch.setattr(jobs, "assay_again", lambda path: calls.append(("assay_again", path)))
+    return calls
+
+
+Start = Callable[..., Any]
+
+
+@pytest.fixture
+def start(run: RunDirectory) -> Iterator[Start]:
+    """Calls the job as Hydra does."""
+    register_resolvers()
+    before = HydraConfig.instance().cfg
+
+    def call(*overrides: str) -> Any:
+        cfg: DictConfig = configuration.compose_with_hydra("train", ["data=chest_phantom", "test=false", *overrides])
+        with open_dict(cfg):
+            cfg.hydra.runtime.output_dir = str(run.path)
+        HydraConfig.instance().set_config(cfg)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        return TrainJob()(cfg)
+
+    yield call
+    HydraConfig.instance().cfg = before
+
+
+def test_a_new_job_is_trained_with_all_its_overrides_and_gives_its_number(
+    run: RunDirectory, start: Start, called: list[tuple[Any, ...]]
+) -> None:
+    assert start("seed=3") == 0.75
+    assert called == [("train", run.path, ["data=chest_phantom", "test=false", "seed=3"], False)]
+
+
+@pytest.mark.parametrize("status", ["done", "pruned"])
+def test_a_finished_job_is_left_as_it_is_and_gives_its_number(
+    status: str, run: RunDirectory, start: Start, called: list[tuple[Any, ...]]
+) -> None:
+    start()
+    run.update(status=status)
+    called.clear()
+    assert start() == 0.75
+    assert called == []
+
+
+@pytest.mark.parametrize("status", ["interrupted", "failed", "running"])
+def test_a_job_that_had_begun_continues_where_it_stopped(
+    status: str, run: RunDirectory, start: Start, called: list[tuple[Any, ...]]
+) -> None:
+    start()
+    run.update(status=status)
+    called.clear()
+    assert start() == 0.75
+    assert called == [("resume", run.path, {})]
+
+
+def test_a_job_killed_while_it_wrote_its_configuration_begins_anew(
+    run: RunDirectory, start: Start, called: list[tuple[Any, ...]]
+) -> None:
+    (run.path / ".hydra").mkdir(parents=True)
+    assert start() == 0.75
+    assert [call[0] for call in called] == ["train"]
+
+
+def test_a_job_killed_before_it_kept_a_record_begins_anew(
+    run: RunDirectory, start: Start, called: list[tuple[Any, ...]]
+) -> None:
+    start()
+    (run.path / "run.json").unlink()
+    called.clear()
+    start("seed=3")
+    assert [call[0] for call in called] == ["train"]
+    assert run.record()["seed"] == 3
+
+
+def test_a_job_that_cannot_begin_says_why_with_its_overrides_and_begins_when_it_can(
+    run: RunDirectory, start: Start, called: list[tuple[Any, ...]]
+) -> None:
+    with pytest.raises(ConfigError):
+        start("model.net.width=0")
+    record = run.record()
+    assert record["status"] == "failed"
+    assert record["reason"].startswith("model.net.width=0: expected an integer >= 1")
+    assert record["overrides"] == ["data=chest_phantom", "test=false", "model.net.width=0"]
+    assert start() == 0.75  # as after a mend of the code: what is wrong with a configuration stays wrong
+    assert (run.record()["status"], run.record().get("reason")) == ("done", None)
+
+
+def test_a_reason_that_the_run_has_recorded_stays(
+    run: RunDirectory, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(config: dict[str, Any], path: Path, overrides: list[str], *, test: bool) -> None:
+        run.create(config, overrides)
+        with run.recording():
+            raise DataError("the first reason")
+
+    monkeypatch.setattr(jobs, "train", train)
+    with pytest.raises(DataError, match="the first reason"):
+        start()
+    assert (run.record()["status"], run.record()["reason"]) == ("failed", "the first reason")
+
+
+def test_the_record_of_a_run_that_another_process_trains_is_not_touched(
+    run: RunDirectory, start: Start, called: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start()
+    monkeypatch.undo()  # the real resume
+    run.update(status="running")
+    with held(run.lock), pytest.raises(Exception, match="is being trained by"):
+        start()
+    assert run.record()["status"] == "running"
+
+
+# --- generators ------------------------------------------------------------------------------------------------------
+
+
+def test_a_generator_that_is_to_be_judged_is_finished_when_it_has_been(
+    run: RunDirectory, start: Start, called: list[tuple[Any, ...]]
+) -> None:
+    argv = ("model=cgan", "data=blood_phantom", "assay=quick")
+    start(*argv)
+    called.clear()
+    assert start(*argv) is None
+    assert called == [("assay_again", run.path)]  # it was interrupted between training and assay
+    write_json(run.path / "eval" / "assay_1" / "metrics.json", {"assay": {"tstr_balanced_accuracy": 0.5}})
+    called.clear()
+    assert start(*argv) == 0.5
+    assert called == []
+
+
+# --- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("keep", "last"), [("all", True), ("best", False), ("none", False)])
+def test_of_a_finished_jobs_checkpoints_only_those_asked_for_stay(
+    keep: str, last: bool, run: RunDirectory, start: Start, called: list[tuple[Any, ...]]
+) -> None:
+    start(f"sweep.keep={keep}")
+    assert run.best.exists()  # none: until the sweep has chosen, and then the chosen configuration's
+    assert run.last.exists() == last
+
+
+# --- devices ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("trainer", [{"gpus": 2}, {"gpus": [0, 1]}, {"devices": 2}])
+def test_several_devices_in_a_job_are_refused(trainer: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="several devices in one job"):
+        refuse_several_devices({"gpus": None, "devices": None, **trainer})
+
+
+@pytest.mark.parametrize("trainer", [{}, {"gpus": 0}, {"gpus": 1}, {"gpus": [3]}, {"gpus": []}, {"devices": 1}])
+def test_one_device_in_a_job_is_accepted(trainer: dict[str, Any]) -> None:
+    refuse_several_devices({"gpus": None, "devices": None, **trainer})
