@@ -14,7 +14,6 @@ from medassay.messages import explain
 from medassay.runs.directory import RunDirectory
 from medassay.sweeps.objective import objective, value
 
-
 logger = logging.getLogger(__name__)
 
 
