@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from medassay.errors import output_error
+from medassay.errors import CheckpointError, output_error
 
 
 @contextmanager
@@ -62,6 +62,23 @@ def held(path: Path, wait: float = 5.0) -> Iterator[bool]:
         yield lock.is_locked
     finally:
         lock.release()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The table of names and values in a JSON file; empty if there is no such file.
+
+    Raises:
+        CheckpointError: it cannot be read, or holds something else.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("it holds no table of names and values")
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): restore or delete it") from error
+    return values
 
 
 def write_json(path: Path, values: Any) -> None:

@@ -45,16 +45,16 @@ class Progress:
             sys.stderr.flush()
 
     def at_work(self, name: str, run: RunDirectory) -> None:
-        """Shows how far a running job is, where somebody can see it; called now and then."""
-        if not self.live:
+        """Shows how far a running job is, where somebody can see it; called as often as it likes."""
+        if not self.live or time.monotonic() < self.shown.get(name, 0.0) + 1.0:
+            return
+        self.shown[name] = time.monotonic()
+        if run.record().get("status") != "running":  # it waits in a queue
             return
         if name not in self.bars:
             taken = set(self.places.values())
             self.places[name] = next(place for place in range(1, 10_000) if place not in taken)
             self.bars[name] = tqdm(desc=name[:60], unit="epoch", position=self.places[name], leave=False)
-        if time.monotonic() < self.shown.get(name, 0.0) + 1.0:
-            return
-        self.shown[name] = time.monotonic()
         bar, rows = self.bars[name], run.history()
         if len(rows) != bar.n:
             bar.total = run.config()["trainer"]["max_epochs"]

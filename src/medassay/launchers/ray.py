@@ -110,7 +110,7 @@ class RayLauncher(SweepLauncher):
                     task = pending.pop(reference)
                     yield task, _result(task, reference)
                 for task in pending.values():
-                    _show(progress, task)
+                    progress.at_work(task.name, RunDirectory(task.directory))
         except BaseException:
             _cancel(list(pending))
             if self.close is not None:
@@ -222,12 +222,6 @@ def _result(task: Task, reference: Any) -> Any:
     if run.state() in ("interrupted", "waiting"):  # it had no time to say so itself
         run.update(status="failed", reason=f"{how}; see {task.directory / 'output.log'}", overrides=task.overrides)
     return None
-
-
-def _show(progress: Progress, task: Task) -> None:
-    run = RunDirectory(task.directory)
-    if progress.live and run.record().get("status") == "running":  # the others wait for room
-        progress.at_work(task.name, run)
 
 
 def _cancel(references: Sequence[Any]) -> None:

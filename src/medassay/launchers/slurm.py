@@ -116,7 +116,7 @@ class SlurmLauncher(SweepLauncher):
                     queued.remove((task, job))
                     yield task, _result(task, job)
                 for task, _ in queued:
-                    _show(progress, task)
+                    progress.at_work(task.name, RunDirectory(task.directory))
                 time.sleep(2.0 if self.cluster == "slurm" else 0.1)
         finally:
             _cancel([job for _, job in queued], self.cluster)
@@ -247,12 +247,6 @@ def _result(task: Task, job: submitit.Job[Any]) -> Any:
         log = job.paths.stderr
         run.update(status="failed", reason=f"its job {job.job_id} {how}; see {log}", overrides=task.overrides)
     return None
-
-
-def _show(progress: Progress, task: Task) -> None:
-    run = RunDirectory(task.directory)
-    if progress.live and run.record().get("status") == "running":  # the others are in the queue
-        progress.at_work(task.name, run)
 
 
 def _cancel(jobs: Sequence[submitit.Job[Any]], cluster: str) -> None:

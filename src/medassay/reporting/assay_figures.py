@@ -16,10 +16,9 @@ from torch import Tensor
 
 from medassay.reporting.figures import PALETTE, image_grid
 from medassay.reporting.html import fixed, known, reduced
+from medassay.reporting.small_charts import GREY, legend_below, small_axes
 
 GENERATED, REAL = PALETTE[0], PALETTE[2]
-_GREY = "#808080"
-_SMALL = 8.0  # points
 # Colour, marker, and whether it is filled: hollow and crossed ones stay visible where rows coincide
 _LOOKS: dict[str, tuple[str, str, bool]] = {
     "generator": (GENERATED, "o", True),
@@ -98,18 +97,18 @@ def per_class(
         labels: what the two are, for the legend.
         x: what the share is.
     """
-    figure, axes = _axes(3.7, 1.25 + 0.25 * len(classes))
+    figure, axes = small_axes(3.7, 1.25 + 0.25 * len(classes))
     rows = range(len(classes))
     pairs = [(_nan(a), _nan(b)) for a, b in zip(judged, reference, strict=True)]
     for row, (a, b) in zip(rows, pairs, strict=True):
-        axes.plot([a, b], [row, row], color=_GREY, linewidth=1.2, alpha=0.6, zorder=1)
+        axes.plot([a, b], [row, row], color=GREY, linewidth=1.2, alpha=0.6, zorder=1)
     axes.plot([b for _, b in pairs], rows, "s", color=REAL, markersize=6, label=labels[1], clip_on=False)
     axes.plot([a for a, _ in pairs], rows, "o", color=GENERATED, markersize=6, label=labels[0], clip_on=False)
     axes.set_yticks(rows, classes, parse_math=False)
     axes.set(xlim=(-0.02, 1.02), ylim=(len(classes) - 0.5, -0.5), xlabel=x)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
-    _legend_below(figure, axes, 2)
+    legend_below(figure, axes, 2)
     return figure
 
 
@@ -121,9 +120,9 @@ def plane(rows: Sequence[Mapping[str, Any]], encoder: str, x: str, y: str) -> Fi
         encoder: whose numbers.
         x, y: metrics of diversity and fidelity.
     """
-    figure, axes = _axes(3.7, 3.7 + 0.21 * -(-len(rows) // 2))
+    figure, axes = small_axes(3.7, 3.7 + 0.21 * -(-len(rows) // 2))
     for place, row in enumerate(rows):
-        colour, marker, filled = _LOOKS.get(row["key"], (_GREY, "*", True))
+        colour, marker, filled = _LOOKS.get(row["key"], (GREY, "*", True))
         across, up = (row["encoders"][encoder][metric] for metric in (x, y))
         axes.errorbar(
             _nan(across["mean"]),
@@ -143,21 +142,21 @@ def plane(rows: Sequence[Mapping[str, Any]], encoder: str, x: str, y: str) -> Fi
     values = [_nan(row["encoders"][encoder][y]["mean"]) for row in rows]
     top = max([1.0, *(value for value in values if not math.isnan(value))])
     axes.set(xlim=(-0.04, 1.04), ylim=(-0.04 * top, 1.06 * top), xlabel=_axis(x), ylabel=_axis(y))
-    _legend_below(figure, axes, 2)
+    legend_below(figure, axes, 2)
     return figure
 
 
 def curve(rows: Sequence[Mapping[str, Any]], kind: str) -> Figure:
     """The α-precision (``kind="alpha"``) or β-recall (``"beta"``) curves of some rows, and the diagonal."""
-    figure, axes = _axes(3.7, 3.9)
-    axes.plot([0, 1], [0, 1], color=_GREY, linewidth=1, linestyle=":", label="ideal")
+    figure, axes = small_axes(3.7, 3.9)
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="ideal")
     for row in rows:
         values = [_nan(value) for value in row["curves"][kind]]
-        colour, _, _ = _LOOKS.get(row["key"], (_GREY, "", True))
+        colour, _, _ = _LOOKS.get(row["key"], (GREY, "", True))
         axes.plot(torch.linspace(0, 1, len(values)).tolist(), values, color=colour, label=SHORT[row["key"]])
     letter, meaning = {"alpha": ("α", "α-precision"), "beta": ("β", "β-recall")}[kind]
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xlabel=letter, ylabel=f"{meaning} at {letter}")
-    _legend_below(figure, axes, 3)
+    legend_below(figure, axes, 3)
     return figure
 
 
@@ -169,7 +168,7 @@ def learning_curve(performance: Mapping[str, Any], chance: float) -> Figure:
         chance: what guessing reaches.
     """
     arms, metric = performance["arms"], "balanced_accuracy"
-    figure, axes = _axes(4.4, 3.8)
+    figure, axes = small_axes(4.4, 3.8)
     sizes = sorted((a["images"], a[metric]) for name, a in arms.items() if name == "TSTR" or name.startswith("TSTR "))
     real = arms["TRTR"][metric]
     axes.axhline(_nan(real["mean"]), color=REAL, label="TRTR: real images")
@@ -178,14 +177,14 @@ def learning_curve(performance: Mapping[str, Any], chance: float) -> Figure:
     _interval(axes, sizes, GENERATED, "o", "TSTR: generated images", "-")
     if "TR+STR" in arms:
         _interval(axes, [(arms["TR+STR"]["images"], arms["TR+STR"][metric])], PALETTE[1], "D", "TR+STR: both", "none")
-    axes.axhline(chance, color=_GREY, linewidth=1, linestyle=":", label=f"chance ({chance:.3g})")
+    axes.axhline(chance, color=GREY, linewidth=1, linestyle=":", label=f"chance ({chance:.3g})")
     axes.set_xscale("log")
     ticks = sorted({arms["TRTR"]["images"], *(arm["images"] for arm in arms.values())})
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], minor=False)
     axes.set_xticks([], minor=True)
     axes.set_xlim(ticks[0] / 1.2, ticks[-1] * 1.2)
     axes.set(ylim=(0, 1.02), xlabel="images learnt from", ylabel="balanced accuracy on real images")
-    _legend_below(figure, axes, 2)
+    legend_below(figure, axes, 2)
     return figure
 
 
@@ -246,24 +245,3 @@ def _axis(metric: str) -> str:
 
 def _nan(value: float | None) -> float:
     return math.nan if value is None else float(value)
-
-
-def _axes(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_alpha(0.5)
-    axes.tick_params(labelsize=_SMALL)
-    axes.xaxis.label.set_fontsize(9)
-    axes.yaxis.label.set_fontsize(9)
-    axes.grid(color=_GREY, alpha=0.25, linewidth=0.8)
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
-def _legend_below(figure: Figure, axes: Axes, columns: int) -> None:
-    place: Any = "outside lower center"  # understood by figures only, and left out of their type hints
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc=place, ncols=columns, frameon=False, fontsize=_SMALL, handletextpad=0.6, columnspacing=1.2
-    )

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from medassay.reporting.figures import PALETTE
+from medassay.reporting.small_charts import GREY, SMALL, legend_below, small_axes
 
-OTHERS, MEAN, BEST = "#808080", PALETTE[0], PALETTE[1]
-_SMALL = 8.0  # points
+OTHERS, MEAN, BEST = GREY, PALETTE[0], PALETTE[1]
 _FEW = 8  # values up to which each has a place of its own
 _CROWD = 60  # curves from which on each is drawn fainter
 _FAN = 0.1  # how far lines through one value spread, the better ones above, so that none hides another
@@ -53,7 +53,7 @@ def effect(key: str, runs: Sequence[tuple[str, float]], metric: str, best: str |
         metric: its name.
         best: the best configuration's value.
     """
-    figure, axes = _axes(3.7, 2.9)
+    figure, axes = small_axes(3.7, 2.9)
     scale = _Scale([value for value, _ in runs], few=_FEW)
     groups: dict[float, list[float]] = {}
     for value, number in runs:
@@ -76,7 +76,7 @@ def effect(key: str, runs: Sequence[tuple[str, float]], metric: str, best: str |
     scale.draw(axes)
     axes.set_xlabel(key, parse_math=False)
     axes.set_ylabel(metric, parse_math=False)
-    _legend_below(figure, axes)
+    legend_below(figure, axes, 3)
     return figure
 
 
@@ -89,7 +89,7 @@ def parallel(keys: Sequence[str], lines: Sequence[Line], metric: str, lower_is_b
         metric: its name.
         lower_is_better: turns the metric's axis over, so that better is up.
     """
-    figure, axes = _axes(1.6 + 1.45 * len(keys), 3.6)
+    figure, axes = small_axes(1.6 + 1.45 * len(keys), 3.6)
     scales = [_Scale([line.values[i] for line in lines], few=_FEW) for i in range(len(keys))]
     numbers = [line.metric for line in lines]
     low, high = min(numbers), max(numbers)
@@ -117,13 +117,13 @@ def parallel(keys: Sequence[str], lines: Sequence[Line], metric: str, lower_is_b
     axes.spines[:].set_visible(False)
     axes.grid(visible=False)
     if any(line.best for line in lines):
-        _legend_below(figure, axes)
+        legend_below(figure, axes, 3)
     return figure
 
 
 def learning_curves(curves: Sequence[Curve], name: str) -> Figure:
     """A value over the epochs of every run: grey ones, and above them those of the best configuration."""
-    figure, axes = _axes(4.4, 3.2)
+    figure, axes = small_axes(4.4, 3.2)
     said: set[str] = set()
     faint = 0.45 if len(curves) <= _CROWD else 0.2
     for curve in sorted(curves, key=lambda curve: curve.best):
@@ -137,7 +137,7 @@ def learning_curves(curves: Sequence[Curve], name: str) -> Figure:
     axes.set_xlabel("epoch")
     axes.set_ylabel(name, parse_math=False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend_below(figure, axes)
+    legend_below(figure, axes, 3)
     return figure
 
 
@@ -219,27 +219,4 @@ def _upright(axes: Axes, place: int, texts: Sequence[tuple[float, str]]) -> None
     axes.plot([place, place], [-_FAN / 2, 1 + _FAN / 2], color=OTHERS, linewidth=1, zorder=2.5)
     box: Any = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
     for height, text in texts:
-        axes.text(
-            place + 0.03, height, _short(text), va="center", fontsize=_SMALL, parse_math=False, bbox=box, zorder=4
-        )
-
-
-def _axes(width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_alpha(0.5)
-    axes.tick_params(labelsize=_SMALL)
-    axes.xaxis.label.set_fontsize(9)
-    axes.yaxis.label.set_fontsize(9)
-    axes.grid(color=OTHERS, alpha=0.25, linewidth=0.8)
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
-def _legend_below(figure: Figure, axes: Axes) -> None:
-    place: Any = "outside lower center"  # understood by figures only, and left out of their type hints
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(
-        handles, labels, loc=place, ncols=3, frameon=False, fontsize=_SMALL, handletextpad=0.6, columnspacing=1.2
-    )
+        axes.text(place + 0.03, height, _short(text), va="center", fontsize=SMALL, parse_math=False, bbox=box, zorder=4)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import secrets
@@ -22,7 +21,7 @@ from typing import Any, Literal
 from omegaconf import OmegaConf
 
 from medassay.errors import CheckpointError, Interrupted, OutputError, UserError
-from medassay.files import held, whole, write_json
+from medassay.files import held, read_json, whole, write_json
 
 PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "omegaconf", "medmnist", "torchmetrics", "numpy")
 
@@ -79,11 +78,10 @@ def is_current(path: Path) -> bool:
     Earlier code and settings leave runs of their own beside them, which comparisons must not mix in.
     """
     try:
-        sweep = json.loads((path.parent / "sweep.json").read_text(encoding="utf-8"))
-        listed = [entry["directory"] for key in ("jobs", "final_jobs") for entry in sweep.get(key, [])]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):  # no sweep, or none that says anything
+        sweep = read_json(path.parent / "sweep.json")
+    except CheckpointError:  # it says nothing
         return True
-    return path.name in listed
+    return not sweep or path.name in [e["directory"] for key in ("jobs", "final_jobs") for e in sweep.get(key, [])]
 
 
 class RunDirectory:
@@ -136,7 +134,7 @@ class RunDirectory:
 
     def update(self, **fields: Any) -> None:
         """Adds ``fields`` to ``run.json``."""
-        write_json(self.path / "run.json", {**self._json("run.json"), **fields})
+        write_json(self.path / "run.json", {**read_json(self.path / "run.json"), **fields})
 
     def refuse_if_alive(self) -> None:
         """Raises :class:`OutputError` where a process is still training the run, and is not about to end."""
@@ -167,7 +165,7 @@ class RunDirectory:
     def _recorded(self) -> Iterator[Ending]:
         begun = time.monotonic()
         here = {"pid": os.getpid(), "host": platform.node()}
-        spent = float(self._json("run.json").get("seconds", 0.0))
+        spent = float(read_json(self.path / "run.json").get("seconds", 0.0))
         self.update(status="running", reason=None, process=here)
         ending = Ending()
 
@@ -215,7 +213,7 @@ class RunDirectory:
 
     def record(self) -> dict[str, Any]:
         """What ``run.json`` says; empty if there is none."""
-        return self._json("run.json")
+        return read_json(self.path / "run.json")
 
     def state(self) -> str:
         """The status that ``run.json`` says, but ``interrupted`` where it says running and no process is at it.
@@ -233,22 +231,8 @@ class RunDirectory:
 
     def history(self) -> list[dict[str, float]]:
         """The logged values of each epoch trained, ``epoch`` counting from 1; empty if there are none."""
-        return list(self._json("history.json").get("rows", []))
+        return list(read_json(self.path / "history.json").get("rows", []))
 
     def metrics(self) -> dict[str, Any]:
         """What ``metrics.json`` says; empty if there is none."""
-        return self._json("metrics.json")
-
-    def _json(self, name: str) -> dict[str, Any]:
-        file = self.path / name
-        try:
-            values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-            if not isinstance(values, dict):
-                raise ValueError("it holds no table of names and values")
-        except FileNotFoundError:
-            return {}
-        except NotADirectoryError:
-            return {}
-        except (ValueError, OSError) as error:
-            raise CheckpointError(f"{file} cannot be read ({error}): restore or delete it") from error
-        return values
+        return read_json(self.path / "metrics.json")

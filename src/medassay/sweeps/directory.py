@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 import threading
@@ -18,8 +17,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from medassay import config as configuration
-from medassay.errors import CheckpointError, ConfigError, OutputError
-from medassay.files import held, write_json
+from medassay.errors import ConfigError, OutputError
+from medassay.files import held, read_json, write_json
 from medassay.runs.table import configuration_hash
 
 _writing = threading.Lock()
@@ -96,14 +95,7 @@ class SweepDirectory:
         Raises:
             CheckpointError: it cannot be read.
         """
-        file = self.path / "sweep.json"
-        try:
-            values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
-            return {}
-        except (ValueError, OSError) as error:
-            raise CheckpointError(f"{file} cannot be read ({error}): restore or delete it") from error
-        return values
+        return read_json(self.path / "sweep.json")
 
     def update(self, **fields: Any) -> None:
         """Adds ``fields`` to ``sweep.json``."""
