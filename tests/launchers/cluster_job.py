@@ -100,4 +100,5 @@ def run_of(directory: Path, seed: int) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores Ctrl-C
     main()

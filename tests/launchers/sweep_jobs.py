@@ -103,6 +103,7 @@ def end(how: str, run: RunDirectory) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """The command line ``train`` with such jobs; of a sweep's end, only what became of each and the exit code."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores Ctrl-C
     from medassay import cli, multirun  # which the process of a job need not wait for
 
     def conclude(sweep: SweepDirectory, *_: Any) -> int:

@@ -38,6 +38,12 @@ def test_runs_that_differ_in_seed_and_place_alone_are_one_experiment() -> None:
     assert configuration_hash(config(0)) != configuration_hash(config(0, lr=1e-2))
 
 
+def test_a_callback_that_is_switched_off_is_as_if_there_were_none() -> None:
+    plain = config(0)
+    assert configuration_hash({**plain, "callbacks": {"pruning": None}}) == configuration_hash(plain)
+    assert configuration_hash({**plain, "callbacks": {"pruning": {"_target_": "x"}}}) != configuration_hash(plain)
+
+
 def test_mean_and_sample_standard_deviation_are_over_the_seeds_of_each_configuration(tmp_path: Path) -> None:
     for seed, accuracy in enumerate((0.8, 0.9, 0.7)):
         made_run(tmp_path / f"a{seed}", accuracy, seed=seed)

@@ -54,7 +54,7 @@ def configuration_hash(config: dict[str, Any]) -> str:
     stamped = (config["data"].get("stamp") or {}).get("kind", "none") != "none"
     places = (*DATA_PLACES, "seed", *(() if stamped else ("stamp",)))  # no stamp is as if there were none to choose
     kept["data"] = {k: v for k, v in config["data"].items() if k not in places}
-    kept["callbacks"] = {k: v for k, v in config["callbacks"].items() if k not in CALLBACK_PLACES}
+    kept["callbacks"] = {k: v for k, v in config["callbacks"].items() if v is not None and k not in CALLBACK_PLACES}
     kept["trainer"] = {k: v for k, v in config["trainer"].items() if k not in TRAINER_PLACES}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
