@@ -19,6 +19,7 @@ from medassay.errors import CheckpointError
 from medassay.files import write_json
 from medassay.protocols.many import Evaluations, evaluate_many, is_several, runs_of
 from medassay.runs.directory import RunDirectory
+from medassay.runs.table import configuration_hash
 
 PROTOCOL = {"_target_": "x", "name": "classification", "split": "test"}
 
@@ -80,6 +81,17 @@ def test_a_list_and_a_folder_with_runs_are_several_and_a_run_is_not(tmp_path: Pa
     assert not is_several([str(run)])
     assert not is_several([str(tmp_path / "empty")])
     assert not is_several([str(tmp_path / "nothing")])
+
+
+def test_of_a_sweep_that_has_chosen_only_the_chosen_runs_are_looked_at(tmp_path: Path) -> None:
+    good = [made_run(tmp_path / name, seed, lr=1e-3) for seed, name in enumerate("ab")]
+    made_run(tmp_path / "c", 0, lr=1e-2)
+    listed = [{"directory": name, "overrides": []} for name in "abc"]
+    write_json(tmp_path / "sweep.json", {"jobs": listed, "chosen": None})
+    assert len(runs_of([str(tmp_path)])) == 3
+    chosen = {"configuration": configuration_hash(RunDirectory(good[0]).config())}
+    write_json(tmp_path / "sweep.json", {"jobs": listed, "chosen": chosen})
+    assert runs_of([str(tmp_path)]) == good
 
 
 def test_the_runs_below_a_folder_are_found_sorted_and_each_once(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from medassay.errors import CheckpointError
-from medassay.files import whole, write_json
+from medassay.files import read_json, whole, write_json
 from medassay.messages import explain
 from medassay.protocols import pages
 from medassay.protocols.many_tables import (
@@ -26,7 +26,7 @@ from medassay.protocols.many_tables import (
 )
 from medassay.reporting.html import fixed, page
 from medassay.runs.directory import RunDirectory, is_current
-from medassay.runs.table import Group, Row, over_seeds, table
+from medassay.runs.table import Group, Row, configuration_hash, over_seeds, table
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,8 @@ def is_several(paths: Sequence[str]) -> bool:
 def runs_of(paths: Sequence[str]) -> list[Path]:
     """The run directories that ``paths`` name, each once: themselves, or all below them, sorted.
 
+    Of a sweep that has chosen a configuration, the runs of that one: no other is to be looked at on test images.
+
     Raises:
         CheckpointError: a path that does not exist or holds no run.
     """
@@ -68,6 +70,8 @@ def runs_of(paths: Sequence[str]) -> list[Path]:
         top = Path(path).expanduser()
         own = [top] if (top / ".hydra").is_dir() else [file.parent for file in sorted(top.rglob("run.json"))]
         runs = [run for run in own if (run / ".hydra").is_dir() and (run == top or is_current(run))]
+        if (chosen := (read_json(top / "sweep.json").get("chosen") or {}).get("configuration")) is not None:
+            runs = [run for run in runs if configuration_hash(RunDirectory(run).config()) == chosen]
         if not runs:
             hint = "it holds no run" if top.exists() else "it does not exist"
             raise CheckpointError(f"run={path}: {hint}; give run directories, or a folder with some below")
