@@ -43,11 +43,14 @@ def main() -> int:
     parser.add_argument(
         "--metric", help="what ranks a sweep's configurations, e.g. val/auroc (default: the sweep's own)"
     )
+    parser.add_argument(
+        "--mode", choices=("max", "min"), help="with --metric: whether more or less is better (default: max)"
+    )
     arguments = parser.parse_args()
     try:
         sweeps = [path for path in map(Path, arguments.paths) if is_sweep(path)]
         for path in sweeps:
-            found = summarise(path, arguments.metric)
+            found = summarise(path, arguments.metric, arguments.mode)
             report.write(found, report.further_figures(path))
             print("\n".join([f"{path / 'sweep.html'}", *found.lines()]))
         if not sweeps or any(map(has_assays, map(Path, arguments.paths))):

@@ -1,4 +1,4 @@
-"""Times a sweep: the same jobs one after the other, in one process, and side by side, a process each with its share of the cores.
+"""Times a sweep: the same jobs one after the other in one process, and side by side, a process each with its share of cores.
 
 usage: python scripts/sweep_benchmark.py [--jobs 4] [--epochs 20] [--repeats 3] [--threads 1]
 

@@ -119,10 +119,10 @@ def resume(path: str | Path, overrides: Mapping[str, Any]) -> tuple[Path, dict[s
     return longer.path, numbers
 
 
-def assay_again(path: Path) -> None:
-    """Judges a finished generator as its configuration asks, where an interruption had come between."""
+def assay_again(path: Path, budget: str) -> None:
+    """Judges a finished generator, where an interruption had come between or nobody had asked for it before."""
     run = RunDirectory(path)
-    _assay(run.config(), run)
+    _assay({**run.config(), "assay": budget}, run)
 
 
 def _assay(config: dict[str, Any], run: RunDirectory, overrides: Mapping[str, Any] | None = None) -> None:

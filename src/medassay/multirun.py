@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from medassay.sweeps.summary import Summary
 
 OK, FAILED = 0, 1
+SWEEPER = ("hydra/sweeper", "hydra.sweeper")  # its own choice and keys: further seeds of one configuration need none
 
 
 def multirun(argv: Sequence[str], overrides: Sequence[Override]) -> int:
@@ -48,10 +49,11 @@ def multirun(argv: Sequence[str], overrides: Sequence[Override]) -> int:
         try:
             _launch([*argv, *added, here])
             hydra = [a for a, o in paired([*argv, *added]) if o is not None and is_hydra(o)]
-            return _conclude(sweep, settings, [*hydra, here])
+            return _conclude(sweep, settings, [*(a for a in hydra if not a.startswith(SWEEPER)), here])
         except KeyboardInterrupt as error:
-            again = "" if settings.name else f" with sweep.name={directory.name}"
-            _say(f"interrupted; finished jobs are kept: start the same command again{again} to continue")
+            _say(
+                f"interrupted; finished jobs are kept: start the same command again{_again(sweep, settings)} to continue"
+            )
             return 128 + int(getattr(error, "signum", signal.SIGINT))
         except Exception:
             _leave_nothing_of(sweep)
@@ -105,22 +107,28 @@ def _conclude(sweep: SweepDirectory, settings: SweepSettings, hydra: list[str]) 
     from medassay.sweeps import report, study, summary
 
     found = summary.summarise(sweep.path, settings.metric, settings.mode)
+    failure: Exception | None = None
     if found.best is not None and settings.final and not found.unfinished:
-        _test_chosen(sweep, settings, found, hydra)
+        try:
+            _test_chosen(sweep, settings, found, hydra)
+        except Exception as error:  # the summary is written nonetheless
+            failure = error
         found = summary.summarise(sweep.path, settings.metric, settings.mode)
     if settings.keep == "none":
-        _forget_checkpoints(sweep, found)
+        _forget_checkpoints(found)
     sweep.update(ended=now())
     report.write(found, study.figures(sweep.path))
     for line in found.lines():
         print(line)
     print(f"summary: {sweep.path / 'sweep.html'}")
+    if failure is not None:
+        raise failure
     lost = [*found.failed, *found.unfinished, *found.waiting]
     for entry in lost:
         _say(f"job {entry.path.name} {entry.status}: {entry.reason or 'see its directory'}")
     if lost:
         total = len(found.entries) + len(found.final)
-        _say(f"{len(lost)} of {total} jobs failed; start the same sweep again to retry them")
+        _say(f"{len(lost)} of {total} jobs failed; start the same command again{_again(sweep, settings)} to retry them")
     return FAILED if lost else OK
 
 
@@ -166,12 +174,20 @@ def _tested(run: RunDirectory) -> bool:
     )
 
 
-def _forget_checkpoints(sweep: SweepDirectory, found: Summary) -> None:
+def _forget_checkpoints(found: Summary) -> None:
     """Removes the weights of all finished jobs but the chosen configuration's."""
-    kept = {entry.path.resolve() for entry in found.chosen.entries} if found.chosen is not None else set()
-    for job in sweep.jobs():
-        if job.directory.resolve() not in kept and not found.unfinished:
-            shutil.rmtree(job.directory / "checkpoints", ignore_errors=True)
+    if found.chosen is None or found.failed or found.unfinished or found.waiting:
+        return  # they may be needed yet
+    kept = {entry.path.resolve() for entry in found.chosen.entries}
+    for entry in found.entries:
+        if entry.path.resolve() not in kept:
+            shutil.rmtree(entry.path / "checkpoints", ignore_errors=True)
+
+
+def _again(sweep: SweepDirectory, settings: SweepSettings) -> str:
+    """What the same command must say besides to go on with this sweep."""
+    named = "" if settings.name else f" with sweep.name={sweep.path.name}"
+    return named + (" and without sweep.force" if settings.force else "")
 
 
 def _quoted(text: str) -> str:

@@ -92,7 +92,7 @@ class SweepSettings:
         keep: of the checkpoints of finished jobs: ``best``, ``all``, or ``none`` (the chosen configuration's are kept).
         metric: what ranks configurations, ``val/<name>`` or ``assay/<name>``; None for the model's own.
         mode: whether more or less of it is better; None for the model's own.
-        final: look at the test set with the configuration that validation data chose, once all jobs are finished.
+        final: look at the test set with the configuration that validation data chose, once no job is left to run.
         final_seeds: further seeds to train that configuration with before.
     """
 

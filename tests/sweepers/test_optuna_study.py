@@ -358,6 +358,15 @@ def test_the_range_of_a_number_may_change(search: Search) -> None:
     assert [2 <= float(job[0].removeprefix("x=")) <= 3 for job in jobs] == [True] * 2
 
 
+def test_a_study_goes_on_with_its_own_settings_and_code_only(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+    search.run(near_a_third)
+    with pytest.raises(ConfigError, match=r"other settings or other code: give this search another sweep\.name"):
+        search.run(near_a_third, "+z=1", "hydra.sweeper.n_trials=6")
+    monkeypatch.setattr("medassay.sweepers.optuna_study.code_hash", lambda: "other")
+    with pytest.raises(ConfigError, match="other code"):
+        search.run(near_a_third, "hydra.sweeper.n_trials=6")
+
+
 def test_what_the_command_line_fixes_is_not_searched(search: Search) -> None:
     search.run(near_a_third, "x=0.25")
     assert all("x=0.25" in job for job in search.jobs)

@@ -15,6 +15,7 @@ from medassay import jobs
 from medassay.errors import ConfigError, DataError
 from medassay.files import held, write_json
 from medassay.runs.directory import RunDirectory
+from medassay.runs.table import TRAINER_PLACES
 from medassay.sweeps.directory import register_resolvers
 from medassay.sweeps.job import TrainJob, refuse_several_devices
 
@@ -48,7 +49,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
     monkeypatch.setattr(jobs, "train", train)
     monkeypatch.setattr(jobs, "resume", resume)
-    monkeypatch.setattr(jobs, "assay_again", lambda path: calls.append(("assay_again", path)))
+    monkeypatch.setattr(jobs, "assay_again", lambda path, budget: calls.append(("assay_again", path, budget)))
     return calls
 
 
@@ -100,7 +101,10 @@ def test_a_job_that_had_begun_continues_where_it_stopped(
     run.update(status=status)
     called.clear()
     assert start() == 0.75
-    assert called == [("resume", run.path, {})]
+    ((what, path, here),) = called
+    assert (what, path) == ("resume", run.path)
+    assert here["trainer.threads"] is None  # where it trains is as this command says
+    assert set(here) == {f"trainer.{key}" for key in TRAINER_PLACES} | {"data.root"} & set(here)
 
 
 def test_a_job_killed_while_it_wrote_its_configuration_begins_anew(
@@ -170,7 +174,7 @@ def test_a_generator_that_is_to_be_judged_is_finished_when_it_has_been(
     start(*argv)
     called.clear()
     assert start(*argv) is None
-    assert called == [("assay_again", run.path)]  # it was interrupted between training and assay
+    assert called == [("assay_again", run.path, "quick")]  # it was interrupted between training and assay
     write_json(run.path / "eval" / "assay_1" / "metrics.json", {"assay": {"tstr_balanced_accuracy": 0.5}})
     called.clear()
     assert start(*argv) == 0.5

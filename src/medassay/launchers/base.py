@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from medassay import config as configuration
-from medassay.errors import ConfigError
+from medassay.errors import CheckpointError, ConfigError
 from medassay.launchers.progress import Progress
 from medassay.runs.directory import RunDirectory
 from medassay.sweeps.directory import Job, SweepDirectory
@@ -68,7 +69,8 @@ class SweepLauncher(Launcher):
         tasks = [self._task(list(overrides), initial_job_idx + i, swept) for i, overrides in enumerate(job_overrides)]
         sweep = SweepDirectory(str(self.config.hydra.sweep.dir))
         sweep.add([Job(task.directory, task.overrides) for task in tasks])
-        planned = OmegaConf.select(self.config, "hydra.sweeper.n_trials", default=None) or 0
+        drawn = str(self.config.hydra.sweeper._target_).endswith("StudySweeper")
+        planned = int(self.config.hydra.sweeper.n_trials) if drawn else 0
         results = self._results({task.directory: task for task in tasks}, initial_job_idx, planned)
         self._configure_log()  # a job in this process has sent messages to its own file
         return [_returned(task, results[task.directory]) for task in tasks]
@@ -88,8 +90,10 @@ class SweepLauncher(Launcher):
             if force and directory not in self.redone and RunDirectory(directory).state() != "running":
                 shutil.rmtree(directory, ignore_errors=True)
                 self.redone.add(directory)
-            elif finished is not None and finished(task.config, directory):
-                results[directory] = self.task_function.value(task.config, directory)  # type: ignore[attr-defined]
+            elif finished is not None:
+                with suppress(CheckpointError):  # of a damaged record: the job runs into it, alone
+                    if finished(task.config, directory):
+                        results[directory] = self.task_function.value(task.config, directory)  # type: ignore[attr-defined]
         waiting = [task for directory, task in tasks.items() if directory not in results]
         with Progress(max(planned, before + len(tasks)), before, skipped=len(results)) as progress:
             for task, value in self.run(waiting, progress):
@@ -143,6 +147,16 @@ def _returned(task: Task, value: Any) -> JobReturn:
     returned = JobReturn(overrides=task.overrides, cfg=task.config, status=JobStatus.COMPLETED)
     returned.return_value = value
     return returned
+
+
+def record_end(task: Task, reason: str) -> None:
+    """Says why a job ended that had no time to say so itself: while it trained, or while a generator was being judged."""
+    run = RunDirectory(task.directory)
+    state = run.state()
+    if state in ("interrupted", "waiting"):
+        run.update(status="failed", reason=reason, overrides=task.overrides)
+    elif state == "done" and OmegaConf.select(task.config, "assay", default="none") != "none":
+        run.update(assay_failed=reason)
 
 
 def positive(name: str, value: Any) -> int:

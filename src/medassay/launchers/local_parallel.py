@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from medassay.errors import ConfigError
-from medassay.launchers.base import SweepLauncher, Task, positive
+from medassay.launchers.base import SweepLauncher, Task, positive, record_end
 from medassay.launchers.process import payload
 from medassay.launchers.progress import Progress
 from medassay.runs.directory import RunDirectory
@@ -116,15 +116,12 @@ def _result(job: Running) -> Any:
     """What a job that has ended returned; None where it failed or was killed."""
     if job.process.stdin is not None:
         job.process.stdin.close()
-    run = RunDirectory(job.task.directory)
-    if job.result.exists():
+    code = job.process.returncode
+    if code == 0 and job.result.exists():
         return pickle.loads(job.result.read_bytes())
-    if run.state() in ("interrupted", "waiting"):  # it had no time to say so itself
-        how = (
-            f"signal {-job.process.returncode}" if job.process.returncode < 0 else f"exit code {job.process.returncode}"
-        )
-        reason = f"its process ended with {how}; see {job.task.directory / 'output.log'}"
-        run.update(status="failed", reason=reason, overrides=job.task.overrides)
+    if not job.result.exists():  # a job that fails leaves None there
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        record_end(job.task, f"its process ended with {how}; see {job.task.directory / 'output.log'}")
     return None
 
 

@@ -29,7 +29,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from medassay.errors import ConfigError
-from medassay.launchers.base import SweepLauncher, Task
+from medassay.launchers.base import SweepLauncher, Task, record_end
 from medassay.launchers.process import payload
 from medassay.launchers.progress import Progress
 from medassay.runs.directory import RunDirectory
@@ -218,9 +218,7 @@ def _result(task: Task, reference: Any) -> Any:
         code, result, how = 1, b"", f"Ray lost it: {str(error).strip().splitlines()[0]}"
     if code == 0 and result:
         return pickle.loads(result)
-    run = RunDirectory(task.directory)
-    if run.state() in ("interrupted", "waiting"):  # it had no time to say so itself
-        run.update(status="failed", reason=f"{how}; see {task.directory / 'output.log'}", overrides=task.overrides)
+    record_end(task, f"{how}; see {task.directory / 'output.log'}")
     return None
 
 

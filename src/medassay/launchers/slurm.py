@@ -20,7 +20,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from medassay.errors import ConfigError, Interrupted
-from medassay.launchers.base import SweepLauncher, Task, positive
+from medassay.launchers.base import SweepLauncher, Task, positive, record_end
 from medassay.launchers.process import payload, run_payload
 from medassay.launchers.progress import Progress
 from medassay.runs.directory import RunDirectory
@@ -242,10 +242,7 @@ def _result(task: Task, job: submitit.Job[Any]) -> Any:
         except Exception as error:  # of submitit, or of a result that cannot be read here
             lines = [line.strip() for line in str(error).splitlines() if line.strip(" -")]
             how = next((line for line in lines if "Error: " in line), lines[0] if lines else type(error).__name__)
-    run = RunDirectory(task.directory)
-    if run.state() in ("interrupted", "waiting"):  # it had no time to say so itself
-        log = job.paths.stderr
-        run.update(status="failed", reason=f"its job {job.job_id} {how}; see {log}", overrides=task.overrides)
+    record_end(task, f"its job {job.job_id} {how}; see {job.paths.stderr}")
     return None
 
 

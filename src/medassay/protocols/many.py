@@ -70,14 +70,19 @@ def runs_of(paths: Sequence[str]) -> list[Path]:
         top = Path(path).expanduser()
         own = [top] if (top / ".hydra").is_dir() else [file.parent for file in sorted(top.rglob("run.json"))]
         runs = [run for run in own if (run / ".hydra").is_dir() and (run == top or is_current(run))]
-        if (chosen := (read_json(top / "sweep.json").get("chosen") or {}).get("configuration")) is not None:
-            runs = [run for run in runs if configuration_hash(RunDirectory(run).config()) == chosen]
+        runs = [run for run in runs if run == top or not _passed_over(run)]
         if not runs:
             hint = "it holds no run" if top.exists() else "it does not exist"
             raise CheckpointError(f"run={path}: {hint}; give run directories, or a folder with some below")
         for run in runs:
             found.setdefault(run.resolve(), run)
     return list(found.values())
+
+
+def _passed_over(run: Path) -> bool:
+    """Whether the run's sweep has chosen another configuration."""
+    chosen = (read_json(run.parent / "sweep.json").get("chosen") or {}).get("configuration")
+    return chosen is not None and configuration_hash(RunDirectory(run).config()) != chosen
 
 
 def evaluate_many(

@@ -123,14 +123,15 @@ class RunDirectory:
         Raises:
             OutputError: there is a run in the directory already, or it cannot be written.
         """
-        if (self.path / "run.json").exists():
-            raise OutputError(
-                f"{self.path} already holds a run: continue it with resume={self.path}, or choose another hydra.run.dir"
-            )
-        for name, values in (("config.yaml", config), ("overrides.yaml", overrides)):
-            with whole(self.path / ".hydra" / name) as partial:
-                OmegaConf.save(OmegaConf.create(values), partial)
-        self.update(status="running", started=_now(), overrides=overrides, seed=config["seed"], **environment())
+        with held(self.lock) as mine:
+            if not mine or (self.path / "run.json").exists():
+                raise OutputError(
+                    f"{self.path} already holds a run: continue it with resume={self.path}, or choose another hydra.run.dir"
+                )
+            for name, values in (("config.yaml", config), ("overrides.yaml", overrides)):
+                with whole(self.path / ".hydra" / name) as partial:
+                    OmegaConf.save(OmegaConf.create(values), partial)
+            self.update(status="running", started=_now(), overrides=overrides, seed=config["seed"], **environment())
 
     def update(self, **fields: Any) -> None:
         """Adds ``fields`` to ``run.json``."""

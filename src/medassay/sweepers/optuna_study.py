@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,9 +14,11 @@ from hydra.utils import instantiate
 from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
 from omegaconf import DictConfig, OmegaConf
 
+from medassay.command_line import parse
 from medassay.errors import CheckpointError, ConfigError
+from medassay.runs.table import TRAINER_PLACES
 from medassay.sweeps import study as studies
-from medassay.sweeps.directory import SweepDirectory
+from medassay.sweeps.directory import SweepDirectory, code_hash
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -88,7 +90,7 @@ class OptunaStudySweeper(OptunaSweeper):
         directory.mkdir(parents=True, exist_ok=True)
         space = self._space(arguments)
         with _opened(self.sweeper.storage) as storage:
-            study = self._study(storage, space)
+            study = self._study(storage, space, arguments)
             try:
                 self._run(study, space, arguments)
             finally:  # jobs that an earlier command finished belong to this sweep, too
@@ -142,7 +144,7 @@ class OptunaStudySweeper(OptunaSweeper):
             raise ConfigError(f"hydra.sweeper.params: {error}") from error
         return {name: distribution for name, distribution in space.items() if name not in fixed}
 
-    def _study(self, storage: BaseStorage, space: Mapping[str, BaseDistribution]) -> Study:
+    def _study(self, storage: BaseStorage, space: Mapping[str, BaseDistribution], arguments: list[str]) -> Study:
         """The stored study, or a new one."""
         import optuna
 
@@ -154,6 +156,7 @@ class OptunaStudySweeper(OptunaSweeper):
         if [d.name.lower() for d in study.directions] != directions:
             raise ConfigError(f"sweep.mode: the stored study is to {study.direction.name.lower()}: {ANOTHER}")
         _refuse_another_space(study, space, extended=self.sweeper.custom_search_space_extender is not None)
+        _refuse_another_basis(study, arguments)
         return study
 
 
@@ -208,6 +211,17 @@ def _fits(params: Mapping[str, Any], space: Mapping[str, BaseDistribution]) -> b
     return space.keys() <= params.keys() and all(
         distribution._contains(distribution.to_internal_repr(params[name])) for name, distribution in space.items()
     )
+
+
+def _refuse_another_basis(study: Study, arguments: Sequence[str]) -> None:
+    """Raises :class:`ConfigError` where the study's trials had other fixed settings, or ran with other code."""
+    places = ("sweep", "outputs", "logger", "test", *(f"trainer.{key}" for key in TRAINER_PLACES), "data.root")
+    given = [override.input_line or "" for override in parse(arguments) if not override.is_sweep_override()]
+    fixed = [text for text in given if not text.startswith(tuple(f"{key}{end}" for key in places for end in "=."))]
+    basis = {"settings": sorted(fixed), "code": code_hash()}
+    if studies.finished(study) and study.user_attrs.get("basis", basis) != basis:
+        raise ConfigError(f"the stored study had other settings or other code: {ANOTHER}")
+    study.set_user_attr("basis", basis)
 
 
 def _refuse_another_space(study: Study, space: Mapping[str, BaseDistribution], *, extended: bool) -> None:

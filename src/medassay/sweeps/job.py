@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from medassay.errors import ConfigError
 from medassay.messages import explain
 from medassay.runs.directory import RunDirectory
+from medassay.runs.table import DATA_PLACES, TRAINER_PLACES
 from medassay.sweeps.objective import objective, value
 
 logger = logging.getLogger(__name__)
@@ -58,17 +59,21 @@ def _train(cfg: DictConfig, run: RunDirectory, overrides: list[str]) -> None:
     from medassay import jobs  # torch and Lightning take seconds to import
     from medassay.runs.check import checked
 
+    config = checked(cfg, overrides)
+    refuse_several_devices(config["trainer"])
     state = run.state()
     if state == "waiting" or not (run.path / ".hydra" / "config.yaml").is_file():
         (run.path / "run.json").unlink(missing_ok=True)  # of a job that failed before it began
-        config = checked(cfg, overrides)
-        refuse_several_devices(config["trainer"])
         jobs.train(config, run.path, overrides, test=bool(config["test"]))
     elif state == "done":
-        jobs.assay_again(run.path)
+        jobs.assay_again(run.path, config["assay"])
         run.update(assay_failed=None)
     else:
-        jobs.resume(run.path, {})
+        # where it trains may be what has to be mended: a missing file, a GPU that there is not
+        here = {f"trainer.{key}": config["trainer"][key] for key in TRAINER_PLACES}
+        jobs.resume(
+            run.path, here | {f"data.{key}": config["data"][key] for key in DATA_PLACES if key in config["data"]}
+        )
     if cfg.sweep.keep != "all" and run.state() in ("done", "pruned"):
         run.last.unlink(missing_ok=True)
 

@@ -170,7 +170,9 @@ def summarise(path: str | Path, metric: str | None = None, mode: Literal["max", 
     """
     record = SweepDirectory(path).record()
     entries, final = read(path)
-    metric, mode = _ranked_by(entries, metric or record.get("metric"), mode or record.get("mode"))
+    metric, mode = _ranked_by(
+        entries, metric or record.get("metric"), mode or (record.get("mode") if metric is None else None)
+    )
     keys = swept(entries)
     configurations = grouped(entries, keys, metric)
     configurations.sort(key=lambda c: order(c, metric, mode))
