@@ -540,7 +540,7 @@ def test_a_failed_job_does_not_stop_the_others_and_the_sweep_exits_with_1(comman
     first, last = result.err.splitlines()
     failed, done = jobs_of(sweep)
     assert first.startswith(f"medassay: job {failed.name} failed: model.net.width=0: expected an integer >= 1")
-    assert last == "medassay: 1 of 2 jobs failed; start the same sweep again to retry them"
+    assert last == "medassay: 1 of 2 jobs failed; start the same command again to retry them"
     assert [numbers(job, "run.json")["status"] for job in (failed, done)] == ["failed", "done"]
     assert first.endswith(numbers(failed, "run.json")["reason"])
 

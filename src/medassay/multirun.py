@@ -186,7 +186,8 @@ def _forget_checkpoints(found: Summary) -> None:
 
 def _again(sweep: SweepDirectory, settings: SweepSettings) -> str:
     """What the same command must say besides to go on with this sweep."""
-    named = "" if settings.name else f" with sweep.name={sweep.path.name}"
+    placed = any(override.startswith("hydra.sweep.dir=") for override in sweep.record()["command"])
+    named = "" if settings.name or placed else f" with sweep.name={sweep.path.name}"
     return named + (" and without sweep.force" if settings.force else "")
 
 
