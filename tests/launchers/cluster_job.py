@@ -91,6 +91,10 @@ def interrupt_once(command: subprocess.Popen[str], directory: Path, *statuses: t
         command.send_signal(signal.SIGINT)
         said, _ = command.communicate()
         print(said)
+        last = time.monotonic() + 30
+        runs = [RunDirectory(file.parent) for file in directory.glob("*/run.json")]
+        while any(run.state() == "running" for run in runs) and time.monotonic() < last:
+            time.sleep(0.1)  # a job on a loaded machine may end a little after the command
 
 
 def run_of(directory: Path, seed: int) -> dict[str, Any]:

@@ -112,7 +112,7 @@ class RayLauncher(SweepLauncher):
                 for task in pending.values():
                     progress.at_work(task.name, RunDirectory(task.directory))
         except BaseException:
-            _cancel(list(pending))
+            _cancel(pending)
             if self.close is not None:
                 self.close()
             raise
@@ -222,14 +222,18 @@ def _result(task: Task, reference: Any) -> Any:
     return None
 
 
-def _cancel(references: Sequence[Any]) -> None:
+def _cancel(pending: Mapping[Any, Task]) -> None:
     """Interrupts the jobs that still run and waits until each has recorded it."""
     import ray
 
-    for reference in references:
+    for reference in pending:
         ray.cancel(reference, force=False)
-    if references:
-        ray.wait(list(references), num_returns=len(references), timeout=PATIENCE)
+    if pending:
+        ray.wait(list(pending), num_returns=len(pending), timeout=PATIENCE)
+    last = time.monotonic() + PATIENCE  # Ray calls a task cancelled before its worker has stopped the job
+    runs = [RunDirectory(task.directory) for task in pending.values()]
+    while any(run.state() == "running" for run in runs) and time.monotonic() < last:
+        time.sleep(0.1)
 
 
 def refuse_silent(address: str) -> None:
