@@ -175,6 +175,8 @@ def run_call(call: Call) -> tuple[int, bytes]:
 
     Interrupted, as Ray does to cancel, it interrupts the job and waits until that has recorded it.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a Ray started in a shell's background; Ray cancels by it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     call.directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="medassay-") as folder:
         given, result = Path(folder) / "job", Path(folder) / "result"
