@@ -12,6 +12,7 @@ from typing import Any
 
 from hydra.core.utils import JobStatus, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
 
 from medassay.interrupts import terminable
 from medassay.launchers.base import Task
@@ -32,13 +33,18 @@ def run_payload(given: bytes) -> Any:
     setup_globals()
     context, function, config = pickle.loads(given)
     with terminable():
-        returned = run_job(
-            hydra_context=context,
-            task_function=function,
-            config=config,
-            job_dir_key="hydra.sweep.dir",
-            job_subdir_key="hydra.sweep.subdir",
-        )
+        return run_here(context, function, config)
+
+
+def run_here(context: HydraContext, function: TaskFunction, config: DictConfig) -> Any:
+    """Runs a job in this process and gives what it returned, None where it failed."""
+    returned = run_job(
+        hydra_context=context,
+        task_function=function,
+        config=config,
+        job_dir_key="hydra.sweep.dir",
+        job_subdir_key="hydra.sweep.subdir",
+    )
     return returned.return_value if returned.status == JobStatus.COMPLETED else None
 
 
@@ -53,7 +59,6 @@ def _stop_with_parent() -> None:
 
 
 def _main(given: str, result: str) -> int:
-    register_resolvers()
     with terminable():
         _stop_with_parent()
         try:
