@@ -55,9 +55,9 @@ def once(train: int, samples: int) -> dict[str, float]:
     """Seconds and MB of one measurement."""
     import torch
 
-    from medassay import encoders
     from medassay.data.modules import PhantomData
     from medassay.data.phantoms import blood
+    from medassay.evaluation import encoders
     from medassay.nets.block_cnn import BlockCNN
     from medassay.protocols.assay.measures import Space, measure_sets
     from medassay.protocols.assay.subjects import Real

@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from medassay.errors import UserError
-from medassay.files import whole
+from medassay.core.errors import UserError
+from medassay.core.files import whole
 from medassay.reporting.html import bounds, fixed, page, spread
 from medassay.runs.assays import Assayed, Table, find, tables
 from medassay.sweeps import report

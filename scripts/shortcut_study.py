@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from medassay.errors import UserError
-from medassay.files import whole, write_json
+from medassay.core.errors import UserError
+from medassay.core.files import whole, write_json
 
 SHARE = 0.9  # of the class's images that carry the stamp, in most arms
 DATE = ["data.stamp.kind=date", "data.stamp.label=pneumonia", f"data.stamp.share={SHARE}"]

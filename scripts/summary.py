@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from medassay.errors import UserError
+from medassay.core.errors import UserError
 from medassay.runs.table import over_seeds, table
 
 

@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from medassay.settings import cores
+from medassay.core.machine import cores
 
 TRAIN = Path(__file__).parents[1] / "train.py"
 LAUNCHERS = ("serial", "local_parallel")

@@ -18,12 +18,12 @@ from sklearn.metrics import balanced_accuracy_score
 
 import medassay
 from medassay import config as configuration
+from medassay.core.types import Splits
 from medassay.data.modules import ImageDataModule
 from medassay.nets.block_cnn import BlockCNN
 from medassay.protocols import classification
 from medassay.runs.load import build_data
 from medassay.tasks.classification import Classification
-from medassay.types import Splits
 
 pytestmark = pytest.mark.long
 

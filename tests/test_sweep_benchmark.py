@@ -29,7 +29,7 @@ def test_both_commands_differ_in_their_launcher_alone(benchmark: ModuleType, lau
     assert command[-2] == "seed=0,1,2"
     overrides = [argument for argument in command[3:] if not argument.startswith("seed=")]
     cfg = configuration.compose_with_hydra("train", overrides)
-    assert cfg.hydra.launcher._target_.startswith(f"medassay.launchers.{launcher}.")
+    assert cfg.hydra.launcher._target_.startswith(f"medassay.sweeps.launchers.{launcher}.")
     assert (cfg.trainer.max_epochs, cfg.test) == (2, False)
 
 

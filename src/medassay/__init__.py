@@ -15,16 +15,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from medassay.jobs import train_run as train_run
     from medassay.runs.load import load_run as load_run
-    from medassay.settings import TrainerSettings as TrainerSettings
-    from medassay.training import fit as fit
+    from medassay.runs.train import train_run as train_run
+    from medassay.training.fit import fit as fit
+    from medassay.training.settings import TrainerSettings as TrainerSettings
 
 _HOMES = {
     "load_run": "medassay.runs.load",
-    "train_run": "medassay.jobs",
-    "fit": "medassay.training",
-    "TrainerSettings": "medassay.settings",
+    "train_run": "medassay.runs.train",
+    "fit": "medassay.training.fit",
+    "TrainerSettings": "medassay.training.settings",
 }
 __all__ = ["TrainerSettings", "fit", "load_run", "train_run"]
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
+from medassay.core.errors import DataError
 from medassay.data.folder import fingerprint, read_class_folders, read_folder
-from medassay.errors import DataError
 
 
 def paint(file: Path, value: int | tuple[int, int, int] = 0, size: tuple[int, int] = (8, 8)) -> Path:

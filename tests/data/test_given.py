@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from medassay.core.types import LabelledImages, Splits
 from medassay.data.given import GivenData, copies, digest, without_duplicates
-from medassay.types import LabelledImages, Splits
 
 
 def images_of(*values: int, channels: int = 1) -> Tensor:

@@ -10,10 +10,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from medassay.core.seeds import derived_seed
+from medassay.core.types import LabelledImages
 from medassay.data.augment import BatchAugment
-from medassay.data.loader import ResidentLoader, ShardedBatches, derived_seed
+from medassay.data.loader import ResidentLoader, ShardedBatches
 from medassay.data.modules import PhantomData
-from medassay.types import LabelledImages
 
 STABLE = [2598789274482403935, 8461649343682384916, 8451317794452653904]  # computed once by splitmix_chain below
 SIZES = [(12, 4), (13, 4), (10, 3), (7, 2), (3, 8), (25, 4), (97, 16)]  # (images, batch size), few of them divisible

@@ -16,9 +16,9 @@ import pytest
 import torch
 from torchvision.datasets import utils as torchvision_download
 
+from medassay.core.errors import DataError
 from medassay.data import medmnist_files
 from medassay.data.medmnist_files import DataFile, check_channels, check_names, find, name_file, read, read_splits
-from medassay.errors import DataError
 
 FLAG = "breastmnist"
 REAL = Path(os.environ.get("MEDASSAY_DATA_ROOT") or Path(__file__).parents[3] / "shared" / "medmnist")

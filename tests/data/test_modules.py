@@ -13,8 +13,8 @@ import pytest
 import torch
 from PIL import Image
 
+from medassay.core.errors import ConfigError, DataError
 from medassay.data.modules import FolderData, MedMNISTData, PhantomData, SyntheticData, stratified_order
-from medassay.errors import ConfigError, DataError
 
 CELLS = [
     "basophil", "eosinophil", "erythroblast", "immature granulocyte", "lymphocyte", "monocyte", "neutrophil", "platelet",

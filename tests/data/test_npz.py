@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from medassay.core.errors import DataError
+from medassay.core.types import LabelledImages
 from medassay.data.npz import read_samples
-from medassay.errors import DataError
-from medassay.types import LabelledImages
 
 
 def arrays(n: int = 4, size: int = 8, channels: int = 1, seed: int = 0) -> tuple[Any, Any]:

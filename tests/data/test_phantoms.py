@@ -14,9 +14,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor, nn
 
+from medassay.core.types import LabelledImages
 from medassay.data.phantoms import blood, chest
 from medassay.data.phantoms.shapes import CHUNK
-from medassay.types import LabelledImages
 
 BOTH = pytest.mark.parametrize(("phantom", "channels"), [(chest, 1), (blood, 3)], ids=["chest", "blood"])
 EPOCHS = {chest: 6, blood: 10}

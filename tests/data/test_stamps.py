@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from medassay import config as configuration
+from medassay.core.errors import ConfigError
 from medassay.data.modules import PhantomData
 from medassay.data.stamps import POSITIONS, WORDS, Stamp, fitting, written
-from medassay.errors import ConfigError
 from medassay.runs.load import build_data
 
 Factory = Callable[..., PhantomData]

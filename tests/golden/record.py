@@ -412,6 +412,7 @@ def normalised(text: str, work: Path) -> str:
     text = re.sub(r"(?<=[_/ ])[0-9a-f]{8}(?=[/\s\"'<>&;,:)]|$)", "<hash>", text)
     text = re.sub(r"events\.out\.tfevents\.\S+", "events", text)
     text = re.sub(r"\b[0-9a-f]{16}(?=\.(npz|ckpt|json|pt)\b)", "<key>", text)
+    text = re.sub(r"\b[0-9a-f]{32}\b", "<md5>", text)
     text = re.sub(r"object at 0x[0-9a-f]+", "object", text)
     text = re.sub(r"commit [0-9a-f]{12}(\+changes)?", "<commit>", text)
     return re.sub(r"\b\d+(\.\d+)? (s|min)\b", "<time>", text)
@@ -424,7 +425,7 @@ def lines_of(text: str, work: Path) -> list[str]:
 
 def new_files(work: Path, seen: dict[str, str], *, brief: bool) -> dict[str, Any]:
     """The contents of the files that are new or changed since the last call; ``seen`` keeps what there was."""
-    found: dict[str, Any] = {}
+    found: dict[str, list[Any]] = {}
     for file in sorted(path for path in work.rglob("*") if path.is_file()):
         inside = file.relative_to(work)
         if file.name.endswith((".lock", ".log")) or inside.parts[0] == "given":
@@ -433,13 +434,12 @@ def new_files(work: Path, seen: dict[str, str], *, brief: bool) -> dict[str, Any
         if seen.get(str(inside)) == checksum:
             continue
         seen[str(inside)] = checksum
-        name = normalised(f"/{inside}", work).removeprefix("/")
-        while name in found:
-            name += "'"
-        found[name] = contents(file, work)
-        if brief and isinstance(found[name], dict):
-            found[name] = _digest(json.dumps(found[name]).encode())
-    return found
+        left = contents(file, work)
+        if brief and isinstance(left, dict):
+            left = _digest(json.dumps(left).encode())
+        found.setdefault(normalised(f"/{inside}", work).removeprefix("/"), []).append(left)
+    # names of caches are hashes, and of places too: their order says nothing
+    return {name: left[0] if len(left) == 1 else sorted(left, key=json.dumps) for name, left in found.items()}
 
 
 def contents(file: Path, work: Path) -> Any:

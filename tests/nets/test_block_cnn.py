@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from medassay.errors import ConfigError
+from medassay.core.errors import ConfigError
 from medassay.nets.block_cnn import BlockCNN, ConvBlock
 
 

@@ -15,14 +15,14 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from medassay import arms
+from medassay.core.errors import CheckpointError
+from medassay.core.types import LabelledImages, Splits
 from medassay.data.modules import MedMNISTData, PhantomData
 from medassay.data.phantoms import blood
-from medassay.errors import CheckpointError
+from medassay.evaluation import arms
 from medassay.protocols.assay import controls, measures, performance, protocol, verdict
 from medassay.protocols.assay.protocol import AssaySettings, Workplace, measured
 from medassay.protocols.assay.subjects import Candidate, Real
-from medassay.types import LabelledImages, Splits
 
 CLASSES = list(blood.CLASSES)
 CHANCE = 1 / 8
@@ -482,7 +482,7 @@ def test_the_floor_is_measured_for_copying_on_one_half_against_the_other(real: R
 
 def test_settings_of_a_full_assay_need_three_seeds() -> None:
     from medassay import config as configuration
-    from medassay.errors import ConfigError
+    from medassay.core.errors import ConfigError
 
     node = {"_target_": "medassay.protocols.assay.AssaySettings", "seeds": 2}
     with pytest.raises(ConfigError, match="seeds=2"):

@@ -13,14 +13,14 @@ import torch
 from PIL import Image
 
 import medassay
+from medassay.core.errors import DataError
+from medassay.core.types import LabelledImages, Splits
 from medassay.data.given import GivenData
 from medassay.data.modules import PhantomData
 from medassay.data.npz import read_splits
-from medassay.errors import DataError
 from medassay.protocols.assay.subjects import Candidate, Real, in_proportion, of_files, of_run
 from medassay.runs import samples
 from medassay.runs.load import Run
-from medassay.types import LabelledImages, Splits
 
 CLASSES = ["small cat", "Dog"]
 SIZE = 8

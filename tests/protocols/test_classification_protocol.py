@@ -18,10 +18,11 @@ from PIL import Image
 from sklearn import metrics
 from torch import Tensor, nn
 
+from medassay.core.files import write_json
+from medassay.core.types import LabelledImages
 from medassay.data.given import digest
 from medassay.data.modules import ImageDataModule, MedMNISTData, PhantomData
 from medassay.data.phantoms import blood, chest
-from medassay.files import write_json
 from medassay.nets.block_cnn import BlockCNN
 from medassay.protocols import classification
 from medassay.protocols.classification import (
@@ -38,9 +39,8 @@ from medassay.protocols.medmnist_results import medmnist_scores, predictions_nam
 from medassay.reporting import figures
 from medassay.runs.directory import RunDirectory
 from medassay.runs.load import Run
-from medassay.settings import TrainerSettings
 from medassay.tasks.classification import Classification
-from medassay.types import LabelledImages
+from medassay.training.settings import TrainerSettings
 
 CPU = torch.device("cpu")
 Factory = Callable[..., PhantomData]

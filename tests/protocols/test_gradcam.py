@@ -14,9 +14,9 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
-from medassay.activation_maps import METHODS
+from medassay.core.errors import ConfigError
 from medassay.data.modules import ImageDataModule
-from medassay.errors import ConfigError
+from medassay.explain.activation_maps import METHODS
 from medassay.metrics.explanation import Mean
 from medassay.nets.block_cnn import BlockCNN
 from medassay.protocols.classification import Predictions
@@ -26,8 +26,8 @@ from medassay.protocols.gradcam.report import flat_metrics, overall
 from medassay.protocols.gradcam.scores import Subject, gain, per_image, scores, similarity, verdict
 from medassay.runs.directory import RunDirectory
 from medassay.runs.load import Run
-from medassay.settings import TrainerSettings
 from medassay.tasks.classification import Classification
+from medassay.training.settings import TrainerSettings
 
 CPU = torch.device("cpu")
 

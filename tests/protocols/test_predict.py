@@ -15,17 +15,17 @@ import pytest
 import torch
 from PIL import Image
 
+from medassay.core.errors import ConfigError, DataError
 from medassay.data.folder import read_class_folders
 from medassay.data.modules import PhantomData
 from medassay.data.phantoms import blood, chest
-from medassay.errors import ConfigError, DataError
 from medassay.nets.block_cnn import BlockCNN
 from medassay.protocols import given_images
 from medassay.protocols.predict import PredictSettings, predict_run
 from medassay.runs.directory import RunDirectory
 from medassay.runs.load import Run
-from medassay.settings import TrainerSettings
 from medassay.tasks.classification import Classification
+from medassay.training.settings import TrainerSettings
 
 
 def grey(height: int = 28, width: int = 28, seed: int = 0) -> np.ndarray[Any, Any]:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from medassay.errors import ConfigError
+from medassay.core.errors import ConfigError
 from medassay.protocols.sample import SampleSettings, class_indices, sample
 from medassay.reporting import figures
 

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 import medassay
 from medassay import config as configuration
+from medassay.core.errors import ConfigError, DataError
+from medassay.core.types import LabelledImages
 from medassay.data.stamps import Stamp
-from medassay.errors import ConfigError, DataError
 from medassay.protocols.shortcut import ShortcutSettings, measures, shortcut_run, verdict
 from medassay.protocols.shortcut.protocol import conditions, trials, tried
 from medassay.runs.load import Run
-from medassay.types import LabelledImages
 
 CPU = torch.device("cpu")
 CLASSES = ["normal", "pneumonia"]

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from medassay.errors import OutputError
+from medassay.core.errors import OutputError
 from medassay.reporting import figures
 
 TWO = ["normal", "pneumonia"]

@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from medassay.activation_maps import grad_cam_steps
+from medassay.explain.activation_maps import grad_cam_steps
 from medassay.nets.block_cnn import BlockCNN
 from medassay.reporting import gradcam_figures
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from medassay.errors import CheckpointError
+from medassay.core.errors import CheckpointError
 from medassay.runs.assays import find, rank_agreement, tables
 
 ROOT = Path(__file__).parents[2]

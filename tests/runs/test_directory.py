@@ -18,8 +18,8 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from medassay.errors import CheckpointError, ConfigError, Interrupted, OutputError
-from medassay.files import held
+from medassay.core.errors import CheckpointError, ConfigError, Interrupted, OutputError
+from medassay.core.files import held
 from medassay.runs import directory as module
 from medassay.runs.directory import RunDirectory, code_version
 

@@ -13,15 +13,17 @@ import torch
 import yaml
 
 import medassay
-from medassay import jobs, settings, training
+from medassay.core.errors import CheckpointError, ConfigError, UserError
 from medassay.data.modules import PhantomData
-from medassay.errors import CheckpointError, ConfigError, UserError
 from medassay.nets.block_cnn import BlockCNN
 from medassay.protocols import classification
 from medassay.runs import load
+from medassay.runs import train as jobs
 from medassay.runs.load import Run, device_for, makes_images, task_node, with_overrides
-from medassay.settings import TrainerSettings
 from medassay.tasks.classification import Classification
+from medassay.training import fit as training
+from medassay.training import settings
+from medassay.training.settings import TrainerSettings
 
 TINY = (
     "data=chest_phantom",
@@ -167,7 +169,7 @@ CONFIG: dict[str, Any] = {
     "seed": 0,
     "data": FILE_DATA,
     "model": {"name": "tstr"},
-    "trainer": {"_target_": "medassay.settings.TrainerSettings", "max_epochs": 3, "gpus": None},
+    "trainer": {"_target_": "medassay.training.settings.TrainerSettings", "max_epochs": 3, "gpus": None},
 }
 
 

@@ -15,8 +15,8 @@ import yaml
 from torch import Tensor
 
 import medassay
+from medassay.core.errors import ConfigError
 from medassay.data.npz import read_splits
-from medassay.errors import ConfigError
 from medassay.runs import samples
 from medassay.runs.samples import draw, proportional_labels, samples_for_training, samples_of, write_npz
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from medassay.errors import CheckpointError
+from medassay.core.errors import CheckpointError
 from medassay.runs.table import Row, configuration_hash, over_seeds, row, table
 
 

@@ -15,7 +15,7 @@ import pytest
 from omegaconf import DictConfig
 
 from medassay import config as configuration
-from medassay.errors import CheckpointError, OutputError
+from medassay.core.errors import CheckpointError, OutputError
 from medassay.sweeps import directory as module
 from medassay.sweeps.directory import Job, SweepDirectory, code_hash, job_name, register_resolvers
 

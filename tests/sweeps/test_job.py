@@ -11,9 +11,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 from medassay import config as configuration
-from medassay import jobs
-from medassay.errors import ConfigError, DataError
-from medassay.files import held, write_json
+from medassay.core.errors import ConfigError, DataError
+from medassay.core.files import held, write_json
+from medassay.runs import train as jobs
 from medassay.runs.directory import RunDirectory
 from medassay.runs.table import TRAINER_PLACES
 from medassay.sweeps.directory import register_resolvers

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from medassay.files import write_json
+from medassay.core.files import write_json
 from medassay.sweeps.objective import TSTR, Objective, objective, value
 
 

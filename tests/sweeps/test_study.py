@@ -13,7 +13,7 @@ import optuna
 import pytest
 from PIL import Image
 
-from medassay.errors import CheckpointError
+from medassay.core.errors import CheckpointError
 from medassay.sweeps import study as studies
 
 SPACE = {

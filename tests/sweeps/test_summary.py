@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
-from medassay.errors import CheckpointError, ConfigError
+from medassay.core.errors import CheckpointError, ConfigError
 from medassay.runs.table import configuration_hash
 from medassay.sweeps.summary import labels, shown, summarise
 

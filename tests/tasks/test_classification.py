@@ -15,19 +15,19 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_sco
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 
-from medassay.checkpoints import load_weights
+from medassay.core.errors import TrainingError
 from medassay.data.modules import PhantomData
-from medassay.errors import TrainingError
-from medassay.jobs import train_run
 from medassay.nets.block_cnn import BlockCNN
 from medassay.protocols.classification import predict, results
 from medassay.runs.load import open_run
-from medassay.settings import TrainerSettings
+from medassay.runs.train import train_run
 from medassay.tasks.classification import Classification, balanced_weights
 from medassay.tasks.ema import EMA
 from medassay.tasks.optim import adam
 from medassay.tasks.summary import model_summary, parameter_count
-from medassay.training import fit
+from medassay.training.checkpoints import load_weights
+from medassay.training.fit import fit
+from medassay.training.settings import TrainerSettings
 
 Factory = Callable[..., PhantomData]
 CPU = TrainerSettings(gpus=0)

@@ -14,20 +14,20 @@ import torch
 from pytorch_lightning import Callback
 from torch import Tensor, nn
 
-import medassay.callbacks
-from medassay.callbacks import SampleGrid
-from medassay.data.loader import derived_seed
+import medassay.training.callbacks
+from medassay.core.errors import TrainingError
+from medassay.core.seeds import derived_seed
+from medassay.core.types import Sampler
 from medassay.data.modules import PhantomData
-from medassay.errors import TrainingError
 from medassay.nets.cgan import CGAN
-from medassay.settings import TrainerSettings
 from medassay.tasks import conditional_gan
 from medassay.tasks.conditional_gan import ConditionalGAN
 from medassay.tasks.ema import EMA, ema_decay
 from medassay.tasks.gan_losses import discriminator_loss, generator_loss
 from medassay.tasks.optim import adam
-from medassay.training import fit
-from medassay.types import Sampler
+from medassay.training.callbacks import SampleGrid
+from medassay.training.fit import fit
+from medassay.training.settings import TrainerSettings
 
 Factory = Callable[..., PhantomData]
 CPU = TrainerSettings(gpus=0)
@@ -357,13 +357,13 @@ def test_the_progress_grid_shows_what_sampling_will_show(
     tiny_chest: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Tensor] = []
-    real = medassay.callbacks.figures.image_grid
+    real = medassay.training.callbacks.figures.image_grid
 
     def recording(images: Tensor, **options: Any) -> Any:
         drawn.append(images.clone())
         return real(images, **options)
 
-    monkeypatch.setattr(medassay.callbacks.figures, "image_grid", recording)
+    monkeypatch.setattr(medassay.training.callbacks.figures, "image_grid", recording)
     task = gan_of(grid_rows=2)
     trained(task, tiny_chest(), tmp_path, callbacks=[SampleGrid(1)])
     images, _ = task.fixed_samples()

@@ -17,21 +17,21 @@ from torch import Tensor, nn
 import medassay
 from medassay import cli
 from medassay import config as configuration
-from medassay.callbacks import Autoencoder, FixedSampler, Reconstructions, SampleGrid
-from medassay.checkpoints import load_weights
+from medassay.core.errors import ConfigError, TrainingError
+from medassay.core.types import Sampler
 from medassay.data.augment import BatchAugment
 from medassay.data.modules import PhantomData
-from medassay.errors import ConfigError, TrainingError
 from medassay.nets.cvae import CVAE
 from medassay.runs.check import checked
 from medassay.runs.load import build_task
 from medassay.runs.samples import draw
-from medassay.settings import Precision, TrainerSettings
 from medassay.tasks import conditional_vae
 from medassay.tasks.conditional_vae import ConditionalVAE, kl_divergence, reconstruction_loss
 from medassay.tasks.optim import adam, cosine
-from medassay.training import fit
-from medassay.types import Sampler
+from medassay.training.callbacks import Autoencoder, FixedSampler, Reconstructions, SampleGrid
+from medassay.training.checkpoints import load_weights
+from medassay.training.fit import fit
+from medassay.training.settings import Precision, TrainerSettings
 
 Factory = Callable[..., PhantomData]
 CPU = TrainerSettings(gpus=0)

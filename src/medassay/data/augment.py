@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medassay.types import NonNegative, Probability, Range
+from medassay.core.types import NonNegative, Probability, Range
 
 Share = Annotated[float, Range(ge=0, le=1)]
 Zoom = Annotated[float, Range(ge=0, lt=1)]

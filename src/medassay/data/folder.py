@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medassay.errors import DataError
-from medassay.types import LabelledImages, Splits
+from medassay.core.errors import DataError
+from medassay.core.types import LabelledImages, Splits
 
 if TYPE_CHECKING:
     from PIL import Image

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from medassay.core.types import LabelledImages, Splits
 from medassay.data.modules import ImageDataModule
-from medassay.types import LabelledImages, Splits
 
 
 class GivenData(ImageDataModule):

@@ -8,20 +8,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from medassay.core.errors import ConfigError
+from medassay.core.seeds import derived_seed
+from medassay.core.types import LabelledImages
 from medassay.data.augment import BatchAugment
-from medassay.errors import ConfigError
-from medassay.types import LabelledImages
-
-
-def derived_seed(*parts: int) -> int:
-    """One 63-bit seed from several numbers (seed, epoch, rank, purpose), the same on every machine."""
-    value = 0x9E3779B97F4A7C15
-    for part in parts:  # the mixing steps of splitmix64 (Steele, Lea & Flood 2014)
-        value = (value ^ (part & 0xFFFFFFFFFFFFFFFF)) & 0xFFFFFFFFFFFFFFFF
-        value = ((value ^ (value >> 30)) * 0xBF58476D1CE4E5B9) & 0xFFFFFFFFFFFFFFFF
-        value = ((value ^ (value >> 27)) * 0x94D049BB133111EB) & 0xFFFFFFFFFFFFFFFF
-        value ^= value >> 31
-    return value >> 1
 
 
 class ShardedBatches:

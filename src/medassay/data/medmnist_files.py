@@ -19,9 +19,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from medassay.core.errors import DataError, nearest
+from medassay.core.types import Splits
 from medassay.data.npz import md5, read_splits
-from medassay.errors import DataError, nearest
-from medassay.types import Splits
 
 SIZES = (28, 64, 128, 224)
 CONNECTION_TIMEOUT = 30.0  # seconds without a byte; the downloader sets none and would hang where packets are dropped

@@ -11,14 +11,15 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
+from medassay.core.errors import ConfigError
+from medassay.core.seeds import derived_seed
+from medassay.core.types import LabelledImages, NonNegativeInt, PositiveInt, Range, Splits
 from medassay.data import folder, medmnist_files, npz
 from medassay.data.augment import BatchAugment
-from medassay.data.loader import ResidentLoader, derived_seed
+from medassay.data.loader import ResidentLoader
 from medassay.data.order import stratified_order as stratified_order  # its users import it from here
 from medassay.data.phantoms import blood, chest
 from medassay.data.stamps import Stamp, fitting
-from medassay.errors import ConfigError
-from medassay.types import LabelledImages, NonNegativeInt, PositiveInt, Range, Splits
 
 Channels = Literal[1, 3]
 

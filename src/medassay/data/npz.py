@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 
-from medassay.errors import DataError
-from medassay.types import LabelledImages
+from medassay.core.errors import DataError
+from medassay.core.types import LabelledImages
 
 _Array = np.ndarray[Any, np.dtype[Any]]
 _REPLACE = "delete it so that it is fetched or written anew, or name another with data.file=<path>"

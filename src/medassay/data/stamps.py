@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from medassay.data.loader import derived_seed
-from medassay.errors import ConfigError, nearest
-from medassay.types import LabelledImages, NonNegativeInt, Probability, Range, Splits
+from medassay.core.errors import ConfigError, nearest
+from medassay.core.seeds import derived_seed
+from medassay.core.types import LabelledImages, NonNegativeInt, Probability, Range, Splits
 
 Kind = Literal["none", "text", "date", "square"]
 Position = Literal["top_left", "top_right", "bottom_left", "bottom_right"]

@@ -36,7 +36,7 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float:
     root = _square_root(real_cov)
     product = root @ generated_cov @ root
     # The product is symmetric but for rounding, and eigvalsh reads one triangle only
-    cross = torch.linalg.eigvalsh((product + product.T) / 2).clamp(min=0).sqrt().sum()
+    cross = _roots(torch.linalg.eigvalsh((product + product.T) / 2)).sum()
     distance = difference.square().sum() + real_cov.trace() + generated_cov.trace() - 2 * cross
     return max(0.0, float(distance))
 
@@ -150,8 +150,17 @@ def _covariance(features: Tensor) -> Tensor:
 def _square_root(matrix: Tensor) -> Tensor:
     """The symmetric root of a symmetric matrix ``(d, d)`` without negative eigenvalues but for rounding."""
     values, vectors = torch.linalg.eigh(matrix)
-    root: Tensor = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
+    root: Tensor = (vectors * _roots(values)) @ vectors.T
     return root
+
+
+def _roots(eigenvalues: Tensor) -> Tensor:
+    """Square roots of the eigenvalues of a positive semidefinite matrix; what is 0 but for rounding is 0.
+
+    The root of a rounding error of 1e-16 would be 1e-8, and another one for each order of the samples.
+    """
+    smallest = len(eigenvalues) * torch.finfo(eigenvalues.dtype).eps * eigenvalues.max()
+    return torch.where(eigenvalues > smallest, eigenvalues, 0).clamp(min=0).sqrt()
 
 
 def _polynomial_mmd(x: Tensor, y: Tensor) -> float:

@@ -7,9 +7,9 @@ from typing import Annotated
 
 from torch import Tensor, nn
 
-from medassay.errors import ConfigError
+from medassay.core.errors import ConfigError
+from medassay.core.types import PositiveInt, Range
 from medassay.nets.layers import Activation, Normalisation, Normalise, activation_layer, normalisation_layer
-from medassay.types import PositiveInt, Range
 
 
 class ConvBlock(nn.Module):

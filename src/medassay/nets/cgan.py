@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from medassay.core.types import PositiveInt, Range
 from medassay.nets.layers import Normalise
-from medassay.types import PositiveInt, Range
 
 SIDE = 32  # pixels: what both networks work on
 SLOPE = 0.2  # of the discriminator's leaky ReLU

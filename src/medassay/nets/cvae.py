@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from medassay.core.types import PositiveInt, Range
 from medassay.nets.layers import activation_layer
-from medassay.types import PositiveInt, Range
 
 HALVINGS = 5  # convolutions of stride 2, in each direction
 SLOPE = 0.01  # of the leaky ReLU

@@ -10,13 +10,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from medassay.core.types import LabelledImages, NonNegativeInt
 from medassay.data.loader import ResidentLoader
 from medassay.data.modules import ImageDataModule
 from medassay.metrics.classification import bootstrap_intervals, classification_metrics
 from medassay.reporting import figures
 from medassay.runs.load import Run, device_for
-from medassay.settings import TrainerSettings
-from medassay.types import LabelledImages, NonNegativeInt
+from medassay.training.settings import TrainerSettings
 
 logger = logging.getLogger(__name__)
 

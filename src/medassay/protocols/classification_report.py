@@ -10,8 +10,9 @@ from typing import Any
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from medassay.core.files import whole, write_json
+from medassay.core.types import LabelledImages
 from medassay.data.modules import SyntheticData
-from medassay.files import whole, write_json
 from medassay.metrics.calibration import CalibrationBins, calibration_bins
 from medassay.metrics.classification import class_intervals
 from medassay.protocols import ensemble, pages
@@ -31,7 +32,6 @@ from medassay.reporting import classification_figures, figures, html
 from medassay.reporting.tensorboard import add_results
 from medassay.runs.directory import environment
 from medassay.runs.load import Run, device_for
-from medassay.types import LabelledImages
 
 SCORES = {
     "precision": "precision",

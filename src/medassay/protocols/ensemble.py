@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from medassay.core.files import whole
+from medassay.core.types import LabelledImages
 from medassay.data.given import digest
-from medassay.files import whole
 from medassay.protocols.classification import Predictions, results
 from medassay.protocols.decision import by_threshold
-from medassay.types import LabelledImages
 
 KEPT = "probabilities.npz"  # in the directory of a classifier's evaluation
 

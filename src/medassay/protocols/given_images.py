@@ -17,9 +17,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from medassay.core.errors import DataError
+from medassay.core.types import Splits
 from medassay.data import folder
-from medassay.errors import DataError
-from medassay.types import Splits
 
 ACCEPTED = "a png (also jpg, jpeg, bmp, tif, tiff), a folder of them, or an npz of images"
 _MODES = {"1": "black and white", "L": "grey", "P": "palette", "LA": "grey with transparency", "PA": "palette"}

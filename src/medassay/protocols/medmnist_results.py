@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from medassay import config as configuration
+from medassay.core.files import whole
 from medassay.data.modules import ImageDataModule, MedMNISTData, SyntheticData
-from medassay.files import whole
 from medassay.protocols.classification import Predictions
 
 

@@ -12,9 +12,10 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from medassay.activation_maps import NAMES, ActivationMaps, Method
-from medassay.errors import ConfigError
-from medassay.files import whole, write_json
+from medassay.core.errors import ConfigError
+from medassay.core.files import whole, write_json
+from medassay.core.types import LabelledImages, NonNegativeInt
+from medassay.explain.activation_maps import NAMES, ActivationMaps, Method
 from medassay.protocols import given_images, pages
 from medassay.protocols.classification import predict
 from medassay.protocols.given_images import GivenImages
@@ -22,7 +23,6 @@ from medassay.reporting import figures, html
 from medassay.reporting.classification_figures import address, beside_heat_map, captioned
 from medassay.runs.directory import environment
 from medassay.runs.load import Run, device_for
-from medassay.types import LabelledImages, NonNegativeInt
 
 logger = logging.getLogger(__name__)
 

@@ -8,12 +8,12 @@ from typing import Any, Literal
 
 import torch
 
-from medassay.errors import ConfigError, nearest
-from medassay.files import write_json
+from medassay.core.errors import ConfigError, nearest
+from medassay.core.files import write_json
+from medassay.core.types import NonNegativeInt, PositiveInt, Sampler
 from medassay.reporting import figures
 from medassay.runs.load import Run
 from medassay.runs.samples import draw, write_npz
-from medassay.types import NonNegativeInt, PositiveInt, Sampler
 
 GRID = 64  # images per picture, at most
 

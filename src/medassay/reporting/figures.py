@@ -23,7 +23,7 @@ from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 from torch.nn import functional as F
 
-from medassay.files import whole
+from medassay.core.files import whole
 from medassay.metrics import classification
 
 # Okabe & Ito's colours, strongest on white first; their yellow, too pale for a line, is replaced by a wine red that

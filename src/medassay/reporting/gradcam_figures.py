@@ -149,7 +149,7 @@ def steps(image: Tensor, made: Any, name: str, *, colormap: str = "jet", opacity
 
     Args:
         image: ``(C, H, W) uint8``.
-        made: :class:`medassay.activation_maps.Steps` of that image.
+        made: :class:`medassay.explain.activation_maps.Steps` of that image.
         name: of the class.
         colormap, opacity: as :func:`overlay`.
     """

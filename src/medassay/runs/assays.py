@@ -11,7 +11,7 @@ from typing import Any
 
 from scipy.stats import kendalltau
 
-from medassay.errors import CheckpointError
+from medassay.core.errors import CheckpointError
 
 RANKED = ("frechet", "kid", "precision", "coverage")  # what generators are ranked by, in every encoder's features
 

@@ -3,33 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from medassay import config as configuration
-from medassay.errors import ConfigError
+from medassay.core.errors import ConfigError
 from medassay.runs.directory import RunDirectory
 from medassay.runs.load import DATA_KEYS, data_node, makes_images, refuse_classifier, task_node
-from medassay.settings import SweepSettings
-from medassay.types import NonNegativeInt
+from medassay.runs.settings import RunSettings
 
 # what may differ from the generator's own data
 GENERATOR_KEYS = ("batch_size", "augment", "seed", "subset", "generator", "generator_seed")
-
-
-@dataclass(frozen=True)
-class RunSettings:
-    """The keys at the top of train.yaml; see there."""
-
-    seed: NonNegativeInt
-    test: bool | None
-    outputs: str
-    resume: str | None = None
-    assay: Literal["none", "quick", "full"] = "none"
-    sweep: SweepSettings | None = None
 
 
 def checked(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:

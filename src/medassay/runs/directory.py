@@ -20,8 +20,9 @@ from typing import Any, Literal
 
 from omegaconf import OmegaConf
 
-from medassay.errors import CheckpointError, Interrupted, OutputError, UserError
-from medassay.files import held, read_json, whole, write_json
+from medassay import config as configuration
+from medassay.core.errors import CheckpointError, Interrupted, OutputError, UserError
+from medassay.core.files import held, read_json, whole, write_json
 
 PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "omegaconf", "medmnist", "torchmetrics", "numpy")
 
@@ -210,7 +211,7 @@ class RunDirectory:
         groups = [values.get(name) for name in ("data", "model", "trainer")] if isinstance(values, dict) else [None]
         if not isinstance(values, dict) or not all(isinstance(g, dict) and "_target_" in g for g in groups):
             raise CheckpointError(f"{file} is no configuration of a run: it lacks data, model or trainer")
-        return {str(key): value for key, value in values.items()}
+        return {str(key): configuration.current_targets(value) for key, value in values.items()}
 
     def record(self) -> dict[str, Any]:
         """What ``run.json`` says; empty if there is none."""

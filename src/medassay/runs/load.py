@@ -12,11 +12,11 @@ import torch
 from pytorch_lightning import LightningModule
 
 from medassay import config as configuration
-from medassay.checkpoints import load_weights
+from medassay.core.errors import CheckpointError, ConfigError, nearest
 from medassay.data.modules import ImageDataModule
-from medassay.errors import CheckpointError, ConfigError, nearest
 from medassay.runs.directory import RunDirectory
-from medassay.settings import TrainerSettings, devices_for
+from medassay.training.checkpoints import load_weights
+from medassay.training.settings import TrainerSettings, devices_for
 
 DATA_KEYS = ("root", "file", "path", "batch_size")  # what may differ on another machine
 

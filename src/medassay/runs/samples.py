@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from medassay.core.files import whole
+from medassay.core.types import Sampler
 from medassay.data.modules import ImageDataModule, SyntheticData
-from medassay.files import whole
 from medassay.runs.load import DATA_KEYS, Run, build_data, open_run, refuse_classifier
-from medassay.types import Sampler
 
 CHUNK = 1024  # images at a time
 

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from medassay.errors import CheckpointError
+from medassay import config as configuration
+from medassay.core.errors import CheckpointError
 from medassay.runs.directory import RunDirectory, is_current
 
 PLACES = ("outputs", "resume", "logger", "assay", "sweep")  # keys that do not change what a run computes
@@ -56,7 +57,7 @@ def configuration_hash(config: dict[str, Any]) -> str:
     kept["data"] = {k: v for k, v in config["data"].items() if k not in places}
     kept["callbacks"] = {k: v for k, v in config["callbacks"].items() if v is not None and k not in CALLBACK_PLACES}
     kept["trainer"] = {k: v for k, v in config["trainer"].items() if k not in TRAINER_PLACES}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(configuration.first_targets(kept), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def table(paths: Iterable[str | Path]) -> list[Row]:

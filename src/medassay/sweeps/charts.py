@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from medassay.errors import CheckpointError
+from medassay.core.errors import CheckpointError
 from medassay.reporting import sweep_figures
 from medassay.runs.directory import RunDirectory
 from medassay.sweeps.configurations import Spread

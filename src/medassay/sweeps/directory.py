@@ -17,8 +17,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from medassay import config as configuration
-from medassay.errors import ConfigError, OutputError
-from medassay.files import held, read_json, write_json
+from medassay.core.errors import ConfigError, OutputError
+from medassay.core.files import held, read_json, write_json
 from medassay.runs.table import configuration_hash
 
 _writing = threading.Lock()

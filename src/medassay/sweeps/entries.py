@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medassay.errors import CheckpointError
+from medassay.core.errors import CheckpointError
 from medassay.runs.directory import RunDirectory
 from medassay.runs.table import CALLBACK_PLACES, DATA_PLACES, PLACES, TRAINER_PLACES, given, row
 from medassay.sweeps.directory import Job, SweepDirectory

@@ -9,8 +9,8 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from medassay.errors import ConfigError
-from medassay.messages import explain
+from medassay.config.messages import explain
+from medassay.core.errors import ConfigError
 from medassay.runs.directory import RunDirectory
 from medassay.runs.table import DATA_PLACES, TRAINER_PLACES
 from medassay.sweeps.objective import objective, value
@@ -56,7 +56,7 @@ class TrainJob:
 
 
 def _train(cfg: DictConfig, run: RunDirectory, overrides: list[str]) -> None:
-    from medassay import jobs  # torch and Lightning take seconds to import
+    from medassay.runs import train as jobs  # torch and Lightning take seconds to import
     from medassay.runs.check import checked
 
     config = checked(cfg, overrides)

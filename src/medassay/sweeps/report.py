@@ -15,7 +15,7 @@ from urllib.parse import quote
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
-from medassay.files import whole
+from medassay.core.files import whole
 from medassay.protocols import pages
 from medassay.reporting import figures as drawing
 from medassay.reporting import html

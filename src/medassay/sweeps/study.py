@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from medassay.errors import CheckpointError
-from medassay.files import whole
+from medassay.core.errors import CheckpointError
+from medassay.core.files import whole
 from medassay.runs.directory import RunDirectory
 from medassay.sweeps.directory import Job, SweepDirectory
 from medassay.sweeps.objective import objective

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from medassay.errors import ConfigError
+from medassay.core.errors import ConfigError
 from medassay.runs.directory import RunDirectory
 from medassay.sweeps.configurations import Configuration, Spread, effects, grouped, order
 from medassay.sweeps.directory import SweepDirectory

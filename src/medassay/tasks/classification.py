@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC
 
+from medassay.core.types import Range
 from medassay.tasks.ema import EMA
 from medassay.tasks.optim import OptimizerFactory, SchedulerFactory, adam, configured
 from medassay.tasks.steps import check_finite
-from medassay.types import Range
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) float32 in [0, 1], labels (B,) int64
 

@@ -8,13 +8,13 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
-from medassay.errors import TrainingError
+from medassay.core.errors import TrainingError
+from medassay.core.types import NonNegative, PositiveInt, Range
 from medassay.nets.cgan import CGAN
 from medassay.tasks.ema import EMA
 from medassay.tasks.gan_losses import GANLoss, discriminator_loss, generator_loss
 from medassay.tasks.optim import OptimizerFactory, adam
 from medassay.tasks.steps import check_finite
-from medassay.types import NonNegative, PositiveInt, Range
 
 SAMPLE_CHUNK = 512  # images drawn at a time: bounds the memory of a large draw
 BATCH_NORM_BATCHES = 8  # of 256 samples each: what the averaged generator's statistics are estimated on, every epoch

@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
+from medassay.core.types import NonNegative, NonNegativeInt, PositiveInt
 from medassay.nets.cvae import CVAE, label_planes
 from medassay.tasks.optim import OptimizerFactory, SchedulerFactory, adam, configured
 from medassay.tasks.steps import check_finite
-from medassay.types import NonNegative, NonNegativeInt, PositiveInt
 
 CHUNK = 512  # images decoded at a time: bounds the memory of a large draw
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) float32 in [0, 1], labels (B,) int64

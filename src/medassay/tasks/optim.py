@@ -17,7 +17,7 @@ from pytorch_lightning import LightningModule
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
-from medassay.types import NonNegative, NonNegativeInt, Positive, Probability, Range
+from medassay.core.types import NonNegative, NonNegativeInt, Positive, Probability, Range
 
 OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
 SchedulerFactory = Callable[[torch.optim.Optimizer, int], LRScheduler]  # (optimizer, steps of the whole run)

@@ -6,7 +6,7 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
-from medassay.errors import TrainingError
+from medassay.core.errors import TrainingError
 
 CHECK_EVERY = 50  # steps; each look waits for the device, so not at every step
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from medassay.core.types import LabelledImages
 from medassay.data.phantoms.shapes import (
     Ellipse,
     Grid,
@@ -27,7 +28,6 @@ from medassay.data.phantoms.shapes import (
     to_uint8,
     uniform,
 )
-from medassay.types import LabelledImages
 
 Span = tuple[float, float]
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from medassay.core.types import LabelledImages
 from medassay.data.phantoms.shapes import (
     Ellipse,
     Grid,
@@ -32,7 +33,6 @@ from medassay.data.phantoms.shapes import (
     to_uint8,
     uniform,
 )
-from medassay.types import LabelledImages
 
 CLASSES = ("normal", "pneumonia")
 OPACITY_THRESHOLD = 0.08

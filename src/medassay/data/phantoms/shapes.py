@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from medassay.types import LabelledImages
+from medassay.core.types import LabelledImages
 
 CHUNK = 512
 """Images rendered at once. It bounds memory, and it is fixed because the order of random draws depends on it."""

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from medassay import arms
+from medassay.core.errors import CheckpointError
+from medassay.core.files import write_json
+from medassay.core.types import LabelledImages
 from medassay.data.modules import stratified_order
-from medassay.errors import CheckpointError
-from medassay.files import write_json
+from medassay.evaluation import arms
 from medassay.protocols.assay import measures, performance
 from medassay.protocols.assay.subjects import Real, in_proportion
-from medassay.types import LabelledImages
 
 NOISE = 0.05  # standard deviation of control (c), in units of the full range
 TRAIN_SHARE = 0.8  # of the validation images, for TSTR on controls (a) and (e); the rest chooses the epoch

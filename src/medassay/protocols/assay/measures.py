@@ -11,12 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from medassay.core.types import LabelledImages
 from medassay.data.modules import stratified_order
-from medassay.encoders import Encoder
+from medassay.evaluation.encoders import Encoder
 from medassay.metrics import authenticity, fidelity, frechet
 from medassay.metrics.neighbours import Neighbours, Reference, nearest
 from medassay.protocols.assay.subjects import Real
-from medassay.types import LabelledImages
 
 VERSION = 1  # part of every cached row's key: raise it where a number's definition changes
 CELLS = 10  # of C_T

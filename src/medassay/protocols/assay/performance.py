@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from scipy.stats import t as student_t
 
-from medassay import arms
+from medassay.core.types import LabelledImages
+from medassay.evaluation import arms
 from medassay.metrics.classification import classification_metrics
 from medassay.protocols.assay.subjects import Candidate, Real
 from medassay.protocols.classification import predict
 from medassay.tasks.classification import Classification
-from medassay.types import LabelledImages
 
 SIZES = (1, 2, 5)  # times the real training set: the points of the learning curve
 REPORTED = ("accuracy", "balanced_accuracy", "auroc")
@@ -30,7 +30,7 @@ class Trainer:
     Attributes:
         cache: folder of the kept ones.
         device: where predictions are computed.
-        jobs, gpus: as for :func:`medassay.arms.trained`.
+        jobs, gpus: as for :func:`medassay.evaluation.arms.trained`.
     """
 
     cache: Path

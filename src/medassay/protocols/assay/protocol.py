@@ -16,16 +16,16 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from medassay import arms
-from medassay.encoders import EncoderName, encoders, inception, trained_classifier
-from medassay.errors import ConfigError
+from medassay.core.errors import ConfigError
+from medassay.core.types import LabelledImages, NonNegativeInt, PositiveInt, Range
+from medassay.evaluation import arms
+from medassay.evaluation.encoders import EncoderName, encoders, inception, trained_classifier
 from medassay.metrics import authenticity
 from medassay.metrics.neighbours import Neighbours
 from medassay.protocols.assay import controls, measures, performance, report, verdict
 from medassay.protocols.assay.subjects import Candidate, Real, of_run
 from medassay.protocols.classification import predict
 from medassay.runs.load import Run, device_for
-from medassay.types import LabelledImages, NonNegativeInt, PositiveInt, Range
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
-from medassay.files import whole, write_json
+from medassay.core.files import whole, write_json
 from medassay.protocols import pages
 from medassay.reporting import assay_figures, figures, html
 from medassay.reporting.tensorboard import add_results

@@ -12,14 +12,14 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from medassay.core.errors import DataError
+from medassay.core.seeds import derived_seed
+from medassay.core.types import LabelledImages
 from medassay.data import folder, npz
 from medassay.data.given import copies, digest, without_duplicates
-from medassay.data.loader import derived_seed
 from medassay.data.modules import ImageDataModule, stratified_order
-from medassay.errors import DataError
 from medassay.runs.load import Run
 from medassay.runs.samples import samples_of
-from medassay.types import LabelledImages
 
 MINIMUM_PER_CLASS = 10  # judged images: below, no number of a class means anything
 MINIMUM_TRAINING, MINIMUM_REAL = 40, 16  # real images: below, there are too few neighbours

@@ -11,15 +11,15 @@ import torch
 from matplotlib import colormaps
 from torch import Tensor
 
-from medassay.activation_maps import METHODS, ActivationMaps, Method, Steps, grad_cam_steps, layer_name
+from medassay.core.errors import ConfigError, nearest
+from medassay.core.types import LabelledImages, NonNegativeInt, PositiveInt, Range
 from medassay.data.order import stratified_order
-from medassay.errors import ConfigError, nearest
+from medassay.explain.activation_maps import METHODS, ActivationMaps, Method, Steps, grad_cam_steps, layer_name
 from medassay.protocols.classification import Predictions, images_of, predict
 from medassay.protocols.gradcam.report import overall, write
 from medassay.protocols.gradcam.scores import Subject, scores
 from medassay.runs.load import Run, device_for
 from medassay.tasks.classification import Classification
-from medassay.types import LabelledImages, NonNegativeInt, PositiveInt, Range
 
 logger = logging.getLogger(__name__)
 

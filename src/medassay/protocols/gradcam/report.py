@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
 
-from medassay.activation_maps import NAMES
-from medassay.files import whole, write_json
+from medassay.core.files import whole, write_json
+from medassay.explain.activation_maps import NAMES
 from medassay.protocols import pages
 from medassay.reporting import figures, gradcam_figures, html
 from medassay.reporting.tensorboard import add_results

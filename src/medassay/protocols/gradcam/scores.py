@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from medassay.activation_maps import NAMES, ActivationMaps, Method, randomised
+from medassay.explain.activation_maps import NAMES, ActivationMaps, Method, randomised
 from medassay.metrics import explanation
 from medassay.metrics.explanation import Mean, bootstrap_mean
 
@@ -70,7 +70,7 @@ def scores(
         subject: what is explained.
         classes: names.
         methods: which to score.
-        layer: as :func:`~medassay.activation_maps.target_layer`.
+        layer: as :func:`~medassay.explain.activation_maps.target_layer`.
         randomisations: random nets of the sanity check.
     """
     subject.net.to(subject.device).eval()

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from medassay.core.types import LabelledImages
 from medassay.data.loader import ResidentLoader
 from medassay.metrics.bootstrap import percentile_interval, resample_weights
-from medassay.types import LabelledImages
 
 RESAMPLES = 1000
 _SEED = 0  # of the resamples

@@ -11,14 +11,14 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from medassay.activation_maps import ActivationMaps, Method
+from medassay.core.errors import ConfigError, DataError
+from medassay.core.types import LabelledImages, NonNegativeInt, PositiveInt, Range
 from medassay.data.modules import stratified_order
 from medassay.data.stamps import POSITIONS, Stamp, fitting
-from medassay.errors import ConfigError, DataError
+from medassay.explain.activation_maps import ActivationMaps, Method
 from medassay.protocols.shortcut import measures, verdict
 from medassay.protocols.shortcut.report import Shown, write
 from medassay.runs.load import Run, device_for
-from medassay.types import LabelledImages, NonNegativeInt, PositiveInt, Range
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from medassay.files import whole, write_json
+from medassay.core.files import whole, write_json
 from medassay.protocols import pages
 from medassay.protocols.shortcut import verdict
 from medassay.reporting import figures, html, shortcut_figures

@@ -1,0 +1,89 @@
+"""Composing a configuration: Hydra's search path, our resolvers, and interpolations resolved to plain values."""
+
+from __future__ import annotations
+
+import functools
+import re
+import secrets
+import typing
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from medassay.config.moved import current_targets
+from medassay.core.errors import ConfigError
+
+
+def compose(name: str, overrides: Sequence[str]) -> tuple[DictConfig, Path]:
+    """The configuration ``name`` (``train``, ``evaluate``) with ``overrides``, and its run directory; for Python callers."""
+    cfg = compose_with_hydra(name, overrides)
+    directory = Path(str(cfg.hydra.run.dir))
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return cfg, directory
+
+
+def compose_with_hydra(name: str, overrides: Sequence[str]) -> DictConfig:
+    """The configuration ``name`` with ``overrides`` and the ``hydra`` node."""
+    register_resolvers()
+    with hydra.initialize_config_dir(str(conf_directory().resolve())):
+        return hydra.compose(name, list(overrides), return_hydra_config=True)
+
+
+def conf_directory() -> Path:
+    """The folder with the yaml files: inside the installed package, else at the top of the clone."""
+    inside = Path(__file__).parents[1] / "conf"
+    return inside if inside.is_dir() else Path(__file__).parents[3] / "conf"
+
+
+def resolved(cfg: DictConfig) -> dict[str, Any]:
+    """``cfg`` as plain values, every interpolation resolved.
+
+    Raises:
+        ConfigError: an interpolation points nowhere, or a mandatory value (``???``) is missing.
+    """
+    try:
+        values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    except OmegaConfBaseException as error:
+        first = str(error).splitlines()[0]
+        _, raised, message = first.partition("ConfigError raised while resolving interpolation: ")
+        raise ConfigError(message if raised else f"{error.full_key or 'configuration'}: {first}") from error
+    assert isinstance(values, dict)
+    return typing.cast(dict[str, Any], current_targets(values))
+
+
+# --- resolvers -------------------------------------------------------------------------------------------------------
+
+
+def run_id(data_name: str) -> str:
+    """Four random hex digits, and the data set's name where it is a phantom: a phantom run says so in its name."""
+    return secrets.token_hex(2) + (f"_{data_name}" if data_name.endswith("_phantom") else "")
+
+
+def slug(text: str, length: int = 60) -> str:
+    """``text`` in the characters ``A-Za-z0-9._-`` alone, shortened; the name of a job's directory."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:length].rstrip("-.")
+
+
+def class_folders(path: str | None) -> list[str]:
+    """The class names of a folder data set: sub-folders of ``path/train``, or of ``path`` itself."""
+    if path is None:
+        raise ConfigError("data=folder needs data.path=<directory with train/val/test/<class>/*.png or <class>/*.png>")
+    top = Path(path).expanduser()
+    inner = top / "train" if (top / "train").is_dir() else top
+    if not top.is_dir():
+        raise ConfigError(f"data.path={path} is not a directory: give one that holds <class>/*.png")
+    return sorted(p.name for p in inner.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+@functools.cache
+def register_resolvers() -> None:
+    """Makes ``${medassay.…:}`` known to OmegaConf, once per process."""
+    OmegaConf.register_resolver("medassay.run_id", run_id, use_cache=True)
+    OmegaConf.register_resolver("medassay.slug", slug)
+    OmegaConf.register_resolver("medassay.len", lambda items: len(items))
+    OmegaConf.register_resolver("medassay.class_folders", class_folders)

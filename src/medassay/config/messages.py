@@ -1,0 +1,86 @@
+"""Errors of Hydra, OmegaConf and the operating system as the one line that a user needs."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from medassay import config as configuration
+from medassay.core.errors import UserError, nearest, output_error
+
+
+def explain(error: BaseException) -> str | None:
+    """``error`` as the one line a user needs, or None if it is none of the user's making."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, MissingConfigException):
+        return _explain_missing(error)
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return _explain_composition(error)
+    if type(error).__name__ == "OutOfMemoryError":  # torch's, which this module need not import
+        return (
+            "the GPU's memory is full: lower data.batch_size or the model's width, or use trainer.precision=bf16-mixed"
+        )
+    if type(error).__name__ == "ProcessExitedException":
+        return "one of the training processes was ended from outside; continue with resume=<run directory>"
+    if isinstance(error, OSError):
+        return str(output_error(error, error.filename or "the output"))
+    return None
+
+
+def unreadable(argument: str) -> str:
+    """What to say of an override that Hydra cannot parse: how to quote it."""
+    key, separator, value = argument.partition("=")
+    if not separator:
+        return f"'{argument}': expected key=value"
+    quoted = value.replace("'", "\\'")
+    return (
+        f"cannot read '{argument}': put a value with = , spaces, commas or brackets in quotes, and for the shell once more: "
+        f"\"{key}='{quoted}'\""
+    )
+
+
+def _explain_missing(error: MissingConfigException) -> str:
+    text = str(error)
+    match = re.search(r"Could not find '(.+)'", text)
+    group, _, name = (match.group(1) if match else str(error.missing_cfg_file)).rpartition("/")
+    options = list(error.options or re.findall(r"^\t(?!provider)(\S+)$", text, re.MULTILINE))
+    return f"{group}={name}: there is no such choice.{nearest(name, options)} Accepted: {', '.join(sorted(options))}"
+
+
+def _explain_composition(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    cause = error.__cause__
+    match = re.match(r"Could not override '(.+)'", lines[0]) if lines else None
+    if match:
+        key = match.group(1)
+        hint = nearest(key, _known_keys())
+        if not hint and cause is not None and (suggested := re.search(r"Did you mean: '(.+?)'", str(cause))):
+            hint = f" Did you mean '{key.rpartition('.')[0]}.{suggested.group(1)}'?".replace("'.", "'")
+        if cause is not None and "is not in struct" not in str(cause):
+            return f"{key}: {str(cause).splitlines()[0]}"
+        return f"{key}: unknown key.{hint} See all with --cfg job"
+    detail = f" ({str(cause).splitlines()[0]})" if cause is not None and str(cause) else ""
+    key = re.search(r"full_key: (\S+)", f"{error} {cause}")
+    return (f"{key.group(1)}: " if key else "") + " ".join(lines[:1]) + detail
+
+
+def _known_keys() -> list[str]:
+    """All keys and groups of the default configuration, dotted."""
+    cfg, _ = configuration.compose("train", [])
+    keys: list[str] = []
+
+    def walk(node: Any, prefix: str) -> None:
+        for name in node:
+            key = f"{prefix}{name}"
+            keys.append(key)
+            child = OmegaConf.to_container(node, resolve=False)
+            if isinstance(child, dict) and isinstance(child[name], dict):
+                walk(node[name], f"{key}.")
+
+    walk(cfg, "")
+    return keys

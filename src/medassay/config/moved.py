@@ -1,0 +1,39 @@
+"""Constructors that have moved: what configurations of older versions call them, and where they are now."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+MOVED = {
+    "medassay.callbacks.Reconstructions": "medassay.training.callbacks.Reconstructions",
+    "medassay.callbacks.SampleGrid": "medassay.training.callbacks.SampleGrid",
+    "medassay.callbacks.early_stopping": "medassay.training.callbacks.early_stopping",
+    "medassay.pruning.median_pruning": "medassay.sweeps.pruning.median_pruning",
+    "medassay.settings.LoggerSettings": "medassay.training.settings.LoggerSettings",
+    "medassay.settings.Recipe": "medassay.training.settings.Recipe",
+    "medassay.settings.SweepSettings": "medassay.runs.settings.SweepSettings",
+    "medassay.settings.TrainerSettings": "medassay.training.settings.TrainerSettings",
+}
+
+
+FIRST = {now: before for before, now in MOVED.items()}
+
+
+def current_targets(node: Any) -> Any:
+    """``node`` (plain values) with every ``_target_`` that has moved under its present name."""
+    return _renamed(node, MOVED)
+
+
+def first_targets(node: Any) -> Any:
+    """``node`` with every ``_target_`` under the name it had first: what a hash of a configuration may depend on."""
+    return _renamed(node, FIRST)
+
+
+def _renamed(node: Any, names: Mapping[str, str]) -> Any:
+    if isinstance(node, dict):
+        renamed = {key: _renamed(value, names) for key, value in node.items()}
+        if isinstance(target := renamed.get("_target_"), str):
+            renamed["_target_"] = names.get(target, target)
+        return renamed
+    return [_renamed(value, names) for value in node] if isinstance(node, list) else node

@@ -1,0 +1,97 @@
+"""Writing files whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from medassay.core.errors import CheckpointError, output_error
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A name beside ``path`` to write to; renamed to ``path`` once that succeeded, removed if it did not.
+
+    Raises:
+        OutputError: the file cannot be written; what ``path`` held before is untouched.
+    """
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")  # one of its own for each writer
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+        _forget(partial)
+        raise output_error(error, path) from error
+    except BaseException:
+        _forget(partial)
+        raise
+
+
+def _forget(partial: Path) -> None:
+    try:
+        partial.unlink(missing_ok=True)
+    except OSError:  # its folder is no folder: there is nothing to forget
+        return
+
+
+@contextmanager
+def held(path: Path, wait: float = 5.0) -> Iterator[bool]:
+    """Holds the lock file ``path`` for this process alone; gives whether that succeeded within ``wait`` seconds.
+
+    The operating system frees it when the process ends, even if it is killed. On a network file system it holds between
+    machines where that passes locks on (NFS 4 does).
+
+    Raises:
+        OutputError: the file cannot be made.
+    """
+    lock = FileLock(path, timeout=wait)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(Timeout):
+            lock.acquire()
+    except OSError as error:
+        raise output_error(error, path) from error
+    try:
+        yield lock.is_locked
+    finally:
+        lock.release()
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The table of names and values in a JSON file; empty if there is no such file.
+
+    Raises:
+        CheckpointError: it cannot be read, or holds something else.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("it holds no table of names and values")
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+    except (ValueError, OSError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): restore or delete it") from error
+    return values
+
+
+def write_json(path: Path, values: Any) -> None:
+    """``values`` as indented JSON; NaN and infinity as null, since JSON has neither."""
+    with whole(path) as partial:
+        partial.write_text(json.dumps(_finite(values), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(k): _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+        return None
+    return value

@@ -1,0 +1,194 @@
+"""Encoders: images to the features that distances between image sets are measured in.
+
+None of them needs a download. A Fréchet distance is called FID on ``inception`` only, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from medassay.core.errors import ConfigError, DataError
+from medassay.core.files import whole
+from medassay.core.types import LabelledImages
+from medassay.data.given import digest
+from medassay.evaluation import arms
+from medassay.nets.block_cnn import BlockCNN
+from medassay.nets.layers import Normalise
+from medassay.tasks.classification import Classification
+from medassay.training.checkpoints import read_checkpoint
+
+EncoderName = Literal["classifier", "random_conv", "pixels", "inception"]
+CHUNK = 512  # images at a time
+RANDOM_CONV_SEED = 0
+DIMENSIONS = 64  # of random_conv and pixels
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """``images (N, C, H, W) uint8 -> features (N, d) float32``, on the CPU.
+
+    Attributes:
+        name: one of the names above.
+        description: one line for the report.
+        function: from a chunk of float images in [0, 1] on ``device`` to features.
+        device: where it computes.
+    """
+
+    name: EncoderName
+    description: str
+    function: Callable[[Tensor], Tensor]
+    device: torch.device
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, progress: str = "") -> Tensor:
+        chunks = torch.split(images, CHUNK)
+        bar = tqdm(chunks, desc=progress, leave=False, disable=not (progress and sys.stderr.isatty()))
+        return torch.cat([self.function(part.to(self.device).float() / 255).float().cpu() for part in bar])
+
+
+def classifier(task: Classification, device: torch.device) -> Encoder:
+    """The pooled features before the linear layer of a classifier trained on the real training images."""
+    net = task.net.to(device).eval()
+    assert isinstance(net, BlockCNN)
+    dimensions = net.head.in_features
+    description = f"{dimensions} features before the last layer of a classifier trained on the real training images"
+    return Encoder("classifier", description, net.features, device)
+
+
+def trained_classifier(
+    train: LabelledImages, val: LabelledImages, num_classes: int, cache: Path, *, seed: int = 0, gpus: Any = 0
+) -> Classification:
+    """The classifier behind :func:`classifier`: the arm TRTR of a full comparison, with that seed."""
+    arm = arms.Arm(f"TRTR, seed {seed}", train, val, num_classes, seed, arms.full_steps(len(train)))
+    return arms.trained([arm], cache, gpus=gpus, progress="encoder")[0]
+
+
+def random_conv(channels: int, device: torch.device) -> Encoder:
+    """A convolutional net with random weights, always the same: 64 averaged feature maps.
+
+    Random features see texture and colour, and cannot be suspected of having learnt the classes.
+    """
+    widths = (channels, 32, DIMENSIONS, DIMENSIONS)
+    rng = torch.Generator().manual_seed(RANDOM_CONV_SEED)
+    layers: list[nn.Module] = [Normalise()]
+    for place, (before, after) in enumerate(pairwise(widths)):
+        convolution = nn.Conv2d(before, after, 3, padding=1, bias=False)
+        deviation = math.sqrt(2 / (9 * before))  # He et al. 2015: keeps the features' scale from layer to layer
+        convolution.weight.data = deviation * torch.randn(convolution.weight.shape, generator=rng)
+        layers += [convolution, nn.LeakyReLU(0.2)]
+        if place + 2 < len(widths):
+            layers.append(nn.AvgPool2d(2))
+    net = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten()).to(device).eval()
+    description = f"{DIMENSIONS} feature maps of a fixed random convolutional net, averaged over space"
+    return Encoder("random_conv", description, net, device)
+
+
+def pixels(train: LabelledImages, device: torch.device, cache: Path) -> Encoder:
+    """The pixels' first 64 principal components (fewer for fewer pixels or images), fitted on the training images."""
+    path = cache / "encoders" / f"pixels_{digest(train)}.pt"
+    if path.exists():
+        fitted = read_checkpoint(path)["state_dict"]
+        mean, basis = fitted["mean"], fitted["basis"]
+    else:
+        mean, basis = principal_components(train.images.flatten(1).double() / 255, DIMENSIONS)
+        record = {"images": len(train), "what": "mean and principal components of the training images in [0, 1]"}
+        with whole(path) as partial:
+            torch.save({"state_dict": {"mean": mean, "basis": basis}, "record": record}, partial)
+    on_device = mean.float().to(device), basis.float().to(device)
+
+    def project(images: Tensor) -> Tensor:
+        projected: Tensor = (images.flatten(1) - on_device[0]) @ on_device[1]
+        return projected
+
+    return Encoder("pixels", f"the pixels' first {basis.shape[1]} principal components", project, device)
+
+
+def principal_components(rows: Tensor, dimensions: int) -> tuple[Tensor, Tensor]:
+    """Mean ``(p,)`` and the first principal axes ``(p, min(dimensions, n - 1, p))`` of ``rows (n, p) float64``.
+
+    Each axis points to where its largest entry is positive, so that the result does not depend on the solver.
+    """
+    mean = rows.mean(0)
+    kept = min(dimensions, len(rows) - 1, rows.shape[1])
+    covariance = (rows - mean).T @ (rows - mean) / (len(rows) - 1)
+    axes = torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, :kept]
+    largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
+    return mean, axes * largest.sign()
+
+
+def inception(weights: str | None, device: torch.device) -> Encoder:
+    """The Inception network of the FID (Heusel et al. 2017), 2048 features, from a local file of its weights.
+
+    Raises:
+        ConfigError: no file named, or the package that knows the network is not installed.
+        DataError: the file cannot be read.
+    """
+    if weights is None:
+        raise ConfigError(
+            "protocol.encoders with inception: name the file of its weights, protocol.inception_weights=<path> "
+            "(pt_inception-2015-12-05-6726825d.pth of the torch-fidelity project)"
+        )
+    try:
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    except ImportError as error:
+        raise ConfigError(
+            "protocol.encoders with inception: the package torch-fidelity is missing; pip install 'medassay[inception]'"
+        ) from error
+    path = Path(weights).expanduser()
+    try:
+        torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity would run what a pickled file says
+        net = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(path))
+    except Exception as error:  # torch raises many kinds for a file that is none of its own
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(
+            f"protocol.inception_weights={path} cannot be read ({reason}): name the network's file"
+        ) from error
+    net.to(device).eval()
+
+    def features(images: Tensor) -> Tensor:
+        colour = images.expand(-1, 3, -1, -1)
+        found: Tensor = net((colour * 255).round().to(torch.uint8))[0]
+        return found
+
+    checksum = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    return Encoder(
+        "inception", f"2048 features of the FID's Inception network (weights sha256 {checksum}…)", features, device
+    )
+
+
+def encoders(
+    names: Sequence[EncoderName],
+    train: LabelledImages,
+    task: Classification,
+    device: torch.device,
+    cache: Path,
+    inception_weights: str | None = None,
+) -> list[Encoder]:
+    """The encoders called ``names``, in that order.
+
+    Args:
+        names: which.
+        train: the real training images.
+        task: the classifier trained on them.
+        device: where to compute.
+        cache: folder of what is kept.
+        inception_weights: a local file, for ``inception``.
+    """
+    makers: dict[EncoderName, Callable[[], Encoder]] = {
+        "classifier": lambda: classifier(task, device),
+        "random_conv": lambda: random_conv(train.images.shape[1], device),
+        "pixels": lambda: pixels(train, device, cache),
+        "inception": lambda: inception(inception_weights, device),
+    }
+    return [makers[name]() for name in names]

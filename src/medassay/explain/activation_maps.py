@@ -1,0 +1,291 @@
+"""Where a classifier looks: class activation maps by the ``grad-cam`` package, and the steps of one of them.
+
+Sources: Grad-CAM, Selvaraju et al. 2017; Grad-CAM++, Chattopadhay et al. 2018; Score-CAM, Wang et al. 2020; LayerCAM, Jiang et
+al. 2021; Eigen-CAM, Muhammad & Yeasin 2020, which does not depend on the class; HiResCAM, Draelos & Carin 2020.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from medassay.core.errors import ConfigError, nearest
+
+Method = Literal["gradcam", "gradcam++", "scorecam", "layercam", "eigencam", "hirescam"]
+METHODS: tuple[Method, ...] = get_args(Method)
+NAMES: dict[Method, str] = {
+    "gradcam": "Grad-CAM",
+    "gradcam++": "Grad-CAM++",
+    "scorecam": "Score-CAM",
+    "layercam": "LayerCAM",
+    "eigencam": "Eigen-CAM",
+    "hirescam": "HiResCAM",
+}
+CHUNK = 64  # images at a time: their feature maps and gradients are held together
+
+_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish)
+_POOLINGS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
+
+
+# --- the layer -------------------------------------------------------------------------------------------------------
+
+
+def layer_name(net: nn.Module, name: str | None = None) -> str:
+    """The dotted name of the module whose output the maps are made of; arguments and errors as :func:`target_layer`."""
+    names: list[str] = [known for known, _ in net.named_modules() if known]
+    if name is not None:
+        if name not in names:
+            raise ConfigError(
+                f"protocol.layer={name}: the net has no such module.{nearest(name, names)} "
+                f"Accepted: null for the activation before the last pooling, or a dotted name, e.g. {_examples(names, name)}"
+            )
+        return name
+    poolings = [place for place, known in enumerate(names) if isinstance(net.get_submodule(known), _POOLINGS)]
+    before = names[: poolings[-1]] if poolings else []
+    found = [known for known in before if isinstance(net.get_submodule(known), _ACTIVATIONS)]
+    if not found:
+        raise ConfigError(
+            "protocol.layer=null: the net has no activation module before a pooling module; name the module whose output "
+            f"to explain, e.g. protocol.layer={names[-1] if names else '<dotted name>'}"
+        )
+    return found[-1]
+
+
+def target_layer(net: nn.Module, name: str | None = None) -> nn.Module:
+    """The module whose output the maps are made of.
+
+    Args:
+        net: a classifier.
+        name: dotted, as in ``net.named_modules()``; None for the last activation module defined before the last pooling
+            module (several poolings in a row count as one): for :class:`~medassay.nets.block_cnn.BlockCNN` 32 maps of
+            7x7.
+
+    Raises:
+        ConfigError: no module of that name, or none that fits; near names are given.
+    """
+    return net.get_submodule(layer_name(net, name))
+
+
+def _examples(names: Sequence[str], name: str) -> str:
+    parent = name.rpartition(".")[0]
+    siblings = [known for known in names if known.rpartition(".")[0] == parent]
+    return ", ".join((siblings or list(names))[-4:])
+
+
+# --- the maps --------------------------------------------------------------------------------------------------------
+
+
+class ActivationMaps:
+    """Heat maps of a net's classes by one method of the ``grad-cam`` package.
+
+    The maps explain logits. The net is copied: the caller's keeps its mode, its hooks and its gradients.
+
+    Args:
+        net: ``(N, C, H, W) float in [0, 1] -> logits (N, K)``.
+        method: which.
+        layer: dotted name of the target layer, None for the default of :func:`target_layer`.
+        device: where to compute.
+
+    Raises:
+        ConfigError: no such layer.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        method: Method = "gradcam",
+        layer: str | None = None,
+        device: torch.device = torch.device("cpu"),  # noqa: B008  # a constant
+    ) -> None:
+        self.method = method
+        self.layer = layer_name(net, layer)
+        self.device = device
+        self._net = _frozen_copy(net, device)
+        self._cam = _package_method(method)(self._net, [self._net.get_submodule(self.layer)])
+        self._cam.batch_size = 256  # of Score-CAM, whose masked copies of one image are a batch
+        self._classes: int | None = None  # known, and the layer checked, after the first image
+
+    def __call__(self, images: Tensor, classes: Sequence[int] | None = None) -> Tensor:
+        """One map per image and class.
+
+        Args:
+            images: ``(N, C, H, W)`` float in [0, 1].
+            classes: K indices; None for all.
+
+        Returns:
+            ``(N, K, H, W) float32 in [0, 1]`` on the CPU, each map from its own minimum to its own maximum; all zero where
+            nothing speaks for the class.
+
+        Raises:
+            ConfigError: the target layer gives no feature maps.
+        """
+        chosen = range(self._check(images)) if classes is None else classes
+        n, _, height, width = images.shape
+        maps = torch.zeros(n, len(chosen), height, width)
+        for place, label in enumerate(chosen):
+            maps[:, place] = self.of(images, torch.full((n,), label))
+        return maps
+
+    def of(self, images: Tensor, labels: Tensor) -> Tensor:
+        """One map per image, of a class of its own: ``images (N, C, H, W), labels (N,) -> (N, H, W)``, else as a call."""
+        if len(images) == 0:
+            return torch.zeros(0, *images.shape[2:])
+        self._check(images)
+        parts = [
+            self._chunk(*part) for part in zip(torch.split(images, CHUNK), torch.split(labels, CHUNK), strict=True)
+        ]
+        return torch.cat(parts)
+
+    def _chunk(self, images: Tensor, labels: Tensor) -> Tensor:
+        from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+        targets = [ClassifierOutputTarget(label) for label in labels.tolist()]
+        # Gradients must reach a layer with no weights before it, too
+        inputs = images.detach().to(self.device, torch.float32).requires_grad_()
+        # Grad-CAM++ divides by a sum that may be zero where an activation can be negative
+        with torch.enable_grad(), np.errstate(all="ignore"):
+            found = self._cam(inputs, targets)
+        self._cam.activations_and_grads.clear()
+        return torch.from_numpy(np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)).clamp(0, 1)
+
+    @torch.no_grad()
+    def _check(self, images: Tensor) -> int:
+        """The number of classes; refuses a target layer whose output is no set of feature maps."""
+        if self._classes is None:
+            given: list[Any] = []
+            handle = self._net.get_submodule(self.layer).register_forward_hook(lambda *call: given.append(call[2]))
+            probe = images[:1] if len(images) else torch.zeros(1, *images.shape[1:])
+            try:
+                logits = self._net(probe.to(self.device, torch.float32))
+            finally:
+                handle.remove()
+            _refuse_no_maps(self.layer, given)
+            self._classes = int(logits.shape[1])
+        return self._classes
+
+
+def _refuse_no_maps(layer: str, given: Sequence[Any]) -> None:
+    if len(given) != 1:
+        raise ConfigError(
+            f"protocol.layer={layer}: it runs {len(given)} times per image, where a heat map needs one output; "
+            "name the block around it"
+        )
+    shape = tuple(given[0].shape) if isinstance(given[0], Tensor) else type(given[0]).__name__
+    if not isinstance(given[0], Tensor) or given[0].ndim != 4 or given[0].shape[2:].numel() < 2:
+        raise ConfigError(
+            f"protocol.layer={layer}: its output is {shape}, and a heat map needs (images, maps, height, width) with more "
+            "than one position; name a module before the last pooling, or null"
+        )
+
+
+def _frozen_copy(net: nn.Module, device: torch.device) -> nn.Module:
+    """The net in evaluation mode, without gradients of weights, and without in-place activations: they overwrite maps."""
+    copied = copy.deepcopy(net).to(device).eval().requires_grad_(False)
+    module: Any
+    for module in copied.modules():
+        if isinstance(getattr(module, "inplace", None), bool):
+            module.inplace = False
+    return copied
+
+
+def _package_method(method: Method) -> Any:
+    """The package's class; it takes seconds to import, so only where a map is made."""
+    import pytorch_grad_cam as package
+    from pytorch_grad_cam import score_cam
+
+    score_cam.tqdm = SimpleNamespace(tqdm=iter)  # it prints a progress bar for every image, terminal or not
+    return {
+        "gradcam": package.GradCAM,
+        "gradcam++": package.GradCAMPlusPlus,
+        "scorecam": package.ScoreCAM,
+        "layercam": package.LayerCAM,
+        "eigencam": package.EigenCAM,
+        "hirescam": package.HiResCAM,
+    }[method]
+
+
+# --- one map, step by step -------------------------------------------------------------------------------------------
+
+
+class Steps(NamedTuple):
+    """How one Grad-CAM map comes about, all ``float32`` on the CPU.
+
+    Attributes:
+        maps: ``(M, h, w)``, the layer's feature maps.
+        alphas: ``(M,)``, each map's weight: the gradient of the class's logit, averaged over the map.
+        total: ``(h, w)``, the weighted sum of the maps.
+        relu: ``(h, w)``, its positive part.
+        heat: ``(H, W)`` in [0, 1], that scaled and enlarged to the image.
+    """
+
+    maps: Tensor
+    alphas: Tensor
+    total: Tensor
+    relu: Tensor
+    heat: Tensor
+
+
+def grad_cam_steps(net: nn.Module, image: Tensor, label: int, layer: str | None = None) -> Steps:
+    """Grad-CAM from first principles (Selvaraju et al. 2017, equations 1 and 2), for one image.
+
+    Args:
+        net: a classifier; left as it is.
+        image: ``(C, H, W)`` float in [0, 1].
+        label: the class.
+        layer: as :func:`target_layer`.
+
+    Raises:
+        ConfigError: no such layer.
+    """
+    name = layer_name(net, layer)
+    copied = _frozen_copy(net, torch.device("cpu"))
+    given: list[Tensor] = []
+    copied.get_submodule(name).register_forward_hook(lambda *call: given.append(call[2]))
+    with torch.enable_grad():
+        logits = copied(image[None].detach().cpu().float().requires_grad_())
+        _refuse_no_maps(name, given)
+        (gradient,) = torch.autograd.grad(logits[0, label], given[0])
+    maps, alphas = given[0][0].detach(), gradient[0].mean((1, 2))
+    total = (alphas[:, None, None] * maps).sum(0)
+    relu = total.relu()
+    enlarged = F.interpolate(_scaled(relu)[None, None], image.shape[1:], mode="bilinear", align_corners=False)[0, 0]
+    return Steps(maps, alphas, total, relu, _scaled(enlarged))
+
+
+def _scaled(values: Tensor) -> Tensor:
+    """From 0 to 1, with the package's guard against division by zero."""
+    lifted = values - values.min()
+    return lifted / (1e-7 + lifted.max())
+
+
+# --- the same net without what it has learnt -------------------------------------------------------------------------
+
+
+def randomised(net: nn.Module, seed: int) -> nn.Module:
+    """A copy of the net with all its weights drawn anew, as for the sanity check of Adebayo et al. 2018.
+
+    Every module that knows how to initialise itself does so, running statistics of batch normalisation included; a
+    parameter of another module has its values shuffled.
+
+    Args:
+        net: left as it is.
+        seed: of the drawing; the global generator is left as it is.
+    """
+    copied = copy.deepcopy(net)
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        torch.manual_seed(seed)
+        for module in copied.modules():
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
+                continue
+            for parameter in module.parameters(recurse=False):
+                parameter.copy_(parameter.flatten()[torch.randperm(parameter.numel())].view_as(parameter))
+    return copied

@@ -1,0 +1,285 @@
+"""Jobs on a Ray cluster, or on this machine through a Ray of its own: each job in a fresh process.
+
+Ray's workers only hold the cores and GPUs of a job. The job itself runs in a process that the worker starts, as in
+:mod:`medassay.sweeps.launchers.local_parallel`: CUDA starts anew, a killed job takes no worker along, output goes to the job.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import pickle
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import weakref
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from medassay.core.errors import ConfigError
+from medassay.core.machine import cores
+from medassay.runs.directory import RunDirectory
+from medassay.sweeps.launchers.base import SweepLauncher, Task, record_end
+from medassay.sweeps.launchers.process import payload
+from medassay.sweeps.launchers.progress import Progress
+
+PATIENCE = 30.0  # seconds that an interrupted job has to record that it was
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Call:
+    """What a worker needs to start a job.
+
+    Attributes:
+        given: by :func:`medassay.sweeps.launchers.process.payload`.
+        directory: of the run, which gets what the job prints.
+        where: its working directory.
+        environment: variables that differ from the worker's.
+    """
+
+    given: bytes
+    directory: Path
+    where: Path
+    environment: dict[str, str]
+
+
+class RayLauncher(SweepLauncher):
+    """Runs jobs where Ray finds room for them.
+
+    Args:
+        address: of a running cluster, ``auto`` for the one that this machine belongs to; None starts a Ray on this machine
+            and ends it after the sweep.
+        cpus_per_job: cores of a job, and its threads; may be a fraction, which is one thread.
+        gpus_per_job: GPUs of a job; 0.25 lets four jobs share one; None for one where the cluster has any.
+        dashboard: of the Ray started here.
+    """
+
+    def __init__(
+        self,
+        address: str | None = None,
+        cpus_per_job: float = 1,
+        gpus_per_job: float | None = None,
+        dashboard: bool = False,
+    ) -> None:
+        self.address, self.dashboard = address, dashboard
+        self.cpus_per_job, self.gpus_per_job = cpus_per_job, gpus_per_job
+        self.close: weakref.finalize[..., RayLauncher] | None = None
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        if not _is_number(self.cpus_per_job) or self.cpus_per_job <= 0:
+            raise ConfigError(f"hydra.launcher.cpus_per_job={self.cpus_per_job}: expected a number above 0")
+        if self.gpus_per_job is not None and (not _is_number(self.gpus_per_job) or self.gpus_per_job < 0):
+            raise ConfigError(f"hydra.launcher.gpus_per_job={self.gpus_per_job}: expected a number, 0 or more, or null")
+        if importlib.util.find_spec("ray") is None:
+            raise ConfigError("hydra/launcher=ray needs ray: pip install 'medassay[ray]'")
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+
+    def run(self, tasks: Sequence[Task], progress: Progress) -> Iterator[tuple[Task, Any]]:
+        """See :class:`SweepLauncher`."""
+        if not tasks:
+            return
+        import ray
+
+        self._connect()
+        present: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+        gpus = gpus_of_job(present, self.gpus_per_job)
+        if lacking := lacks(present, self.cpus_per_job, gpus):
+            if self.address is None:
+                raise ConfigError(f"{lacking}; ask for less")
+            _log.warning(f"{lacking}; the jobs wait until it has more")  # a cluster may grow
+        start = ray.remote(num_cpus=self.cpus_per_job, num_gpus=gpus, max_retries=0)(run_call)
+        pending = {start.remote(self._call(task, gpu=gpus > 0)): task for task in tasks}
+        try:
+            while pending:
+                ended, _ = ray.wait(list(pending), timeout=1.0)
+                for reference in ended:
+                    task = pending.pop(reference)
+                    yield task, _result(task, reference)
+                for task in pending.values():
+                    progress.at_work(task.name, RunDirectory(task.directory))
+        except BaseException:
+            _cancel(pending)
+            if self.close is not None:
+                self.close()
+            raise
+
+    def _call(self, task: Task, *, gpu: bool) -> Call:
+        threads = str(max(1, int(self.cpus_per_job)))
+        environment = {name: value for name, value in os.environ.items() if name.startswith("MEDASSAY_")}
+        environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MEDASSAY_CORES"), threads)
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+        if not gpu:
+            environment["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides none from who asked for none
+        given = payload(self.hydra_context, self.task_function, task)
+        return Call(given, task.directory, Path.cwd(), environment)
+
+    def _connect(self) -> None:
+        """Joins the cluster, or starts one, unless this process belongs to one already."""
+        import ray
+
+        if ray.is_initialized():
+            return
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        on_term = signal.getsignal(signal.SIGTERM)
+        try:
+            if self.address is None:
+                folder = _folder()
+                self.close = weakref.finalize(self, _end, folder, _prepare_environment())
+                ray.init(address="local", num_cpus=cores(), include_dashboard=self.dashboard, _temp_dir=folder, **quiet)
+            else:
+                refuse_silent(self.address)
+                self.close = weakref.finalize(self, _end, None, {})
+                ray.init(address=self.address, **quiet)
+        except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            where = "here" if self.address is None else f"at hydra.launcher.address={self.address}"
+            first = str(error).strip().splitlines()[0]
+            raise ConfigError(f"hydra/launcher=ray: no Ray {where} ({first})") from error
+        finally:
+            if on_term is not None:
+                signal.signal(signal.SIGTERM, on_term)  # Ray's own would leave without a word
+
+
+def gpus_of_job(present: Mapping[str, float], asked: float | None) -> float:
+    """GPUs of a job, where ``asked`` is None: one if the cluster has any."""
+    return min(1.0, present.get("GPU", 0.0)) if asked is None else float(asked)
+
+
+def lacks(present: Mapping[str, float], cpus: float, gpus: float) -> str | None:
+    """What a cluster with the resources ``present`` has too little of for one job; None if nothing."""
+    for name, key, asked in (("cpus_per_job", "CPU", cpus), ("gpus_per_job", "GPU", gpus)):
+        if asked > present.get(key, 0.0):
+            return f"hydra.launcher.{name}={asked:g}: this Ray has {present.get(key, 0.0):g}"
+    return None
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def run_call(call: Call) -> tuple[int, bytes]:
+    """Runs a job in a fresh process; in a worker. Gives the exit code and the pickled result, empty if there is none.
+
+    Interrupted, as Ray does to cancel, it interrupts the job and waits until that has recorded it.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a Ray started in a shell's background; Ray cancels by it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    call.directory.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="medassay-") as folder:
+        given, result = Path(folder) / "job", Path(folder) / "result"
+        given.write_bytes(call.given)
+        with (call.directory / "output.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "medassay.sweeps.launchers.process", str(given), str(result)],
+                stdin=subprocess.PIPE,  # closed when this worker dies, which ends the job
+                stdout=log,
+                stderr=log,
+                cwd=call.where,
+                env={**os.environ, **call.environment},
+                start_new_session=True,
+            )
+        try:
+            while process.poll() is None:
+                time.sleep(0.2)  # Ray's interruption does not wake a wait()
+        finally:
+            if process.poll() is None:
+                _stop(process)
+        return process.returncode, result.read_bytes() if result.exists() else b""
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _result(task: Task, reference: Any) -> Any:
+    """What a job that has ended returned; None where it failed or was killed."""
+    import ray
+
+    try:
+        code, result = ray.get(reference)
+        how = f"its process ended with {f'signal {-code}' if code < 0 else f'exit code {code}'}"
+    except ray.exceptions.RayError as error:  # its worker or node is gone
+        code, result, how = 1, b"", f"Ray lost it: {str(error).strip().splitlines()[0]}"
+    if code == 0 and result:
+        return pickle.loads(result)
+    record_end(task, f"{how}; see {task.directory / 'output.log'}")
+    return None
+
+
+def _cancel(pending: Mapping[Any, Task]) -> None:
+    """Interrupts the jobs that still run and waits until each has recorded it."""
+    import ray
+
+    for reference in pending:
+        ray.cancel(reference, force=False)
+    if pending:
+        ray.wait(list(pending), num_returns=len(pending), timeout=PATIENCE)
+    last = time.monotonic() + PATIENCE  # Ray calls a task cancelled before its worker has stopped the job
+    runs = [RunDirectory(task.directory) for task in pending.values()]
+    while any(run.state() == "running" for run in runs) and time.monotonic() < last:
+        time.sleep(0.1)
+
+
+def refuse_silent(address: str) -> None:
+    """Raises :class:`OSError` where nothing listens at ``host:port``: Ray itself tries for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdecimal() and "://" not in address:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+
+
+# --- a Ray of our own ------------------------------------------------------------------------------------------------
+
+
+def _folder() -> str:
+    """For Ray's sockets and logs; short, since a socket's name may have 107 characters and Ray adds 66."""
+    usual = tempfile.gettempdir()
+    return tempfile.mkdtemp(prefix="ray-", dir=usual if len(usual) < 25 else "/tmp")
+
+
+@cache
+def _token() -> str:
+    """What only this process and its Ray know. One for the life of the process, since Ray reads it once."""
+    return secrets.token_hex(32)
+
+
+def _prepare_environment() -> dict[str, str | None]:
+    """Sets what a Ray started here needs and gives what was there before.
+
+    Ray listens on the network and therefore wants a token, which it would write into the home directory.
+    """
+    before = {name: os.environ.get(name) for name in ("RAY_USAGE_STATS_ENABLED", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    os.environ.setdefault("RAY_AUTH_TOKEN", _token())  # Ray itself sets RAY_AUTH_MODE, unless the user has
+    return before
+
+
+def _end(folder: str | None, before: dict[str, str | None]) -> None:
+    """Leaves Ray, and ends it where it was started here, in ``folder``."""
+    import ray
+
+    ray.shutdown()
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,279 @@
+"""Jobs on a Slurm cluster, queued through submitit: a job array, each job in a process of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stderr, suppress
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from medassay.core.errors import ConfigError, Interrupted
+from medassay.runs.directory import RunDirectory
+from medassay.sweeps.launchers.base import SweepLauncher, Task, positive, record_end
+from medassay.sweeps.launchers.process import payload, run_payload
+from medassay.sweeps.launchers.progress import Progress
+
+if TYPE_CHECKING:
+    import submitit
+
+    Submitted = tuple[Task, submitit.Job[Any]]
+
+ASKING = 60.0  # seconds between questions to sacct: a job that was killed leaves no file that says so
+PREEMPTED = 600.0  # seconds after which a preempted job that is not back in the queue has been cancelled
+PATIENCE = 30.0  # seconds that an interrupted job on this machine has to record that it was
+
+
+class SlurmLauncher(SweepLauncher):
+    """Queues the jobs of a sweep on a Slurm cluster and waits for them.
+
+    A job at its time limit, or preempted, goes back into the queue and continues from its last checkpoint.
+
+    Args:
+        cluster: ``slurm``, or ``local`` for processes on this machine, to try the settings out.
+        partition: to queue in; None for the cluster's own default, here and below.
+        account: that is charged.
+        qos: quality of service.
+        timeout_min: time limit of a job, minutes.
+        max_timeouts: how often one job may reach that limit and go on.
+        cpus_per_task: cores of a job, and its threads.
+        mem_gb: memory of a job, GB; None for the cluster's own default.
+        gpus_per_node: GPUs of a job; 0 trains on the CPU.
+        array_parallelism: jobs that run at a time, at most.
+        setup: shell commands that the job's script begins with; not with ``cluster: local``.
+        additional_parameters: any other option of ``sbatch``, by its name without the dashes.
+    """
+
+    def __init__(
+        self,
+        cluster: Literal["slurm", "local"] = "slurm",
+        partition: str | None = None,
+        account: str | None = None,
+        qos: str | None = None,
+        timeout_min: int = 240,
+        max_timeouts: int = 10,
+        cpus_per_task: int = 4,
+        mem_gb: float | None = None,
+        gpus_per_node: int = 1,
+        array_parallelism: int = 16,
+        setup: Sequence[str] | None = None,
+        additional_parameters: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.cluster, self.max_timeouts, self.array_parallelism = cluster, max_timeouts, array_parallelism
+        self.cpus_per_task, self.gpus_per_node = cpus_per_task, gpus_per_node
+        self.shared = {"timeout_min": timeout_min, "cpus_per_task": cpus_per_task, "mem_gb": mem_gb}
+        self.slurm = {
+            "partition": partition,
+            "account": account,
+            "qos": qos,
+            "array_parallelism": array_parallelism,
+            "setup": None if setup is None else list(setup),
+            "srun_args": [f"--cpus-per-task={cpus_per_task}"],  # since Slurm 22.05 srun gives one core without it
+            "additional_parameters": None if additional_parameters is None else dict(additional_parameters),
+        }
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        if self.cluster not in ("slurm", "local"):
+            raise ConfigError(f"hydra.launcher.cluster={self.cluster}: expected slurm, or local to try it out here")
+        for name in ("timeout_min", "cpus_per_task"):
+            positive(name, self.shared[name])
+        for name in ("max_timeouts", "array_parallelism"):
+            positive(name, getattr(self, name))
+        if not isinstance(self.gpus_per_node, int) or self.gpus_per_node < 0:
+            raise ConfigError(
+                f"hydra.launcher.gpus_per_node={self.gpus_per_node}: expected a whole number, 0 for the CPU"
+            )
+        if importlib.util.find_spec("submitit") is None:
+            raise ConfigError("hydra/launcher=slurm needs submitit: pip install 'medassay[slurm]'")
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+
+    def run(self, tasks: Sequence[Task], progress: Progress) -> Iterator[tuple[Task, Any]]:
+        """See :class:`SweepLauncher`."""
+        if not tasks:
+            return
+        executor = self._executor()
+        queued: list[Submitted] = []
+        waiting, states = list(tasks), _States()
+        try:
+            while waiting or queued:
+                # Slurm itself keeps to array_parallelism; submitit starts all that it is given on this machine
+                room = len(waiting) if self.cluster == "slurm" else self.array_parallelism - len(queued)
+                if waiting and room:
+                    queued += self._submit(executor, waiting[:room])
+                    del waiting[:room]
+                for task, job in [(task, job) for task, job in queued if states.ended(job)]:
+                    queued.remove((task, job))
+                    yield task, _result(task, job)
+                for task, _ in queued:
+                    progress.at_work(task.name, RunDirectory(task.directory))
+                time.sleep(2.0 if self.cluster == "slurm" else 0.1)
+        finally:
+            _cancel([job for _, job in queued], self.cluster)
+
+    def _executor(self) -> submitit.AutoExecutor:
+        import submitit
+
+        # a folder for each start: on this machine a job is named by its process, and such names come back
+        started = f"{datetime.now():%Y-%m-%d_%H-%M-%S}_{secrets.token_hex(2)}"
+        sweep = Path(str(self.config.hydra.sweep.dir)).absolute()
+        limit = {f"{self.cluster}_max_num_timeout": self.max_timeouts}
+        try:
+            executor = submitit.AutoExecutor(sweep / ".submitit" / started / "%j", cluster=self.cluster, **limit)
+        except RuntimeError as error:
+            raise ConfigError(
+                "hydra/launcher=slurm: there is no srun here: start the sweep where sbatch works, or try it out with "
+                "hydra.launcher.cluster=local"
+            ) from error
+        executor.update_parameters(
+            name=sweep.name,
+            gpus_per_node=self.gpus_per_node or None,
+            **self.shared,
+            **{f"slurm_{name}": value for name, value in self.slurm.items()},
+        )
+        return executor
+
+    def _submit(self, executor: submitit.AutoExecutor, tasks: Sequence[Task]) -> list[Submitted]:
+        from submitit.core.utils import FailedJobError, FailedSubmissionError
+
+        calls = [QueuedJob(payload(self.hydra_context, self.task_function, task)) for task in tasks]
+        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MEDASSAY_CORES")
+        changes = dict.fromkeys(names, str(self.cpus_per_task))
+        changes["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+        try:
+            with _environment(changes), redirect_stderr(io.StringIO()):  # submitit prints there what the error says too
+                jobs = executor.submit_array(calls)
+        except (FailedJobError, FailedSubmissionError) as error:
+            raise ConfigError(f"hydra/launcher=slurm: sbatch refused the jobs: {error}") from error
+        return list(zip(tasks, jobs, strict=True))
+
+
+class QueuedJob:
+    """One job as it lies in the queue: what submitit calls in the process of the job.
+
+    submitit sends USR2 at the time limit and has the job queued again in its handler. Here the training is stopped first,
+    in the same good order as by Ctrl-C, and then that handler is called.
+
+    Args:
+        given: by :func:`medassay.sweeps.launchers.process.payload`.
+    """
+
+    def __init__(self, given: bytes) -> None:
+        self.given = given
+
+    def __call__(self) -> Any:
+        """Runs the job; see :func:`run_payload`."""
+        import submitit
+
+        environment = submitit.JobEnvironment()
+        limit: signal.Signals = getattr(signal, f"SIG{environment.USR_SIG}")
+        requeue: Any = signal.signal(limit, _interrupt)
+        try:
+            return run_payload(self.given)
+        except KeyboardInterrupt as error:
+            signal.signal(limit, requeue)
+            signum = getattr(error, "signum", signal.SIGINT)
+            if signum == limit:
+                _requeue(requeue, limit)
+            if signum == signal.SIGTERM and environment.cluster == "slurm":
+                # Preempted or cancelled: Slurm sends USR2 or kills next. It does not queue a job again that ended by itself.
+                time.sleep(PREEMPTED)
+            raise
+
+    def checkpoint(self) -> Any:
+        """What submitit queues again: the same job, which continues from its last checkpoint."""
+        import submitit
+
+        return submitit.helpers.DelayedSubmission(self)
+
+
+def _requeue(handler: Any, limit: signal.Signals) -> None:
+    """Queues the job again by submitit's handler, which ends this process."""
+    try:
+        handler(limit, None)
+    except subprocess.CalledProcessError as error:
+        if error.returncode >= 0:
+            raise
+        sys.exit(-1)  # scontrol was in time: Slurm ends the job, and scontrol with it, before that can say so
+
+
+def _interrupt(signum: int, frame: Any) -> None:
+    raise Interrupted(signum)
+
+
+class _States:
+    """Asks what became of queued jobs, the cluster itself only now and then."""
+
+    def __init__(self) -> None:
+        self.asked = time.monotonic()
+        self.preempted: dict[str, float] = {}
+
+    def ended(self, job: submitit.Job[Any]) -> bool:
+        """Whether the job has ended, in whatever way."""
+        now = time.monotonic()
+        force = now - self.asked > ASKING
+        if force:
+            self.asked = now
+        if job.done(force_check=force):
+            return True
+        if job.paths.result_pickle.exists() or not job.state.startswith("PREEMPTED"):
+            self.preempted.pop(job.job_id, None)
+            return False
+        return now - self.preempted.setdefault(job.job_id, now) > PREEMPTED
+
+
+def _result(task: Task, job: submitit.Job[Any]) -> Any:
+    """What a job that has ended returned; None where it failed or was killed."""
+    state = job.state
+    how = f"ended without a result ({state})"
+    if job.paths.result_pickle.exists() or state == "COMPLETED":  # the file may take its time across machines
+        try:
+            return job.result()
+        except Exception as error:  # of submitit, or of a result that cannot be read here
+            lines = [line.strip() for line in str(error).splitlines() if line.strip(" -")]
+            how = next((line for line in lines if "Error: " in line), lines[0] if lines else type(error).__name__)
+    record_end(task, f"its job {job.job_id} {how}; see {job.paths.stderr}")
+    return None
+
+
+def _cancel(jobs: Sequence[submitit.Job[Any]], cluster: str) -> None:
+    """Takes the jobs that have not ended out of the queue; those on this machine record that they were interrupted."""
+    if cluster == "slurm":
+        for job in jobs:
+            with suppress(OSError):
+                job.cancel(check=False)
+        return
+    for job in jobs:
+        with suppress(ProcessLookupError):
+            os.kill(int(job.job_id), signal.SIGTERM)  # which submitit passes on to the job
+    last = time.monotonic() + PATIENCE
+    while any(not job.done() for job in jobs) and time.monotonic() < last:
+        time.sleep(0.1)
+    for job in jobs:
+        job.cancel()
+
+
+@contextmanager
+def _environment(changes: Mapping[str, str]) -> Iterator[None]:
+    """``changes`` for the processes started inside, without what would tie them to the Slurm job that we may be in."""
+    before = dict(os.environ)
+    if "SLURM_JOB_ID" in before:
+        for name in before:
+            if name.startswith("SLURM_") and name != "SLURM_CONF":
+                del os.environ[name]
+    os.environ.update(changes)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)

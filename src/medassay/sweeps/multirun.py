@@ -1,0 +1,199 @@
+"""``train -m``: a sweep from its command line to the summary in its directory."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from omegaconf import OmegaConf
+
+from medassay import config as configuration
+from medassay.config.command_line import is_hydra, paired, parse, run_hydra, swept_keys
+from medassay.core.errors import ConfigError
+from medassay.runs.directory import RunDirectory
+from medassay.runs.settings import SweepSettings
+from medassay.sweeps.directory import SweepDirectory, now
+from medassay.sweeps.job import TrainJob
+from medassay.sweeps.launchers.serial import SerialLauncher
+from medassay.sweeps.sweepers.arguments import ArgumentsSweeper
+
+if TYPE_CHECKING:
+    from medassay.sweeps.summary import Summary
+
+OK, FAILED = 0, 1
+SWEEPER = ("hydra/sweeper", "hydra.sweeper")  # its own choice and keys: further seeds of one configuration need none
+
+
+def multirun(argv: Sequence[str], overrides: Sequence[Override]) -> int:
+    """Runs all jobs that are not finished, writes the summary, and gives the exit code: 1 if a job failed.
+
+    Args:
+        argv: the command line.
+        overrides: those in it.
+
+    Raises:
+        UserError: what is wrong with the command line as a whole; a job's own errors are listed instead.
+    """
+    directory, settings, added = _prepared(overrides)
+    sweep = SweepDirectory(directory)
+    with sweep.held():
+        command = [argument for argument, _ in paired(argv) if argument not in ("-m", "--multirun")]
+        sweep.begin(name=directory.name, command=command, metric=settings.metric, mode=settings.mode)
+        here = f"hydra.sweep.dir={_quoted(str(directory))}"
+        try:
+            _launch([*argv, *added, here])
+            hydra = [a for a, o in paired([*argv, *added]) if o is not None and is_hydra(o)]
+            return _conclude(sweep, settings, [*(a for a in hydra if not a.startswith(SWEEPER)), here])
+        except KeyboardInterrupt as error:
+            _say(
+                f"interrupted; finished jobs are kept: start the same command again{_again(sweep, settings)} to continue"
+            )
+            return 128 + int(getattr(error, "signum", signal.SIGINT))
+        except Exception:
+            _leave_nothing_of(sweep)
+            raise
+
+
+def _leave_nothing_of(sweep: SweepDirectory) -> None:
+    """Removes the directory of a sweep that failed before its first job."""
+    own = [sweep.path / name for name in ("sweep.json", "multirun.yaml", ".lock")]
+    if not sweep.jobs() and set(sweep.path.iterdir()) <= set(own):
+        for file in own:
+            file.unlink(missing_ok=True)
+        sweep.path.rmdir()
+
+
+def _prepared(overrides: Sequence[Override]) -> tuple[Path, SweepSettings, list[str]]:
+    """The sweep's directory, its settings, and what to add to the command line: whether jobs look at test images."""
+    plain: list[str] = []
+    for override in overrides:
+        if override.is_sweep_override():
+            if override.key_or_group.partition(".")[0] in ("sweep", "search", "outputs", "test") or is_hydra(override):
+                raise ConfigError(f"{override.input_line}: one value for the whole sweep, please")
+        elif override.input_line is not None:
+            plain.append(override.input_line)
+    cfg = configuration.compose_with_hydra("train", plain)
+    params = OmegaConf.to_container(
+        OmegaConf.select(cfg, "hydra.sweeper.params") or OmegaConf.create({}), resolve=False
+    )
+    assert isinstance(params, dict)
+    swept = swept_keys([*parse([f"{key!s}={value}" for key, value in params.items()]), *overrides])
+    node = configuration.resolved(OmegaConf.create({"sweep": cfg.sweep}))["sweep"]
+    configuration.check(node, "sweep")
+    added = [] if cfg.test is not None else [f"test={str(swept <= {'seed'}).lower()}"]
+    launcher = str(cfg.hydra.launcher._target_)
+    if launcher.endswith(".BasicLauncher"):  # Hydra's default, which cannot skip a finished job
+        added.append("hydra/launcher=serial")
+        launcher = f"{SerialLauncher.__module__}.{SerialLauncher.__name__}"
+    for target in (launcher, str(cfg.hydra.sweeper._target_)):
+        if not target.startswith("hydra"):  # Hydra finds its own
+            Plugins.instance().register(configuration.locate(target, "hydra"))  # type: ignore[arg-type]
+    return Path(str(cfg.hydra.sweep.dir)).absolute(), configuration.build(node), added
+
+
+def _launch(argv: Sequence[str]) -> None:
+    Plugins.instance().register(ArgumentsSweeper)
+    run_hydra("train", TrainJob(), argv)
+
+
+def _conclude(sweep: SweepDirectory, settings: SweepSettings, hydra: list[str]) -> int:
+    """The choice, its test, the summary; gives the exit code."""
+    from medassay.sweeps import report, study, summary
+
+    found = summary.summarise(sweep.path, settings.metric, settings.mode)
+    failure: Exception | None = None
+    if found.best is not None and settings.final and not found.unfinished:
+        try:
+            _test_chosen(sweep, settings, found, hydra)
+        except Exception as error:  # the summary is written nonetheless
+            failure = error
+        found = summary.summarise(sweep.path, settings.metric, settings.mode)
+    if settings.keep == "none":
+        _forget_checkpoints(found)
+    sweep.update(ended=now())
+    report.write(found, study.figures(sweep.path))
+    for line in found.lines():
+        print(line)
+    print(f"summary: {sweep.path / 'sweep.html'}")
+    if failure is not None:
+        raise failure
+    lost = [*found.failed, *found.unfinished, *found.waiting]
+    for entry in lost:
+        _say(f"job {entry.path.name} {entry.status}: {entry.reason or 'see its directory'}")
+    if lost:
+        total = len(found.entries) + len(found.final)
+        _say(f"{len(lost)} of {total} jobs failed; start the same command again{_again(sweep, settings)} to retry them")
+    return FAILED if lost else OK
+
+
+def _test_chosen(sweep: SweepDirectory, settings: SweepSettings, found: Summary, hydra: list[str]) -> None:
+    """Trains the further seeds of the chosen configuration and looks at the test set with all its runs."""
+    best = found.best
+    assert best is not None
+    assert found.metric is not None
+    first = next(job for job in sweep.jobs() if job.directory.resolve() == best.counted[0].path.resolve())
+    fixed = [override for override in first.overrides if not override.startswith("seed=")]
+    sweep.choose(
+        configuration=best.hash,
+        overrides=fixed,
+        seeds=best.seeds,
+        metric=found.metric,
+        mean=best.numbers[found.metric].mean,
+        sd=best.numbers[found.metric].sd,
+    )
+    further = [seed for seed in settings.final_seeds or [] if seed not in best.seeds]
+    if further:
+        _launch(["-m", *fixed, f"seed={','.join(map(str, further))}", *hydra, "hydra/sweeper=arguments"])
+    from medassay.evaluation import evaluate as evaluation
+    from medassay.runs.load import makes_images
+
+    runs = [
+        RunDirectory(path)
+        for path in (*(e.path for e in best.counted), *(job.directory for job in sweep.jobs(final=True)))
+    ]
+    protocol = "assay" if makes_images(runs[0].config()) else "classification"
+    cfg, _ = configuration.compose("evaluate", [f"protocol={protocol}", "run=x"])
+    for run in runs:
+        if run.state() == "done" and not _tested(run):
+            print(f"testing {run.path.name}")
+            outputs = Path(run.config()["outputs"])
+            evaluation.evaluate(str(run.path), configuration.resolved(cfg)["protocol"], {}, outputs)
+
+
+def _tested(run: RunDirectory) -> bool:
+    """Whether the run has been measured on test images already."""
+    evaluations = [RunDirectory(file.parent).metrics() for file in run.path.glob("eval/*/metrics.json")]
+    return any("test" in numbers for numbers in (run.metrics(), *evaluations)) or any(
+        "assay" in numbers and numbers.get("protocol", {}).get("split") == "test" for numbers in evaluations
+    )
+
+
+def _forget_checkpoints(found: Summary) -> None:
+    """Removes the weights of all finished jobs but the chosen configuration's."""
+    if found.chosen is None or found.failed or found.unfinished or found.waiting:
+        return  # they may be needed yet
+    kept = {entry.path.resolve() for entry in found.chosen.entries}
+    for entry in found.entries:
+        if entry.path.resolve() not in kept:
+            shutil.rmtree(entry.path / "checkpoints", ignore_errors=True)
+
+
+def _again(sweep: SweepDirectory, settings: SweepSettings) -> str:
+    """What the same command must say besides to go on with this sweep."""
+    placed = any(override.startswith("hydra.sweep.dir=") for override in sweep.record()["command"])
+    named = "" if settings.name or placed else f" with sweep.name={sweep.path.name}"
+    return named + (" and without sweep.force" if settings.force else "")
+
+
+def _quoted(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _say(line: str) -> None:
+    print(f"medassay: {line}", file=sys.stderr)

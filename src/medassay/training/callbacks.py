@@ -1,0 +1,211 @@
+"""What happens around training: seeds, threads, early stopping, sample grids."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor
+
+from medassay.core.files import write_json
+from medassay.core.seeds import derived_seed
+from medassay.core.types import NonNegative, PositiveInt, Range
+from medassay.data.modules import ImageDataModule
+from medassay.reporting import figures
+
+
+class ProcessSetUp(Callback):
+    """What each training process sets for itself: threads, and compiled nets (neither survives the way to another process).
+
+    Args:
+        threads: of torch on the CPU; None leaves them.
+        compile_net: compile the net first; a net of several networks, itself never called, has each of them compiled.
+    """
+
+    def __init__(self, threads: int | None, compile_net: bool) -> None:
+        self.threads = threads
+        self.compile_net = compile_net
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self.threads is not None:
+            torch.set_num_threads(self.threads)
+        if self.compile_net:
+            net = pl_module.net
+            assert isinstance(net, torch.nn.Module)
+            called = type(net).forward is not torch.nn.Module.forward
+            for part in [net] if called else list(net.children()):
+                part.compile()
+
+
+class EpochSeed(Callback):
+    """Seeds torch's global generator at every epoch's first batch, by seed, epoch and process alone.
+
+    Dropout and a GAN's noise then do not depend on what was drawn before, so that a run resumed at an epoch's end
+    continues as if it had not been interrupted.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if batch_idx == 0:
+            torch.manual_seed(derived_seed(self.seed, trainer.current_epoch, 3, trainer.global_rank))
+
+
+class History(Callback):
+    """Keeps what was logged in each epoch in ``history.json``: learning curves for sweeps, whatever the logger.
+
+    Args:
+        directory: of the run.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.file = directory / "history.json"
+        self.rows: list[dict[str, float]] = []
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        values = {str(name): float(value) for name, value in trainer.callback_metrics.items() if name != "step"}
+        self.rows.append({"epoch": trainer.current_epoch + 1, **values})
+        if trainer.is_global_zero:
+            write_json(self.file, {"rows": self.rows})
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = list(state_dict["rows"])
+
+
+class Patience(EarlyStopping):
+    """Early stopping that a continued run starts anew where it had already ended training."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        if self.wait_count >= self.patience:
+            self.wait_count = 0
+
+
+def early_stopping(
+    monitor: str | None,
+    mode: Literal["min", "max"] = "max",
+    patience: PositiveInt | None = 15,
+    min_delta: NonNegative = 0.0,
+) -> EarlyStopping | None:
+    """Stops after ``patience`` epochs in a row without a better ``monitor``; None where there is nothing to watch."""
+    if monitor is None or patience is None:
+        return None
+    # not strict: a name that is not logged is refused by Checkpoints, in one line
+    return Patience(
+        monitor, min_delta, patience, mode=mode, strict=False, check_finite=False, check_on_train_epoch_end=True
+    )
+
+
+@runtime_checkable
+class FixedSampler(Protocol):
+    """A generator that can show its progress on always the same noise."""
+
+    def fixed_samples(self) -> tuple[Tensor, Tensor]:
+        """Images ``(N, C, H, W) float32 in [0, 1]``, sorted by class, equally many each, and their labels ``(N,)``."""
+        ...
+
+
+@runtime_checkable
+class Autoencoder(Protocol):
+    """A generator that can also encode images."""
+
+    def reconstruct(self, images: Tensor, labels: Tensor) -> Tensor:
+        """``images (N, C, H, W)`` in [0, 1] encoded and decoded again."""
+        ...
+
+    def interpolate(self, first: Tensor, second: Tensor, labels: Tensor, steps: int) -> Tensor:
+        """``(N * steps, C, H, W)``: from each of ``first`` to its partner in ``second``, ends included."""
+        ...
+
+
+class _Pictures(Callback, ABC):
+    """Draws something every few epochs and after the last one, on disk and in TensorBoard.
+
+    Args:
+        every_n_epochs: how often; the last epoch's pictures are always drawn.
+    """
+
+    def __init__(self, every_n_epochs: PositiveInt = 5) -> None:
+        self.every_n_epochs = every_n_epochs
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
+        if epoch % self.every_n_epochs == 0 and trainer.is_global_zero:
+            self.draw(trainer, pl_module, epoch)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        epoch = trainer.current_epoch  # all of them, or fewer where a time limit or another callback ended training
+        if epoch % self.every_n_epochs and trainer.is_global_zero:
+            self.draw(trainer, pl_module, epoch)
+
+    @abstractmethod
+    def draw(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
+        """Draws what there is to show after ``epoch`` epochs."""
+
+    def show(self, trainer: Trainer, name: str, images: Tensor, columns: int, epoch: int, **labels: Any) -> None:
+        """``images`` as ``figures/<name>_epoch_<epoch>.png`` and in TensorBoard; ``labels`` as for a grid."""
+        figure = figures.image_grid(images, columns=columns, title=f"after {epoch} epochs", **labels)
+        figures.save(figure, Path(trainer.default_root_dir) / "figures" / f"{name}_epoch_{epoch:04d}.png")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                step = getattr(trainer.lightning_module, "images_seen", trainer.global_step)  # where the scalars stand
+                logger.experiment.add_image(name, figures.grid_array(images, columns=columns), step)
+
+
+class SampleGrid(_Pictures):
+    """Shows images of every class, from the same noise each time; only for generators."""
+
+    def draw(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
+        if not isinstance(pl_module, FixedSampler):
+            return
+        images, labels = pl_module.fixed_samples()
+        columns = int((labels == labels[0]).sum())
+        names = getattr(trainer.datamodule, "classes", None)  # type: ignore[attr-defined]
+        self.show(trainer, "samples", images.cpu(), columns, epoch, row_labels=names)
+
+
+class Reconstructions(_Pictures):
+    """Shows validation images beside what encoding and decoding leaves of them, and one of each class turning into another
+    of its class; only for autoencoders.
+
+    Args:
+        every_n_epochs: how often; the last epoch's pictures are always drawn.
+        pairs: images of each class, each beside its reconstruction; fewer where a class has fewer.
+        steps: images from one end of an interpolation to the other, ends included.
+    """
+
+    def __init__(
+        self, every_n_epochs: PositiveInt = 25, pairs: PositiveInt = 4, steps: Annotated[int, Range(ge=3)] = 9
+    ) -> None:
+        super().__init__(every_n_epochs)
+        self.pairs = pairs
+        self.steps = steps
+
+    def draw(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
+        if not isinstance(pl_module, Autoencoder):
+            return
+        data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        val = data.splits.val
+        members = [torch.nonzero(val.labels == label)[:, 0] for label in range(data.num_classes)]
+        shown = [(name, own) for name, own in zip(data.classes, members, strict=True) if len(own) >= 2]
+        if not shown:
+            return
+        pairs = min(self.pairs, *(len(own) for _, own in shown))
+        names = [name for name, _ in shown]
+        chosen = torch.cat([own[:pairs] for _, own in shown])
+        images, labels = val.images[chosen].float() / 255, val.labels[chosen]
+        both = torch.stack([images, pl_module.reconstruct(images, labels).cpu()], dim=1).flatten(0, 1)
+        headings = ["real", "reconstruction"] * pairs
+        self.show(trainer, "reconstructions", both, 2 * pairs, epoch, row_labels=names, column_labels=headings)
+        first, second = images[::pairs], val.images[torch.stack([own[-1] for _, own in shown])].float() / 255
+        line = pl_module.interpolate(first, second, labels[::pairs], self.steps).cpu()
+        self.show(trainer, "interpolations", line, self.steps, epoch, row_labels=names)

@@ -1,0 +1,124 @@
+"""Checkpoints: written whole at epoch ends, read back as tensors and plain values alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+
+from medassay.core.errors import CheckpointError, ConfigError, TrainingError, nearest
+from medassay.core.files import whole
+
+
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes a checkpoint beside its final name and then renames it: an interrupted or failed save leaves the old one."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        with whole(Path(path)) as partial:
+            torch.save(checkpoint, partial)
+
+
+class Checkpoints(Checkpoint):
+    """Keeps ``last.ckpt`` (all that resuming needs) and ``best.ckpt`` (weights alone), both written at epoch ends.
+
+    Args:
+        directory: where to write.
+        monitor: the logged value that chooses the best epoch; None makes every epoch the best so far.
+        mode: whether a larger (``max``) or smaller (``min``) value is better; of equal ones the first stays.
+    """
+
+    def __init__(self, directory: Path, monitor: str | None, mode: Literal["min", "max"] = "max") -> None:
+        self.directory = directory
+        self.monitor = monitor
+        self.mode = mode
+        self.best_value: float | None = None
+        self.best_epoch: int | None = None
+
+    @property
+    def best(self) -> Path:
+        return self.directory / "best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        return self.directory / "last.ckpt"
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not all(bool(p.isfinite().all()) for p in pl_module.parameters()):
+            raise TrainingError(
+                f"weights are not finite after epoch {trainer.current_epoch + 1}: try a lower model.optimizer.lr or "
+                "trainer.precision=32-true; the checkpoints of earlier epochs are kept"
+            )
+        perhaps_the_end = getattr(pl_module, "collapsed_for", 0) > 0 and self.best_epoch is not None
+        if not perhaps_the_end and self._is_best(trainer):  # what was good before a collapse stays the best
+            self.best_epoch = trainer.current_epoch
+            trainer.save_checkpoint(self.best, weights_only=True)
+        trainer.save_checkpoint(self.last)
+
+    def _is_best(self, trainer: Trainer) -> bool:
+        if self.monitor is None:
+            return True
+        if self.monitor not in trainer.callback_metrics:
+            known = sorted(str(name) for name in trainer.callback_metrics)
+            raise ConfigError(
+                f"model.recipe.monitor={self.monitor}: nothing of that name is logged.{nearest(self.monitor, known)} "
+                f"Accepted: {', '.join(known)}"
+            )
+        value = float(trainer.callback_metrics[self.monitor])
+        if value != value:  # NaN, where a cut-short epoch has images of one class only
+            return self.best_epoch is None
+        sign = 1 if self.mode == "max" else -1
+        if self.best_value is not None and sign * value <= sign * self.best_value:
+            return False
+        self.best_value = value
+        return True
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best_value": self.best_value, "best_epoch": self.best_epoch}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best_value = state_dict["best_value"]
+        self.best_epoch = state_dict["best_epoch"]
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's contents: tensors and plain values alone.
+
+    Raises:
+        CheckpointError: missing, damaged, or holding more than that.
+    """
+    try:
+        contents: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(
+            f"{path} is missing: this run has no finished epoch; train it first, e.g. with resume="
+        ) from error
+    except Exception as error:  # torch raises many kinds here: zip, pickle, end of file, its own
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(
+            f"{path} cannot be read ({reason}): it is damaged or no checkpoint of this program"
+        ) from error
+    if not isinstance(contents, dict) or "state_dict" not in contents:
+        raise CheckpointError(f"{path} holds no weights: it is no checkpoint of this program")
+    return contents
+
+
+def load_weights(task: LightningModule, path: Path) -> None:
+    """Puts the checkpoint's weights into ``task``.
+
+    Raises:
+        CheckpointError: unreadable, or of another architecture.
+    """
+    contents = read_checkpoint(path)
+    try:
+        task.load_state_dict(contents["state_dict"])
+    except RuntimeError as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise CheckpointError(
+            f"{path} holds the weights of another architecture ({' '.join(lines[1:2])}): use the configuration it was "
+            "trained with"
+        ) from error
+    task.on_load_checkpoint(contents)

@@ -1,0 +1,275 @@
+"""Fitting one task on one data set: plain arguments in, a directory with checkpoints and logs out."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import signal
+import sys
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import Timer, TQDMProgressBar
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies.launchers.multiprocessing import _MultiProcessingLauncher
+from pytorch_lightning.utilities.model_helpers import is_overridden
+from torch.multiprocessing.spawn import ProcessRaisedException
+
+from medassay.core.errors import ConfigError, Interrupted, UserError, output_error
+from medassay.core.seeds import derived_seed
+from medassay.data.modules import ImageDataModule
+from medassay.training.callbacks import EpochSeed, History, ProcessSetUp
+from medassay.training.checkpoints import AtomicCheckpointIO, Checkpoints, load_weights, read_checkpoint
+from medassay.training.settings import LoggerName, TrainerSettings, devices_for
+
+logger = logging.getLogger(__name__)
+
+
+class _Reason(Callback):
+    """Remembers what ended training: Lightning turns Ctrl-C into a plain exit."""
+
+    def __init__(self) -> None:
+        self.exception: BaseException | None = None
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self.exception = exception
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What training left: where the weights are, and the numbers of the chosen epoch.
+
+    Attributes:
+        best: weights of the chosen epoch; also loaded into the task.
+        last: all that resuming needs.
+        best_epoch: the chosen epoch, from 0.
+        epochs: epochs trained, resumed ones included.
+        values: the last epoch's logged values; the monitored one is the chosen epoch's.
+        pruned: why a callback gave the run up as hopeless; None if none did.
+    """
+
+    best: Path
+    last: Path
+    best_epoch: int | None
+    epochs: int
+    values: dict[str, float]
+    pruned: str | None = None
+
+
+def fit(
+    task: LightningModule,
+    data: ImageDataModule,
+    *,
+    directory: str | Path,
+    max_epochs: int | None = None,
+    settings: TrainerSettings | None = None,
+    monitor: str | None = None,
+    mode: Literal["min", "max"] = "max",
+    callbacks: Iterable[Callback] = (),
+    log_to: LoggerName = "tensorboard",
+    seed: int = 0,
+    resume: bool = False,
+) -> Fit:
+    """Trains ``task`` on ``data`` and leaves the chosen epoch's weights in it.
+
+    Args:
+        task: what to train.
+        data: on what.
+        directory: gets ``checkpoints/`` and the logger's files.
+        max_epochs: instead of ``settings.max_epochs``.
+        settings: devices, precision, limits.
+        monitor: the logged value that chooses the best epoch; None chooses the last.
+        mode: whether more or less of it is better.
+        callbacks: further callbacks.
+        log_to: ``tensorboard``, ``csv`` or ``none``.
+        seed: of dropout and noise; the data module has its own.
+        resume: continue from ``directory/checkpoints/last.ckpt`` if that is there, bit for bit as if uninterrupted.
+
+    Raises:
+        UserError: settings that do not fit the machine or task; an unreadable checkpoint; a loss that is not finite.
+        Interrupted: Ctrl-C or SIGTERM.
+    """
+    _quiet()
+    settings = settings or TrainerSettings()
+    directory = Path(directory)
+    checkpoints = Checkpoints(directory / "checkpoints", monitor, mode)
+    reason = _Reason()
+    set_up = ProcessSetUp(settings.threads, settings.compile)
+    watching = [set_up, EpochSeed(seed), reason, History(directory), *callbacks, checkpoints]
+    with warnings.catch_warnings():
+        _filter_warnings()
+        trainer = make_trainer(task, directory, settings, watching, log_to, max_epochs)
+    torch.manual_seed(derived_seed(seed, 0))
+    start = checkpoints.last if resume and checkpoints.last.exists() else None
+    if settings.precision == "64-true":
+        task.double()  # before a checkpoint's weights arrive: Lightning converts only after loading them
+    if start is not None:
+        load_weights(task, start)  # a checkpoint of another architecture is one line here, many from Lightning
+    task.train()
+    _run(trainer, task, data, start, reason)
+    epochs = trainer.current_epoch
+    if isinstance(trainer.strategy, DDPStrategy):  # this process launched the training ones and saw nothing of theirs
+        contents = read_checkpoint(checkpoints.last)
+        checkpoints.load_state_dict(contents["callbacks"][checkpoints.state_key])
+        epochs = contents["epoch"] + 1
+    best_epoch = checkpoints.best_epoch
+    values = {name: float(value) for name, value in trainer.callback_metrics.items() if name != "step"}
+    if monitor is not None and checkpoints.best_value is not None:
+        values[monitor] = checkpoints.best_value
+    load_weights(task.float(), checkpoints.best)  # trainer.precision=64-true leaves it in double precision
+    pruned = next(filter(None, (getattr(c, "pruned", None) for c in trainer.callbacks)), None)  # type: ignore[attr-defined]
+    return Fit(checkpoints.best, checkpoints.last, best_epoch, epochs, values, pruned)
+
+
+def make_trainer(
+    task: LightningModule,
+    directory: Path,
+    settings: TrainerSettings,
+    callbacks: list[Callback],
+    log_to: LoggerName,
+    max_epochs: int | None = None,
+) -> Trainer:
+    """Lightning's trainer for the settings; nothing is trained yet."""
+    accelerator, devices = devices_for(settings, torch.cuda.device_count(), torch.backends.mps.is_available())
+    if settings.precision == "16-mixed" and (accelerator == "cpu" or not torch.cuda.is_available()):
+        raise ConfigError(
+            "trainer.precision=16-mixed: half precision needs a GPU; on the CPU use bf16-mixed or 32-true"
+        )
+    several = (devices if isinstance(devices, int) else len(devices)) > 1
+    progress = sys.stderr.isatty() if settings.progress is None else settings.progress
+    validates = is_overridden("validation_step", task)
+    limit: float | int = 1.0 if settings.limit_batches is None else settings.limit_batches
+    if settings.accumulate > 1 and not task.automatic_optimization:
+        raise ConfigError(
+            f"trainer.accumulate={settings.accumulate}: this model steps its optimizers itself; raise data.batch_size instead"
+        )
+    if settings.gradient_clip is not None and not task.automatic_optimization:
+        raise ConfigError(
+            f"trainer.gradient_clip={settings.gradient_clip}: this model steps its optimizers itself; use null"
+        )
+    deterministic = (accelerator == "cpu") if settings.deterministic is None else settings.deterministic
+    try:
+        return Trainer(
+            accelerator=accelerator,
+            devices=devices,
+            strategy=_ddp(task) if several or settings.strategy == "ddp" else "auto",
+            precision=settings.precision,
+            max_epochs=max_epochs or settings.max_epochs,
+            deterministic=deterministic,
+            accumulate_grad_batches=settings.accumulate,
+            gradient_clip_val=settings.gradient_clip,
+            limit_train_batches=limit,
+            limit_val_batches=limit if validates else 0,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
+            use_distributed_sampler=False,  # the loader shards by itself
+            enable_checkpointing=True,
+            enable_model_summary=False,
+            enable_progress_bar=progress,
+            profiler=_profiler(settings.profiler, directory),
+            callbacks=[
+                *callbacks,
+                *_timer(settings.max_time),
+                *([TQDMProgressBar(refresh_rate=10)] if progress else []),
+            ],
+            logger=_logger(log_to, directory),
+            default_root_dir=directory,
+            plugins=[AtomicCheckpointIO()],
+        )
+    except (MisconfigurationException, ValueError) as error:
+        raise ConfigError(f"trainer: {error}") from error
+
+
+def _ddp(task: LightningModule) -> DDPStrategy:
+    # Spawned, not launched by repeating the command line: the same from a script, a test or train.py, and the run
+    # directory stays the parent's (in a notebook Lightning allows one device only). A GAN's two players leave each
+    # other's weights without gradient in each step.
+    return DDPStrategy(start_method="spawn", find_unused_parameters=not task.automatic_optimization)
+
+
+def _timer(max_time: str | None) -> list[Callback]:
+    # by epochs: a checkpoint in the middle of one could not be resumed exactly
+    return [] if max_time is None else [Timer(max_time, interval="epoch")]
+
+
+def _profiler(name: str | None, directory: Path) -> Any:
+    if name is None:
+        return None
+    from pytorch_lightning.profilers import AdvancedProfiler, SimpleProfiler
+
+    return {"simple": SimpleProfiler, "advanced": AdvancedProfiler}[name](dirpath=directory, filename="profile")
+
+
+def _logger(name: LoggerName, directory: Path) -> Logger | Literal[False]:
+    if name == "tensorboard":
+        return TensorBoardLogger(directory, name="", version="tensorboard", default_hp_metric=False)
+    if name == "csv":
+        return CSVLogger(directory, name="", version="csv")
+    return False
+
+
+def _quiet() -> None:
+    """Lightning's notes on devices and its tips are not ours to pass on; its warnings and errors are."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _filter_warnings() -> None:
+    # Lightning 2.6 on torch 2.15 uses a class that torch has deprecated
+    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+    # a GAN has nothing to validate, and its averaged generator is in evaluation mode by intention
+    warnings.filterwarnings("ignore", message="You passed in a `val_dataloader` but have no")
+    warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")
+    # on a machine with Slurm; its jobs are started by the launcher, not by srun inside of one
+    warnings.filterwarnings("ignore", message="The `srun` command is available")
+
+
+# One process of several has this module, but not what its parent set. (It has a name of its own already while this module
+# is imported, but no parent process yet.)
+if multiprocessing.current_process().name != "MainProcess":
+    _quiet()
+    _filter_warnings()
+
+
+def _end_processes(trainer: Trainer) -> None:
+    """Ends the training processes of an interrupted run, so that none writes on after this one has gone."""
+    launcher = trainer.strategy.launcher
+    if isinstance(launcher, _MultiProcessingLauncher):
+        launcher.kill(signal.SIGTERM)
+        for process in launcher.procs:
+            process.join(10)
+        launcher.kill(signal.SIGKILL)
+
+
+def _run(trainer: Trainer, task: LightningModule, data: ImageDataModule, start: Path | None, reason: _Reason) -> None:
+    """``trainer.fit``, quiet, with its ways of ending turned into ours."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with warnings.catch_warnings():
+            _filter_warnings()
+            trainer.fit(task, datamodule=data, ckpt_path=None if start is None else str(start), weights_only=True)
+    except SystemExit as error:
+        _end_processes(trainer)
+        cause = reason.exception
+        raise cause if isinstance(cause, Interrupted) else Interrupted() from error
+    except ProcessRaisedException as error:  # a process of several; its last line names the error
+        last = str(error).strip().splitlines()[-1]
+        name, _, message = last.partition(": ")
+        known = {f"{cls.__module__}.{cls.__name__}": cls for cls in UserError.__subclasses__()}
+        if name in known:
+            raise known[name](message) from error
+        raise
+    except MisconfigurationException as error:
+        raise ConfigError(f"trainer: {error}") from error
+    except OSError as error:
+        raise output_error(error, error.filename or trainer.default_root_dir) from error
+    finally:
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and before is not None:
+            signal.signal(signal.SIGINT, before)  # Lightning ignores it from the first Ctrl-C on

@@ -1,0 +1,317 @@
+"""Errors as one line, and files written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medassay.core.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    OutputError,
+    TrainingError,
+    UserError,
+    nearest,
+    output_error,
+)
+from medassay.core.files import held, whole, write_json
+
+# --- errors ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_user_error_folds_its_message_to_one_line() -> None:
+    assert str(UserError("model.net.width=0:\n    expected\tan integer\r\n  >= 1\n")) == (
+        "model.net.width=0: expected an integer >= 1"
+    )
+
+
+@pytest.mark.parametrize("kind", [ConfigError, DataError, CheckpointError, TrainingError, OutputError])
+def test_every_error_a_user_can_mend_is_a_user_error_of_one_line(kind: type[UserError]) -> None:
+    error = kind("first\nsecond")
+    assert isinstance(error, UserError)
+    assert str(error) == "first second"
+
+
+@pytest.mark.parametrize(
+    ("word", "known", "hint"),
+    [
+        ("pneumoniamnits", ["bloodmnist", "pneumoniamnist"], " Did you mean 'pneumoniamnist'?"),
+        ("lrr", ["betas", "lr", "weight_decay"], " Did you mean 'lr'?"),
+        ("lr", ["lr", "lrr"], " Did you mean 'lr'?"),
+        ("zebra", ["bloodmnist", "pneumoniamnist"], ""),
+        ("anything", [], ""),
+        ("", ["lr"], ""),
+    ],
+)
+def test_the_nearest_known_word_is_suggested_and_a_far_one_is_not(word: str, known: list[str], hint: str) -> None:
+    assert nearest(word, known) == hint
+
+
+def test_the_nearest_word_may_come_from_any_iterable() -> None:
+    assert nearest("widht", (name for name in ("width", "blocks"))) == " Did you mean 'width'?"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[enforce fail at inline_container.cc:672] . PytorchStreamWriter failed writing file data/3: file write failed",
+        "[enforce fail at inline_container.cc:671] . unexpected pos 53120 vs 53016",  # seen on a full file system
+    ],
+)
+def test_a_torch_save_on_a_full_disk_is_told_as_no_space_left(text: str) -> None:
+    message = str(output_error(RuntimeError(text), "last.ckpt"))
+    assert message.startswith("no space left while writing last.ckpt")
+    assert "resume=<run directory>" in message
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_says_what_to_do_then(code: int) -> None:
+    error = output_error(OSError(code, "text of the system"), Path("outputs/run/last.ckpt"))
+    assert isinstance(error, OutputError)
+    assert str(error).startswith("no space left while writing outputs/run/last.ckpt")
+    assert "resume=<run directory>" in str(error)
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EROFS])
+def test_a_place_without_permission_asks_for_another(code: int) -> None:
+    message = str(output_error(OSError(code, "text of the system"), "/mnt/run"))
+    assert message.startswith("/mnt/run is not writable")
+    assert "hydra.run.dir=<directory>" in message
+
+
+def test_any_other_failed_write_keeps_the_systems_words_on_one_line() -> None:
+    message = str(output_error(OSError(errno.EIO, "Input/output\nerror"), "/mnt/run"))
+    assert "cannot write /mnt/run" in message
+    assert "Input/output" in message
+    assert "\n" not in message
+
+
+# --- whole files -----------------------------------------------------------------------------------------------------
+
+
+def test_a_finished_file_gets_its_name_and_no_other_file_remains(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    with whole(path) as partial:
+        partial.write_bytes(b"new")
+        assert not path.exists()  # nothing half-written ever has the final name
+        assert partial.parent == path.parent  # a rename is atomic within one folder
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_finished_file_replaces_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(b"old and longer")
+    with whole(path) as partial:
+        partial.write_bytes(b"new")
+        assert path.read_bytes() == b"old and longer"
+    assert path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize(
+    ("raised", "seen"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), OutputError),
+        (RuntimeError("file write failed"), OutputError),
+        (TypeError("not serialisable"), TypeError),
+        (ConfigError("a wrong key"), ConfigError),
+        (KeyboardInterrupt(), KeyboardInterrupt),
+        (SystemExit(3), SystemExit),
+    ],
+    ids=["full disk", "torch", "programming error", "user error", "Ctrl-C", "exit"],
+)
+def test_whatever_ends_writing_leaves_the_old_file_as_it_was_and_no_remains(
+    raised: BaseException, seen: type[BaseException], tmp_path: Path
+) -> None:
+    path = tmp_path / "best.ckpt"
+    path.write_bytes(bytes(range(256)))
+
+    def write() -> None:
+        with whole(path) as partial:
+            partial.write_bytes(b"half of it")
+            raise raised
+
+    with pytest.raises(seen):
+        write()
+    assert path.read_bytes() == bytes(range(256))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failure_before_anything_was_written_leaves_nothing(tmp_path: Path) -> None:
+    def write() -> None:
+        with whole(tmp_path / "file"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_cause_of_a_failed_write_is_kept_for_the_traceback(tmp_path: Path) -> None:
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def write() -> None:
+        with whole(tmp_path / "file"):
+            raise full
+
+    with pytest.raises(OutputError) as error:
+        write()
+    assert error.value.__cause__ is full
+
+
+def test_missing_parent_folders_are_made(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "b" / "c.txt"
+    with whole(path) as partial:
+        partial.write_text("x")
+    assert path.read_text() == "x"
+
+
+def test_a_parent_that_is_a_file_is_one_line_and_the_file_stays(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    path = tmp_path / "file" / "run" / "run.json"
+
+    def write() -> None:
+        with whole(path) as partial:
+            partial.write_text("x")
+
+    with pytest.raises(OutputError, match=r"cannot write .*run\.json") as error:
+        write()
+    assert "\n" not in str(error.value)
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
+    # jobs of one sweep fill the same cache at the same time: each file must be one writer's, whole
+    path = tmp_path / "samples.npz"
+    with whole(path) as slow:
+        slow.write_bytes(b"first half, ")
+        with whole(path) as fast:
+            fast.write_bytes(b"of the other")
+        assert path.read_bytes() == b"of the other"
+        with slow.open("ab") as stream:
+            stream.write(b"second half")
+    assert path.read_bytes() == b"first half, second half"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# --- JSON ------------------------------------------------------------------------------------------------------------
+
+
+def refuse(constant: str) -> Any:
+    raise AssertionError(f"{constant} is no JSON")
+
+
+def read_strictly(path: Path) -> Any:
+    """As another program would read it: NaN and Infinity are no JSON."""
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_numbers_that_json_does_not_have_become_null(value: float, tmp_path: Path) -> None:
+    write_json(tmp_path / "m.json", {"auroc": value, "n": 3})
+    assert read_strictly(tmp_path / "m.json") == {"auroc": None, "n": 3}
+
+
+def test_undefined_numbers_become_null_however_deep_they_lie(tmp_path: Path) -> None:
+    values = {
+        "test": {"interval_95": [(0.1, math.nan), [math.inf, {"x": -math.inf}]]},
+        "kept": [1, 2.5, True, None, "nan"],
+    }
+    write_json(tmp_path / "m.json", values)
+    assert read_strictly(tmp_path / "m.json") == {
+        "test": {"interval_95": [[0.1, None], [None, {"x": None}]]},
+        "kept": [1, 2.5, True, None, "nan"],
+    }
+
+
+def test_floats_come_back_exactly(tmp_path: Path) -> None:
+    values = [0.1 + 0.2, 1e-300, 2**53 + 1, -0.0]
+    write_json(tmp_path / "m.json", values)
+    assert read_strictly(tmp_path / "m.json") == values
+
+
+def test_text_of_other_scripts_is_written_as_it_is(tmp_path: Path) -> None:
+    write_json(tmp_path / "m.json", {"κλάση": "Lungenentzündung 肺炎"})
+    text = (tmp_path / "m.json").read_bytes().decode("utf-8")
+    assert "κλάση" in text
+    assert "Lungenentzündung 肺炎" in text
+
+
+def test_keys_that_are_no_text_become_text(tmp_path: Path) -> None:
+    write_json(tmp_path / "m.json", {3: {5: math.nan}})
+    assert read_strictly(tmp_path / "m.json") == {"3": {"5": None}}
+
+
+def test_values_that_json_cannot_hold_leave_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "m.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert read_strictly(path) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+# --- locks -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
+    with held(tmp_path / ".lock") as first:
+        assert first
+        with held(tmp_path / ".lock", wait=0) as second:
+            assert not second
+        with held(tmp_path / "other.lock", wait=0) as other:
+            assert other
+
+
+def test_giving_up_a_lock_that_another_holds_does_not_free_it(tmp_path: Path) -> None:
+    with held(tmp_path / ".lock"):
+        for _ in range(2):
+            with held(tmp_path / ".lock", wait=0) as mine:
+                assert not mine
+
+
+def test_a_lock_is_free_after_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="inside"), held(tmp_path / ".lock"):
+        raise ValueError("inside")
+    with held(tmp_path / ".lock", wait=0) as mine:
+        assert mine
+
+
+def test_who_waits_gets_the_lock_when_it_is_freed(tmp_path: Path) -> None:
+    got = []
+
+    def wait() -> None:
+        with held(tmp_path / ".lock", wait=30.0) as mine:
+            got.append(mine)
+
+    with held(tmp_path / ".lock"):
+        thread = threading.Thread(target=wait)
+        thread.start()
+        time.sleep(0.1)
+        assert got == []
+    thread.join(30)
+    assert got == [True]
+
+
+def test_the_folder_of_a_lock_is_made(tmp_path: Path) -> None:
+    with held(tmp_path / "a" / "b" / ".lock") as mine:
+        assert mine
+
+
+def test_a_lock_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot write"), held(tmp_path / "file" / ".lock"):
+        pytest.fail("held")
+
+
+def test_the_error_of_the_work_under_a_lock_is_its_own(tmp_path: Path) -> None:
+    with pytest.raises(PermissionError), held(tmp_path / ".lock"):
+        raise PermissionError(errno.EACCES, "of the work")

@@ -1,0 +1,800 @@
+"""Fitting: resuming bit for bit, devices, checkpoints, interruptions, precision, several processes."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor, nn
+
+from medassay.core.errors import CheckpointError, ConfigError, Interrupted, OutputError, TrainingError, UserError
+from medassay.data.augment import BatchAugment
+from medassay.data.modules import PhantomData
+from medassay.nets.block_cnn import BlockCNN
+from medassay.nets.cgan import CGAN
+from medassay.tasks.classification import Classification
+from medassay.tasks.conditional_gan import ConditionalGAN
+from medassay.tasks.optim import adam, cosine, sgd
+from medassay.training.callbacks import early_stopping
+from medassay.training.checkpoints import AtomicCheckpointIO, Checkpoints, load_weights, read_checkpoint
+from medassay.training.fit import Fit, fit
+from medassay.training.settings import TrainerSettings, devices_for
+
+ROOT = Path(__file__).parents[2]
+Factory = Callable[..., PhantomData]
+CPU = TrainerSettings(gpus=0)
+
+
+def classifier_of(*, seed: int = 0, **options: Any) -> Classification:
+    torch.manual_seed(seed)
+    net = {"width": options.pop("width", 2), "dropout": options.pop("dropout", 0.0)}
+    return Classification(BlockCNN(1, 2, normalisation=options.pop("normalisation", "batch"), **net), 2, **options)
+
+
+def gan_of(*, seed: int = 0, width: int = 2, **options: Any) -> ConditionalGAN:
+    torch.manual_seed(seed)
+    return ConditionalGAN(CGAN(1, 2, width=width, latent=4), **options)
+
+
+def run(task: LightningModule, data: PhantomData, directory: Path, **options: Any) -> Fit:
+    return fit(task, data, directory=directory, **{"settings": CPU, "log_to": "none", **options})
+
+
+def one_line(error: pytest.ExceptionInfo[UserError]) -> str:
+    text = str(error.value)
+    assert text
+    assert "\n" not in text
+    return text
+
+
+def differences(first: Any, second: Any, where: str = "") -> list[str]:
+    """The paths at which two nested structures of tensors and plain values are not equal bit for bit."""
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return [] if first.dtype == second.dtype and torch.equal(first, second) else [where]
+    if type(first) is not type(second):
+        return [f"{where}: {type(first).__name__} and {type(second).__name__}"]
+    if isinstance(first, dict):
+        if first.keys() != second.keys():
+            return [f"{where}: keys {sorted(map(str, first.keys() ^ second.keys()))}"]
+        return [d for key in first for d in differences(first[key], second[key], f"{where}/{key}")]
+    if isinstance(first, (list, tuple)):
+        if len(first) != len(second):
+            return [f"{where}: lengths"]
+        return [
+            d for i, (a, b) in enumerate(zip(first, second, strict=True)) for d in differences(a, b, f"{where}/{i}")
+        ]
+    return [] if first == second else [f"{where}: {first} and {second}"]
+
+
+# --- resuming --------------------------------------------------------------------------------------------------------
+
+
+class PowerCutError(Exception):
+    """What ends a run from outside."""
+
+
+class PowerCut(Callback):
+    """Ends the run in the middle of an epoch."""
+
+    def __init__(self, epoch: int, batch: int) -> None:
+        self.when = (epoch, batch)
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if (trainer.current_epoch, batch_idx) == self.when:
+            raise PowerCutError
+
+
+@dataclass
+class Case:
+    """A task with everything random or stateful switched on, and the options of its run."""
+
+    task: Callable[[], LightningModule]
+    options: dict[str, Any]
+
+
+CASES = {
+    "classifier": Case(
+        partial(classifier_of, dropout=0.3, optimizer=adam(lr=3e-3), scheduler=cosine(warmup_steps=2)),
+        {"monitor": "val/auroc"},
+    ),
+    "gan": Case(partial(gan_of, optimizer=adam(lr=2e-3, betas=(0.5, 0.999))), {}),
+}
+EPOCHS = 4
+
+
+@pytest.fixture(params=list(CASES))
+def both_ways(request: pytest.FixtureRequest, tiny_chest: Factory, tmp_path: Path) -> tuple[Any, ...]:
+    """The same run without and with a power cut: tasks, fits and directories."""
+    case = CASES[request.param]
+
+    def data() -> PhantomData:
+        return tiny_chest(train=75, augment=BatchAugment(horizontal_flip=0.5, brightness=0.1), seed=3)  # 5 batches
+
+    def options() -> dict[str, Any]:
+        stop = early_stopping(case.options.get("monitor"), patience=10)
+        return {"max_epochs": EPOCHS, "seed": 7, "callbacks": [] if stop is None else [stop], **case.options}
+
+    straight = case.task()
+    whole = run(straight, data(), tmp_path / "whole", **options())
+    cut = options()
+    cut["callbacks"] = [*cut["callbacks"], PowerCut(epoch=2, batch=1)]
+    with pytest.raises(PowerCutError):
+        run(case.task(), data(), tmp_path / "cut", **cut)
+    assert read_checkpoint(tmp_path / "cut" / "checkpoints" / "last.ckpt")["epoch"] == 1
+    torch.manual_seed(999)  # nothing of the first process's state is left
+    resumed = case.task()
+    again = run(resumed, data(), tmp_path / "cut", resume=True, **options())
+    return straight, whole, resumed, again
+
+
+def test_a_resumed_run_ends_in_the_same_place_as_an_uninterrupted_one_bit_for_bit(both_ways: tuple[Any, ...]) -> None:
+    _, whole, _, again = both_ways
+    first, second = (torch.load(f.last, weights_only=True) for f in (whole, again))
+    for part in ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step"):
+        assert differences(first[part], second[part], part) == []
+    for part in ("images_seen", "collapsed_for"):
+        assert first.get(part) == second.get(part)
+    assert {"EarlyStopping" in key for key in first["callbacks"]} == {
+        "EarlyStopping" in key for key in second["callbacks"]
+    }
+    for key, state in first["callbacks"].items():
+        if "PowerCut" not in key:
+            assert differences(state, second["callbacks"][key], key) == []
+
+
+def test_a_resumed_run_chooses_the_same_epoch_with_the_same_weights(both_ways: tuple[Any, ...]) -> None:
+    straight, whole, resumed, again = both_ways
+    assert (whole.epochs, whole.best_epoch) == (again.epochs, again.best_epoch)
+    assert whole.epochs == EPOCHS
+    assert whole.values == again.values
+    best = [torch.load(f.best, weights_only=True)["state_dict"] for f in (whole, again)]
+    assert differences(*best) == []
+    assert differences(dict(straight.state_dict()), dict(resumed.state_dict())) == []
+
+
+def test_a_resumed_gan_has_seen_as_many_images_and_averaged_as_often(tiny_chest: Factory, tmp_path: Path) -> None:
+    task = gan_of()
+    with pytest.raises(PowerCutError):
+        run(task, tiny_chest(train=40), tmp_path, max_epochs=3, callbacks=[PowerCut(1, 1)])
+    resumed = gan_of(seed=1)
+    run(resumed, tiny_chest(train=40), tmp_path, max_epochs=3, resume=True)
+    assert resumed.images_seen == 120
+    assert resumed.ema.updates == 9
+
+
+def test_the_same_seed_trains_the_same_weights_and_another_seed_others(tiny_chest: Factory, tmp_path: Path) -> None:
+    found = []
+    for position, seed in enumerate((5, 5, 6)):
+        torch.rand(position)  # what was drawn before does not matter
+        task = gan_of()
+        run(task, tiny_chest(train=32), tmp_path / str(position), max_epochs=1, seed=seed)
+        found.append(dict(task.net.state_dict()))
+    assert differences(found[0], found[1]) == []
+    assert differences(found[0], found[2]) != []
+
+
+def test_resuming_where_nothing_was_saved_starts_over(tiny_chest: Factory, tmp_path: Path) -> None:
+    assert run(classifier_of(), tiny_chest(train=32), tmp_path, max_epochs=1, resume=True).epochs == 1
+
+
+def test_a_finished_run_can_be_given_more_epochs(tiny_chest: Factory, tmp_path: Path) -> None:
+    whole, parts = classifier_of(dropout=0.3), classifier_of(dropout=0.3)
+    run(whole, tiny_chest(train=32), tmp_path / "whole", max_epochs=3)
+    run(parts, tiny_chest(train=32), tmp_path / "parts", max_epochs=2)
+    longer = classifier_of(dropout=0.3)
+    assert run(longer, tiny_chest(train=32), tmp_path / "parts", max_epochs=3, resume=True).epochs == 3
+    assert differences(dict(whole.state_dict()), dict(longer.state_dict())) == []
+
+
+def test_resuming_with_another_width_is_refused_in_one_line(tiny_chest: Factory, tmp_path: Path) -> None:
+    run(classifier_of(width=2), tiny_chest(train=32), tmp_path, max_epochs=1)
+    with pytest.raises(CheckpointError, match=r"last\.ckpt holds the weights of another architecture") as caught:
+        run(classifier_of(width=3), tiny_chest(train=32), tmp_path, max_epochs=2, resume=True)
+    assert len(one_line(caught)) < 400
+
+
+# --- early stopping --------------------------------------------------------------------------------------------------
+
+
+def unmoved(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.SGD(parameters, lr=0.0)
+
+
+def never_better() -> Classification:
+    """Its validation score is the same in every epoch."""
+    return classifier_of(normalisation="none", optimizer=unmoved)
+
+
+def test_training_stops_after_patience_epochs_without_a_better_score(tiny_chest: Factory, tmp_path: Path) -> None:
+    stop = early_stopping("val/auroc", patience=3)
+    found = run(never_better(), tiny_chest(train=32), tmp_path, max_epochs=9, monitor="val/auroc", callbacks=[stop])
+    assert (found.epochs, found.best_epoch) == (4, 0)
+
+
+def test_patience_is_counted_across_a_resumption(tiny_chest: Factory, tmp_path: Path) -> None:
+    def options() -> dict[str, Any]:
+        return {"max_epochs": 9, "monitor": "val/auroc", "callbacks": [early_stopping("val/auroc", patience=3)]}
+
+    cut = options()
+    cut["callbacks"].append(PowerCut(2, 0))
+    with pytest.raises(PowerCutError):
+        run(never_better(), tiny_chest(train=32), tmp_path, **cut)
+    assert run(never_better(), tiny_chest(train=32), tmp_path, resume=True, **options()).epochs == 4
+
+
+def test_there_is_no_early_stopping_without_something_to_watch_or_patience() -> None:
+    assert early_stopping(None) is None
+    assert early_stopping("val/auroc", patience=None) is None
+
+
+# --- devices ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("asked", "present", "mps", "expected"),
+    [
+        ({}, 0, False, ("cpu", 1)),
+        ({}, 0, True, ("mps", 1)),
+        ({}, 1, False, ("cuda", 1)),
+        ({}, 4, True, ("cuda", 1)),
+        ({"gpus": 0}, 0, False, ("cpu", 1)),
+        ({"gpus": 0}, 2, True, ("cpu", 1)),
+        ({"gpus": []}, 2, False, ("cpu", 1)),
+        ({"gpus": 1}, 1, False, ("cuda", [0])),
+        ({"gpus": 2}, 4, False, ("cuda", [0, 1])),
+        ({"gpus": [3]}, 4, False, ("cuda", [3])),
+        ({"gpus": [2, 0]}, 4, False, ("cuda", [2, 0])),
+        ({"accelerator": "cpu"}, 2, False, ("cpu", 1)),
+        ({"accelerator": "cpu", "devices": 2}, 0, False, ("cpu", 2)),
+        ({"accelerator": "cuda"}, 1, False, ("cuda", 1)),
+        ({"accelerator": "gpu", "devices": 2}, 2, False, ("gpu", 2)),
+        ({"devices": 2}, 0, False, ("auto", 2)),
+    ],
+)
+def test_devices_follow_from_the_settings_and_the_machine(
+    asked: dict[str, Any], present: int, mps: bool, expected: tuple[str, Any]
+) -> None:
+    assert devices_for(TrainerSettings(**asked), present, mps) == expected
+
+
+@pytest.mark.parametrize(
+    ("asked", "present", "message"),
+    [
+        ({"gpus": 1}, 0, r"trainer\.gpus=1: this machine has no CUDA GPU; use trainer\.gpus=0"),
+        ({"gpus": 2}, 1, r"trainer\.gpus=2: this machine has 1 CUDA GPU \(numbered from 0\)"),
+        ({"gpus": [0, 5]}, 2, r"trainer\.gpus=\[0, 5\]: this machine has 2 CUDA GPUs \(numbered from 0\)"),
+        ({"gpus": [1]}, 1, r"trainer\.gpus=\[1\]: this machine has 1 CUDA GPU "),
+        ({"gpus": [1, 1]}, 2, r"trainer\.gpus=\[1, 1\] names a GPU twice"),
+        ({"gpus": 1, "accelerator": "cuda"}, 1, r"trainer\.gpus=1 and trainer\.accelerator both say where to train"),
+        ({"gpus": 0, "accelerator": "cpu"}, 0, r"trainer\.gpus=0 and trainer\.accelerator both say"),
+        ({"gpus": 2, "devices": 2}, 2, r"trainer\.gpus=2 and trainer\.devices both say"),
+        ({"accelerator": "cuda"}, 0, r"trainer\.devices=1: this machine has no CUDA GPU"),
+        ({"accelerator": "gpu", "devices": 3}, 2, r"trainer\.devices=3: this machine has 2 CUDA GPUs"),
+    ],
+)
+def test_devices_that_cannot_be_had_are_refused_in_one_line(asked: dict[str, Any], present: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        devices_for(TrainerSettings(**asked), present)
+    one_line(caught)
+
+
+# --- settings --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", ["1:30", "01:30:00", "1h", "00:00:90", "00:1:00:00", ""])
+def test_a_time_limit_in_another_form_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"trainer\.max_time=.*: expected DD:HH:MM:SS, e\.g\. 00:01:30:00") as caught:
+        TrainerSettings(max_time=text)
+    one_line(caught)
+
+
+def test_a_time_limit_ends_training_at_the_end_of_an_epoch(tiny_chest: Factory, tmp_path: Path) -> None:
+    settings = TrainerSettings(gpus=0, max_time="00:00:00:01")
+    found = run(classifier_of(), tiny_chest(train=32), tmp_path, max_epochs=10_000, settings=settings)
+    last = read_checkpoint(found.last)
+    assert 1 <= found.epochs < 10_000
+    assert last["global_step"] == 2 * found.epochs
+
+
+@pytest.mark.parametrize("text", ["00:01:30:00", "10:00:00:00"])
+def test_a_time_limit_in_days_hours_minutes_and_seconds_is_taken(text: str) -> None:
+    assert TrainerSettings(max_time=text).max_time == text
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"accumulate": 2}, r"trainer\.accumulate=2: .*raise data\.batch_size instead"),
+        ({"gradient_clip": 1.0}, r"trainer\.gradient_clip=1\.0: .*use null"),
+    ],
+)
+def test_what_a_gan_does_by_itself_is_refused_in_one_line(
+    changes: dict[str, Any], message: str, tiny_chest: Factory, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        run(gan_of(), tiny_chest(train=32), tmp_path, max_epochs=1, settings=TrainerSettings(gpus=0, **changes))
+    one_line(caught)
+
+
+def test_accumulating_two_batches_equals_one_batch_of_twice_the_size(tiny_chest: Factory, tmp_path: Path) -> None:
+    def trained(name: str, batch_size: int, accumulate: int) -> dict[str, Tensor]:
+        task = classifier_of(normalisation="none", optimizer=sgd(lr=0.1, momentum=0.0), class_weights="none")
+        settings = TrainerSettings(gpus=0, accumulate=accumulate)
+        run(task, tiny_chest(train=64, batch_size=batch_size), tmp_path / name, max_epochs=2, settings=settings)
+        return dict(task.net.state_dict())
+
+    twice, once = trained("twice", 8, 2), trained("once", 16, 1)
+    for name, value in once.items():
+        torch.testing.assert_close(twice[name], value, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("make", [classifier_of, gan_of])
+def test_mixed_precision_trains_and_stays_finite(
+    make: Callable[[], LightningModule], tiny_chest: Factory, tmp_path: Path
+) -> None:
+    task = make()
+    before = [p.detach().clone() for p in task.net.parameters()]
+    seen: set[torch.dtype] = set()
+    for module in task.net.modules():
+        if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
+            module.register_forward_hook(lambda _m, _i, out: seen.add(out.dtype))
+    settings = TrainerSettings(gpus=0, precision="bf16-mixed")
+    values = run(task, tiny_chest(train=32), tmp_path, max_epochs=1, settings=settings).values
+    assert torch.bfloat16 in seen
+    assert np.isfinite([value for name, value in values.items()]).all()
+    after = list(task.net.parameters())
+    assert all(p.dtype == torch.float32 and p.isfinite().all() for p in after)
+    assert any(not torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+def test_at_most_so_many_batches_of_each_split_are_used(tiny_chest: Factory, tmp_path: Path) -> None:
+    settings = TrainerSettings(gpus=0, limit_batches=2)
+    task = gan_of()
+    run(task, tiny_chest(train=96), tmp_path, max_epochs=1, settings=settings)
+    assert task.images_seen == 32
+
+
+@pytest.mark.parametrize("make", [classifier_of, gan_of])
+def test_a_task_left_in_evaluation_mode_is_trained_in_training_mode(
+    make: Callable[[], LightningModule], tiny_chest: Factory, tmp_path: Path
+) -> None:
+    """A notebook looks at predictions first (``task.eval()``) and trains then."""
+    fresh, looked_at = make(), make().eval()
+    run(fresh, tiny_chest(train=32), tmp_path / "fresh", max_epochs=1)
+    run(looked_at, tiny_chest(train=32), tmp_path / "looked_at", max_epochs=1)
+    assert differences(dict(fresh.state_dict()), dict(looked_at.state_dict())) == []
+
+
+# --- which epoch is kept ---------------------------------------------------------------------------------------------
+
+
+def kept(values: list[float], mode: str, directory: Path) -> tuple[Checkpoints, list[int]]:
+    """The callback after epochs with these values, and the epochs at which it saved ``best``."""
+    checkpoints = Checkpoints(directory, "score", mode)  # type: ignore[arg-type]
+    saved: list[int] = []
+    for epoch, value in enumerate(values):
+        trainer: Any = SimpleNamespace(
+            callback_metrics={"score": torch.tensor(value, dtype=torch.float64)},
+            current_epoch=epoch,
+            save_checkpoint=lambda path, weights_only=None, epoch=epoch: (
+                saved.append(epoch) if path.name == "best.ckpt" else None
+            ),
+        )
+        checkpoints.on_train_epoch_end(trainer, nn.Module())  # type: ignore[arg-type]
+    return checkpoints, saved
+
+
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("values", "mode", "saved"),
+    [
+        ([0.5, 0.7, 0.6, 0.8], "max", [0, 1, 3]),
+        ([0.5, 0.7, 0.6, 0.4], "min", [0, 3]),
+        ([0.5, 0.7, 0.7, 0.7], "max", [0, 1]),  # of equal ones the first stays
+        ([0.5, 0.4, 0.4, 0.6], "min", [0, 1]),
+        ([0.0, -1.0, 0.0], "max", [0]),
+        ([NAN, 0.2, NAN, 0.1], "max", [0, 1]),  # something is kept from the first epoch on, but any number beats none
+        ([NAN, NAN], "min", [0]),
+    ],
+)
+def test_the_best_epoch_is_the_first_with_the_best_value(
+    values: list[float], mode: str, saved: list[int], tmp_path: Path
+) -> None:
+    checkpoints, found = kept(values, mode, tmp_path)
+    assert found == saved
+    assert checkpoints.best_epoch == saved[-1]
+
+
+def test_the_best_epochs_state_survives_saving() -> None:
+    first, _ = kept([0.5, 0.7], "max", Path())
+    other = Checkpoints(Path(), "score", "max")
+    other.load_state_dict(first.state_dict())
+    assert (other.best_epoch, other.best_value) == (1, 0.7)
+
+
+class ValueByEpoch(Callback):
+    """Logs a score that a test chose, and remembers the weights at the end of each epoch."""
+
+    def __init__(self, scores: list[float]) -> None:
+        self.scores = scores
+        self.weights: list[Tensor] = []
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pl_module.log("score", self.scores[trainer.current_epoch])
+        self.weights.append(pl_module.net.head.weight.detach().clone())  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(("mode", "best"), [("max", 1), ("min", 0), (None, 2)])
+def test_after_training_the_task_holds_the_chosen_epochs_weights(
+    mode: str | None, best: int, tiny_chest: Factory, tmp_path: Path
+) -> None:
+    scores = ValueByEpoch([0.25, 0.75, 0.5])
+    task = classifier_of(optimizer=adam(lr=1e-2))
+    options: dict[str, Any] = {} if mode is None else {"monitor": "score", "mode": mode}
+    found = run(task, tiny_chest(train=32), tmp_path, max_epochs=3, callbacks=[scores], **options)
+    assert found.best_epoch == best
+    assert found.epochs == 3
+    assert torch.equal(task.net.head.weight, scores.weights[best])
+    assert found.values["score"] == (scores.scores[best] if mode is not None else 0.5)
+
+
+# --- checkpoint files ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["classifier", "gan"])
+def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[LightningModule, Fit]:
+    case = CASES[request.param]
+    data = PhantomData("chest_phantom", "chest", ["normal", "pneumonia"], 1, train=32, val=16, test=8, batch_size=16)
+    task = case.task()
+    return task, run(task, data, tmp_path_factory.mktemp("finished"), max_epochs=1, **case.options)
+
+
+def plain(value: Any) -> bool:
+    if isinstance(value, dict):
+        return all(plain(k) and plain(v) for k, v in value.items())
+    if isinstance(value, (list, tuple)):
+        return all(plain(v) for v in value)
+    return value is None or isinstance(value, (Tensor, str, int, float, bool))
+
+
+def test_checkpoints_hold_tensors_and_plain_values_alone(finished: tuple[LightningModule, Fit]) -> None:
+    _, fitted = finished
+    for path in (fitted.best, fitted.last):
+        assert torch.serialization.get_unsafe_globals_in_checkpoint(path) == []
+        assert plain(torch.load(path, weights_only=True))
+
+
+def test_the_best_checkpoint_holds_no_optimizer_and_the_last_one_does(finished: tuple[LightningModule, Fit]) -> None:
+    _, fitted = finished
+    assert "optimizer_states" not in read_checkpoint(fitted.best)
+    assert read_checkpoint(fitted.last)["optimizer_states"]
+
+
+def test_weights_come_back_as_they_were_saved(finished: tuple[LightningModule, Fit]) -> None:
+    task, fitted = finished
+    other = classifier_of(seed=1, dropout=0.3) if isinstance(task, Classification) else gan_of(seed=1)
+    assert differences(dict(task.state_dict()), dict(other.state_dict())) != []
+    load_weights(other, fitted.best)
+    assert differences(dict(task.state_dict()), dict(other.state_dict())) == []
+    assert getattr(other, "images_seen", None) == getattr(task, "images_seen", None)
+
+
+def test_weights_of_another_width_are_refused_in_one_line(finished: tuple[LightningModule, Fit]) -> None:
+    task, fitted = finished
+    other = classifier_of(width=3) if isinstance(task, Classification) else gan_of(width=3)
+    with pytest.raises(CheckpointError, match=r"best\.ckpt holds the weights of another architecture") as caught:
+        load_weights(other, fitted.best)
+    assert len(one_line(caught)) < 400
+
+
+def test_weights_of_another_kind_of_task_are_refused_in_one_line(finished: tuple[LightningModule, Fit]) -> None:
+    task, fitted = finished
+    other = gan_of() if isinstance(task, Classification) else classifier_of()
+    with pytest.raises(CheckpointError, match="another architecture") as caught:
+        load_weights(other, fitted.best)
+    one_line(caught)
+
+
+@pytest.mark.parametrize("length", [0, 10, 0.5, 0.99])
+def test_a_truncated_checkpoint_is_refused_in_one_line(
+    length: float, finished: tuple[LightningModule, Fit], tmp_path: Path
+) -> None:
+    content = finished[1].last.read_bytes()
+    path = tmp_path / "last.ckpt"
+    path.write_bytes(content[: length if isinstance(length, int) else int(length * len(content))])
+    with pytest.raises(CheckpointError, match=r"last\.ckpt cannot be read") as caught:
+        read_checkpoint(path)
+    one_line(caught)
+
+
+class Arbitrary:
+    """An object that a checkpoint must not bring along."""
+
+
+def not_a_checkpoint(path: Path, kind: str) -> Path:
+    contents: dict[str, Any] = {
+        "objects": {"state_dict": {}, "net": Arbitrary()},
+        "list": [torch.zeros(2)],
+        "no weights": {"epoch": 3},
+    }
+    if kind == "text":
+        path.write_text("this is no checkpoint\n" * 10)
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        torch.save(contents[kind], path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("text", "cannot be read"),
+        ("directory", "cannot be read"),
+        ("objects", "cannot be read"),
+        ("list", "holds no weights"),
+        ("no weights", "holds no weights"),
+    ],
+)
+def test_what_is_no_checkpoint_is_refused_in_one_line(kind: str, message: str, tmp_path: Path) -> None:
+    path = not_a_checkpoint(tmp_path / "x.ckpt", kind)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        read_checkpoint(path)
+    assert str(path) in one_line(caught)
+
+
+def test_a_missing_checkpoint_is_named_with_the_next_step(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"best\.ckpt is missing: .*resume=") as caught:
+        read_checkpoint(tmp_path / "best.ckpt")
+    one_line(caught)
+
+
+def test_resuming_from_a_damaged_checkpoint_is_refused_before_training(tiny_chest: Factory, tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "last.ckpt").write_bytes(b"PK\x03\x04 cut short")
+    with pytest.raises(CheckpointError, match=r"last\.ckpt cannot be read") as caught:
+        run(classifier_of(), tiny_chest(train=32), tmp_path, max_epochs=1, resume=True)
+    one_line(caught)
+
+
+class FullDisk:
+    """``torch.save`` that writes so many files and stops in the middle of the next."""
+
+    def __init__(self, files: int, error: Exception) -> None:
+        self.files = files
+        self.error = error
+        self.save = torch.save
+
+    def __call__(self, contents: Any, path: Any) -> None:
+        self.files -= 1
+        if self.files >= 0:
+            self.save(contents, path)
+            return
+        Path(path).write_bytes(b"half of a checkpoint")
+        raise self.error
+
+
+NO_SPACE = [
+    OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+    RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 64 vs 0; file write failed"),
+]
+
+
+@pytest.mark.parametrize("error", NO_SPACE, ids=["OSError", "RuntimeError"])
+def test_a_failed_save_leaves_the_old_file_and_no_remains(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"state_dict": {"w": torch.ones(3)}}, path)
+    before = path.read_bytes()
+    monkeypatch.setattr(torch, "save", FullDisk(0, error))
+    with pytest.raises(OutputError, match=r"no space left while writing .*last\.ckpt.*resume=") as caught:
+        AtomicCheckpointIO().save_checkpoint({"state_dict": {"w": torch.zeros(3)}}, path)
+    one_line(caught)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["last.ckpt"]
+
+
+def test_a_disk_that_fills_up_during_training_leaves_the_checkpoints_of_the_epoch_before(
+    tiny_chest: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "save", FullDisk(2, NO_SPACE[0]))  # best and last of the first epoch
+    with pytest.raises(OutputError, match="no space left while writing"):
+        run(classifier_of(), tiny_chest(train=32), tmp_path, max_epochs=3)
+    monkeypatch.undo()
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
+    assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["epoch"] == 0
+    assert run(classifier_of(), tiny_chest(train=32), tmp_path, max_epochs=3, resume=True).epochs == 3
+
+
+# --- interruptions ---------------------------------------------------------------------------------------------------
+
+
+class Disturb(Callback):
+    """Does something in the first batch of an epoch."""
+
+    def __init__(self, act: Callable[[], None], epoch: int) -> None:
+        self.act = act
+        self.epoch = epoch
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if (trainer.current_epoch, batch_idx) == (self.epoch, 0):
+            self.act()
+
+
+def raise_keyboard_interrupt() -> None:
+    raise KeyboardInterrupt
+
+
+def press_ctrl_c() -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def be_terminated() -> None:
+    raise Interrupted(signal.SIGTERM)
+
+
+@pytest.fixture
+def heeding_ctrl_c() -> Iterator[None]:
+    """Python's own handler: a shell starts what it puts in the background with Ctrl-C ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(
+    ("act", "signum"),
+    [
+        (raise_keyboard_interrupt, signal.SIGINT),
+        (press_ctrl_c, signal.SIGINT),
+        (be_terminated, signal.SIGTERM),
+    ],
+)
+def test_an_interruption_says_which_signal_it_was_and_gives_ctrl_c_back(
+    act: Callable[[], None], signum: int, heeding_ctrl_c: None, tiny_chest: Factory, tmp_path: Path
+) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(Interrupted) as caught:
+        run(classifier_of(), tiny_chest(train=32), tmp_path, max_epochs=3, callbacks=[Disturb(act, 1)])
+    assert caught.value.signum == signum
+    assert signal.getsignal(signal.SIGINT) is before
+    assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["epoch"] == 0
+
+
+def test_errors_of_ours_and_of_others_pass_through_unchanged(tiny_chest: Factory, tmp_path: Path) -> None:
+    for error in (TrainingError("stop: do this"), PowerCutError("x"), RuntimeError("a bug"), KeyError("a bug")):
+
+        def act(error: Exception = error) -> None:
+            raise error
+
+        with pytest.raises(type(error)) as caught:
+            run(classifier_of(), tiny_chest(train=32), tmp_path, max_epochs=1, callbacks=[Disturb(act, 0)])
+        assert caught.value is error
+
+
+# --- several processes -----------------------------------------------------------------------------------------------
+# Spawned processes import this module by its name, so what they are handed is defined at module level. Each start takes
+# about 10 s.
+
+TWO = TrainerSettings(accelerator="cpu", devices=2)
+
+
+@pytest.fixture
+def spawnable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(ROOT))  # a spawned process takes over sys.path
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+
+
+class KeepEachProcessesWeights(Callback):
+    """Writes the learnt weights of every process at the end."""
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        learnt = {name: p.detach().clone() for name, p in pl_module.named_parameters()}
+        torch.save(learnt, Path(trainer.default_root_dir) / f"process{trainer.global_rank}.pt")
+
+
+def weights_of_processes(directory: Path) -> list[dict[str, Tensor]]:
+    return [torch.load(directory / f"process{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+def test_two_processes_with_half_the_batch_each_train_as_one_does(
+    spawnable: None, tiny_chest: Factory, tmp_path: Path
+) -> None:
+    def task() -> Classification:
+        # plain gradient descent: Adam would blow up the rounding error of gradients near zero
+        return classifier_of(normalisation="none", optimizer=sgd(lr=0.1), class_weights="none")
+
+    options: dict[str, Any] = {"max_epochs": 2, "monitor": "val/loss", "mode": "min"}
+    one, two = task(), task()
+    start = {name: value.clone() for name, value in one.state_dict().items()}
+    alone = run(one, tiny_chest(batch_size=16), tmp_path / "one", **options)
+    watch = KeepEachProcessesWeights()
+    both = run(two, tiny_chest(batch_size=8), tmp_path / "two", settings=TWO, callbacks=[watch], **options)
+
+    first, second = weights_of_processes(tmp_path / "two")
+    assert differences(first, second) == []
+    for name, value in one.state_dict().items():
+        torch.testing.assert_close(two.state_dict()[name], value, rtol=1e-3, atol=1e-5)
+    assert not torch.allclose(start["net.head.weight"], one.net.head.weight, atol=1e-3)
+    assert (both.epochs, both.best_epoch) == (alone.epochs, alone.best_epoch)
+    assert set(both.values) == set(alone.values)
+    for name, number in alone.values.items():
+        swap = 0.01 if name == "val/auroc" else 0.0  # rounding may swap the ranks of two images
+        assert both.values[name] == pytest.approx(number, rel=1e-3, abs=swap), name
+
+
+def test_a_gan_trains_in_two_processes_that_keep_the_same_weights(
+    spawnable: None, tiny_chest: Factory, tmp_path: Path
+) -> None:
+    task = gan_of()
+    start = {name: p.detach().clone() for name, p in task.named_parameters()}
+    data = tiny_chest(train=49, batch_size=8)  # one process gets an image more than the other
+    found = run(task, data, tmp_path, max_epochs=2, settings=TWO, callbacks=[KeepEachProcessesWeights()])
+    first, second = weights_of_processes(tmp_path)
+    assert differences(first, second) == []
+    assert all(value.isfinite().all() for value in first.values())
+    assert all(torch.equal(p, first[name]) for name, p in task.named_parameters())
+    for name in ("generator.to_image", "discriminator.to_logit"):
+        assert not torch.equal(first[f"net.{name}.weight"], start[f"net.{name}.weight"])
+    assert (task.images_seen, task.ema.updates) == (98, 6)
+    assert {"train/d_loss", "train/g_loss", "train/d_real", "train/d_fake"} <= set(found.values)
+    assert np.isfinite(list(found.values.values())).all()
+    assert (found.epochs, found.best_epoch) == (2, 1)
+
+
+class FailInSecondProcess(Callback):
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_rank == 1 and batch_idx == 1:
+            raise TrainingError("this went wrong: do that")
+
+
+def test_an_error_in_one_of_several_processes_is_the_same_one_line(
+    spawnable: None, tiny_chest: Factory, tmp_path: Path
+) -> None:
+    with pytest.raises(TrainingError) as caught:
+        run(
+            classifier_of(),
+            tiny_chest(train=32, batch_size=4),
+            tmp_path,
+            max_epochs=1,
+            settings=TWO,
+            callbacks=[FailInSecondProcess()],
+        )
+    assert one_line(caught) == "this went wrong: do that"
+
+
+class Seen(Callback):
+    """Remembers the labels of every batch, epoch by epoch."""
+
+    def __init__(self) -> None:
+        self.labels: list[list[int]] = []
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.labels.append([])
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self.labels[-1] += batch[0].flatten(1).sum(1).mul(255).round().int().tolist()
+
+
+def test_every_epoch_of_a_fit_sees_all_images_in_an_order_of_its_own(tmp_path: Path, tiny_chest: Any) -> None:
+    seen = Seen()
+    task = Classification(BlockCNN(1, 2, width=2), 2)
+    fit(task, tiny_chest(), directory=tmp_path, max_epochs=3, callbacks=[seen], log_to="none")
+    first, second, third = seen.labels
+    assert sorted(first) == sorted(second) == sorted(third)
+    assert first != second
+    assert second != third
+    assert first != third

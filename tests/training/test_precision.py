@@ -1,0 +1,171 @@
+"""Every arithmetic that can be asked for trains both kinds of model, or says in one line that it cannot; what is compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from medassay.core.errors import ConfigError
+from medassay.data.modules import PhantomData
+from medassay.nets.block_cnn import BlockCNN
+from medassay.nets.cgan import CGAN
+from medassay.protocols import classification
+from medassay.tasks.classification import Classification
+from medassay.tasks.conditional_gan import ConditionalGAN
+from medassay.training.checkpoints import load_weights
+from medassay.training.fit import Fit, fit
+from medassay.training.settings import Precision, TrainerSettings
+
+Factory = Callable[..., PhantomData]
+NEEDS_A_GPU = "16-mixed"
+ON_THE_CPU = pytest.mark.parametrize("precision", [name for name in get_args(Precision) if name != NEEDS_A_GPU])
+
+
+def classifier() -> Classification:
+    torch.manual_seed(0)
+    return Classification(BlockCNN(1, 2, width=2), 2)
+
+
+def gan() -> ConditionalGAN:
+    torch.manual_seed(0)
+    return ConditionalGAN(CGAN(1, 2, width=2, latent=4))
+
+
+def two_batches(task: LightningModule, data: PhantomData, directory: Path, **options: Any) -> Fit:
+    """Epochs of two batches on the CPU, one if ``max_epochs`` is not given; ``settings`` are the trainer's."""
+    settings = TrainerSettings(gpus=0, limit_batches=2, **options.pop("settings"))
+    return fit(task, data, directory=directory, log_to="none", settings=settings, **{"max_epochs": 1, **options})
+
+
+def moved(before: Mapping[str, Tensor], task: LightningModule) -> bool:
+    """Whether training changed any of the net's weights; all of them finite."""
+    after = dict(task.net.named_parameters())
+    assert all(bool(value.isfinite().all()) for value in after.values())
+    return any(not torch.equal(before[name], value.float()) for name, value in after.items())
+
+
+def weights_of(task: LightningModule) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in task.net.named_parameters()}
+
+
+def differences(first: Fit, second: Fit) -> list[str]:
+    """The names of the last epoch's weights and averages that are not equal bit for bit."""
+    a, b = (torch.load(fit.last, weights_only=True)["state_dict"] for fit in (first, second))
+    assert a.keys() == b.keys()
+    return [
+        name for name in a if not (torch.equal(a[name], b[name]) if isinstance(a[name], Tensor) else a[name] == b[name])
+    ]
+
+
+@ON_THE_CPU
+def test_a_classifier_trains_in_every_precision_and_predicts_float32_probabilities(
+    precision: str, tiny_chest: Factory, tmp_path: Path
+) -> None:
+    task, data = classifier(), tiny_chest(train=32)
+    before = weights_of(task)
+    two_batches(task, data, tmp_path, settings={"precision": precision}, monitor="val/auroc")
+    assert moved(before, task)
+    found = classification.predict(task, data.splits.val, torch.device("cpu")).probabilities
+    assert found.dtype == torch.float32
+    assert found.shape == (32, 2)
+    assert found.min() >= 0
+    assert found.max() <= 1
+    torch.testing.assert_close(found.sum(1), torch.ones(32))
+
+
+@ON_THE_CPU
+def test_a_gan_trains_in_every_precision_and_draws_float32_images(
+    precision: str, tiny_chest: Factory, tmp_path: Path
+) -> None:
+    task = gan()
+    before = weights_of(task)
+    two_batches(task, tiny_chest(train=32), tmp_path, settings={"precision": precision})
+    assert moved(before, task)
+    drawn = task.sample(torch.tensor([0, 1, 1]), rng=torch.Generator().manual_seed(0))
+    grid, labels = task.fixed_samples()
+    assert drawn.shape == (3, 1, 28, 28)
+    assert grid.shape == (16, 1, 28, 28)
+    assert labels.tolist() == [0] * 8 + [1] * 8
+    for images in (drawn, grid):
+        assert images.dtype == torch.float32
+        assert images.min() >= 0
+        assert images.max() <= 1
+        assert images.std() > 0
+
+
+@ON_THE_CPU
+@pytest.mark.parametrize("make", [classifier, gan])
+def test_a_run_in_any_precision_resumes_to_the_weights_of_an_uninterrupted_one(
+    make: Callable[[], LightningModule], precision: str, tiny_chest: Factory, tmp_path: Path
+) -> None:
+    settings = {"precision": precision}
+    straight = two_batches(make(), tiny_chest(train=32), tmp_path / "straight", settings=settings, max_epochs=2)
+    two_batches(make(), tiny_chest(train=32), tmp_path / "parts", settings=settings)
+    parts = two_batches(make(), tiny_chest(train=32), tmp_path / "parts", settings=settings, max_epochs=2, resume=True)
+    assert differences(straight, parts) == []
+
+
+@ON_THE_CPU
+@pytest.mark.parametrize("make", [classifier, gan])
+def test_what_was_trained_in_any_precision_loads_into_a_new_task(
+    make: Callable[[], LightningModule], precision: str, tiny_chest: Factory, tmp_path: Path
+) -> None:
+    trained = make()
+    best = two_batches(trained, tiny_chest(train=32), tmp_path, settings={"precision": precision}).best
+    fresh = make()
+    load_weights(fresh, best)
+    assert {value.dtype for value in fresh.parameters()} == {torch.float32}
+    for a, b in zip(trained.parameters(), fresh.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("make", [classifier, gan])
+def test_half_precision_is_refused_on_the_cpu_in_one_line(
+    make: Callable[[], LightningModule], tiny_chest: Factory, tmp_path: Path
+) -> None:
+    """Lightning would warn, and train in another precision than the one on record."""
+    with pytest.raises(ConfigError, match=r"trainer\.precision=16-mixed") as caught:
+        two_batches(make(), tiny_chest(train=32), tmp_path, settings={"precision": NEEDS_A_GPU})
+    assert "\n" not in str(caught.value)
+
+
+# --- trainer.compile -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def compiled(monkeypatch: pytest.MonkeyPatch) -> list[nn.Module]:
+    """The modules that are asked to compile themselves; none does, since that takes a compiler and a minute."""
+    asked: list[nn.Module] = []
+    monkeypatch.setattr(nn.Module, "compile", lambda self, *args, **kwargs: asked.append(self))
+    return asked
+
+
+def test_compiling_a_classifier_compiles_its_net(
+    compiled: list[nn.Module], tiny_chest: Factory, tmp_path: Path
+) -> None:
+    task = classifier()
+    two_batches(task, tiny_chest(train=32), tmp_path, settings={"compile": True})
+    assert [id(module) for module in compiled] == [id(task.net)]
+
+
+def test_compiling_a_gan_compiles_both_players_and_not_what_holds_or_averages_them(
+    compiled: list[nn.Module], tiny_chest: Factory, tmp_path: Path
+) -> None:
+    task = gan()
+    two_batches(task, tiny_chest(train=32), tmp_path, settings={"compile": True})
+    assert {id(module) for module in compiled} == {id(task.net.generator), id(task.net.discriminator)}
+    assert len(compiled) == 2
+
+
+@pytest.mark.parametrize("make", [classifier, gan])
+def test_nothing_is_compiled_unless_asked_for(
+    make: Callable[[], LightningModule], compiled: list[nn.Module], tiny_chest: Factory, tmp_path: Path
+) -> None:
+    two_batches(make(), tiny_chest(train=32), tmp_path, settings={})
+    assert compiled == []
