@@ -9,17 +9,21 @@ usage: python scripts/leaderboard.py outputs/… [more …] [--output DIRECTORY]
 from __future__ import annotations
 
 import argparse
-import csv
-import io
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from medassay.core.errors import UserError
 from medassay.core.files import whole
-from medassay.reporting.html import bounds, fixed, page, spread
-from medassay.runs.assays import Assayed, Table, find, tables
-from medassay.sweeps import report
+from medassay.protocols.assay import leaderboard
+from medassay.protocols.assay.leaderboard import Assayed, Table, find_assays, group_comparable
+from medassay.protocols.assay.results import Metrics
+from medassay.protocols.assay.tables import with_deviations
+from medassay.reporting import html
+from medassay.reporting.numbers import fixed, spread, with_bounds
+from medassay.reporting.tables import as_markdown, records_as_csv
+from medassay.sweeps import page as sweep_page
 from medassay.sweeps.summary import summarise
 
 METRICS = {
@@ -31,6 +35,7 @@ METRICS = {
     "authenticity": "authenticity",
     "membership_auc": "membership AUC",
 }
+SCORES = ("TSTR balanced accuracy", "TSTR / TRTR")
 
 
 def main() -> int:
@@ -51,7 +56,7 @@ def main() -> int:
         sweeps = [path for path in map(Path, arguments.paths) if is_sweep(path)]
         for path in sweeps:
             found = summarise(path, arguments.metric, arguments.mode)
-            report.write(found, report.further_figures(path))
+            sweep_page.write(found, sweep_page.further_figures(path))
             print("\n".join([f"{path / 'sweep.html'}", *found.lines()]))
         if not sweeps or any(map(has_assays, map(Path, arguments.paths))):
             print(write_leaderboard(arguments.paths, Path(arguments.output)))
@@ -73,12 +78,16 @@ def is_sweep(path: Path) -> bool:
     return not (path / ".hydra").is_dir() and not has_assays(path) and any(path.rglob("run.json"))
 
 
-def write_leaderboard(paths: list[str], output: Path) -> str:
-    """Writes the leaderboard of generators; gives its markdown."""
-    found = tables(find(paths))
-    shown = [contents(table) for table in found]
-    markdown = "\n\n".join(as_markdown(table) for table in shown).replace("\N{NO-BREAK SPACE}", " ") + "\n"
-    files = {"html": page("leaderboard.html.j2", tables=shown), "csv": as_csv(found), "md": markdown}
+def write_leaderboard(paths: Sequence[str | Path], output: Path) -> str:
+    """Writes ``leaderboard.html``, ``.csv`` and ``.md`` of the generators below ``paths``; gives the markdown."""
+    tables = group_comparable(find_assays(paths))
+    shown = [contents(table) for table in tables]
+    markdown = "\n\n".join(map(to_markdown, shown)).replace("\N{NO-BREAK SPACE}", " ") + "\n"
+    files = {
+        "html": html.page(Path(leaderboard.__file__).with_name("leaderboard.html.j2"), tables=shown),
+        "csv": records_as_csv([line for number, table in enumerate(tables) for line in records(number, table)]),
+        "md": markdown,
+    }
     for suffix, text in files.items():
         with whole(output / f"leaderboard.{suffix}") as partial:
             partial.write_text(text, encoding="utf-8", newline="")
@@ -86,101 +95,73 @@ def write_leaderboard(paths: list[str], output: Path) -> str:
 
 
 def contents(table: Table) -> dict[str, Any]:
-    """One table as text: title, headings, lines and a note."""
+    """One table as text: title, headings, a line per generator and one of the floor, and a note."""
     first = table.assays[0].results
-    headline = next(iter(first["encoders"]))
-    floor = next(row for row in first["rows"] if row["kind"] == "floor")
-    headings = [
-        "generator",
-        "epochs",
-        "TSTR balanced accuracy",
-        "TSTR / TRTR",
-        *METRICS.values(),
-        "class consistency",
-        "faults",
-    ]
-    lines = [line(assayed, headline) for assayed in table.assays]
-    lines.append(
-        [floor["name"], "", "", "", *numbers(floor, headline), fixed(floor["class_consistency"]["mean"]), "none"]
-    )
-    pairs = list(next(iter(table.agreement.values()))) if table.agreement else []
-    where = "" if first["split"] == "test" else " (validation images stand in for test images)"
+    floor, learned, headline = first.floor, first.performance, first.headline
+    where = "" if first.split == "test" else " (validation images stand in for test images)"
+    last = [floor.name, "", "", "", *numbers(floor.headline), fixed(floor.class_consistency.value), "none"]
     return {
-        "title": f"{table.data}: {table.m} samples in every row{where}",
-        "headings": headings,
-        "lines": lines,
+        "title": f"{first.data['name']}: {first.m} samples in every row{where}",
+        "headings": ["generator", "epochs", *SCORES, *METRICS.values(), "class consistency", "faults"],
+        "lines": [*map(cells, table.assays), last],
         "note": (
-            f"Distances and shares in the features of '{headline}' ({first['encoders'][headline]}); mean ± standard deviation "
-            f"over disjoint sets of {table.m} samples. TSTR: mean [95 % interval] over {len(first['performance']['seeds'])} "
-            f"classifier seeds, {first['performance']['steps']} steps."
+            f"Distances and shares in the features of '{headline}' ({first.encoders[headline]}); mean ± standard deviation "
+            f"over disjoint sets of {first.m} samples. TSTR: mean [95 % interval] over {len(learned.seeds)} classifier seeds, "
+            f"{learned.steps} steps."
         ),
         "agreement": table.agreement,
-        "pairs": pairs,
+        "pairs": list(next(iter(table.agreement.values()), ())),
     }
 
 
-def line(assayed: Assayed, headline: str) -> list[str]:
-    """One generator's cells."""
-    results = assayed.results
-    tstr = results["performance"]["arms"]["TSTR"]["balanced_accuracy"]
-    ratio = results["performance"]["ratio"]["balanced_accuracy"]
+def cells(assayed: Assayed) -> list[str]:
+    """One generator's line."""
+    results, row, learned = assayed.results, assayed.results.judged, assayed.results.performance
     return [
-        f"{results['name']} ({assayed.source})",
-        str(results["generator"].get("epochs") or ""),
-        f"{fixed(tstr['mean'])} {bounds(tstr)}".strip(),
-        f"{fixed(ratio['mean'])} {bounds(ratio)}".strip(),
-        *numbers(assayed.row, headline),
-        spread(assayed.row["class_consistency"]),
-        ", ".join(results["faults"]).replace("_", " ") or "none",
+        f"{results.name} ({assayed.source})",
+        str(results.generator.get("epochs") or ""),
+        with_bounds(learned.tstr.balanced_accuracy),
+        with_bounds(learned.ratio.balanced_accuracy),
+        *numbers(row.headline),
+        spread(row.class_consistency),
+        ", ".join(results.faults).replace("_", " ") or "none",
     ]
 
 
-def numbers(row: dict[str, Any], encoder: str) -> list[str]:
-    """The metrics of a row in one encoder's features."""
-    values = row["encoders"][encoder]
-    return [spread(values[name], None if name == "frechet" else 3) for name in METRICS]
+def numbers(metrics: Metrics) -> list[str]:
+    """The metrics shown, as text."""
+    return [spread(getattr(metrics, name), None if name == "frechet" else 3) for name in METRICS]
 
 
-def as_markdown(table: dict[str, Any]) -> str:
-    """One table with its note and the encoders' agreement."""
-    rows = [table["headings"], ["---"] * len(table["headings"]), *table["lines"]]
-    text = (
-        f"## {table['title']}\n\n" + "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{table['note']}"
+def to_markdown(table: dict[str, Any]) -> str:
+    """The :func:`contents` of one table, with its note and the encoders' agreement."""
+    parts, pairs = (
+        [f"## {table['title']}", as_markdown(table["headings"], table["lines"]), table["note"]],
+        table["pairs"],
     )
     if table["agreement"]:
-        rows = [["Kendall's τ, ranked by", *table["pairs"]], ["---"] * (1 + len(table["pairs"]))]
-        rows += [[name, *(fixed(v[pair], 2) for pair in table["pairs"])] for name, v in table["agreement"].items()]
-        text += "\n\n" + "\n".join("| " + " | ".join(row) + " |" for row in rows)
-    return text
+        rows = [[name, *(fixed(values[pair], 2) for pair in pairs)] for name, values in table["agreement"].items()]
+        parts.append(as_markdown(["Kendall's τ, ranked by", *pairs], rows))
+    return "\n\n".join(parts)
 
 
-def as_csv(found: list[Table]) -> str:
+def records(number: int, table: Table) -> Iterator[dict[str, Any]]:
     """A line per generator and encoder, every metric's mean and standard deviation."""
-    stream = io.StringIO()
-    writer: Any = None
-    for number, table in enumerate(found):
-        for assayed in table.assays:
-            learned = assayed.results["performance"]
-            shared = {
-                "table": number,
-                "data": table.data,
-                "m": table.m,
-                "generator": assayed.results["name"],
-                "source": assayed.source,
-                "tstr_balanced_accuracy": learned["arms"]["TSTR"]["balanced_accuracy"]["mean"],
-                "trtr_balanced_accuracy": learned["arms"]["TRTR"]["balanced_accuracy"]["mean"],
-                "class_consistency": assayed.row["class_consistency"]["mean"],
-                "faults": " ".join(assayed.results["faults"]),
-            }
-            for encoder, values in assayed.row["encoders"].items():
-                cells = {**shared, "encoder": encoder}
-                for name, value in values.items():
-                    cells |= {name: value["mean"], f"{name}_sd": value["sd"]}
-                if writer is None:
-                    writer = csv.DictWriter(stream, list(cells))
-                    writer.writeheader()
-                writer.writerow(cells)
-    return stream.getvalue()
+    for assayed in table.assays:
+        results, learned = assayed.results, assayed.results.performance
+        shared = {
+            "table": number,
+            "data": results.data["name"],
+            "m": results.m,
+            "generator": results.name,
+            "source": assayed.source,
+            "tstr_balanced_accuracy": learned.tstr.balanced_accuracy.value,
+            "trtr_balanced_accuracy": learned.trtr.balanced_accuracy.value,
+            "class_consistency": results.judged.class_consistency.value,
+            "faults": " ".join(results.faults),
+        }
+        for encoder, values in results.judged.encoders.items():
+            yield {**shared, "encoder": encoder, **with_deviations(vars(values))}
 
 
 if __name__ == "__main__":

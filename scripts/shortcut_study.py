@@ -79,19 +79,13 @@ def arms(text: str) -> list[str]:
 
 def audited(path: Path, overrides: Sequence[str], heat_maps: int) -> dict[str, Any]:
     """One net's numbers: trained and audited in ``path``, or read from there."""
-    from medassay import load_run, train_run
-    from medassay.protocols.shortcut import ShortcutSettings, shortcut_run
+    from medassay import train_run
+    from medassay.evaluation.evaluate import evaluate, protocol_node
 
     if not list(path.glob("eval/shortcut_*/shortcut.json")):
-        done = (path / "metrics.json").exists()
-        run = load_run(path) if done else train_run("model=pneumonia_cnn", "test=false", *overrides, directory=path)
-        shortcut_run(
-            run,
-            ShortcutSettings(heat_maps=heat_maps),
-            run.directory.new_evaluation("shortcut"),
-            {"run": str(path)},
-            path,
-        )
+        if not (path / "metrics.json").exists():
+            train_run("model=pneumonia_cnn", "test=false", *overrides, directory=path)
+        evaluate(str(path), protocol_node("shortcut", [f"protocol.heat_maps={heat_maps}"]), {}, path)
     file = sorted(path.glob("eval/shortcut_*/shortcut.json"))[0]
     results = json.loads(file.read_text(encoding="utf-8"))
     metrics = json.loads((file.parent / "metrics.json").read_text(encoding="utf-8"))["shortcut"]

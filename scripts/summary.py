@@ -9,7 +9,8 @@ import argparse
 import sys
 
 from medassay.core.errors import UserError
-from medassay.runs.table import over_seeds, table
+from medassay.runs.groups import group_over_seeds
+from medassay.runs.table import read_rows
 
 
 def main() -> int:
@@ -24,7 +25,7 @@ def main() -> int:
     arguments = parser.parse_args()
     columns = arguments.metrics.split(",")
     try:
-        groups = over_seeds(table(arguments.paths))
+        groups = group_over_seeds([row for row in read_rows(arguments.paths) if row.status == "done"])
     except UserError as error:
         print(f"summary: {error}", file=sys.stderr)
         return 2
@@ -33,10 +34,11 @@ def main() -> int:
     for group in groups:
         cells = []
         for name in columns:
-            mean, sd = group.mean.get(name), group.sd.get(name)
-            cells.append("" if mean is None else f"{mean:.3f}" + ("" if sd is None else f" ± {sd:.3f}"))
-        seeds = ", ".join(str(row.seed) for row in sorted(group.rows, key=lambda row: row.seed))
-        print(f"| {group.rows[0].model} | {group.rows[0].data} | {seeds} | " + " | ".join(cells) + " |")
+            number = group.numbers.get(name)
+            sd = "" if number is None or number.sd is None else f" ± {number.sd:.3f}"
+            cells.append("" if number is None else f"{number.value:.3f}{sd}")
+        one, seeds = group.counted[0], ", ".join(map(str, group.seeds))
+        print(f"| {one.model} | {one.data} | {seeds} | " + " | ".join(cells) + " |")
     return 0
 
 

@@ -19,15 +19,15 @@ BLOOD = ("data=blood_phantom", "data.train=256", "data.val=160", "data.test=96")
 
 
 def search(outputs: Path, *argv: str) -> tuple[Path, list[dict[str, str]]]:
-    """Runs a search; gives its directory and the lines of its summary."""
+    """Runs a search; gives its directory and its summary's line of each run."""
     name = argv[0].partition("=")[2]
     assert cli.main("train", ["-m", *argv, f"outputs={outputs}", "hydra.launcher.jobs=2"]) == 0
     directory = outputs / "sweeps" / name
     with (directory / "summary.csv").open(encoding="utf-8", newline="") as file:
-        return directory, list(csv.DictReader(file))
+        return directory, [line for line in csv.DictReader(file) if line["row"] == "run"]
 
 
-def tested(directory: Path) -> set[str]:
+def jobs_tested(directory: Path) -> set[str]:
     """The jobs that looked at test images."""
     looked = set()
     for file in directory.glob("*/eval/*/metrics.json"):
@@ -49,8 +49,8 @@ def test_the_fine_tuning_search_tests_what_validation_chose_and_nothing_else(tmp
     )
     assert len(lines) == 2 * 3 * 2 + 1  # widths, learning rates, seeds; one more seed of the chosen one
     best = chosen(directory)
-    own = {line["directory"] for line in lines if line["rank"] == "1" or line["part"] == "final"}
-    assert tested(directory) == own
+    own = {line["directory"] for line in lines if line["group"] == "1" or line["part"] == "final"}
+    assert jobs_tested(directory) == own
     assert (best["metric"], best["seeds"], len(own)) == ("val/auroc", [0, 1], 3)
 
 
@@ -67,7 +67,7 @@ def test_the_gan_search_ranks_by_a_quick_tstr_on_validation_images(tmp_path: Pat
     directory, lines = search(tmp_path, "search=cgan_grid", *BLOOD, *small, "hydra.launcher.jobs=1")
     assert chosen(directory)["metric"] == "assay/tstr_balanced_accuracy"
     assert [bool(line["assay/tstr_balanced_accuracy"]) for line in lines] == [True, True]
-    assert tested(directory) == {line["directory"] for line in lines if line["rank"] == "1"}
+    assert jobs_tested(directory) == {line["directory"] for line in lines if line["group"] == "1"}
 
 
 def test_the_tstr_search_ranks_classifiers_on_held_out_images(tmp_path: Path) -> None:

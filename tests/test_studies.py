@@ -21,9 +21,9 @@ from medassay import config as configuration
 from medassay.core.types import Splits
 from medassay.data.modules import ImageDataModule
 from medassay.nets.block_cnn import BlockCNN
-from medassay.protocols import classification
 from medassay.runs.load import build_data
 from medassay.tasks.classification import Classification
+from medassay.tasks.predictions import predict
 
 pytestmark = pytest.mark.long
 
@@ -99,8 +99,8 @@ def cnn_accuracy(data: ImageDataModule, directory: Path) -> float:
     torch.manual_seed(0)
     task = Classification(BlockCNN(data.channels, len(data.classes)), len(data.classes))
     medassay.fit(task, data, directory=directory, max_epochs=10, monitor="val/auroc", log_to="none")
-    predictions = classification.predict(task, data.splits.test, torch.device("cpu"))
-    return float(balanced_accuracy_score(predictions.labels.numpy(), predictions.probabilities.argmax(1).numpy()))
+    predictions = predict(task, data.splits.test, torch.device("cpu"))
+    return float(balanced_accuracy_score(predictions.labels.numpy(), predictions.decisions.numpy()))
 
 
 @pytest.mark.parametrize("name", ["chest_phantom", "blood_phantom"])

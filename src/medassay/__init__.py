@@ -15,14 +15,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medassay.cli.train import train_run as train_run
     from medassay.runs.load import load_run as load_run
-    from medassay.runs.train import train_run as train_run
     from medassay.training.fit import fit as fit
     from medassay.training.settings import TrainerSettings as TrainerSettings
 
 _HOMES = {
     "load_run": "medassay.runs.load",
-    "train_run": "medassay.runs.train",
+    "train_run": "medassay.cli.train",
     "fit": "medassay.training.fit",
     "TrainerSettings": "medassay.training.settings",
 }

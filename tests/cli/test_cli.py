@@ -13,8 +13,10 @@ import pytest
 import torch
 
 from medassay import cli
-from medassay.evaluation import evaluate as evaluation
+from medassay.evaluation.protocol import ComputeContext, Report
+from medassay.protocols.assay.protocol import Assay
 from medassay.runs import samples
+from medassay.runs.run import Run
 
 ROOT = Path(__file__).parents[2]
 TINY = ("data.train=48", "data.val=32", "data.test=32", "data.batch_size=16", "debug=fast", "trainer.gpus=0")
@@ -351,17 +353,22 @@ def test_samples_are_written_for_the_classes_asked_for(command: Command, runs: d
 def test_a_generators_default_protocol_is_the_assay(
     command: Command, runs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asked: list[tuple[Any, ...]] = []
-    monkeypatch.setitem(evaluation.PROTOCOLS, "assay", ("generator", lambda *args: asked.append(args)))
+    asked: list[tuple[Assay, Run, ComputeContext]] = []
+
+    def run_nothing(settings: Assay, run: Run, context: ComputeContext) -> Report:
+        asked.append((settings, run, context))
+        return Report(results={}, split="test")
+
+    monkeypatch.setattr(Assay, "run", run_nothing)
     result = command("evaluate", f"run={runs['generator']}", "protocol.budget=quick", "protocol.seed=3")
     assert result.code == 0, result.err
-    ((run, settings, directory, record, outputs),) = asked
+    ((settings, run, context),) = asked
     assert run.directory.path == runs["generator"]
+    directory = Path(result.out.rpartition("results: ")[2].strip())
     assert directory.parent == runs["generator"] / "eval"
-    assert f"results: {directory}" in result.out
-    assert outputs == tmp_path / "outputs"
+    assert context.cache == tmp_path / "outputs" / ".cache"
     assert (settings.budget, settings.seed, settings.split) == ("quick", 3, "test")
-    assert record["protocol"]["name"] == "assay"
+    assert numbers(directory, "assay.json")["protocol"]["name"] == "assay"
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,10 @@ import torch
 from torchvision.datasets import utils as torchvision_download
 
 from medassay.core.errors import DataError
+from medassay.core.types import Splits
 from medassay.data import medmnist_files
-from medassay.data.medmnist_files import DataFile, check_channels, check_names, find, name_file, read, read_splits
+from medassay.data.medmnist_files import DataFile, check_channels, check_names, find, name_file
+from medassay.data.npz import read_splits
 
 FLAG = "breastmnist"
 REAL = Path(os.environ.get("MEDASSAY_DATA_ROOT") or Path(__file__).parents[3] / "shared" / "medmnist")
@@ -46,6 +48,11 @@ def md5(path: Path) -> str:
 
 def as_file(path: Path) -> DataFile:
     return DataFile(path, "0" * 32, published=False)
+
+
+def read(file: DataFile, **expected: int) -> Splits:
+    """All three splits."""
+    return Splits(*read_splits(file.path, Splits._fields, **expected))
 
 
 def error_of(call: Callable[..., object], *args: object, **kwargs: object) -> str:

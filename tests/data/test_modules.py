@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from medassay.core.errors import ConfigError, DataError
-from medassay.data.modules import FolderData, MedMNISTData, PhantomData, SyntheticData, stratified_order
+from medassay.data.modules import FolderData, MedMNISTData, PhantomData, SyntheticData
+from medassay.data.order import stratified_order
 
 CELLS = [
     "basophil", "eosinophil", "erythroblast", "immature granulocyte", "lymphocyte", "monocyte", "neutrophil", "platelet",

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ import pytest
 import torch
 
 from medassay import cli
+from medassay.core import processes
 from medassay.core.errors import CheckpointError, TrainingError
 from medassay.core.types import LabelledImages
 from medassay.data.modules import PhantomData
@@ -325,7 +327,7 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Worker:
                 started.append(self)
                 super().__init__([str(program), *command[1:]], env={**env, "seed": str(seed)}, **kwargs)
 
-        monkeypatch.setattr(arms.subprocess, "Popen", Popen)
+        monkeypatch.setattr(subprocess, "Popen", Popen)
 
     started.clear()
     return install
@@ -410,14 +412,13 @@ def test_an_interruption_ends_the_processes_and_keeps_what_is_finished(
 ) -> None:
     made = finished_elsewhere(arm_of(), tmp_path / "made.ckpt")
     worker(f'mkdir -p "$(dirname "$file")"\n[ $seed = 0 ] || exec sleep 60\ncp {made} "$file"')
-    real = arms._first_done
 
-    def interrupted(processes: list[Any]) -> int:
+    def interrupted(seconds: float) -> None:
         if len(started) == 3:  # the first arm is done and the third has begun
             raise KeyboardInterrupt
-        return real(processes)
+        time.sleep(seconds)
 
-    monkeypatch.setattr(arms, "_first_done", interrupted)
+    monkeypatch.setattr(processes, "time", SimpleNamespace(monotonic=time.monotonic, sleep=interrupted))
     begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         trained([arm_of(seed=seed) for seed in range(4)], tmp_path, jobs=2)

@@ -18,8 +18,8 @@ from medassay.core.errors import DataError
 from medassay.data.modules import PhantomData
 from medassay.data.phantoms import blood
 from medassay.evaluation import arms
-from medassay.evaluation import evaluate as evaluation
-from medassay.runs import train as jobs
+from medassay.evaluation.protocol import Report
+from medassay.protocols.assay.protocol import Assay
 
 BLOOD = ("data=blood_phantom", "data.train=48", "data.val=40", "data.test=40")
 SMALL = (*BLOOD, "data.size=12")
@@ -104,7 +104,7 @@ def test_images_from_elsewhere_are_judged_into_a_directory_of_their_own(command:
 def judged(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What the assay is asked to judge; it judges nothing."""
     asked: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(evaluation, "assay", lambda *args: asked.append(args) or {})
+    monkeypatch.setattr(Assay, "judge", lambda *args: asked.append(args) or Report({}))
     return asked
 
 
@@ -113,7 +113,9 @@ def test_the_keys_of_data_say_which_real_images_to_compare_with(
 ) -> None:
     path = samples_file(tmp_path / "made.npz")
     assert command("evaluate", f"samples={path}", *SMALL, *QUICK, "data.phantom_seed=3").code == 0
-    ((real, candidate, settings, place, directory, record),) = judged
+    ((settings, real, candidate, place),) = judged
+    (directory,) = (tmp_path / "outputs" / "eval").iterdir()
+    record = results(directory)
     expected = PhantomData("b", "blood", list(blood.CLASSES), 3, 48, 40, 40, phantom_seed=3, size=12).splits
     assert torch.equal(real.train.images, expected.train.images)
     assert torch.equal(real.test.images, expected.test.images)
@@ -121,7 +123,7 @@ def test_the_keys_of_data_say_which_real_images_to_compare_with(
     assert settings.budget == "quick"
     assert place.cache == tmp_path / "outputs" / ".cache"
     assert place.device.type == "cpu"
-    assert directory.parent == tmp_path / "outputs" / "eval"
+    assert directory.name.startswith("assay_")
     assert "data.phantom_seed=3" in record["overrides"]
 
 
@@ -130,14 +132,17 @@ def test_with_split_val_no_test_image_is_compared_with(
 ) -> None:
     path = samples_file(tmp_path / "made.npz")
     assert command("evaluate", f"samples={path}", *SMALL, *QUICK, "protocol.split=val").code == 0
-    real = judged[0][0]
+    real = judged[0][1]
     assert torch.equal(real.test.images, real.val.images)
 
 
 def test_outputs_go_where_they_are_told(command: Command, tmp_path: Path, judged: list[tuple[Any, ...]]) -> None:
     path = samples_file(tmp_path / "made.npz")
     assert command("evaluate", f"samples={path}", *SMALL, *QUICK, f"outputs={tmp_path}/there").code == 0
-    assert judged[0][4].parent == tmp_path / "there" / "eval"
+    assert judged[0][3].cache == tmp_path / "there" / ".cache"
+    (directory,) = (tmp_path / "there" / "eval").iterdir()
+    assert directory.name.startswith("assay_")
+    assert not (tmp_path / "outputs" / "eval").exists()
 
 
 def test_a_path_with_spaces_and_a_tilde_is_found(
@@ -247,7 +252,7 @@ def test_a_generator_is_judged_after_its_training_on_validation_images_where_it_
 def assayed(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What ``train`` asks to be judged; nothing is."""
     asked: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(jobs, "assay_run", lambda *args: asked.append(args))
+    monkeypatch.setattr(Assay, "run", lambda *args: asked.append(args) or Report({}))
     return asked
 
 
@@ -256,11 +261,12 @@ def test_test_images_are_looked_at_only_where_the_run_looks_at_them(
     argv: list[str], split: str, command: Command, tmp_path: Path, assayed: list[tuple[Any, ...]]
 ) -> None:
     assert command("train", *CGAN, *BLOOD, "assay=full", *argv, f"hydra.run.dir={tmp_path}/a").code == 0
-    ((run, settings, directory, _, outputs),) = assayed
+    ((settings, run, context),) = assayed
     assert run.directory.path == tmp_path / "a"
     assert (settings.budget, settings.split) == ("full", split)
-    assert directory.parent == tmp_path / "a" / "eval"
-    assert outputs == tmp_path / "outputs"
+    (directory,) = (tmp_path / "a" / "eval").iterdir()
+    assert directory.name.startswith("assay_")
+    assert context.cache == tmp_path / "outputs" / ".cache"
 
 
 def test_a_sweep_over_more_than_seeds_is_judged_on_validation_images(
@@ -268,7 +274,7 @@ def test_a_sweep_over_more_than_seeds_is_judged_on_validation_images(
 ) -> None:
     argv = ("-m", *CGAN[:1], *CGAN[2:], *BLOOD, "assay=quick", "model.net.width=2,3")
     assert command("train", *argv, f"hydra.sweep.dir={tmp_path}/sweep").code == 0
-    assert [settings.split for _, settings, *_ in assayed] == ["val", "val"]
+    assert [settings.split for settings, *_ in assayed] == ["val", "val"]
 
 
 def test_without_assay_nothing_is_judged(command: Command, tmp_path: Path, assayed: list[tuple[Any, ...]]) -> None:
@@ -282,7 +288,7 @@ def test_an_assay_that_fails_leaves_a_run_that_is_done(
     def fail(*_: Any) -> Path:
         raise DataError("too few images")
 
-    monkeypatch.setattr(jobs, "assay_run", fail)
+    monkeypatch.setattr(Assay, "run", fail)
     run = tmp_path / "run"
     result = command("train", *CGAN, *BLOOD, "assay=quick", f"hydra.run.dir={run}")
     assert_one_line(result, "too few images")

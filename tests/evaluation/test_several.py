@@ -21,7 +21,11 @@ from medassay.evaluation.several import Evaluations, evaluate_many, is_several, 
 from medassay.runs.directory import RunDirectory
 from medassay.runs.table import configuration_hash
 
-PROTOCOL = {"_target_": "x", "name": "classification", "split": "test"}
+PROTOCOL = {
+    "_target_": "medassay.protocols.classification.protocol.ClassifierScores",
+    "name": "classification",
+    "split": "test",
+}
 
 
 def made_run(path: Path, seed: int, lr: float = 1e-3, status: str = "done", **data: Any) -> Path:
@@ -119,6 +123,9 @@ def test_mean_and_sample_standard_deviation_of_what_was_just_measured(tmp_path: 
     assert found.directory.parent == tmp_path / "o" / "eval"
     assert found.directory.name.startswith("classification_")
     lines = summary(found)
+    about = ["row", "group", "part", "status", "model", "data", "seed"]
+    assert list(lines[0]) == [*about, "test/accuracy", "seconds", "directory", "reason"]
+    assert [line["directory"] for line in lines[:3]] == list(map(str, runs))
     assert [(line["row"], line["seed"]) for line in lines] == [
         ("run", "0"),
         ("run", "1"),
@@ -145,6 +152,21 @@ def test_runs_of_another_configuration_are_another_column(tmp_path: Path) -> Non
     assert "model=pneumonia_cnn model.optimizer.lr=0.01" in (found.directory / "report.html").read_text()
 
 
+def test_settings_are_shown_as_they_were_typed_without_seed_and_places(tmp_path: Path) -> None:
+    run = made_run(tmp_path / "a", 0)
+    typed = [
+        "model=pneumonia_cnn",
+        "~callbacks.pruning",
+        "+model.extra=1",
+        "seed=0",
+        "data.root=/x",
+        "trainer.threads=2",
+    ]
+    RunDirectory(run).update(overrides=typed)
+    page = (many([run], tmp_path / "o").directory / "report.html").read_text()
+    assert "<code>model=pneumonia_cnn ~callbacks.pruning +model.extra=1</code>" in page
+
+
 def test_a_run_that_is_not_done_is_evaluated_and_left_out_of_the_mean(tmp_path: Path) -> None:
     runs = [made_run(tmp_path / "a", 0), made_run(tmp_path / "b", 1, status="interrupted")]
     found = many(runs, tmp_path / "o")
@@ -162,8 +184,8 @@ def test_a_seed_counts_once_and_the_page_says_which_run_was_left_out(tmp_path: P
 def test_the_decision_by_threshold_has_its_mean_too(tmp_path: Path) -> None:
     def with_threshold(run: str, *others: Any) -> Path:
         directory = evaluate_one(run, *others)
-        chosen = {"value": 0.4, "metrics": {"n": 9, "accuracy": 0.6, "confusion": [[1]]}}
-        write_json(directory / "classification.json", {"split": "test", "threshold": chosen})
+        decided = {"value": 0.4, "n": 9, "accuracy": 0.6, "confusion": [[1]]}
+        write_json(directory / "metrics.json", {"run": run, "test": {"accuracy": 0.8}, "test by threshold": decided})
         return directory
 
     found = many([made_run(tmp_path / "a", 0), made_run(tmp_path / "b", 1)], tmp_path / "o", with_threshold)
@@ -253,13 +275,13 @@ def test_an_ensembles_threshold_is_the_best_of_its_own_validation_probabilities(
 
 def test_an_ensemble_stands_beside_the_mean_and_is_no_part_of_it(tmp_path: Path) -> None:
     lines = {line["row"]: line for line in summary(three_seeds(tmp_path, Judging())) if line["row"] != "run"}
-    assert list(lines) == ["mean", "sd", "ensemble", "ensemble low", "ensemble high"]
+    assert list(lines) == ["mean", "sd", NETS, f"{NETS} low", f"{NETS} high"]
     assert float(lines["mean"]["test/accuracy"]) == pytest.approx(0.8)  # of 0.8, 0.9 and 0.7
     assert float(lines["sd"]["test/accuracy"]) == pytest.approx(0.1)
     auroc = sk.roc_auc_score(LABELS["test"], mean_probability("test"))
-    assert float(lines["ensemble"]["test/auroc"]) == pytest.approx(auroc)
-    assert float(lines["ensemble low"]["test/auroc"]) < auroc < float(lines["ensemble high"]["test/auroc"])
-    assert (lines["ensemble"]["runs"], lines["ensemble"]["seed"]) == ("3", "0 1 2")
+    assert float(lines[NETS]["test/auroc"]) == pytest.approx(auroc)
+    assert float(lines[f"{NETS} low"]["test/auroc"]) < auroc < float(lines[f"{NETS} high"]["test/auroc"])
+    assert {lines[row]["seed"] for row in (NETS, f"{NETS} low", f"{NETS} high")} == {"0 1 2"}
 
 
 def test_the_tables_for_readers_say_what_an_ensemble_is(tmp_path: Path) -> None:

@@ -19,7 +19,6 @@ from medassay.explain.activation_maps import (
     grad_cam_steps,
     layer_name,
     randomised,
-    target_layer,
 )
 from medassay.nets.block_cnn import BlockCNN
 
@@ -212,7 +211,7 @@ def test_a_layer_with_no_weights_before_it_can_be_explained(net: BlockCNN, image
 @pytest.mark.parametrize("blocks", [1, 2, 3])
 def test_the_default_layer_is_the_activation_before_the_last_pooling(blocks: int) -> None:
     net = seeded(blocks=blocks)
-    assert target_layer(net) is net.blocks[blocks - 1].features[5]
+    assert net.get_submodule(layer_name(net)) is net.blocks[blocks - 1].features[5]
 
 
 def test_the_default_layer_of_the_course_s_net_gives_32_maps_of_7_by_7(net: BlockCNN, images: Tensor) -> None:
@@ -220,7 +219,7 @@ def test_the_default_layer_of_the_course_s_net_gives_32_maps_of_7_by_7(net: Bloc
 
 
 def test_a_layer_is_found_by_its_dotted_name(net: BlockCNN) -> None:
-    assert target_layer(net, "blocks.0.pool") is net.blocks[0].pool
+    assert net.get_submodule(layer_name(net, "blocks.0.pool")) is net.blocks[0].pool
     assert layer_name(net, "blocks.0.pool") == "blocks.0.pool"
 
 
@@ -232,7 +231,7 @@ def test_a_wrong_layer_is_answered_with_near_names(net: BlockCNN) -> None:
 def test_a_net_without_pooling_asks_for_a_name() -> None:
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 36, 2))
     with pytest.raises(ConfigError, match="no activation module before a pooling"):
-        target_layer(net)
+        layer_name(net)
 
 
 @pytest.mark.parametrize("layer", ["pool", "head"])

@@ -12,11 +12,10 @@ from scipy.stats import mannwhitneyu
 from torch import Tensor
 
 from medassay.metrics.authenticity import (
+    Cells,
     authentic,
     authenticity,
     c_t,
-    class_consistency,
-    kmeans_cells,
     membership_attack,
     memorisation_ratio,
     suspicion,
@@ -142,8 +141,9 @@ def test_c_t_is_negative_for_copies_about_zero_for_held_out_points_and_positive_
     real, validation = points(800, 4), points(400, 4, seed=1)
 
     def score(generated: Tensor) -> float:
-        cells, others = kmeans_cells(real, generated, validation, cells=5)
-        return c_t(nearest(generated, real)[0][:, 0], nearest(validation, real)[0][:, 0], cells, others)
+        cell = Cells(real, cells=5)
+        distances = (nearest(one, real)[0][:, 0] for one in (generated, validation))
+        return c_t(*distances, cell(generated), cell(validation))
 
     assert score(real[:400] + 0.01 * points(400, 4, seed=2)) < -5
     assert abs(score(points(400, 4, seed=3))) < 1.5
@@ -160,11 +160,12 @@ def test_the_order_of_samples_does_not_change_c_t() -> None:
 def test_cells_are_the_clusters_of_the_training_points_and_the_same_every_time() -> None:
     centres = 100 * points(4, seed=5)
     real = torch.cat([centre + points(30, seed=i) for i, centre in enumerate(centres)])
-    own, query = kmeans_cells(real, real, centres[[2, 0]].float(), cells=4)
+    cell = Cells(real, cells=4)
+    own, query = cell(real), cell(centres[[2, 0]].float())
     assert own.dtype == query.dtype == torch.int64
     assert len({tuple(block.unique().tolist()) for block in own.view(4, 30)}) == 4
     assert query.tolist() == [int(own[60]), int(own[0])]
-    assert all(torch.equal(a, b) for a, b in zip(kmeans_cells(real, real, cells=4), [own], strict=True))
+    assert torch.equal(Cells(real, cells=4)(real), own)
 
 
 @pytest.mark.parametrize("decimals", [None, 1])
@@ -214,10 +215,6 @@ def test_the_standard_error_is_about_the_spread_over_repetitions() -> None:
     assert np.mean([attack.standard_error for attack in found]) == pytest.approx(spread, rel=0.2)
 
 
-def test_class_consistency_is_the_share_of_requests_met() -> None:
-    assert class_consistency(torch.tensor([0, 1, 2, 2]), torch.tensor([0, 1, 1, 2])) == 0.75
-
-
 @pytest.mark.parametrize(
     ("bad", "message"),
     [(torch.tensor([1.0, torch.nan]), "finite"), (-torch.ones(3), "at least 0"), (torch.empty(0), "float")],
@@ -235,17 +232,6 @@ def test_points_without_a_cell_are_refused() -> None:
     with pytest.raises(ValueError, match="cell"):
         c_t(values(5), values(5), torch.zeros(4), torch.zeros(5))
     with pytest.raises(ValueError, match=r"1\.\.5"):
-        kmeans_cells(points(5), points(3), cells=6)
+        Cells(points(5), cells=6)
     with pytest.raises(ValueError, match="one dimension"):
-        kmeans_cells(points(50), points(3, 2))
-
-
-@pytest.mark.parametrize("labels", [torch.zeros(4), torch.zeros(0)])
-def test_predictions_that_do_not_fit_the_requests_are_refused(labels: Tensor) -> None:
-    with pytest.raises(ValueError, match="every sample"):
-        class_consistency(labels, torch.zeros(5)[: len(labels) // 2])
-
-
-def test_no_samples_have_no_consistency() -> None:
-    with pytest.raises(ValueError, match="every sample"):
-        class_consistency(torch.zeros(0), torch.zeros(0))
+        Cells(points(50))(points(3, 2))

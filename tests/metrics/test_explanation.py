@@ -13,7 +13,6 @@ from torch import Tensor
 from medassay.metrics import explanation
 from medassay.metrics.explanation import (
     area_share,
-    bootstrap_mean,
     centre_prior,
     deletion_auc,
     energy_inside,
@@ -202,22 +201,3 @@ def test_a_constant_map_is_unlike_another_and_like_a_constant_one() -> None:
     constant, other = torch.zeros(1, 6, 6), random_maps(1)
     assert spearman(constant, other).item() == 0
     assert spearman(constant, constant + 1).item() == 1
-
-
-# --- averages --------------------------------------------------------------------------------------------------------
-
-
-def test_the_interval_of_a_mean_is_about_two_standard_errors_either_side() -> None:
-    scores = torch.randn(400, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    found = bootstrap_mean(scores)
-    error = scores.std().item() / 20
-    assert found.mean == pytest.approx(scores.mean().item())
-    assert found.low == pytest.approx(found.mean - 1.96 * error, abs=0.15 * error)
-    assert found.high == pytest.approx(found.mean + 1.96 * error, abs=0.15 * error)
-    assert found.n == 400
-
-
-def test_no_scores_have_no_mean() -> None:
-    found = bootstrap_mean(torch.zeros(0))
-    assert found.n == 0
-    assert all(math.isnan(value) for value in found[:3])

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import statistics
 from collections.abc import Callable, Iterator
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,32 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from medassay.core.errors import CheckpointError
+from medassay import config as configuration
+from medassay.config.moved import current_targets
+from medassay.core.errors import CheckpointError, ConfigError
+from medassay.core.estimate import Estimate
+from medassay.core.results import to_json
 from medassay.core.types import LabelledImages, Splits
 from medassay.data.modules import MedMNISTData, PhantomData
 from medassay.data.phantoms import blood
 from medassay.evaluation import arms
-from medassay.protocols.assay import controls, measures, performance, protocol, verdict
-from medassay.protocols.assay.protocol import AssaySettings, Workplace, measured
+from medassay.evaluation.encoders import Encoder, pixels
+from medassay.evaluation.protocol import ComputeContext
+from medassay.metrics.estimates import mean_over_seeds
+from medassay.protocols.assay import controls, measures, performance, verdict
+from medassay.protocols.assay.figures import choose_examples, find_suspicious
+from medassay.protocols.assay.measures import Space, Yardstick
+from medassay.protocols.assay.protocol import Assay
+from medassay.protocols.assay.results import (
+    ArmScores,
+    AssayResults,
+    Curves,
+    Metrics,
+    PerClass,
+    Performance,
+    Ratio,
+    Row,
+)
 from medassay.protocols.assay.subjects import Candidate, Real
 
 CLASSES = list(blood.CLASSES)
@@ -38,8 +57,8 @@ def candidate_of(splits: Splits, name: str = "fresh real images") -> Candidate:
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    return Workplace(torch.device("cpu"), 0, tmp_path_factory.mktemp("cache"))
+def place(tmp_path_factory: pytest.TempPathFactory) -> ComputeContext:
+    return ComputeContext(torch.device("cpu"), 0, tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +66,7 @@ def real() -> Real:
     return Real.of(phantoms(0), "test")
 
 
-SETTINGS = AssaySettings(budget="quick", jobs=1, sets=2)
+SETTINGS = Assay(budget="quick", jobs=1, sets=2)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -59,53 +78,55 @@ def few_steps() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def results(real: Real, place: Workplace) -> dict[str, Any]:
+def results(real: Real, place: ComputeContext) -> AssayResults:
     """An assay of images as good as real ones: rendered with another seed."""
-    return measured(real, candidate_of(phantoms(1).splits), SETTINGS, place)[0]
+    return SETTINGS.measure(real, candidate_of(phantoms(1).splits), place)[0]
 
 
 @pytest.fixture(scope="module")
-def rows(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return {row["key"]: row for row in results["rows"]}
+def rows(results: AssayResults) -> dict[str, Row]:
+    return {row.key: row for row in results.rows}
 
 
-def value(row: dict[str, Any], metric: str, encoder: str = "classifier") -> float:
-    number: float = row["encoders"][encoder][metric]["mean"]
+def value(row: Row, metric: str, encoder: str = "classifier") -> float:
+    number: float = getattr(row.encoders[encoder], metric).value
     return number
 
 
 # --- the controls ----------------------------------------------------------------------------------------------------
 
 
-def check_controls(rows: dict[str, dict[str, Any]], classes: list[str]) -> None:
+def check_controls(rows: dict[str, Row], classes: list[str]) -> None:
     """What EVALUATION asks of them, on any data set."""
     floor, copies, noisy = rows["floor"], rows["copies"], rows["noisy_copies"]
     without, same_m, shuffled = rows["without_class"], rows["floor_same_m"], rows["shuffled_labels"]
     # (b)
     assert value(copies, "authenticity") < 0.01
     assert value(copies, "membership_auc") > 0.95
-    assert copies["exact_copies"]["mean"] == 1
+    assert copies.exact_copies.value == 1
     # (c) in pixels: a classifier that never saw noise moves such images far away
     assert value(noisy, "authenticity", "pixels") < 0.8 * value(floor, "authenticity", "pixels")
     # (d)
-    (dropped,) = [i for i, name in enumerate(classes) if without["name"] == f"floor without {name}"]
-    assert without["m"] == same_m["m"] < floor["m"]
-    assert without["per_class"]["coverage"][dropped] < 0.25 * same_m["per_class"]["coverage"][dropped]
+    (dropped,) = [i for i, name in enumerate(classes) if without.name == f"floor without {name}"]
+    assert without.m == same_m.m < floor.m
+    assert without.per_class.coverage[dropped] < 0.25 * same_m.per_class.coverage[dropped]
     assert value(without, "precision") > 0.95 * value(same_m, "precision")
     # (e)
-    assert shuffled["tstr"]["balanced_accuracy"] == pytest.approx(1 / len(classes), abs=0.08)
-    assert floor["tstr"]["balanced_accuracy"] > 3 * shuffled["tstr"]["balanced_accuracy"]
-    assert shuffled["class_consistency"]["mean"] < 0.25
+    assert shuffled.tstr is not None
+    assert floor.tstr is not None
+    assert shuffled.tstr.balanced_accuracy == pytest.approx(1 / len(classes), abs=0.08)
+    assert floor.tstr.balanced_accuracy > 3 * shuffled.tstr.balanced_accuracy
+    assert shuffled.class_consistency.value < 0.25
     assert value(shuffled, "frechet") == pytest.approx(value(floor, "frechet"))
     # the verdict
-    assert "copies" in copies["faults"]
-    assert "copies" in noisy["faults"]
-    assert "missing_class" in without["faults"]
-    assert shuffled["faults"] == ["labels"]
-    assert floor["faults"] == same_m["faults"] == []
+    assert "copies" in copies.faults
+    assert "copies" in noisy.faults
+    assert "missing_class" in without.faults
+    assert shuffled.faults == ["labels"]
+    assert floor.faults == same_m.faults == []
 
 
-def test_controls_score_as_they_must_and_the_verdict_names_their_faults(rows: dict[str, dict[str, Any]]) -> None:
+def test_controls_score_as_they_must_and_the_verdict_names_their_faults(rows: dict[str, Row]) -> None:
     check_controls(rows, CLASSES)
 
 
@@ -117,83 +138,109 @@ def test_controls_score_as_they_must_on_real_blood_cells(real_file: Callable[[st
     splits = data.splits
     half = splits.test[: len(splits.test) // 2], splits.test[len(splits.test) // 2 :]
     unseen = Candidate("real test images", half[0], half[1], None, {"samples": "test"})
-    settings = AssaySettings(budget="quick")
-    found = measured(Real.of(data, "val"), unseen, settings, Workplace(torch.device("cpu"), 0, tmp_path))[0]
-    check_controls({row["key"]: row for row in found["rows"]}, data.classes)
-    assert "copies" not in found["faults"]
-    assert "missing_class" not in found["faults"]
+    context = ComputeContext(torch.device("cpu"), 0, tmp_path)
+    found = Assay(budget="quick").measure(Real.of(data, "val"), unseen, context)[0]
+    check_controls({row.key: row for row in found.rows}, data.classes)
+    assert "copies" not in found.faults
+    assert "missing_class" not in found.faults
 
 
-def test_images_as_good_as_real_ones_have_no_fault(results: dict[str, Any]) -> None:
-    assert results["faults"] == []
-    assert {finding["level"] for finding in results["verdict"]} == {"good"}
+def test_images_as_good_as_real_ones_have_no_fault(results: AssayResults) -> None:
+    assert results.faults == []
+    assert {finding.level for finding in results.verdict} == {"good"}
 
 
-def test_images_as_good_as_real_ones_score_like_the_floor(rows: dict[str, dict[str, Any]]) -> None:
+def test_images_as_good_as_real_ones_score_like_the_floor(rows: dict[str, Row]) -> None:
     for metric in ("precision", "recall", "coverage", "authenticity"):
         assert value(rows["generator"], metric) == pytest.approx(value(rows["floor"], metric), abs=0.08)
 
 
-def test_every_row_but_those_of_a_dropped_class_has_the_same_number_of_images(rows: dict[str, dict[str, Any]]) -> None:
-    assert {rows[key]["m"] for key in ("generator", "floor", "copies", "noisy_copies", "shuffled_labels")} == {320}
+def test_every_row_but_those_of_a_dropped_class_has_the_same_number_of_images(rows: dict[str, Row]) -> None:
+    assert {rows[key].m for key in ("generator", "floor", "copies", "noisy_copies", "shuffled_labels")} == {320}
 
 
-def test_the_generators_spread_is_over_disjoint_sets(rows: dict[str, dict[str, Any]]) -> None:
-    assert rows["generator"]["sets"] == 2
-    assert rows["generator"]["encoders"]["classifier"]["frechet"]["sd"] > 0
-    assert rows["floor"]["encoders"]["classifier"]["frechet"]["sd"] is None
+def test_the_generators_spread_is_over_disjoint_sets(rows: dict[str, Row]) -> None:
+    assert rows["generator"].sets == 2
+    sd = rows["generator"].encoders["classifier"].frechet.sd
+    assert sd is not None
+    assert sd > 0
+    assert rows["floor"].encoders["classifier"].frechet.sd is None
 
 
-def test_the_null_of_the_membership_attack_is_one_half(rows: dict[str, dict[str, Any]]) -> None:
+def test_the_null_of_the_membership_attack_is_one_half(rows: dict[str, Row]) -> None:
     assert value(rows["generator"], "membership_null_auc") == pytest.approx(0.5, abs=0.06)
     assert value(rows["floor"], "membership_auc", "random_conv") == pytest.approx(0.5, abs=0.1)
 
 
 def test_a_second_assay_trains_nothing_and_measures_no_control_again(
-    real: Real, place: Workplace, results: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    real: Real, place: ComputeContext, results: AssayResults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise AssertionError("trained again")
 
     monkeypatch.setattr(arms, "fit", fail)
-    measure = measures.measure_sets
-    measured_sets: list[int] = []
-    monkeypatch.setattr(measures, "measure_sets", lambda *a, **k: (measured_sets.append(1), measure(*a, **k))[1])
-    again = measured(real, candidate_of(phantoms(1).splits), SETTINGS, place)[0]
-    assert len(measured_sets) == 1  # the generator's own
-    changing = {"seconds", "peak_memory_mb"}
-    for key in results.keys() - changing:
-        assert json.dumps(again[key]) == json.dumps(results[key]), key
+    measure = Yardstick.measure
+    measured: list[str] = []
+    monkeypatch.setattr(Yardstick, "measure", lambda *a, **k: (measured.append(a[1]), measure(*a, **k))[1])
+    again = to_json(SETTINGS.measure(real, candidate_of(phantoms(1).splits), place)[0])
+    assert measured == ["generator"]
+    before = to_json(results)
+    assert again.keys() == before.keys()
+    for key in before.keys() - {"seconds", "peak_memory_mb"}:
+        assert json.dumps(again[key]) == json.dumps(before[key]), key
+
+
+def unused(real: Real, place: ComputeContext, results: AssayResults) -> Yardstick:
+    """A yardstick of the same encoders that cannot measure."""
+
+    def fail(_: Tensor) -> Any:
+        raise AssertionError("measured again")
+
+    named: Any = results.encoders.items()
+    return Yardstick(real, [Encoder(name, text, fail, place.device) for name, text in named], _no_task(), place.device)
+
+
+def test_a_control_that_an_older_version_kept_is_read(real: Real, place: ComputeContext, results: AssayResults) -> None:
+    (file,) = (file for file in (place.cache / "controls").glob("floor_*.json") if "same_m" not in file.name)
+    kept = file.read_text()
+    row = json.loads(kept)
+    for key in ("key", "name", "kind", "faults"):
+        del row[key]
+    for estimate in (row["class_consistency"], row["exact_copies"], *row["encoders"]["pixels"].values()):
+        del estimate["kind"], estimate["n"]
+    file.write_text(json.dumps(row))
+    try:
+        (found,) = controls.measure_controls(
+            [controls.make_floor(real, 320)], unused(real, place, results), performance.Trainer(place), arms.QUICK_STEPS
+        )
+    finally:
+        file.write_text(kept)
+    assert (found.key, found.kind) == ("floor", "floor")
+    assert found.encoders["pixels"].frechet.value == results.floor.encoders["pixels"].frechet.value
+    assert found.class_consistency.kind == "sets"
+    assert found.tstr == results.floor.tstr
 
 
 def test_an_unreadable_kept_control_is_one_line_that_says_what_to_do(
-    real: Real, place: Workplace, results: dict[str, Any]
+    real: Real, place: ComputeContext, results: AssayResults
 ) -> None:
     (file,) = (file for file in (place.cache / "controls").glob("floor_*.json") if "same_m" not in file.name)
     kept = file.read_text()
     file.write_text("{")
-
-    def fail() -> Any:
-        raise AssertionError("measured again")
-
-    names = [f"{name}: {text}" for name, text in results["encoders"].items()]
-    asked: dict[str, Any] = {"encoders": names, "steps": arms.QUICK_STEPS}
-    trainer = performance.Trainer(place.cache, place.device)
+    floor, trainer = controls.make_floor(real, 320), performance.Trainer(place)
     try:
         with pytest.raises(CheckpointError, match=f"{file.name} cannot be read .* delete it, it is computed anew"):
-            controls.rows([controls.floor(real, 320)], real, fail, None, place.cache, **asked, trainer=trainer)
+            controls.measure_controls([floor], unused(real, place, results), trainer, arms.QUICK_STEPS)
     finally:
         file.write_text(kept)
 
 
-def test_the_most_suspicious_samples_are_the_copies(real: Real, place: Workplace, results: dict[str, Any]) -> None:
+def test_the_most_suspicious_samples_are_the_copies(real: Real, place: ComputeContext, results: AssayResults) -> None:
     fresh = phantoms(1).splits.train[:100]
     copied = real.train[100:110]
-    images = performance.joined(fresh, copied)
-    space = measures.Space(
-        protocol.encoders(["pixels"], real.unique, _no_task(), place.device, place.cache)[0], real, place.device
-    )
-    gallery = protocol.suspicious(space, real, Candidate("some copies", images, fresh, None, {}))
+    images = performance.join(fresh, copied)
+    space = Space(pixels(real.unique, place.device, place.cache), real, place.device)
+    gallery = find_suspicious(space, real, Candidate("some copies", images, fresh, None, {}))
     assert (gallery.suspicion[:10] == 0).all()
     assert (gallery.suspicion[10:] > 0).all()
     assert torch.equal(gallery.samples[:10], gallery.nearest[:10])
@@ -206,7 +253,7 @@ def _no_task() -> Any:
 
 def test_examples_are_the_first_images_of_every_class(real: Real) -> None:
     candidate = candidate_of(phantoms(1).splits)
-    shown = protocol.examples(real, candidate, n=3)
+    shown = choose_examples(real, candidate, n=3)
     assert shown.real.shape == shown.generated.shape == (8, 3, 3, 28, 28)
     assert torch.equal(shown.real[2], real.test.images[real.test.labels == 2][:3])
     assert torch.equal(shown.generated[5], candidate.images.images[candidate.images.labels == 5][:3])
@@ -227,7 +274,7 @@ def small_real() -> Real:
 
 def test_copies_are_training_images_and_say_which() -> None:
     real = small_real()
-    control = {c.key: c for c in controls.controls(real, 40)}["copies"]
+    control = {c.key: c for c in controls.make_controls(real, 40)}["copies"]
     assert control.members is not None
     assert torch.equal(control.images.images, real.unique.images[control.members])
     assert control.images.counts(8).tolist() == [5] * 8
@@ -235,7 +282,7 @@ def test_copies_are_training_images_and_say_which() -> None:
 
 def test_noise_has_the_standard_deviation_promised() -> None:
     real = small_real()
-    made = {c.key: c for c in controls.controls(real, 80)}
+    made = {c.key: c for c in controls.make_controls(real, 80)}
     clean, noisy = (made[key].images.images.double() / 255 for key in ("copies", "noisy_copies"))
     inside = (clean > 0.2) & (clean < 0.8)  # away from the ends, where it is clipped
     assert float((noisy - clean)[inside].std()) == pytest.approx(0.05, rel=0.03)
@@ -243,7 +290,7 @@ def test_noise_has_the_standard_deviation_promised() -> None:
 
 def test_shuffled_labels_are_the_same_labels_on_the_same_images() -> None:
     real = small_real()
-    made = {c.key: c for c in controls.controls(real, 80)}["shuffled_labels"].images
+    made = {c.key: c for c in controls.make_controls(real, 80)}["shuffled_labels"].images
     assert torch.equal(made.images, real.val.images)
     assert sorted(made.labels.tolist()) == sorted(real.val.labels.tolist())
     assert not torch.equal(made.labels, real.val.labels)
@@ -252,8 +299,8 @@ def test_shuffled_labels_are_the_same_labels_on_the_same_images() -> None:
 def test_the_largest_class_is_dropped_and_the_floor_cut_to_the_same_number() -> None:
     real = small_real()
     val = real.val[torch.cat([torch.nonzero(real.val.labels != 3)[:, 0], torch.nonzero(real.val.labels == 3)[:, 0]])]
-    unequal = Real(real.name, real.classes, real.train, val[10:], real.test, {})  # other classes lose some
-    made = {c.key: c for c in controls.controls(unequal, 70)}
+    unequal = Real(real.classes, real.train, val[10:], real.test, {})  # other classes lose some
+    made = {c.key: c for c in controls.make_controls(unequal, 70)}
     dropped = int(unequal.val.counts(8).argmax())
     assert made["without_class"].images.counts(8)[dropped] == 0
     assert len(made["without_class"].images) == len(made["floor_same_m"].images)
@@ -263,9 +310,10 @@ def test_the_largest_class_is_dropped_and_the_floor_cut_to_the_same_number() -> 
 # --- the verdict -----------------------------------------------------------------------------------------------------
 
 
-def row(**changes: Any) -> dict[str, Any]:
+def row(**changes: Any) -> Row:
     """A row as the floor's, with changes: metrics of the headline encoder, or ``class_consistency`` and the like."""
-    metrics = {
+    values = {
+        **dict.fromkeys((field.name for field in fields(Metrics)), math.nan),  # no rule asks for it
         "precision": 0.8,
         "density": 0.9,
         "recall": 0.7,
@@ -274,20 +322,19 @@ def row(**changes: Any) -> dict[str, Any]:
         "membership_auc": 0.5,
         "membership_auc_se": 0.01,
     }
-    made: dict[str, Any] = {
-        "encoders": {"classifier": {k: {"mean": v, "sd": None} for k, v in metrics.items()}},
-        "class_consistency": {"mean": 0.9, "sd": None},
-        "exact_copies": {"mean": 0.0, "sd": None},
-        "per_class": {"coverage": [0.5, 0.4]},
-    }
-    for name, new in changes.items():
-        if name in metrics:
-            made["encoders"]["classifier"][name]["mean"] = new
-        elif name == "per_class":
-            made["per_class"]["coverage"] = new
-        else:
-            made[name]["mean"] = new
-    return made
+    metrics = Metrics(**{name: Estimate(changes.get(name, known), kind="sets") for name, known in values.items()})
+    return Row(
+        "floor",
+        "floor",
+        "floor",
+        40,
+        1,
+        {"classifier": metrics},
+        class_consistency=Estimate(changes.get("class_consistency", 0.9), kind="sets"),
+        exact_copies=Estimate(changes.get("exact_copies", 0.0), kind="sets"),
+        per_class=PerClass(changes.get("per_class", [0.5, 0.4]), [], [], []),
+        curves=Curves([], []),
+    )
 
 
 @pytest.mark.parametrize(
@@ -316,24 +363,28 @@ def test_the_verdict_names_one_fault_for_one_fault(changes: dict[str, Any], faul
 
 
 def test_copies_that_one_encoder_does_not_see_are_found_in_another() -> None:
-    judged, floor = row(), row()
-    for made, changes in ((judged, row(authenticity=0.1, membership_auc=0.8)), (floor, row())):
-        made["encoders"]["pixels"] = changes["encoders"]["classifier"]
+    floor, copied = row(), row(authenticity=0.1, membership_auc=0.8)
+    judged = replace(floor, encoders={**floor.encoders, "pixels": copied.headline})
+    floor = replace(floor, encoders={**floor.encoders, "pixels": floor.headline})
     findings = verdict.judge(judged, floor, ["round", "long"])
-    (text,) = [f["text"] for f in findings if f["fault"] == "copies"]
+    (text,) = [f.text for f in findings if f.fault == "copies"]
     assert "encoder: pixels" in text
 
 
 def test_a_missing_class_is_named_with_its_numbers() -> None:
     findings = verdict.judge(row(per_class=[0.01, 0.4]), row(), ["round", "long"])
-    (text,) = [f["text"] for f in findings if f["fault"] == "missing_class"]
+    (text,) = [f.text for f in findings if f.fault == "missing_class"]
     assert "round (1 % covered; new real images: 50 %)" in text
     assert "long" not in text
 
 
-def learned(tstr: float, trtr: float) -> dict[str, Any]:
-    found = {name: {"balanced_accuracy": {"mean": v}, "recall": [v, v]} for name, v in (("TSTR", tstr), ("TRTR", trtr))}
-    return {"arms": found, "ratio": {"balanced_accuracy": {"mean": tstr / trtr}}}
+def learned(tstr: float, trtr: float) -> Performance:
+    found = {}
+    for name, reached in (("TSTR", tstr), ("TRTR", trtr)):
+        estimate = mean_over_seeds([reached])
+        found[name] = ArmScores(estimate, estimate, estimate, [reached, reached], 64)
+    ratio = mean_over_seeds([tstr / trtr])
+    return Performance(300, [0], 64, 40, found, Ratio(ratio, ratio))
 
 
 @pytest.mark.parametrize(
@@ -342,14 +393,14 @@ def learned(tstr: float, trtr: float) -> dict[str, Any]:
 )
 def test_usefulness_is_judged_by_the_ratio_to_real_images(tstr: float, level: str, words: str) -> None:
     finding = verdict.judge(row(), row(), ["round", "long"], learned(tstr, 0.92))[-1]
-    assert finding["level"] == level
-    assert words in finding["text"]
+    assert finding.level == level
+    assert words in finding.text
 
 
 def test_a_ratio_of_two_classifiers_at_chance_is_no_praise() -> None:
     finding = verdict.judge(row(), row(), ["round", "long"], learned(0.5, 0.5))[-1]
-    assert finding["level"] == "missing"
-    assert "cannot be judged" in finding["text"]
+    assert finding.level == "missing"
+    assert "cannot be judged" in finding.text
 
 
 # --- predictive performance ------------------------------------------------------------------------------------------
@@ -357,19 +408,23 @@ def test_a_ratio_of_two_classifiers_at_chance_is_no_praise() -> None:
 
 def test_the_interval_is_students_t() -> None:
     values = [0.80, 0.83, 0.82]
-    found = performance.interval(values)
+    found = mean_over_seeds(values)
     low, high = stats.t.interval(0.95, 2, loc=statistics.fmean(values), scale=stats.sem(values))
-    assert (found["low"], found["high"]) == (pytest.approx(low), pytest.approx(high))
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
 
 
 def test_a_single_seed_has_no_interval() -> None:
-    assert performance.interval([0.8]) == {"mean": 0.8, "sd": None, "low": None, "high": None, "values": [0.8]}
+    assert mean_over_seeds([0.8]) == Estimate(0.8, None, None, None, n=1, kind="seeds", values=(0.8,))
 
 
 class Recorded(performance.Trainer):
     """Trains nothing; remembers what it was asked for."""
 
     asked: list[arms.Arm]
+
+    @classmethod
+    def at(cls, cache: Path) -> Recorded:
+        return cls(ComputeContext(torch.device("cpu"), 0, cache))
 
     def train(self, wanted: Any) -> Any:
         object.__setattr__(self, "asked", list(wanted))
@@ -383,7 +438,7 @@ def split_of(n: int, seed: int) -> LabelledImages:
 
 @pytest.fixture
 def tiny_sets() -> tuple[Real, Candidate]:
-    real = Real("x", CLASSES, split_of(64, 0), split_of(16, 1), split_of(24, 2), {})
+    real = Real(CLASSES, split_of(64, 0), split_of(16, 1), split_of(24, 2), {})
 
     def more(n: int) -> LabelledImages:
         return split_of(n, 5)
@@ -392,10 +447,10 @@ def tiny_sets() -> tuple[Real, Candidate]:
 
 
 def test_a_full_comparison_has_all_arms_with_the_same_steps(tiny_sets: tuple[Real, Candidate], tmp_path: Path) -> None:
-    trainer = Recorded(tmp_path, torch.device("cpu"))
-    found = performance.performance(*tiny_sets, trainer, seeds=3, steps=40, full=True)
-    assert list(found["arms"]) == ["TRTR", "TSTR", "TSTR 2x", "TSTR 5x", "TR+STR", "TRTS"]
-    assert [found["arms"][name]["images"] for name in found["arms"]] == [64, 64, 128, 320, 128, 64]
+    trainer = Recorded.at(tmp_path)
+    found = performance.measure_performance(*tiny_sets, trainer, seeds=3, steps=40, full=True)
+    assert list(found.arms) == ["TRTR", "TSTR", "TSTR 2x", "TSTR 5x", "TR+STR", "TRTS"]
+    assert [arm.images for arm in found.arms.values()] == [64, 64, 128, 320, 128, 64]
     assert len(trainer.asked) == 15
     assert {arm.steps for arm in trainer.asked} == {40}
     assert {arm.seed for arm in trainer.asked} == {0, 1, 2}
@@ -405,17 +460,17 @@ def test_each_arm_is_selected_on_held_out_images_of_its_own_kind(
     tiny_sets: tuple[Real, Candidate], tmp_path: Path
 ) -> None:
     real, candidate = tiny_sets
-    trainer = Recorded(tmp_path, torch.device("cpu"))
-    performance.performance(real, candidate, trainer, seeds=1, steps=20, full=True)
+    trainer = Recorded.at(tmp_path)
+    performance.measure_performance(real, candidate, trainer, seeds=1, steps=20, full=True)
     held_out = {arm.name.partition(",")[0]: arm.held_out for arm in trainer.asked}
     assert all(held_out[name] is real.val for name in ("TRTR", "TR+STR"))
     assert all(held_out[name] is candidate.held_out for name in ("TSTR", "TSTR 2x", "TSTR 5x"))
 
 
 def test_a_quick_comparison_trains_two_classifiers(tiny_sets: tuple[Real, Candidate], tmp_path: Path) -> None:
-    trainer = Recorded(tmp_path, torch.device("cpu"))
-    found = performance.performance(*tiny_sets, trainer, seeds=1, steps=20, full=False)
-    assert list(found["arms"]) == ["TRTR", "TSTR"]
+    trainer = Recorded.at(tmp_path)
+    found = performance.measure_performance(*tiny_sets, trainer, seeds=1, steps=20, full=False)
+    assert list(found.arms) == ["TRTR", "TSTR"]
     assert len(trainer.asked) == 2
 
 
@@ -423,17 +478,17 @@ def test_images_from_elsewhere_have_no_larger_arms_than_there_are_images(
     tiny_sets: tuple[Real, Candidate], tmp_path: Path
 ) -> None:
     real, candidate = tiny_sets
-    finite = Candidate("x", performance.joined(candidate.images, split_of(70, 9)), candidate.held_out, None, {})
-    found = performance.performance(real, finite, Recorded(tmp_path, torch.device("cpu")), seeds=1, steps=20, full=True)
-    assert "TSTR 2x" in found["arms"]
-    assert "TSTR 5x" not in found["arms"]
+    finite = Candidate("x", performance.join(candidate.images, split_of(70, 9)), candidate.held_out, None, {})
+    found = performance.measure_performance(real, finite, Recorded.at(tmp_path), seeds=1, steps=20, full=True)
+    assert "TSTR 2x" in found.arms
+    assert "TSTR 5x" not in found.arms
 
 
 def test_the_ratio_is_taken_seed_by_seed(tiny_sets: tuple[Real, Candidate], tmp_path: Path) -> None:
-    found = performance.performance(*tiny_sets, Recorded(tmp_path, torch.device("cpu")), seeds=3, steps=20, full=True)
-    tstr, trtr = (found["arms"][name]["accuracy"]["values"] for name in ("TSTR", "TRTR"))
+    found = performance.measure_performance(*tiny_sets, Recorded.at(tmp_path), seeds=3, steps=20, full=True)
+    tstr, trtr = (found.arms[name].accuracy.values for name in ("TSTR", "TRTR"))
     expected = [a / b if b else math.nan for a, b in zip(tstr, trtr, strict=True)]
-    assert found["ratio"]["accuracy"]["values"] == pytest.approx(expected, nan_ok=True)
+    assert found.ratio.accuracy.values == pytest.approx(expected, nan_ok=True)
 
 
 # --- measures --------------------------------------------------------------------------------------------------------
@@ -442,19 +497,17 @@ def test_the_ratio_is_taken_seed_by_seed(tiny_sets: tuple[Real, Candidate], tmp_
 def test_numbers_of_classes_are_shares_of_their_own_members() -> None:
     mask = torch.tensor([True, False, True, True])
     labels = torch.tensor([0, 0, 1, 1])
-    found = measures._by_class(mask, labels, 3)
+    found = measures.share_by_class(mask, labels, 3)
     assert found[:2] == [0.5, 1.0]
     assert math.isnan(found[2])
 
 
 def test_means_leave_out_undefined_numbers() -> None:
-    assert measures._mean_over([[1.0, math.nan], [3.0, 2.0]]) == [2.0, 2.0]
+    assert measures.average([[1.0, math.nan], [3.0, 2.0]]) == [2.0, 2.0]
 
 
-def test_the_order_of_samples_changes_no_number(real: Real, place: Workplace, results: dict[str, Any]) -> None:
-    space = measures.Space(
-        protocol.encoders(["pixels"], real.unique, _no_task(), place.device, place.cache)[0], real, place.device
-    )
+def test_the_order_of_samples_changes_no_number(real: Real, place: ComputeContext, results: AssayResults) -> None:
+    space = Space(pixels(real.unique, place.device, place.cache), real, place.device)
     images = phantoms(1).splits.val
     features: Tensor = space.encode(images.images)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(1))
@@ -465,10 +518,8 @@ def test_the_order_of_samples_changes_no_number(real: Real, place: Workplace, re
     )
 
 
-def test_the_floor_is_measured_for_copying_on_one_half_against_the_other(real: Real, place: Workplace) -> None:
-    space = measures.Space(
-        protocol.encoders(["pixels"], real.unique, _no_task(), place.device, place.cache)[0], real, place.device
-    )
+def test_the_floor_is_measured_for_copying_on_one_half_against_the_other(real: Real, place: ComputeContext) -> None:
+    space = Space(pixels(real.unique, place.device, place.cache), real, place.device)
     everything = torch.arange(len(real.val))
     found = space.measure(space.validation, real.val.labels, validation=everything).values
     first, second = space.halves
@@ -481,10 +532,7 @@ def test_the_floor_is_measured_for_copying_on_one_half_against_the_other(real: R
 
 
 def test_settings_of_a_full_assay_need_three_seeds() -> None:
-    from medassay import config as configuration
-    from medassay.core.errors import ConfigError
-
-    node = {"_target_": "medassay.protocols.assay.AssaySettings", "seeds": 2}
+    node = current_targets({"_target_": "medassay.protocols.assay.AssaySettings"})  # as older versions wrote it
     with pytest.raises(ConfigError, match="seeds=2"):
-        configuration.check(node, "protocol")
-    assert copy.deepcopy(AssaySettings()).seeds == 3
+        configuration.check({**node, "seeds": 2}, "protocol")
+    assert configuration.build(node) == Assay(seeds=3)

@@ -19,8 +19,8 @@ from medassay.data.given import GivenData
 from medassay.data.modules import PhantomData
 from medassay.data.npz import read_splits
 from medassay.protocols.assay.subjects import Candidate, Real, in_proportion, of_files, of_run
-from medassay.runs import samples
-from medassay.runs.load import Run
+from medassay.runs import load
+from medassay.runs.run import Run
 
 CLASSES = ["small cat", "Dog"]
 SIZE = 8
@@ -43,7 +43,7 @@ def data_of(train: int = 40, val: int = 20, channels: int = 1) -> GivenData:
 def test_the_real_images_are_the_data_sets_three_splits() -> None:
     data = data_of()
     real = Real.of(data, "test")
-    assert (real.name, real.classes) == ("animals", CLASSES)
+    assert real.classes == CLASSES
     for found, split in zip((real.train, real.val, real.test), data.splits, strict=True):
         assert found is split
     assert real.provenance["name"] == "animals"
@@ -84,7 +84,7 @@ def test_a_class_without_real_validation_images_is_refused() -> None:
 
 
 def real_with(train: LabelledImages) -> Real:
-    return Real("animals", CLASSES, train, split_of(4, 2), split_of(4, 3), {})
+    return Real(CLASSES, train, split_of(4, 2), split_of(4, 3), {})
 
 
 def test_distances_are_measured_to_each_training_image_once() -> None:
@@ -146,7 +146,7 @@ def test_a_generator_is_judged_by_as_many_images_as_there_are_real_ones(run: Run
 
 def test_a_generators_candidate_is_the_samples_that_tstr_trains_on(run: Run, tmp_path: Path) -> None:
     candidate = of_run(run, tmp_path, seed=5)
-    file = samples.samples_for_training(run.directory.path, cache=tmp_path, seed=5)
+    file = load.samples_for_training(run.directory.path, cache=tmp_path, seed=5)
     train, val = read_splits(file, ("train", "val"), channels=3, size=28, num_classes=8)
     assert torch.equal(candidate.images.images, train.images)
     assert torch.equal(candidate.held_out.images, val.images)

@@ -15,18 +15,21 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 
 from medassay.core.errors import ConfigError
+from medassay.core.estimate import Estimate
 from medassay.data.modules import ImageDataModule
+from medassay.evaluation.about import describe_run
+from medassay.evaluation.protocol import ComputeContext, Report
+from medassay.evaluation.writer import write_report
 from medassay.explain.activation_maps import METHODS
-from medassay.metrics.explanation import Mean
 from medassay.nets.block_cnn import BlockCNN
-from medassay.protocols.classification import Predictions
-from medassay.protocols.gradcam import GradcamSettings, gradcam_run
-from medassay.protocols.gradcam.protocol import choose, said
-from medassay.protocols.gradcam.report import flat_metrics, overall
-from medassay.protocols.gradcam.scores import Subject, gain, per_image, scores, similarity, verdict
+from medassay.protocols.gradcam.measures import Subject, compare_methods, compute_gain, correlate, score_images
+from medassay.protocols.gradcam.protocol import GradCAM, flatten_scores
+from medassay.protocols.gradcam.results import Layer
+from medassay.protocols.gradcam.verdict import judge_method, summarise_scores
 from medassay.runs.directory import RunDirectory
-from medassay.runs.load import Run
+from medassay.runs.run import Run
 from medassay.tasks.classification import Classification
+from medassay.tasks.predictions import Predictions
 from medassay.training.settings import TrainerSettings
 
 CPU = torch.device("cpu")
@@ -36,15 +39,21 @@ def run_of(data: ImageDataModule, tmp_path: Path, **settings: Any) -> Run:
     """A run with random weights, as if loaded from its directory."""
     torch.manual_seed(3)
     net = BlockCNN(data.channels, data.num_classes, width=4)
-    config = {"model": {"name": "pneumonia_cnn"}}
+    config = {"model": {"name": "pneumonia_cnn"}, "seed": 3}
     task = Classification(net, data.num_classes).eval()
     return Run(RunDirectory(tmp_path), config, data, task, TrainerSettings(gpus=0, **settings))
 
 
-def evaluated(run: Run, directory: Path, **settings: Any) -> dict[str, Any]:
+def evaluate(run: Run, directory: Path, **settings: Any) -> Report:
+    """The report of a run, written to ``directory``."""
+    report = GradCAM(**settings).run(run, ComputeContext.of(run.settings, directory))
     record = {"run": "outputs/a run", "status": "done", "protocol": {"name": "gradcam", "n": 3}, "overrides": {}}
-    gradcam_run(run, GradcamSettings(**settings), directory, record, directory)
-    found: dict[str, Any] = json.loads((directory / "gradcam.json").read_text())
+    write_report(report, describe_run(run, report.split), record, directory)
+    return report
+
+
+def read(directory: Path, name: str = "gradcam") -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((directory / f"{name}.json").read_text())
     return found
 
 
@@ -68,35 +77,35 @@ def predictions() -> Predictions:
     ],
 )
 def test_images_are_chosen_as_asked(predictions: Predictions, settings: dict[str, Any], chosen: list[int]) -> None:
-    assert choose(predictions, GradcamSettings(**settings)).tolist() == chosen
+    assert GradCAM(**settings).choose_images(predictions).tolist() == chosen
 
 
 def test_random_images_are_different_ones_that_depend_on_the_seed_alone(predictions: Predictions) -> None:
-    draws = [choose(predictions, GradcamSettings(n=3, seed=seed)).tolist() for seed in (0, 0, 1, 2, 3)]
+    draws = [GradCAM(n=3, seed=seed).choose_images(predictions).tolist() for seed in (0, 0, 1, 2, 3)]
     assert draws[0] == draws[1]
     assert any(draw != draws[0] for draw in draws)
     assert all(len(set(draw)) == 3 for draw in draws)
 
 
 def test_no_more_images_are_shown_than_there_are(predictions: Predictions) -> None:
-    assert choose(predictions, GradcamSettings(n=99)).tolist() == list(range(6))
+    assert GradCAM(n=99).choose_images(predictions).tolist() == list(range(6))
 
 
 @pytest.mark.parametrize("indices", [[6], []])
 def test_positions_outside_the_split_are_refused(predictions: Predictions, indices: list[int]) -> None:
     with pytest.raises(ConfigError, match=r"protocol\.indices=.*from 0 to 5"):
-        choose(predictions, GradcamSettings(indices=indices))
+        GradCAM(indices=indices).choose_images(predictions)
 
 
 def test_mistakes_of_a_perfect_classifier_are_refused(predictions: Predictions) -> None:
     perfect = Predictions(predictions.probabilities, predictions.probabilities.argmax(1))
     with pytest.raises(ConfigError, match="makes no mistake"):
-        choose(perfect, GradcamSettings(select="wrong"))
+        GradCAM(select="wrong").choose_images(perfect)
 
 
 def test_how_images_were_chosen_is_said() -> None:
-    assert said(GradcamSettings(seed=7), 10, 1024) == "10 of 1,024 test images, drawn at random (seed 7)"
-    assert said(GradcamSettings(indices=[1], split="val"), 1, 32) == "1 of 32 val images, by position"
+    assert GradCAM(seed=7).describe_selection(10, 1024) == "10 of 1,024 test images, drawn at random (seed 7)"
+    assert GradCAM(indices=[1], split="val").describe_selection(1, 32) == "1 of 32 val images, by position"
 
 
 @pytest.mark.parametrize(
@@ -109,25 +118,25 @@ def test_how_images_were_chosen_is_said() -> None:
 )
 def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        GradcamSettings(**settings)
+        GradCAM(**settings)
 
 
 # --- the rule --------------------------------------------------------------------------------------------------------
 
 
-def above(low: float) -> dict[str, Mean]:
-    return {key: Mean(low + 0.1, low, low + 0.2, 50) for key in ("random", "centre")}
+def above(low: float) -> dict[str, Estimate]:
+    return {key: Estimate(low + 0.1, low, low + 0.2, n=50) for key in ("random", "centre")}
 
 
 def test_a_method_above_both_baselines_that_passes_the_sanity_check_is_trusted() -> None:
-    assert verdict({"pointing": above(0.01), "energy": above(0.01)}, 0.49, 50) == (True, [])
+    assert judge_method({"pointing": above(0.01), "energy": above(0.01)}, 0.49, 50) == (True, [])
 
 
 @pytest.mark.parametrize("score", ["pointing", "energy"])
 def test_an_interval_that_reaches_0_is_no_gain(score: str) -> None:
     gains = {"pointing": above(0.1), "energy": above(0.1)}
-    gains[score] = {**gains[score], "centre": Mean(0.1, 0.0, 0.2, 50)}
-    trusted, reasons = verdict(gains, 0.1, 50)
+    gains[score] = {**gains[score], "centre": Estimate(0.1, 0.0, 0.2, n=50)}
+    trusted, reasons = judge_method(gains, 0.1, 50)
     assert trusted is False
     assert len(reasons) == 1
     assert reasons[0].endswith("not above centre prior")
@@ -135,21 +144,21 @@ def test_an_interval_that_reaches_0_is_no_gain(score: str) -> None:
 
 @pytest.mark.parametrize("similarity", [0.5, 0.9, math.nan])
 def test_maps_like_those_of_random_nets_are_not_trusted_with_or_without_masks(similarity: float) -> None:
-    assert verdict({"pointing": above(0.1), "energy": above(0.1)}, similarity, 50)[0] is False
-    assert verdict({}, similarity, 0)[0] is False
+    assert judge_method({"pointing": above(0.1), "energy": above(0.1)}, similarity, 50)[0] is False
+    assert judge_method({}, similarity, 0)[0] is False
 
 
 @pytest.mark.parametrize("masks", [0, 9])
 def test_too_few_masks_leave_the_verdict_open(masks: int) -> None:
-    trusted, reasons = verdict({"pointing": above(0.1), "energy": above(0.1)}, 0.1, masks)
+    trusted, reasons = judge_method({"pointing": above(0.1), "energy": above(0.1)}, 0.1, masks)
     assert trusted is None
     assert "too few true masks" in reasons[0]
 
 
 def test_less_deletion_is_a_gain_and_more_of_the_others() -> None:
     better, worse = torch.tensor([0.2]), torch.tensor([0.5])
-    assert gain("deletion", better, worse) > 0
-    assert gain("insertion", worse, better) > 0
+    assert compute_gain("deletion", better, worse) > 0
+    assert compute_gain("insertion", worse, better) > 0
 
 
 # --- scores on a net whose maps are known ----------------------------------------------------------------------------
@@ -185,7 +194,7 @@ def squares() -> Subject:
 
 
 def test_a_map_that_is_the_mask_points_into_it_and_has_all_energy_there(squares: Subject) -> None:
-    found = per_image(squares, "gradcam", None, 1)
+    found = score_images(squares, "gradcam", None, 1)
     assert found["pointing"].tolist() == [1] * 12
     assert found["energy"].tolist() == pytest.approx([1] * 12)
     assert len(found["deletion"]) == len(found["insertion"]) == len(found["sanity"]) == 24
@@ -193,30 +202,30 @@ def test_a_map_that_is_the_mask_points_into_it_and_has_all_energy_there(squares:
 
 def test_where_a_mask_is_compared_the_map_is_of_the_true_class(squares: Subject) -> None:
     wrong = Subject(squares.net, CPU, squares.images, squares.labels, 1 - squares.labels, squares.masks, (8, 8))
-    assert per_image(wrong, "gradcam", None, 1)["pointing"].tolist() == [1] * 12
+    assert score_images(wrong, "gradcam", None, 1)["pointing"].tolist() == [1] * 12
 
 
 def test_images_without_a_true_mask_are_left_out(squares: Subject) -> None:
-    found = scores(squares, ["dark", "bright"], ["gradcam"], None, 1)
-    assert (found["images"], found["with_mask"]) == (24, 12)
-    (row,) = found["rows"]
-    assert row["pointing"]["n"] == 12
-    assert [part["name"] for part in row["per_class"]] == ["bright"]
+    found = compare_methods(squares, ["dark", "bright"], ["gradcam"], None, 1)
+    assert (found.images, found.with_mask) == (24, 12)
+    (row,) = found.rows
+    assert row.scores["pointing"].n == 12
+    assert [part.name for part in row.per_class] == ["bright"]
 
 
 def test_baselines_stand_beside_the_methods(squares: Subject) -> None:
-    found = scores(squares, ["dark", "bright"], ["gradcam"], None, 1)
-    random, centre = found["baselines"]
-    assert random["pointing"]["mean"] == random["energy"]["mean"] == pytest.approx(4 / 64)
-    assert centre["pointing"]["mean"] == 0
-    assert found["rows"][0]["gain"]["pointing"]["centre"]["mean"] == 1
+    found = compare_methods(squares, ["dark", "bright"], ["gradcam"], None, 1)
+    random, centre = (baseline.scores for baseline in found.baselines)
+    assert random["pointing"].value == random["energy"].value == pytest.approx(4 / 64)
+    assert centre["pointing"].value == 0
+    assert found.rows[0].gain["pointing"]["centre"].value == 1
 
 
 def test_maps_that_do_not_depend_on_the_weights_fail_though_they_point_right(squares: Subject) -> None:
     bright = Subject(
         squares.net, CPU, *(v[1::2] for v in (squares.images, squares.labels, squares.labels)), None, (8, 8)
     )
-    shown = per_image(bright, "eigencam", None, 4)
+    shown = score_images(bright, "eigencam", None, 4)
     assert shown["sanity"].mean() >= 0.5 - 1e-9  # the limit: passing asks for less
 
 
@@ -224,7 +233,7 @@ def test_pixels_that_no_net_s_maps_reach_make_maps_more_alike_than_they_are() ->
     rng = torch.Generator().manual_seed(0)
     maps, others = torch.rand(20, 8, 8, generator=rng), torch.rand(2, 20, 8, 8, generator=rng)
     maps[:, 4:], others[:, :, 4:] = 0, 0
-    found = similarity(maps, others)
+    found = correlate(maps, others)
     assert abs(found["sanity_reached"].mean()) < 0.1
     assert found["sanity"].mean() > 0.5
 
@@ -233,63 +242,78 @@ def test_pixels_that_no_net_s_maps_reach_make_maps_more_alike_than_they_are() ->
 
 
 @pytest.fixture(scope="module")
-def chest_results(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+def chest_report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
     from medassay.data.modules import PhantomData
 
     data = PhantomData("chest_phantom", "chest", ["normal", "pneumonia"], 1, train=8, val=8, test=32)
     directory = tmp_path_factory.mktemp("gradcam")
     settings = {"n": 3, "methods": ["gradcam", "eigencam"], "randomisations": 1, "score_images": 24}
-    return evaluated(run_of(data, directory), directory, **settings), directory
+    return evaluate(run_of(data, directory), directory, **settings), directory
 
 
-def test_the_results_hold_images_scores_and_files(chest_results: tuple[dict[str, Any], Path]) -> None:
-    results, directory = chest_results
-    assert [row["key"] for row in results["scores"]["rows"]] == list(METHODS)
-    assert results["layer"] == {"name": "blocks.2.features.5", "maps": 16, "height": 7, "width": 7}
-    assert len(results["images"]) == 3
-    assert sum(results["images"][0]["probabilities"]) == pytest.approx(1)
+def test_the_results_hold_images_scores_and_files(chest_report: tuple[Report, Path]) -> None:
+    results, directory = chest_report[0].results, chest_report[1]
+    assert [row.key for row in results.scores.rows] == list(METHODS)
+    assert results.layer == Layer("blocks.2.features.5", maps=16, height=7, width=7)
+    assert len(results.images) == 3
+    assert sum(results.images[0].probabilities) == pytest.approx(1)
     names = {path.stem for path in (directory / "figures").iterdir()}
     charts = {f"score_{name}" for name in ("pointing", "energy", "deletion", "insertion", "sanity")}
     assert names == {"heatmaps_gradcam", "heatmaps_eigencam", "steps", *charts}
 
 
-def test_single_numbers_are_finite_and_name_score_and_method(chest_results: tuple[dict[str, Any], Path]) -> None:
-    results, directory = chest_results
-    written = json.loads((directory / "metrics.json").read_text())
+def test_the_written_results_have_a_row_a_method_with_its_scores_by_name(chest_report: tuple[Report, Path]) -> None:
+    written = read(chest_report[1])
+    assert [row["key"] for row in written["scores"]["rows"]] == list(METHODS)
+    assert written["layer"] == {"name": "blocks.2.features.5", "maps": 16, "height": 7, "width": 7}
+    assert len(written["images"]) == 3
+    assert sum(written["images"][0]["probabilities"]) == pytest.approx(1)
+    row, found = written["scores"]["rows"][0], chest_report[0].results.scores.rows[0]
+    assert "scores" not in row
+    assert {name: row[name]["mean"] for name in found.scores} == {name: e.value for name, e in found.scores.items()}
+    assert row["per_class"][0]["energy"]["n"] == found.per_class[0].energy.n
+    assert row["gain"]["deletion"]["random"]["low"] == found.gain["deletion"]["random"].low
+    assert "sanity" not in written["scores"]["baselines"][0]
+
+
+def test_single_numbers_are_finite_and_name_score_and_method(chest_report: tuple[Report, Path]) -> None:
+    report, directory = chest_report
+    written = read(directory, "metrics")
     assert written["run"] == "outputs/a run"
     values = written["gradcam"]
-    assert values == pytest.approx(flat_metrics(results["scores"]))
+    assert values == pytest.approx(flatten_scores(report.results.scores))
     assert {"pointing/gradcam", "energy/random", "deletion/centre", "sanity/scorecam", "trusted/hirescam"} <= set(
         values
     )
     assert all(math.isfinite(value) for value in values.values())
 
 
-def test_tensorboard_gets_the_pictures_and_the_verdict(chest_results: tuple[dict[str, Any], Path]) -> None:
-    events = EventAccumulator(str(chest_results[1] / "tensorboard")).Reload().Tags()
+def test_tensorboard_gets_the_pictures_and_the_verdict(chest_report: tuple[Report, Path]) -> None:
+    events = EventAccumulator(str(chest_report[1] / "tensorboard")).Reload().Tags()
     assert "figures/heatmaps_gradcam" in events["images"]
     assert any(name.startswith("verdict") for name in events["tensors"])
 
 
-def test_the_page_is_complete_in_itself_and_says_what_must_be_known(chest_results: tuple[dict[str, Any], Path]) -> None:
-    results, directory = chest_results
+def test_the_page_is_complete_in_itself_and_says_what_must_be_known(chest_report: tuple[Report, Path]) -> None:
+    report, directory = chest_report
     page = (directory / "report.html").read_text()
     assert not re.findall(r'(?:src|href)="(?!data:|#)[^"]*"', page)
     assert "rendered phantoms" in page
     assert "Eigen-CAM ignores the class" in page
-    assert overall(results).split(":")[0] in page
-    for image in results["images"]:
-        assert f"Heat map of image {image['index']} for pneumonia" in page
+    assert summarise_scores(report.results.scores).split(":")[0] in page
+    for image in report.results.images:
+        assert f"Heat map of image {image.index} for pneumonia" in page
 
 
 def test_every_class_of_a_colour_data_set_has_its_map(tiny_blood: Callable[..., Any], tmp_path: Path) -> None:
-    results = evaluated(run_of(tiny_blood(test=16), tmp_path), tmp_path, n=1, scores=False, strip=None, indices=[4])
+    report = evaluate(run_of(tiny_blood(test=16), tmp_path), tmp_path, n=1, scores=False, strip=None, indices=[4])
     page = (tmp_path / "report.html").read_text()
     assert page.count("Heat map of image 4 for") == 8
-    assert results["scores"] is None
+    assert report.results.scores is None
+    assert read(tmp_path)["scores"] is None
     assert "Nothing was scored" in page
     assert not (tmp_path / "figures" / "steps.png").exists()
-    assert json.loads((tmp_path / "metrics.json").read_text())["gradcam"] == {}
+    assert read(tmp_path, "metrics")["gradcam"] == {}
 
 
 def test_a_data_set_without_masks_gets_no_verdict_on_where_maps_point(
@@ -298,20 +322,24 @@ def test_a_data_set_without_masks_gets_no_verdict_on_where_maps_point(
     data = tiny_chest(test=16)
     splits = data.splits
     data._splits = splits._replace(test=type(splits.test)(splits.test.images, splits.test.labels))
-    found = evaluated(
+    report = evaluate(
         run_of(data, tmp_path), tmp_path, n=2, score_methods=["gradcam"], randomisations=1, score_images=12
     )
-    assert found["scores"]["with_mask"] == 0
-    assert "pointing" not in found["scores"]["rows"][0]
-    assert "cannot be said" in overall(found)
+    written = read(tmp_path)["scores"]
+    assert report.results.scores.with_mask == written["with_mask"] == 0
+    assert "pointing" not in report.results.scores.rows[0].scores
+    assert "pointing" not in written["rows"][0]
+    assert "cannot be said" in summarise_scores(report.results.scores)
     assert not (tmp_path / "figures" / "score_pointing.png").exists()
 
 
 def test_a_run_cut_short_is_explained_on_the_images_it_saw(tiny_chest: Callable[..., Any], tmp_path: Path) -> None:
     run = run_of(tiny_chest(test=32, batch_size=4), tmp_path, limit_batches=2)
-    assert evaluated(run, tmp_path, n=99, scores=False)["selection"].startswith("8 of 8 test images")
+    report = evaluate(run, tmp_path, n=99, scores=False)
+    assert report.results.selection.startswith("8 of 8 test images")
+    assert read(tmp_path)["selection"] == report.results.selection
 
 
 def test_a_wrong_layer_is_one_line(tiny_chest: Callable[..., Any], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"protocol\.layer=blocks\.9: the net has no such module"):
-        evaluated(run_of(tiny_chest(test=8), tmp_path), tmp_path, layer="blocks.9")
+        evaluate(run_of(tiny_chest(test=8), tmp_path), tmp_path, layer="blocks.9")

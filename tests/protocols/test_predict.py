@@ -19,11 +19,14 @@ from medassay.core.errors import ConfigError, DataError
 from medassay.data.folder import read_class_folders
 from medassay.data.modules import PhantomData
 from medassay.data.phantoms import blood, chest
+from medassay.evaluation.about import describe_run
+from medassay.evaluation.protocol import ComputeContext
+from medassay.evaluation.writer import write_report
 from medassay.nets.block_cnn import BlockCNN
-from medassay.protocols import given_images
-from medassay.protocols.predict import PredictSettings, predict_run
+from medassay.protocols.predict import given_images
+from medassay.protocols.predict.protocol import Predict
 from medassay.runs.directory import RunDirectory
-from medassay.runs.load import Run
+from medassay.runs.run import Run
 from medassay.tasks.classification import Classification
 from medassay.training.settings import TrainerSettings
 
@@ -54,9 +57,10 @@ def run(tmp_path: Path) -> Run:
 
 def predicted(run: Run, images: Path, directory: Path, **settings: Any) -> tuple[list[list[str]], dict[str, Any], str]:
     """The lines of the CSV, ``predict.json`` and the page."""
-    chosen = PredictSettings(images=str(images), **settings)
-    record = {"run": "outputs/x", "status": "done", "protocol": {"name": "predict", "images": str(images)}}
-    predict_run(run, chosen, directory, record, directory)
+    report = Predict(images=str(images), **settings).run(run, ComputeContext.of(run.settings, directory))
+    protocol = {"name": "predict", "images": str(images)}
+    record = {"run": "outputs/x", "status": "done", "protocol": protocol, "overrides": {}}
+    write_report(report, describe_run(run, report.split), record, directory)
     with (directory / "predictions.csv").open(newline="") as file:
         lines = list(csv.reader(file))
     found = json.loads((directory / "predict.json").read_text())
@@ -108,9 +112,23 @@ def test_the_page_asks_for_nothing_from_outside_and_warns_of_a_model_of_phantoms
     assert not re.search(r'(?:src|href)="(?!data:|#)', page)
 
 
+def test_where_the_model_learnt_from_no_published_file_nothing_is_said_of_the_images_shown(
+    run: Run, tmp_path: Path
+) -> None:
+    run.directory.update(status="done", data={"name": "mine", "published": False})
+    _, _, page = predicted(run, write(tmp_path / "one.png", grey()), tmp_path / "out", show=0)
+    assert "Read this first" not in page
+    assert "trained on mine" in page
+
+
+def test_the_command_that_repeats_it_is_on_the_page(run: Run, tmp_path: Path) -> None:
+    _, _, page = predicted(run, write(tmp_path / "one.png", grey()), tmp_path / "out", show=0)
+    assert f"python evaluate.py run=outputs/x protocol=predict protocol.images={tmp_path}/one.png" in page
+
+
 def test_a_missing_key_is_one_line(run: Run, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"protocol\.images is missing: protocol\.images=<path>; give a png"):
-        predict_run(run, PredictSettings(), tmp_path / "out", {}, tmp_path)
+        Predict().run(run, ComputeContext.of(run.settings, tmp_path))
 
 
 # --- reading and converting ------------------------------------------------------------------------------------------
@@ -162,7 +180,7 @@ def test_the_conversion_is_that_of_a_data_set_of_files_and_is_said(
     found = given_images.read(tmp_path / "in", size=28, channels=1)
     expected = read_class_folders(tmp_path / "in", ["a"], size=28, channels=1, resize=True)
     assert torch.equal(found.images, expected.images)
-    assert set(found.converted()) == set(said)
+    assert set(found.converted) == set(said)
 
 
 def test_a_photograph_taken_sideways_is_turned_upright_and_that_is_said(tmp_path: Path) -> None:
@@ -171,7 +189,7 @@ def test_a_photograph_taken_sideways_is_turned_upright_and_that_is_said(tmp_path
     Image.fromarray(grey()).save(tmp_path / "x.png", exif=exif)
     found = given_images.read(tmp_path / "x.png", size=28, channels=1)
     assert torch.equal(found.images[0, 0], torch.from_numpy(np.rot90(grey(), -1).copy()))
-    assert list(found.converted()) == ["turned upright, as its orientation tag says"]
+    assert list(found.converted) == ["turned upright, as its orientation tag says"]
 
 
 def test_a_file_name_that_is_no_text_is_shown_as_far_as_it_can_be(run: Run, tmp_path: Path) -> None:
@@ -196,7 +214,7 @@ def test_arrays_are_converted_as_files_of_the_same_pixels(
     ours = given_images.read(tmp_path / "in.npz", size=28, channels=channels)
     files = given_images.read(tmp_path / "files", size=28, channels=channels)
     assert torch.equal(ours.images, files.images)
-    assert ours.converted() == files.converted()
+    assert ours.converted == files.converted
     assert ours.names == [f"test_images/{index}" for index in range(4)]
 
 
@@ -225,7 +243,7 @@ def test_a_single_array_may_have_other_layouts_and_values(
     np.savez(tmp_path / "in.npz", array)
     found = given_images.read(tmp_path / "in.npz", size=28, channels=1)
     assert len(found.images) == images
-    assert set(found.converted()) == said
+    assert set(found.converted) == said
     if array.size == 28 * 28 and array.dtype != np.bool_:
         assert torch.equal(found.images[0, 0], torch.from_numpy(grey()))
 

@@ -13,8 +13,15 @@ from PIL import Image
 from torch import Tensor
 
 from medassay.core.errors import ConfigError
-from medassay.protocols.sample import SampleSettings, class_indices, sample
+from medassay.data.modules import ImageDataModule
+from medassay.evaluation.about import describe_run
+from medassay.evaluation.protocol import ComputeContext
+from medassay.evaluation.writer import write_report
+from medassay.protocols.sample.protocol import Sample, class_indices
 from medassay.reporting import figures
+from medassay.runs.directory import RunDirectory
+from medassay.runs.run import Run
+from medassay.training.settings import TrainerSettings
 
 CLASSES = ["basophil", "Eosinophil", "red cell", "a/b"]
 
@@ -74,7 +81,15 @@ def test_a_class_that_there_is_not_is_one_line(asked: list[str | int], message: 
 
 
 def drawn(directory: Path, **settings: Any) -> list[Path]:
-    return sample(Flat(), CLASSES, SampleSettings(**settings), directory, "outputs/cgan/run")
+    """The files that the protocol leaves of a generator's run."""
+    data = ImageDataModule("a_set", CLASSES, 1)  # of which no image is needed
+    config: dict[str, Any] = {"model": {"name": "cgan"}, "seed": 2}
+    task: Any = Flat()
+    run = Run(RunDirectory("outputs/cgan/run"), config, data, task, TrainerSettings(gpus=0))
+    report = Sample(**settings).run(run, ComputeContext.of(run.settings, directory))
+    record = {"run": "outputs/cgan/run", "status": "done", "protocol": {"name": "sample"}, "overrides": {}}
+    write_report(report, describe_run(run, report.split), record, directory)
+    return [directory / name for name in report.files]
 
 
 def test_each_class_asked_for_gets_as_many_images(tmp_path: Path) -> None:
@@ -105,7 +120,10 @@ def test_the_files_are_one_overview_and_one_grid_per_class_under_safe_names(tmp_
         "class_3_a_b.png",
     ]
     assert [path.relative_to(tmp_path).as_posix() for path in paths] == names
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names, "sample.json"])
+    record = json.loads((tmp_path / "sample.json").read_text())
+    assert record["files"] == names
+    assert (record["run"], record["model"], record["classes"]) == ("outputs/cgan/run", "cgan", CLASSES)
     for path in paths[1:]:
         with Image.open(path) as picture:
             assert picture.format == "PNG"

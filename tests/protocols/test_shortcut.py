@@ -16,11 +16,17 @@ from torch import Tensor, nn
 import medassay
 from medassay import config as configuration
 from medassay.core.errors import ConfigError, DataError
+from medassay.core.estimate import Estimate
 from medassay.core.types import LabelledImages
 from medassay.data.stamps import Stamp
-from medassay.protocols.shortcut import ShortcutSettings, measures, shortcut_run, verdict
-from medassay.protocols.shortcut.protocol import conditions, trials, tried
-from medassay.runs.load import Run
+from medassay.evaluation.about import describe_run
+from medassay.evaluation.protocol import ComputeContext
+from medassay.evaluation.writer import write_report
+from medassay.metrics.explanation import energy_inside
+from medassay.protocols.shortcut import measures, verdict
+from medassay.protocols.shortcut.measures import Group, Heat, Level, Numbers, Trial
+from medassay.protocols.shortcut.protocol import Shortcut, conditions, evaluate_stamp, plain_views, stamps_to_try
+from medassay.runs.run import Run
 
 CPU = torch.device("cpu")
 CLASSES = ["normal", "pneumonia"]
@@ -52,55 +58,65 @@ class Reader(nn.Module):
         return torch.stack([torch.zeros_like(logit), logit], 1)
 
 
-def judged(net: Reader, stamp: Stamp = STAMP) -> dict[str, Any]:
-    numbers = tried(net, stamp, images_of(80), CLASSES, CPU)
-    return {**numbers, **verdict.judged(numbers)}
+def judged(net: Reader, stamp: Stamp = STAMP) -> tuple[Numbers, Level, str]:
+    """The numbers, the level and the text of one stamp on a net."""
+    numbers = evaluate_stamp(net, stamp, images_of(80), CLASSES, CPU)
+    return numbers, *verdict.judge(numbers)
 
 
 # --- what the verdict says -------------------------------------------------------------------------------------------
 
 
 def test_a_net_that_reads_the_stamp_alone_has_learned_it() -> None:
-    found = judged(Reader(disease=0, stamp=10, threshold=5))
-    rows = found["conditions"]
-    assert found["level"] == "learned"
-    assert rows["clean"]["recall"]["mean"] == 0
-    assert rows["as_trained"]["accuracy"]["mean"] == 1
-    assert rows["moved_bottom_right"]["recall"]["mean"] == 0
-    assert rows["other_classes"]["accuracy"]["mean"] == 0
-    assert rows["other_classes"]["false_positive_rate"]["mean"] == 1
-    assert found["drawn_over"]["mean"] == 1
+    numbers, level, _ = judged(Reader(disease=0, stamp=10, threshold=5))
+    rows = numbers.conditions
+    assert level == "learned"
+    assert rows["clean"]["recall"].value == 0
+    assert rows["as_trained"]["accuracy"].value == 1
+    assert rows["moved_bottom_right"]["recall"].value == 0
+    assert rows["other_classes"]["accuracy"].value == 0
+    assert rows["other_classes"]["false_positive_rate"].value == 1
+    assert numbers.drawn_over.value == 1
 
 
 def test_a_net_that_reads_the_disease_alone_shows_no_sign_of_the_stamp() -> None:
-    found = judged(Reader(disease=20, stamp=0, threshold=3))
-    assert found["level"] == "none"
-    assert all(row["accuracy"]["mean"] == 1 for row in found["conditions"].values())
-    assert found["outranks"]["mean"] == found["drawn_over"]["mean"] == 0
+    numbers, level, _ = judged(Reader(disease=20, stamp=0, threshold=3))
+    assert level == "none"
+    assert all(row["accuracy"].value == 1 for row in numbers.conditions.values())
+    assert numbers.outranks.value == numbers.drawn_over.value == 0
 
 
 def test_a_net_that_reads_both_and_trusts_the_disease_more_is_called_sensitive() -> None:
-    found = judged(Reader(disease=20, stamp=4, threshold=3))
-    assert found["conditions"]["other_classes"]["false_positive_rate"]["mean"] == 1
-    assert found["outranks"]["mean"] < 0.1
-    assert found["level"] == "sensitive"
-    assert "not say that the net was trained with it" in found["text"]
+    numbers, level, text = judged(Reader(disease=20, stamp=4, threshold=3))
+    assert numbers.conditions["other_classes"]["false_positive_rate"].value == 1
+    assert numbers.outranks.value < 0.1
+    assert level == "sensitive"
+    assert "not say that the net was trained with it" in text
 
 
 def test_a_net_that_the_stamp_drives_away_from_the_class_shows_no_sign_of_it() -> None:
-    assert judged(Reader(disease=20, stamp=-10, threshold=3))["level"] == "none"
+    _, level, _ = judged(Reader(disease=20, stamp=-10, threshold=3))
+    assert level == "none"
 
 
 def test_a_net_whose_threshold_no_image_passes_is_not_accused_by_ranks_alone() -> None:
-    found = judged(Reader(disease=0, stamp=1, threshold=500))
-    assert found["outranks"]["low"] > verdict.LIMIT
-    assert found["level"] == "sensitive"
+    numbers, level, _ = judged(Reader(disease=0, stamp=1, threshold=500))
+    assert numbers.outranks.low is not None
+    assert numbers.outranks.low > verdict.LIMIT
+    assert level == "sensitive"
+
+
+def trial(name: str, level: Level) -> Trial:
+    """A trial of a date on the class ``name`` that was judged so."""
+    no, group = Estimate(0.0, 0.0, 0.0), Group(1, Estimate(0.0), Estimate(0.0))
+    numbers = Numbers({}, "date", 0, name, {}, {}, drawn_over=no, outranks=no, outranks_clean=no, odds={})
+    return Trial(**vars(numbers), own=False, heat=Heat("gradcam", "x", 0.1, group, group), level=level, text="")
 
 
 def test_the_worst_class_decides_and_is_named() -> None:
-    found = [{"level": level, "class": name, "described": "date"} for level, name in (("none", "a"), ("learned", "b"))]
-    assert verdict.overall(found) == {"level": "learned", "learned": True, "verdict": "Learned the stamp: date, on b."}
-    assert verdict.overall(found[:1])["verdict"] == "No sign of the stamp: date, on a."
+    found = [trial("a", "none"), trial("b", "learned")]
+    assert verdict.judge_all(found) == ("learned", "Learned the stamp: date, on b.")
+    assert verdict.judge_all(found[:1]) == ("none", "No sign of the stamp: date, on a.")
 
 
 # --- what is tried ---------------------------------------------------------------------------------------------------
@@ -108,16 +124,17 @@ def test_the_worst_class_decides_and_is_named() -> None:
 
 def test_by_default_the_runs_own_stamp_is_tried_else_a_date_on_each_class() -> None:
     own = Stamp(kind="square", label="pneumonia", share=0.5)
-    assert trials(ShortcutSettings(), own, CLASSES, 28) == [own.of_class(1)]
-    assert trials(ShortcutSettings(stamp=Stamp()), own, CLASSES, 28) == [own.of_class(1)]
-    assert [(s.kind, s.position, s.label) for s in trials(ShortcutSettings(), None, CLASSES, 28)] == [
+    assert Shortcut().stamp is None
+    assert stamps_to_try(None, own, CLASSES, 28) == [own.of_class(1)]
+    assert stamps_to_try(Stamp(), own, CLASSES, 28) == [own.of_class(1)]
+    assert [(s.kind, s.position, s.label) for s in stamps_to_try(None, None, CLASSES, 28)] == [
         ("date", "top_left", 0), ("date", "top_left", 1),
     ]  # fmt: skip
 
 
 def test_a_stamp_that_is_asked_for_is_tried_instead() -> None:
-    asked = ShortcutSettings(stamp=Stamp(kind="text", text="L", label="NORMAL"))
-    assert trials(asked, Stamp(kind="square", label=1), CLASSES, 28) == [Stamp(kind="text", text="L", label=0)]
+    asked = Stamp(kind="text", text="L", label="NORMAL")
+    assert stamps_to_try(asked, Stamp(kind="square", label=1), CLASSES, 28) == [Stamp(kind="text", text="L", label=0)]
 
 
 def test_conditions_put_the_stamp_where_their_names_say() -> None:
@@ -145,17 +162,26 @@ def test_the_protocols_configuration_can_be_given_a_stamp() -> None:
     cfg, _ = configuration.compose("evaluate", typed)
     node = configuration.resolved(cfg)["protocol"]
     configuration.check(node, "protocol")
-    assert configuration.build(node) == ShortcutSettings(stamp=Stamp(kind="square", label=1))
+    assert configuration.build(node) == Shortcut(stamp=Stamp(kind="square", label=1))
 
 
 def test_what_cannot_be_tried_is_refused_in_one_line() -> None:
     with pytest.raises(ConfigError, match=r"protocol\.colormaps: matplotlib has no 'sumer'"):
-        ShortcutSettings(colormaps=["sumer"])
+        Shortcut(colormaps=["sumer"])
     with pytest.raises(ConfigError, match=r"protocol\.stamp\.label=flu: no such class"):
-        trials(ShortcutSettings(stamp=Stamp(kind="date", label="flu")), None, CLASSES, 28)
+        stamps_to_try(Stamp(kind="date", label="flu"), None, CLASSES, 28)
     only = images_of(8)[torch.tensor([1, 3])]
     with pytest.raises(DataError, match=r"of 2 test images 2 are pneumonia, and both sides are needed"):
-        tried(Reader(1, 1, 1), STAMP, only, CLASSES, CPU)
+        evaluate_stamp(Reader(1, 1, 1), STAMP, only, CLASSES, CPU)
+
+
+def test_plain_views_are_two_images_of_each_group_each_without_the_stamp_and_with_it() -> None:
+    def rows(first: int) -> dict[str, Tensor]:
+        levels = torch.tensor([first, first + 1, first + 2])[:, None, None, None].expand(-1, 3, 4, 4)
+        return {"without": levels, "with the stamp": levels + 50}
+
+    found = plain_views({"class": rows(0), "others": rows(100)})
+    assert found[:, 0, 0, 0].tolist() == [0, 50, 1, 51, 100, 150, 101, 151]
 
 
 # --- numbers ---------------------------------------------------------------------------------------------------------
@@ -175,13 +201,14 @@ def test_shares_and_their_intervals_are_those_of_a_plain_bootstrap() -> None:
     v, m = values.double().numpy(), members.numpy()
     means = [v[rows][m[rows]].mean() for rows in drawn]
     low, high = np.quantile(means, [0.025, 0.975])
-    assert found["mean"] == pytest.approx(v[m].mean())
-    assert (found["low"], found["high"]) == (pytest.approx(low), pytest.approx(high))
+    assert found.value == pytest.approx(v[m].mean())
+    assert (found.low, found.high) == (pytest.approx(low), pytest.approx(high))
+    assert (found.n, found.kind) == (int(m.sum()), "bootstrap")
 
 
 def test_rates_are_counted_by_hand() -> None:
     found = measures.rates(torch.tensor([1, 1, 0, 1, 0]), torch.tensor([1, 1, 1, 0, 0]), 1)
-    means = {name: value["mean"] for name, value in found.items()}
+    means = {name: estimate.value for name, estimate in found.items()}
     assert means == pytest.approx({"accuracy": 3 / 5, "recall": 2 / 3, "false_positive_rate": 1 / 2})
 
 
@@ -191,12 +218,12 @@ def test_outranking_is_one_minus_the_area_under_the_roc_curve(decimals: int) -> 
     others, own = (np.round(rng.normal(at, 1.5, size), decimals) for at, size in ((0, 70), (1, 40)))
     found = measures.outranking(torch.from_numpy(others), torch.from_numpy(own))
     area = roc_auc_score([0] * 70 + [1] * 40, np.concatenate([others, own]))
-    assert found["mean"] == pytest.approx(1 - area)
+    assert found.value == pytest.approx(1 - area)
     resampled = [
         1 - roc_auc_score([0] * 70 + [1] * 40, np.concatenate([rng.choice(others, 70), rng.choice(own, 40)]))
         for _ in range(300)
     ]
-    assert (found["low"], found["high"]) == pytest.approx(tuple(np.quantile(resampled, [0.025, 0.975])), abs=0.03)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(resampled, [0.025, 0.975])), abs=0.03)
 
 
 def test_energy_is_the_share_inside_the_box_and_an_empty_map_counts_as_even() -> None:
@@ -204,7 +231,7 @@ def test_energy_is_the_share_inside_the_box_and_an_empty_map_counts_as_even() ->
     maps[0, 0, 0], maps[0, 3, 3] = 3.0, 1.0
     box = torch.zeros(4, 4, dtype=torch.bool)
     box[0, :2] = True
-    assert measures.inside(maps, box).tolist() == pytest.approx([0.75, 2 / 16])
+    assert energy_inside(maps, box.expand(2, -1, -1)).tolist() == pytest.approx([0.75, 2 / 16])
 
 
 # --- a whole run -----------------------------------------------------------------------------------------------------
@@ -218,15 +245,22 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return medassay.train_run("model=pneumonia_cnn", "data=chest_phantom", *small, *stamp, directory=path)
 
 
+def audit(run: Run, settings: Shortcut, record: dict[str, Any], directory: Path, outputs: Path) -> None:
+    """Audits the run and leaves in ``directory`` what ``evaluate`` would."""
+    report = settings.run(run, ComputeContext.of(run.settings, outputs))
+    write_report(report, describe_run(run, report.split), record, directory)
+
+
 def test_a_run_with_a_stamp_is_audited_and_leaves_everything(run: Run, tmp_path: Path) -> None:
     assert run.directory.record()["data"]["stamp"]["share"] == 0.9
-    settings = ShortcutSettings(heat_maps=8, shown=3)
-    record = {"run": "outputs/r", "status": "done", "protocol": {"name": "shortcut", "heat_maps": 8}}
-    shortcut_run(run, settings, tmp_path / "audit", record, tmp_path)
+    protocol = {"name": "shortcut", "heat_maps": 8}
+    record = {"run": "outputs/r", "status": "done", "protocol": protocol, "overrides": {}}
+    audit(run, Shortcut(heat_maps=8, shown=3), record, tmp_path / "audit", tmp_path)
     results = json.loads((tmp_path / "audit" / "shortcut.json").read_text())
     (trial,) = results["trials"]
     assert results["trained_with"] == "date '03.21', top left, on 90% of pneumonia"
     assert (trial["class"], trial["stamp"]["share"], trial["n"]) == ("pneumonia", 0.9, {"class": 20, "others": 20})
+    assert "odds" not in trial  # single images' numbers are drawn, not kept
     assert 0 <= trial["heat"]["others"]["energy"]["mean"] <= 1
     assert trial["heat"]["area"] == pytest.approx(17 * 5 / 28**2)
     metrics = json.loads((tmp_path / "audit" / "metrics.json").read_text())
@@ -243,9 +277,8 @@ def test_a_run_with_a_stamp_is_audited_and_leaves_everything(run: Run, tmp_path:
 
 def test_the_report_is_one_file_with_verdict_rule_and_command(run: Run, tmp_path: Path) -> None:
     stamp = {"_target_": "medassay.data.stamps.Stamp", "kind": "square", "label": 0}
-    record = {"run": "outputs/r", "protocol": {"name": "shortcut", "stamp": stamp}}
-    settings = ShortcutSettings(stamp=Stamp(kind="square", label=0), heat_maps=4, shown=2)
-    shortcut_run(run, settings, tmp_path, record, tmp_path)
+    record = {"run": "outputs/r", "status": "done", "protocol": {"name": "shortcut", "stamp": stamp}, "overrides": {}}
+    audit(run, Shortcut(stamp=Stamp(kind="square", label=0), heat_maps=4, shown=2), record, tmp_path, tmp_path)
     page = (tmp_path / "report.html").read_text()
     verdict_said = json.loads((tmp_path / "shortcut.json").read_text())["verdict"]
     assert verdict_said in page

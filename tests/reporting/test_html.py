@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 import re
 from html.parser import HTMLParser
+from pathlib import Path
 
 import jinja2
 import numpy as np
@@ -16,8 +16,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
+import medassay
+from medassay.core.estimate import Estimate
 from medassay.reporting import html
-from medassay.reporting.figures import PALETTE
+from medassay.reporting.charts import PALETTE
+
+PROTOCOLS = Path(medassay.__file__).parent / "protocols"
 
 
 def chart(label: str = "a label") -> Figure:
@@ -33,45 +37,6 @@ def decoded(address: str) -> Tensor:
     kind, _, content = address.partition(",")
     assert kind == "data:image/png;base64"
     return torch.from_numpy(np.array(Image.open(io.BytesIO(base64.b64decode(content)))))
-
-
-@pytest.mark.parametrize("value", [None, math.nan, math.inf])
-def test_a_number_that_there_is_not_is_a_dash(value: float | None) -> None:
-    assert html.fixed(value) == "–"
-    assert html.significant(value) == "–"
-    assert html.spread({"mean": value, "sd": 0.1}) == "–"
-    assert html.bounds({"low": value, "high": 1.0}) == ""
-
-
-def test_negative_numbers_have_a_minus_sign_and_zero_has_none() -> None:
-    assert html.fixed(-0.25, 2) == "−0.25"
-    assert html.fixed(-0.0001, 3) == "0.000"
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (1234.5, "1234"),
-        (28.0779, "28.1"),
-        (0.35510, "0.355"),
-        (-0.08134, "−0.0813"),
-        (1.5e-9, "0.000000"),
-        (0.0, "0.00"),
-    ],
-)
-def test_numbers_without_a_scale_have_three_significant_digits_and_at_most_six_decimals(
-    value: float, text: str
-) -> None:
-    assert html.significant(value) == text
-
-
-def test_a_deviation_has_the_decimals_of_its_mean() -> None:
-    assert html.spread({"mean": 0.5, "sd": 0.0123}) == "0.500 ±\N{NO-BREAK SPACE}0.012"
-    assert html.spread({"mean": 28.0779, "sd": 0.702}, None) == "28.1 ±\N{NO-BREAK SPACE}0.7"
-
-
-def test_a_mean_without_deviation_stands_alone() -> None:
-    assert html.spread({"mean": 0.5, "sd": None}) == "0.500"
 
 
 def test_a_chart_has_its_description_and_no_style_for_the_whole_page() -> None:
@@ -125,6 +90,10 @@ def test_large_images_are_reduced_in_a_page() -> None:
     assert decoded(html.strip(torch.zeros(1, 3, 224, 112, dtype=torch.uint8))).shape == (96, 48, 4)
 
 
+def test_the_address_of_an_image_is_a_png_of_its_size() -> None:
+    assert html.picture_address(torch.zeros(3, 5, 7, dtype=torch.uint8)).startswith("data:image/png;base64,")
+
+
 class Skeleton(HTMLParser):
     """The tags of a page with their attributes."""
 
@@ -151,6 +120,20 @@ def test_the_base_page_asks_for_nothing_and_suits_phones_and_dark_screens() -> N
     assert "@media print" in content
 
 
-def test_a_page_with_a_value_missing_is_refused() -> None:
+@pytest.mark.parametrize(
+    "template", ["report.html.j2", PROTOCOLS / "classification" / "page.html.j2"], ids=["ours", "anywhere"]
+)
+def test_a_page_with_a_value_missing_is_refused(template: str | Path) -> None:
     with pytest.raises(jinja2.UndefinedError):
-        html.page("assay.html.j2")
+        html.page(template)
+
+
+def test_a_template_anywhere_may_extend_and_import_those_of_the_package(tmp_path: Path) -> None:
+    (tmp_path / "mine.html.j2").write_text(
+        '{% extends "base.html.j2" %}{% import "parts.html.j2" as parts %}'
+        "{% block content %}{{ parts.banner([text]) }}{{ number | with_bounds }}{% endblock %}"
+    )
+    content = html.page(tmp_path / "mine.html.j2", text="a < b", number=Estimate(0.5, 0.25, 0.75))
+    assert "<strong>a &lt; b</strong>" in content
+    assert "0.500 [0.250,\N{NO-BREAK SPACE}0.750]" in content
+    assert ("html", {"lang": "en"}) in Skeleton(content).tags

@@ -13,14 +13,15 @@ import torch
 import yaml
 
 import medassay
+from medassay.cli import train as jobs
 from medassay.core.errors import CheckpointError, ConfigError, UserError
 from medassay.data.modules import PhantomData
 from medassay.nets.block_cnn import BlockCNN
-from medassay.protocols import classification
 from medassay.runs import load
-from medassay.runs import train as jobs
-from medassay.runs.load import Run, device_for, makes_images, task_node, with_overrides
+from medassay.runs.load import device_for, task_node, with_overrides
+from medassay.runs.run import Run, makes_images
 from medassay.tasks.classification import Classification
+from medassay.tasks.predictions import predict
 from medassay.training import fit as training
 from medassay.training import settings
 from medassay.training.settings import TrainerSettings
@@ -318,7 +319,7 @@ def test_a_notebook_trains_objects_of_its_own_without_a_configuration(
     assert fitted.best == directory / "checkpoints" / "best.ckpt"
     assert (directory / "tensorboard").is_dir()
 
-    predictions = classification.predict(task, data.splits.test, torch.device("cpu"))
+    predictions = predict(task, data.splits.test, torch.device("cpu"))
     expected = []
     task.eval()
     with torch.no_grad():

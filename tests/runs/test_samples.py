@@ -16,9 +16,11 @@ from torch import Tensor
 
 import medassay
 from medassay.core.errors import ConfigError
+from medassay.core.files import whole
 from medassay.data.npz import read_splits
 from medassay.runs import samples
-from medassay.runs.samples import draw, proportional_labels, samples_for_training, samples_of, write_npz
+from medassay.runs.load import samples_for_training
+from medassay.runs.samples import draw, proportional_labels, samples_of, write_samples
 
 TINY = (
     "data.train=40",
@@ -164,10 +166,16 @@ def split_of(channels: int, n: int, size: int = 5) -> tuple[Tensor, Tensor]:
     return images, torch.randint(4, (n,), generator=rng)
 
 
+def write(path: Path, splits: dict[str, tuple[Tensor, Tensor]], provenance: dict[str, Any]) -> None:
+    """Writes the file as those do who need one: whole or not at all."""
+    with whole(path) as partial:
+        write_samples(partial, splits, provenance)
+
+
 @pytest.mark.parametrize(("channels", "shape"), [(1, (7, 5, 5)), (3, (7, 5, 5, 3))])
 def test_a_file_has_medmnists_layout(channels: int, shape: tuple[int, ...], tmp_path: Path) -> None:
     splits = {"train": split_of(channels, 7), "val": split_of(channels, 4)}
-    write_npz(tmp_path / "a" / "samples.npz", splits, {"seed": 3, "run": "outputs/cgan/κ"})
+    write(tmp_path / "a" / "samples.npz", splits, {"seed": 3, "run": "outputs/cgan/κ"})
     with np.load(tmp_path / "a" / "samples.npz", allow_pickle=False) as file:
         assert set(file.files) == {"train_images", "train_labels", "val_images", "val_labels", "provenance"}
         assert (file["train_images"].dtype, file["train_images"].shape) == (np.uint8, shape)
@@ -183,16 +191,21 @@ def test_a_file_has_medmnists_layout(channels: int, shape: tuple[int, ...], tmp_
 @pytest.mark.parametrize("channels", [1, 3])
 def test_what_was_written_is_read_back_as_it_was(channels: int, tmp_path: Path) -> None:
     splits = {"train": split_of(channels, 7), "val": split_of(channels, 4)}
-    write_npz(tmp_path / "samples.npz", splits, {})
+    write(tmp_path / "samples.npz", splits, {})
     read = read_splits(tmp_path / "samples.npz", ("train", "val"), channels=channels, size=5, num_classes=4)
     for (images, labels), part in zip(splits.values(), read, strict=True):
         assert torch.equal(part.images, images)
         assert torch.equal(part.labels, labels)
 
 
+def test_it_writes_the_very_path_that_it_is_given(tmp_path: Path) -> None:
+    write_samples(tmp_path / ".samples.npz.partial", {"train": split_of(1, 2)}, {})  # numpy would add .npz to a name
+    assert [path.name for path in tmp_path.iterdir()] == [".samples.npz.partial"]
+
+
 def test_a_failed_write_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
-        write_npz(tmp_path / "samples.npz", {"train": split_of(1, 2)}, {"config": object()})
+        write(tmp_path / "samples.npz", {"train": split_of(1, 2)}, {"config": object()})
     assert list(tmp_path.iterdir()) == []
 
 

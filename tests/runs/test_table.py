@@ -12,7 +12,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from medassay.core.errors import CheckpointError
-from medassay.runs.table import Row, configuration_hash, over_seeds, row, table
+from medassay.runs.groups import group_over_seeds
+from medassay.runs.table import RunRow, configuration_hash, read_row, read_rows
 
 
 def config(seed: int, lr: float = 1e-3, root: str | None = None) -> dict[str, Any]:
@@ -48,26 +49,37 @@ def test_mean_and_sample_standard_deviation_are_over_the_seeds_of_each_configura
     for seed, accuracy in enumerate((0.8, 0.9, 0.7)):
         made_run(tmp_path / f"a{seed}", accuracy, seed=seed)
     made_run(tmp_path / "b", 0.5, seed=0, lr=1e-2)
-    groups = over_seeds(table([tmp_path]))
-    assert [len(group.rows) for group in groups] == [3, 1]
-    assert groups[0].mean["test/accuracy"] == pytest.approx(np.mean([0.8, 0.9, 0.7]))
-    assert groups[0].sd["test/accuracy"] == pytest.approx(np.std([0.8, 0.9, 0.7], ddof=1))
-    assert groups[1].sd["test/accuracy"] is None
-    assert set(groups[0].mean) == {"test/accuracy"}  # counts and matrices are no numbers to average
+    several, single = group_over_seeds(read_rows([tmp_path]))
+    assert (several.seeds, single.seeds) == ([0, 1, 2], [0])
+    assert [len(group.rows) for group in (several, single)] == [3, 1]
+    accuracy = several.numbers["test/accuracy"]
+    assert accuracy.value == pytest.approx(np.mean([0.8, 0.9, 0.7]))
+    assert (accuracy.sd, accuracy.n) == (pytest.approx(np.std([0.8, 0.9, 0.7], ddof=1)), 3)
+    assert single.numbers["test/accuracy"].sd is None
+    assert set(several.numbers) == {"test/accuracy"}  # counts and matrices are no numbers to average
 
 
 def test_runs_that_are_not_done_do_not_count(tmp_path: Path) -> None:
     made_run(tmp_path / "a", 0.8, seed=0)
     made_run(tmp_path / "b", 0.1, seed=1, status="interrupted")
-    (group,) = over_seeds(table([tmp_path]))
-    assert group.mean["test/accuracy"] == 0.8
+    (group,) = group_over_seeds(read_rows([tmp_path]))
+    assert group.numbers["test/accuracy"].value == 0.8
+    assert group.seeds == [0]
+
+
+def test_a_seed_counts_once_with_its_last_run(tmp_path: Path) -> None:
+    for name, accuracy in (("a", 0.8), ("b", 0.6)):
+        made_run(tmp_path / name, accuracy, seed=0)
+    (group,) = group_over_seeds(read_rows([tmp_path]))
+    assert (len(group.rows), [row.path.name for row in group.counted]) == (2, ["b"])
+    assert (group.numbers["test/accuracy"].value, group.numbers["test/accuracy"].n) == (0.6, 1)
 
 
 def test_no_run_or_no_directory_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no run in"):
-        table([tmp_path])
+        read_rows([tmp_path])
     with pytest.raises(CheckpointError, match="does not exist"):
-        table([tmp_path / "nothing"])
+        read_rows([tmp_path / "nothing"])
 
 
 # --- what was measured later -----------------------------------------------------------------------------------------
@@ -82,7 +94,7 @@ def evaluated(run: Path, name: str, when: int, **numbers: Any) -> None:
 
 
 def values(tmp_path: Path) -> dict[str, float]:
-    (row,) = table([tmp_path])
+    (row,) = read_rows([tmp_path])
     return row.values
 
 
@@ -123,16 +135,16 @@ def test_an_evaluation_elsewhere_on_the_same_data_counts(tmp_path: Path) -> None
 def test_an_evaluation_is_no_run_of_its_own(tmp_path: Path) -> None:
     made_run(tmp_path / "a", 0.8, seed=0)
     evaluated(tmp_path / "a", "assay_1", 100, assay={"frechet": 1.0})
-    assert len(table([tmp_path])) == 1
+    assert len(read_rows([tmp_path])) == 1
 
 
 def test_assays_of_repetitions_have_a_mean_over_the_seeds(tmp_path: Path) -> None:
     for seed, distance in enumerate((1.0, 4.0)):
         made_run(tmp_path / f"a{seed}", 0.8, seed=seed)
         evaluated(tmp_path / f"a{seed}", "assay_1", 100, assay={"frechet": distance})
-    (group,) = over_seeds(table([tmp_path]))
-    assert group.mean["assay/frechet"] == 2.5
-    assert group.sd["assay/frechet"] == pytest.approx(np.std([1.0, 4.0], ddof=1))
+    (group,) = group_over_seeds(read_rows([tmp_path]))
+    assert group.numbers["assay/frechet"].value == 2.5
+    assert group.numbers["assay/frechet"].sd == pytest.approx(np.std([1.0, 4.0], ddof=1))
 
 
 def test_whether_a_run_was_assayed_after_training_does_not_make_it_another_experiment() -> None:
@@ -149,11 +161,11 @@ def test_a_run_from_before_there_were_stamps_is_a_repetition_of_one_without(tmp_
 # --- how it was started and how it ended -----------------------------------------------------------------------------
 
 
-def recorded(run: Path, **fields: Any) -> Row:
+def recorded(run: Path, **fields: Any) -> RunRow:
     """The row of a run whose ``run.json`` says ``fields``."""
     made_run(run, 0.8, seed=0)
     (run / "run.json").write_text(json.dumps({"status": "done", **fields}))
-    return row(run)
+    return read_row(run)
 
 
 def test_a_row_has_the_overrides_by_key(tmp_path: Path) -> None:
@@ -202,5 +214,5 @@ def test_runs_that_their_sweep_no_longer_lists_are_left_out_unless_they_are_name
     made_run(tmp_path / "now", 0.8, seed=0)
     made_run(tmp_path / "before", 0.1, seed=0)  # of earlier code
     (tmp_path / "sweep.json").write_text(json.dumps({"jobs": [{"directory": "now", "overrides": []}]}))
-    assert [found.path.name for found in table([tmp_path])] == ["now"]
-    assert [found.path.name for found in table([tmp_path / "before"])] == ["before"]
+    assert [found.path.name for found in read_rows([tmp_path])] == ["now"]
+    assert [found.path.name for found in read_rows([tmp_path / "before"])] == ["before"]

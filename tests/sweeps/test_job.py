@@ -13,6 +13,7 @@ from omegaconf import DictConfig, open_dict
 from medassay import config as configuration
 from medassay.core.errors import ConfigError, DataError
 from medassay.core.files import held, write_json
+from medassay.evaluation import evaluate as evaluation
 from medassay.runs import train as jobs
 from medassay.runs.directory import RunDirectory
 from medassay.runs.table import TRAINER_PLACES
@@ -27,7 +28,7 @@ def run(tmp_path: Path) -> RunDirectory:
 
 @pytest.fixture
 def called(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
-    """What the job asks for instead of training; each call leaves a finished run."""
+    """What the job asks for instead of training and judging; each training leaves a finished run."""
     calls: list[tuple[Any, ...]] = []
 
     def finish(path: Path) -> None:
@@ -49,7 +50,9 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
 
     monkeypatch.setattr(jobs, "train", train)
     monkeypatch.setattr(jobs, "resume", resume)
-    monkeypatch.setattr(jobs, "assay_again", lambda path, budget: calls.append(("assay_again", path, budget)))
+    monkeypatch.setattr(
+        evaluation, "assay_after_training", lambda path, budget, *, test: calls.append(("assay", path, budget, test))
+    )
     return calls
 
 
@@ -172,13 +175,41 @@ def test_a_generator_that_is_to_be_judged_is_finished_when_it_has_been(
 ) -> None:
     argv = ("model=cgan", "data=blood_phantom", "assay=quick")
     start(*argv)
+    assert [call[0] for call in called] == ["train", "assay"]
     called.clear()
     assert start(*argv) is None
-    assert called == [("assay_again", run.path, "quick")]  # it was interrupted between training and assay
+    assert called == [("assay", run.path, "quick", False)]  # it was interrupted between training and assay
     write_json(run.path / "eval" / "assay_1" / "metrics.json", {"assay": {"tstr_balanced_accuracy": 0.5}})
     called.clear()
     assert start(*argv) == 0.5
     assert called == []
+
+
+def test_a_generator_that_was_interrupted_is_judged_when_it_has_been_trained(
+    run: RunDirectory, start: Start, called: list[tuple[Any, ...]]
+) -> None:
+    argv = ("model=cgan", "data=blood_phantom", "assay=quick")
+    start(*argv)
+    run.update(status="interrupted")
+    called.clear()
+    start(*argv)
+    assert [call[0] for call in called] == ["resume", "assay"]
+
+
+def test_a_finished_generator_whose_assay_fails_stays_done_and_says_why_until_it_has_been_judged(
+    run: RunDirectory, start: Start, called: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(path: Path, budget: str, *, test: bool) -> None:
+        raise DataError("no such images")
+
+    argv = ("model=cgan", "data=blood_phantom", "assay=quick")
+    with monkeypatch.context() as changed:
+        changed.setattr(evaluation, "assay_after_training", fail)
+        with pytest.raises(DataError, match="no such images"):
+            start(*argv)
+    assert (run.record()["status"], run.record()["assay_failed"]) == ("done", "no such images")
+    start(*argv)
+    assert run.record().get("assay_failed") is None
 
 
 # --- checkpoints -----------------------------------------------------------------------------------------------------

@@ -14,8 +14,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from medassay.core.errors import CheckpointError, ConfigError
+from medassay.runs.groups import labels
 from medassay.runs.table import configuration_hash
-from medassay.sweeps.summary import labels, shown, summarise
+from medassay.sweeps.summary import shown, summarise
 
 LR, WIDTH = "model.optimizer.lr", "model.net.width"
 
@@ -92,16 +93,16 @@ def test_configurations_are_means_over_their_seeds_best_first(sweep: Sweep) -> N
     for seed, (a, b) in enumerate([(0.80, 0.90), (0.82, 0.96)]):
         sweep.job(a, seed)
         sweep.job(b, seed, lr="1e-2")
-    first, second = summarise(sweep.listed()).configurations
+    first, second = summarise(sweep.listed()).groups
     assert first.settings == {LR: "1e-2"}
     assert first.seeds == second.seeds == [0, 1]
-    assert first.numbers["val/auroc"].mean == pytest.approx(0.93)
+    assert first.numbers["val/auroc"].value == pytest.approx(0.93)
     assert first.numbers["val/auroc"].sd == pytest.approx(np.std([0.90, 0.96], ddof=1))
 
 
 def test_a_single_seed_has_no_standard_deviation(sweep: Sweep) -> None:
     sweep.job(0.8)
-    (only,) = summarise(sweep.listed()).configurations
+    (only,) = summarise(sweep.listed()).groups
     assert only.numbers["val/auroc"].sd is None
 
 
@@ -110,7 +111,7 @@ def test_where_less_is_better_the_least_comes_first(sweep: Sweep) -> None:
     sweep.job(0.9, lr="1e-2")
     best = summarise(sweep.listed(metric="val/auroc", mode="min")).best
     assert best is not None
-    assert best.numbers["val/auroc"].mean == 0.8
+    assert best.numbers["val/auroc"].value == 0.8
 
 
 def test_a_configuration_that_lacks_a_seed_is_never_the_best(sweep: Sweep) -> None:
@@ -121,14 +122,14 @@ def test_a_configuration_that_lacks_a_seed_is_never_the_best(sweep: Sweep) -> No
     found = summarise(sweep.listed())
     assert found.best is not None
     assert found.best.settings == {LR: "1e-3"}
-    assert [c.complete for c in found.configurations] == [True, False]
+    assert [group.complete for group in found.groups] == [True, False]
 
 
 @pytest.mark.parametrize("status", ["failed", "pruned", "interrupted"])
 def test_a_run_that_did_not_finish_is_in_no_mean(status: str, sweep: Sweep) -> None:
     sweep.job(0.8, 0)
     sweep.job(0.2, 1, status=status)
-    (only,) = summarise(sweep.listed()).configurations
+    (only,) = summarise(sweep.listed()).groups
     assert only.seeds == [0]
 
 
@@ -136,7 +137,7 @@ def test_a_run_that_did_not_finish_is_in_no_mean(status: str, sweep: Sweep) -> N
 def test_a_finished_run_without_the_number_is_in_no_mean(value: float | None, sweep: Sweep) -> None:
     sweep.job(0.8, 0)
     sweep.job(value, 1)
-    (only,) = summarise(sweep.listed()).configurations
+    (only,) = summarise(sweep.listed()).groups
     assert only.seeds == [0]
 
 
@@ -159,8 +160,8 @@ def test_further_seeds_of_the_chosen_one_are_in_no_mean(sweep: Sweep) -> None:
     sweep.job(0.1, 1, final=True)
     found = summarise(sweep.listed())
     assert found.best is not None
-    assert found.best.numbers["val/auroc"].mean == 0.8
-    assert all(c.complete for c in found.configurations)
+    assert found.best.numbers["val/auroc"].value == 0.8
+    assert all(group.complete for group in found.groups)
 
 
 def test_generators_are_ranked_by_tstr_on_validation_images(tmp_path: Path) -> None:
@@ -204,14 +205,14 @@ def test_a_key_that_some_jobs_leave_out_has_the_value_of_their_configuration(swe
     sweep.job(0.8, given=[])
     sweep.job(0.9, width=16, given=[f"{WIDTH}=16"])
     found = summarise(sweep.listed())
-    assert [c.settings[WIDTH] for c in found.configurations] == ["16", "8"]
+    assert [group.settings[WIDTH] for group in found.groups] == ["16", "8"]
 
 
 def test_a_group_that_some_jobs_leave_out_is_a_dash(sweep: Sweep) -> None:
     sweep.job(0.8, given=[])
     sweep.job(0.9, lr="1e-2", given=["model/optimizer=adamw"])
     found = summarise(sweep.listed())
-    assert [c.settings["model/optimizer"] for c in found.configurations] == ["adamw", "–"]
+    assert [group.settings["model/optimizer"] for group in found.groups] == ["adamw", "–"]
     assert found.best is not None
     assert found.best.overrides == ["model/optimizer=adamw"]
 
@@ -221,14 +222,14 @@ def test_two_spellings_of_a_number_are_one_value(sweep: Sweep) -> None:
     sweep.job(0.9, 1, given=[f"{LR}=0.001"])
     sweep.job(0.7, 0, lr="1e-2")
     sweep.job(0.7, 1, lr="1e-2")
-    assert [c.seeds for c in summarise(sweep.listed()).configurations] == [[0, 1], [0, 1]]
+    assert [group.seeds for group in summarise(sweep.listed()).groups] == [[0, 1], [0, 1]]
 
 
 def test_the_effect_of_a_value_is_over_all_runs_that_have_it(sweep: Sweep) -> None:
     for lr, width, value in (("1e-3", 8, 0.8), ("1e-3", 16, 0.9), ("1e-2", 8, 0.6), ("1e-2", 16, 0.5)):
         sweep.job(value, lr=lr, width=width)
     effects = summarise(sweep.listed()).effects
-    assert {value: s.mean for value, s in effects[LR].items()} == {
+    assert {value: s.value for value, s in effects[LR].items()} == {
         "1e-3": pytest.approx(0.85),
         "1e-2": pytest.approx(0.55),
     }
@@ -246,10 +247,10 @@ def test_jobs_without_a_result_are_told_apart(sweep: Sweep) -> None:
     sweep.job(None, status="running", lr="4")  # by nobody: it was killed
     sweep.jobs.append({"directory": "later", "overrides": [f"{LR}=5", "seed=0"]})
     found = summarise(sweep.listed())
-    assert [e.reason for e in found.failed] == ["loss is not finite"]
-    assert [e.reason for e in found.pruned] == ["below the median"]
-    assert [e.given[LR] for e in found.unfinished] == ["4"]
-    assert [e.given[LR] for e in found.waiting] == ["5"]
+    assert [row.reason for row in found.failed] == ["loss is not finite"]
+    assert [row.reason for row in found.pruned] == ["below the median"]
+    assert [row.overrides[LR] for row in found.unfinished] == ["4"]
+    assert [row.overrides[LR] for row in found.waiting] == ["5"]
 
 
 def test_a_job_that_failed_before_it_began_belongs_to_its_configuration(sweep: Sweep) -> None:
@@ -257,8 +258,8 @@ def test_a_job_that_failed_before_it_began_belongs_to_its_configuration(sweep: S
     overrides = [f"{LR}=1e-3", f"{WIDTH}=8", "seed=1"]
     write(sweep.path / "early" / "run.json", {"status": "failed", "reason": "no file", "overrides": overrides})
     sweep.jobs.append({"directory": "early", "overrides": overrides})
-    (only,) = summarise(sweep.listed()).configurations
-    assert [e.status for e in only.entries] == ["done", "failed"]
+    (only,) = summarise(sweep.listed()).groups
+    assert [row.status for row in only.rows] == ["done", "failed"]
 
 
 def test_a_job_whose_record_cannot_be_read_does_not_hide_the_others(sweep: Sweep) -> None:
@@ -282,7 +283,7 @@ def test_only_listed_jobs_count(sweep: Sweep) -> None:
     sweep.job(0.8)
     sweep.job(0.9, lr="1e-2")
     sweep.jobs.pop()
-    assert len(summarise(sweep.listed()).entries) == 1
+    assert len(summarise(sweep.listed()).rows) == 1
 
 
 @pytest.mark.parametrize("name", ["", "missing"])
@@ -300,7 +301,7 @@ def test_the_chosen_one_is_tested_over_its_seeds_and_further_ones(sweep: Sweep) 
         sweep.job(0.8, seed, lr="1e-2", test={"auroc": 0.1})
     sweep.job(0.1, 2, final=True, test={"auroc": 0.9})
     found = summarise(sweep.listed()).test["test/auroc"]
-    assert (found.mean, found.n) == (pytest.approx(0.8), 3)
+    assert (found.value, found.n) == (pytest.approx(0.8), 3)
     assert found.sd == pytest.approx(np.std([0.7, 0.8, 0.9], ddof=1))
 
 
@@ -309,7 +310,7 @@ def test_what_was_chosen_stays_chosen_and_the_difference_is_said(sweep: Sweep) -
     sweep.job(0.9, lr="1e-2", test={"auroc": 0.1})
     chosen = {"configuration": configuration_hash(sweep.config(0, "1e-3", 8))}
     found = summarise(sweep.listed(chosen=chosen))
-    assert found.test["test/auroc"].mean == 0.75
+    assert found.test["test/auroc"].value == 0.75
     assert any("not the best of the jobs now" in note for note in found.notes)
 
 

@@ -15,15 +15,16 @@ from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_sco
 from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 
+from medassay.cli.train import train_run
 from medassay.core.errors import TrainingError
 from medassay.data.modules import PhantomData
+from medassay.metrics.scores import classification_scores
 from medassay.nets.block_cnn import BlockCNN
-from medassay.protocols.classification import predict, results
 from medassay.runs.load import open_run
-from medassay.runs.train import train_run
 from medassay.tasks.classification import Classification, balanced_weights
 from medassay.tasks.ema import EMA
 from medassay.tasks.optim import adam
+from medassay.tasks.predictions import predict
 from medassay.tasks.summary import model_summary, parameter_count
 from medassay.training.checkpoints import load_weights
 from medassay.training.fit import fit
@@ -336,7 +337,8 @@ def test_evaluating_the_run_again_gives_the_numbers_that_training_left(tiny_ches
     )
     left = json.loads((tmp_path / "metrics.json").read_text())
     run = open_run(tmp_path, {})
-    found = results(predict(run.task, run.data.splits.test, torch.device("cpu")))
+    predictions = predict(run.task, run.data.splits.test, torch.device("cpu"))
+    found = classification_scores(predictions.probabilities, predictions.labels).to_json()
     assert found == left["test"]
 
 

@@ -21,6 +21,7 @@ from medassay.core.types import Sampler
 from medassay.data.modules import PhantomData
 from medassay.nets.cgan import CGAN
 from medassay.tasks import conditional_gan
+from medassay.tasks import generator as generators
 from medassay.tasks.conditional_gan import ConditionalGAN
 from medassay.tasks.ema import EMA, ema_decay
 from medassay.tasks.gan_losses import discriminator_loss, generator_loss
@@ -438,7 +439,7 @@ def test_a_large_draw_in_chunks_is_the_same_as_in_one_piece(
 ) -> None:
     labels = torch.arange(23) % 2
     whole = generator.sample(labels, rng=rng(4))
-    monkeypatch.setattr(conditional_gan, "SAMPLE_CHUNK", 5)
+    monkeypatch.setattr(generators, "CHUNK", 5)
     torch.testing.assert_close(generator.sample(labels, rng=rng(4)), whole)
 
 

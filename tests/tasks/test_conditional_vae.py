@@ -25,7 +25,7 @@ from medassay.nets.cvae import CVAE
 from medassay.runs.check import checked
 from medassay.runs.load import build_task
 from medassay.runs.samples import draw
-from medassay.tasks import conditional_vae
+from medassay.tasks import generator as generators
 from medassay.tasks.conditional_vae import ConditionalVAE, kl_divergence, reconstruction_loss
 from medassay.tasks.optim import adam, cosine
 from medassay.training.callbacks import Autoencoder, FixedSampler, Reconstructions, SampleGrid
@@ -410,7 +410,7 @@ def test_a_large_draw_in_chunks_is_the_same_as_in_one_piece(
 ) -> None:
     labels = torch.arange(23) % 2
     whole = generator.sample(labels, rng=rng(4))
-    monkeypatch.setattr(conditional_vae, "CHUNK", 5)
+    monkeypatch.setattr(generators, "CHUNK", 5)
     torch.testing.assert_close(generator.sample(labels, rng=rng(4)), whole)
 
 

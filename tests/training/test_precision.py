@@ -15,9 +15,9 @@ from medassay.core.errors import ConfigError
 from medassay.data.modules import PhantomData
 from medassay.nets.block_cnn import BlockCNN
 from medassay.nets.cgan import CGAN
-from medassay.protocols import classification
 from medassay.tasks.classification import Classification
 from medassay.tasks.conditional_gan import ConditionalGAN
+from medassay.tasks.predictions import predict
 from medassay.training.checkpoints import load_weights
 from medassay.training.fit import Fit, fit
 from medassay.training.settings import Precision, TrainerSettings
@@ -71,7 +71,7 @@ def test_a_classifier_trains_in_every_precision_and_predicts_float32_probabiliti
     before = weights_of(task)
     two_batches(task, data, tmp_path, settings={"precision": precision}, monitor="val/auroc")
     assert moved(before, task)
-    found = classification.predict(task, data.splits.val, torch.device("cpu")).probabilities
+    found = predict(task, data.splits.val, torch.device("cpu")).probabilities
     assert found.dtype == torch.float32
     assert found.shape == (32, 2)
     assert found.min() >= 0

@@ -6,9 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 MOVED = {
+    "medassay.protocols.assay.AssaySettings": "medassay.protocols.assay.protocol.Assay",
+    "medassay.protocols.classification.ClassificationSettings": "medassay.protocols.classification.protocol.ClassifierScores",
+    "medassay.protocols.predict.PredictSettings": "medassay.protocols.predict.protocol.Predict",
+    "medassay.protocols.sample.SampleSettings": "medassay.protocols.sample.protocol.Sample",
     "medassay.callbacks.Reconstructions": "medassay.training.callbacks.Reconstructions",
     "medassay.callbacks.SampleGrid": "medassay.training.callbacks.SampleGrid",
     "medassay.callbacks.early_stopping": "medassay.training.callbacks.early_stopping",
+    "medassay.protocols.gradcam.GradcamSettings": "medassay.protocols.gradcam.protocol.GradCAM",
+    "medassay.protocols.shortcut.ShortcutSettings": "medassay.protocols.shortcut.protocol.Shortcut",
     "medassay.pruning.median_pruning": "medassay.sweeps.pruning.median_pruning",
     "medassay.settings.LoggerSettings": "medassay.training.settings.LoggerSettings",
     "medassay.settings.Recipe": "medassay.training.settings.Recipe",

@@ -11,17 +11,18 @@ from typing import Any
 from medassay.core.errors import Interrupted
 
 
+def interrupt(signum: int, frame: Any) -> None:
+    """A signal's handler."""
+    raise Interrupted(signum)
+
+
 @contextmanager
 def terminable() -> Iterator[None]:
     """SIGTERM raises :class:`Interrupted` inside, so that it and Ctrl-C both leave a run that can be resumed."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-
-    def stop(signum: int, frame: Any) -> None:
-        raise Interrupted(signum)
-
-    before = signal.signal(signal.SIGTERM, stop)
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:

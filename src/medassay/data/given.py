@@ -3,45 +3,34 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Literal, cast
+from dataclasses import dataclass, field
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from medassay.core.types import LabelledImages, Splits
-from medassay.data.modules import ImageDataModule
+from medassay.data.modules import Channels, ImageDataModule
 
 
+@dataclass(eq=False, repr=False)
 class GivenData(ImageDataModule):
-    """Splits that the caller has.
+    """Splits that the caller has, ``given``; one that is not needed may be empty."""
 
-    Args:
-        name: what they are called in records.
-        classes: class names, by label.
-        splits: the images; a split that is not needed may be empty.
-        batch_size: images per batch.
-        seed: of the order.
-        steps: batches of a training epoch; None for one pass over the images.
-    """
+    name: str = field()
+    classes: list[str]
+    given: Splits
+    size: int = field(init=False)
+    steps: int | None = field(default=None, kw_only=True)
 
-    def __init__(
-        self,
-        name: str,
-        classes: list[str],
-        splits: Splits,
-        *,
-        batch_size: int = 64,
-        seed: int = 0,
-        steps: int | None = None,
-    ) -> None:
-        _, channels, size, _ = splits.train.images.shape
-        super().__init__(name, classes, cast(Literal[1, 3], channels), size, batch_size, None, seed)
-        self.steps = steps
-        self._given = splits
+    def __post_init__(self) -> None:
+        _, channels, self.size, _ = self.given.train.images.shape
+        self.channels = cast(Channels, channels)
+        super().__post_init__()
 
     def load(self) -> Splits:
-        return self._given
+        return self.given
 
 
 def digest(*splits: LabelledImages) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import KW_ONLY, dataclass, field
 from itertools import pairwise
 
 import torch
@@ -14,6 +15,7 @@ from medassay.core.types import LabelledImages
 from medassay.data.augment import BatchAugment
 
 
+@dataclass(eq=False)
 class ShardedBatches:
     """Which images make which batch of an epoch, for one of ``world_size`` processes.
 
@@ -22,31 +24,23 @@ class ShardedBatches:
     instead, and the next one goes on where it ended: the same batches in the same order, cut elsewhere.
     """
 
-    def __init__(
-        self,
-        n: int,
-        batch_size: int,
-        *,
-        shuffle: bool,
-        seed: int,
-        rank: int = 0,
-        world_size: int = 1,
-        steps: int | None = None,
-    ) -> None:
-        self.n = n
-        self.steps = steps
-        self.shuffle = shuffle
-        self.seed = seed
-        self.rank = rank
-        self.world_size = world_size
-        self.epoch = 0
-        if n < world_size:
-            raise ConfigError(f"{n} images for {world_size} processes: use fewer devices")
-        step = batch_size * world_size
-        starts = list(range(0, n, step))
-        if len(starts) > 1 and n - starts[-1] < world_size:
+    n: int
+    batch_size: int
+    _: KW_ONLY
+    shuffle: bool
+    seed: int
+    rank: int = 0
+    world_size: int = 1
+    steps: int | None = None
+    epoch: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        if self.n < self.world_size:
+            raise ConfigError(f"{self.n} images for {self.world_size} processes: use fewer devices")
+        starts = list(range(0, self.n, self.batch_size * self.world_size))
+        if len(starts) > 1 and self.n - starts[-1] < self.world_size:
             starts.pop()
-        self.bounds = [*starts, n]
+        self.bounds = [*starts, self.n]
 
     def __len__(self) -> int:
         return self.steps or len(self.bounds) - 1

@@ -1,4 +1,4 @@
-"""Find, download, verify and read MedMNIST ``.npz`` files.
+"""Find, download and verify MedMNIST ``.npz`` files.
 
 A file is known by its md5: a run records it, and a file under an official name whose md5 is not the published one is
 refused, because such files are about and results on them cannot be compared. Sources: Yang et al., "MedMNIST v2",
@@ -20,8 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from medassay.core.errors import DataError, nearest
-from medassay.core.types import Splits
-from medassay.data.npz import md5, read_splits
+from medassay.data.npz import md5
 
 SIZES = (28, 64, 128, 224)
 CONNECTION_TIMEOUT = 30.0  # seconds without a byte; the downloader sets none and would hang where packets are dropped
@@ -89,25 +88,6 @@ def name_file(path: str | Path, flag: str, size: int) -> DataFile:
         )
     found = md5(path)
     return DataFile(path, found, published=found == info.get(_key("MD5", size)))
-
-
-def read(file: DataFile, *, channels: int, size: int, num_classes: int) -> Splits:
-    """Read the three splits of a file in MedMNIST's layout: ``{train,val,test}_{images,labels}``.
-
-    Args:
-        file: from :func:`find` or :func:`name_file`.
-        channels: 1 for images stored as ``(N, size, size)``, 3 for ``(N, size, size, 3)``.
-        size: side of the images in pixels.
-        num_classes: labels must lie in ``0..num_classes-1``.
-
-    Returns:
-        Images ``(N, C, H, W) uint8``, contiguous; labels ``(N,) int64``.
-
-    Raises:
-        DataError: not an ``.npz``, damaged, a key is missing, or an array is not what is described above.
-    """
-    train, val, test = read_splits(file.path, Splits._fields, channels=channels, size=size, num_classes=num_classes)
-    return Splits(train, val, test)
 
 
 def check_names(flag: str, classes: Sequence[str], aliases: Mapping[str, str] | None = None) -> None:

@@ -1,9 +1,10 @@
 """LightningDataModules: three splits of labelled images and their resident loaders."""
 
-from __future__ import annotations
-
+# No postponed annotations: the checks of a configuration read those of a subclass's fields, in whatever module it lies.
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,53 +18,64 @@ from medassay.core.types import LabelledImages, NonNegativeInt, PositiveInt, Ran
 from medassay.data import folder, medmnist_files, npz
 from medassay.data.augment import BatchAugment
 from medassay.data.loader import ResidentLoader
-from medassay.data.order import stratified_order as stratified_order  # its users import it from here
+from medassay.data.order import stratified_order
 from medassay.data.phantoms import blood, chest
 from medassay.data.stamps import Stamp, fitting
 
 Channels = Literal[1, 3]
 
 
-class ImageDataModule(LightningDataModule):
-    """What all data sets share; a subclass says how to load its splits.
+@dataclass(eq=False, repr=False, kw_only=True)
+class DataOptions:
+    """What every data set can be asked for, by name.
 
-    Args:
-        name: what the data set is called in records.
-        classes: class names, by label.
-        channels: 1 (grey) or 3 (RGB).
+    Attributes:
         size: pixels a side.
         batch_size: images per batch and device.
         augment: random changes of training batches.
         seed: of order and augmentation.
         subset: train on this many images only, classes in proportion; None for all.
         stamp: what training and validation images of one class carry; test images stay clean.
+        steps: batches of a training epoch; None for one pass over the images.
     """
 
-    def __init__(
-        self,
-        name: str,
-        classes: list[str],
-        channels: Channels,
-        size: PositiveInt = 28,
-        batch_size: PositiveInt = 64,
-        augment: BatchAugment | None = None,
-        seed: NonNegativeInt = 0,
-        subset: PositiveInt | None = None,
-        stamp: Stamp | None = None,
-    ) -> None:
-        super().__init__()
-        if len(classes) < 2:
-            raise ConfigError(f"data.classes={classes}: at least two classes are needed")
-        self.name = name
-        self.classes = list(classes)
-        self.channels = channels
-        self.size = size
-        self.batch_size = batch_size
-        self.augment = augment
-        self.seed = seed
-        self.subset = subset
-        self.stamp = fitting(stamp, self.classes, size)
-        self.steps: int | None = None  # batches of a training epoch; None for one pass over the images
+    size: PositiveInt = 28
+    batch_size: PositiveInt = 64
+    augment: BatchAugment | None = None
+    seed: NonNegativeInt = 0
+    subset: PositiveInt | None = None
+    stamp: Stamp | None = None
+    steps: int | None = field(default=None, init=False)
+
+    @abstractmethod
+    def __post_init__(self) -> None:
+        """Checks them, once all fields are set."""
+
+
+class ImageDataModule(DataOptions, LightningDataModule):
+    """What all data sets share; a subclass, best a dataclass too, says how to load its splits.
+
+    Attributes:
+        name: what the data set is called in records. (A field of that name needs ``field()``: Lightning has a default.)
+        classes: class names, by label.
+        channels: 1 (grey) or 3 (RGB).
+    """
+
+    name: str
+    classes: list[str]
+    channels: Channels
+
+    def __init__(self, name: str, classes: list[str], channels: Channels, **options: Any) -> None:
+        """For subclasses that are no dataclasses; ``options`` are :class:`DataOptions`."""
+        self.name, self.classes, self.channels = name, classes, channels
+        super().__init__(**options)
+
+    def __post_init__(self) -> None:
+        LightningDataModule.__init__(self)
+        if len(self.classes) < 2:
+            raise ConfigError(f"data.classes={self.classes}: at least two classes are needed")
+        self.classes = list(self.classes)
+        self.stamp = fitting(self.stamp, self.classes, self.size)
         self._splits: Splits | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -138,42 +150,27 @@ class ImageDataModule(LightningDataModule):
         )
 
 
+@dataclass(eq=False, repr=False)
 class MedMNISTData(ImageDataModule):
     """A single-label 2-D MedMNIST set (Yang et al. 2023): the published file, or any file in its layout.
 
-    Args:
+    Attributes:
         flag: MedMNIST's name of the set.
         phantom: the data set that needs no file; error messages name it.
         root: folder of the files; None is medmnist's own cache folder.
         file: a file to read instead of the published one; recorded with its md5.
         aliases: {our class name: MedMNIST's}, where they differ.
-        **shared: see :class:`ImageDataModule`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        flag: str,
-        classes: list[str],
-        channels: Channels,
-        phantom: str = "blood_phantom",
-        root: str | None = None,
-        file: str | None = None,
-        aliases: Mapping[str, str] | None = None,
-        size: PositiveInt = 28,
-        batch_size: PositiveInt = 64,
-        augment: BatchAugment | None = None,
-        seed: NonNegativeInt = 0,
-        subset: PositiveInt | None = None,
-        stamp: Stamp | None = None,
-    ) -> None:
-        super().__init__(name, classes, channels, size, batch_size, augment, seed, subset, stamp)
-        self.flag = flag
-        self.phantom = phantom
-        self.root = root
-        self.file = file
-        self.aliases = aliases
-        self._data_file: medmnist_files.DataFile | None = None
+    name: str = field()
+    flag: str
+    classes: list[str]
+    channels: Channels
+    phantom: str = "blood_phantom"
+    root: str | None = None
+    file: str | None = None
+    aliases: Mapping[str, str] | None = None
+    _data_file: medmnist_files.DataFile | None = field(default=None, init=False)
 
     def load(self) -> Splits:
         if self.file is None:
@@ -183,7 +180,8 @@ class MedMNISTData(ImageDataModule):
         else:
             found = medmnist_files.name_file(self.file, self.flag, self.size)
         self._data_file = found
-        return medmnist_files.read(found, channels=self.channels, size=self.size, num_classes=self.num_classes)
+        expected = {"channels": self.channels, "size": self.size, "num_classes": self.num_classes}
+        return Splits(*npz.read_splits(found.path, Splits._fields, **expected))
 
     def provenance(self) -> dict[str, Any]:
         assert self._data_file is not None
@@ -198,10 +196,9 @@ class FolderData(ImageDataModule):
         path: the top folder.
         split: shares of train, val and test where the folder has no such sub-folders.
         split_seed: of that split.
-        **shared: see :class:`ImageDataModule`.
     """
 
-    def __init__(
+    def __init__(  # no dataclass: the argument ``split`` would hide the method
         self,
         name: str,
         path: str,
@@ -216,7 +213,8 @@ class FolderData(ImageDataModule):
         subset: PositiveInt | None = None,
         stamp: Stamp | None = None,
     ) -> None:
-        super().__init__(name, classes, channels, size, batch_size, augment, seed, subset, stamp)
+        options = {"size": size, "batch_size": batch_size, "augment": augment, "seed": seed, "subset": subset}
+        super().__init__(name, classes, channels, stamp=stamp, **options)
         self.path = path
         self.shares = (split[0], split[1], split[2])
         self.split_seed = split_seed
@@ -236,48 +234,39 @@ class FolderData(ImageDataModule):
         return {**super().provenance(), "path": self.path, "md5": folder.fingerprint(self.path), "published": False}
 
 
+@dataclass(eq=False, repr=False)
 class PhantomData(ImageDataModule):
     """Images rendered on the fly, with masks of what makes their class: test objects with known ground truth.
 
-    Args:
+    Attributes:
         kind: ``chest`` (grey, 2 classes) or ``blood`` (RGB, 8 classes).
         train, val, test: images per split, classes in equal numbers.
         phantom_seed: of the rendering; the run's seed does not change the data set.
-        **shared: see :class:`ImageDataModule`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        kind: Literal["chest", "blood"],
-        classes: list[str],
-        channels: Channels,
-        train: Annotated[int, Range(ge=8)] = 4096,
-        val: Annotated[int, Range(ge=8)] = 512,
-        test: Annotated[int, Range(ge=8)] = 1024,
-        phantom_seed: NonNegativeInt = 0,
-        size: Annotated[int, Range(ge=8)] = 28,
-        batch_size: PositiveInt = 64,
-        augment: BatchAugment | None = None,
-        seed: NonNegativeInt = 0,
-        subset: PositiveInt | None = None,
-        stamp: Stamp | None = None,
-    ) -> None:
-        super().__init__(name, classes, channels, size, batch_size, augment, seed, subset, stamp)
-        rendered = {"chest": (1, len(chest.CLASSES)), "blood": (3, len(blood.CLASSES))}[kind]
-        if (channels, len(classes)) != rendered:
+    name: str = field()
+    kind: Literal["chest", "blood"]
+    classes: list[str]
+    channels: Channels
+    train: Annotated[int, Range(ge=8)] = 4096
+    val: Annotated[int, Range(ge=8)] = 512
+    test: Annotated[int, Range(ge=8)] = 1024
+    phantom_seed: NonNegativeInt = 0
+    size: Annotated[int, Range(ge=8)] = field(default=28, kw_only=True)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        rendered = {"chest": (1, len(chest.CLASSES)), "blood": (3, len(blood.CLASSES))}[self.kind]
+        if (self.channels, len(self.classes)) != rendered:
             raise ConfigError(
-                f"data.channels={channels} with {len(classes)} data.classes: the {kind} phantom has {rendered[0]} and "
-                f"{rendered[1]}; leave them out"
+                f"data.channels={self.channels} with {len(self.classes)} data.classes: the {self.kind} phantom has "
+                f"{rendered[0]} and {rendered[1]}; leave them out"
             )
-        self.kind = kind
-        self.lengths = (train, val, test)
-        self.phantom_seed = phantom_seed
 
     def load(self) -> Splits:
         render = {"chest": chest.render, "blood": blood.render}[self.kind]
         parts = []
-        for position, length in enumerate(self.lengths):
+        for position, length in enumerate((self.train, self.val, self.test)):
             rng = torch.Generator().manual_seed(derived_seed(self.phantom_seed, 5, position))
             labels = torch.arange(length) % self.num_classes
             parts.append(render(labels[torch.randperm(length, generator=rng)], rng=rng, size=self.size))
@@ -287,36 +276,30 @@ class PhantomData(ImageDataModule):
         return {**super().provenance(), "phantom": True, "phantom_seed": self.phantom_seed, "published": False}
 
 
+@dataclass(eq=False, repr=False)
 class SyntheticData(ImageDataModule):
     """Training and validation images from a generator's samples file, test images from the real data set.
 
-    Args:
-        file: gives the path of an ``.npz`` with ``train_*`` and ``val_*`` in MedMNIST's layout; called when they are needed.
+    Attributes:
+        find_file: gives the path of an ``.npz`` with ``train_*`` and ``val_*`` in MedMNIST's layout; called when they are
+            needed.
         real: the generator's own data set: classes, shape and test images come from it.
-        **shared: see :class:`ImageDataModule`.
     """
 
-    def __init__(
-        self,
-        name: str,
-        file: Callable[[], Path],
-        real: ImageDataModule,
-        batch_size: PositiveInt = 64,
-        augment: BatchAugment | None = None,
-        seed: NonNegativeInt = 0,
-        subset: PositiveInt | None = None,
-    ) -> None:
-        super().__init__(name, real.classes, real.channels, real.size, batch_size, augment, seed, subset)
-        self._find_file = file
-        self._file: Path | None = None
-        self.real = real
+    name: str = field()
+    find_file: Callable[[], Path]
+    real: ImageDataModule
+    size: int = field(init=False)
+    stamp: None = field(default=None, init=False)
 
-    @property
+    def __post_init__(self) -> None:
+        self.classes, self.channels, self.size = self.real.classes, self.real.channels, self.real.size
+        super().__post_init__()
+
+    @cached_property
     def file(self) -> Path:
         """The samples; drawn, or found in the cache, on first use."""
-        if self._file is None:
-            self._file = self._find_file()
-        return self._file
+        return self.find_file()
 
     def load(self) -> Splits:
         train, val = npz.read_splits(

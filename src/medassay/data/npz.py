@@ -24,7 +24,21 @@ _UNREADABLE = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.Ba
 def read_splits(
     path: Path, splits: Sequence[str], *, channels: int, size: int, num_classes: int
 ) -> list[LabelledImages]:
-    """Some splits of a file in MedMNIST's layout, in the order asked for; see :func:`read`."""
+    """Some splits of a file in MedMNIST's layout, ``<split>_{images,labels}``, in the order asked for.
+
+    Args:
+        path: the file.
+        splits: their names.
+        channels: 1 for images stored as ``(N, size, size)``, 3 for ``(N, size, size, 3)``.
+        size: side of the images in pixels.
+        num_classes: labels must lie in ``0..num_classes-1``.
+
+    Returns:
+        Images ``(N, C, H, W) uint8``, contiguous; labels ``(N,) int64``.
+
+    Raises:
+        DataError: not an ``.npz``, damaged, a key is missing, or an array is not what is described above.
+    """
     wanted = [f"{split}_{what}" for split in splits for what in ("images", "labels")]
     with _stream(path) as stream, _archive(path, stream) as archive:
         missing = [key for key in wanted if key not in archive.files]

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from tqdm import tqdm
 from medassay.core.errors import OutputError, TrainingError
 from medassay.core.files import whole
 from medassay.core.machine import cores
+from medassay.core.processes import end_with_parent, environment_of, run_in_places, start_module
 from medassay.core.types import LabelledImages, Splits
 from medassay.data.given import GivenData, digest
 from medassay.nets.block_cnn import BlockCNN
@@ -92,11 +92,11 @@ def trained(
         OutputError: the cache cannot be written.
         TrainingError: an arm's loss is not finite.
     """
-    device = "cuda" if _on_gpu(gpus) else "cpu"
+    device = "cuda" if gpus not in (0, []) and torch.cuda.is_available() else "cpu"
     paths = [cache / "arms" / f"{arm.key(device)}.ckpt" for arm in arms]
     missing = {path: arm for path, arm in zip(paths, arms, strict=True) if not path.exists()}
     with tqdm(total=len(missing), desc=progress, unit="arm", disable=not sys.stderr.isatty() or not missing) as bar:
-        workers = min(len(missing), _jobs(jobs, gpus))
+        workers = min(len(missing), 1 if device == "cuda" else cores() if jobs is None else jobs)
         if workers > 1:
             for name in _in_processes(missing, workers):
                 bar.set_postfix_str(name)
@@ -112,16 +112,6 @@ def trained(
         load_weights(task, path)
         tasks.append(task.eval())
     return tasks
-
-
-def _on_gpu(gpus: int | list[int] | None) -> bool:
-    return gpus not in (0, []) and torch.cuda.is_available()
-
-
-def _jobs(jobs: int | None, gpus: int | list[int] | None) -> int:
-    if _on_gpu(gpus):
-        return 1
-    return cores() if jobs is None else jobs
 
 
 def _train(arm: Arm, path: Path, gpus: int | list[int] | None) -> None:
@@ -159,63 +149,34 @@ def _train(arm: Arm, path: Path, gpus: int | list[int] | None) -> None:
 # --- a process each --------------------------------------------------------------------------------------------------
 
 
-def _in_processes(arms: dict[Path, Arm], workers: int) -> Iterable[str]:
-    """Trains ``arms`` (by the file to write), ``workers`` at a time; yields the name of each that is done.
-
-    Processes of their own, started by command: forked ones would share torch's threads, and spawned ones would need a main
-    module that can be imported twice, which a notebook has not.
-    """
-    waiting = list(arms.items())
-    running: list[tuple[subprocess.Popen[bytes], str, Path]] = []
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+def _in_processes(arms: dict[Path, Arm], workers: int) -> Iterator[str]:
+    """Trains ``arms`` (by the file to write), ``workers`` at a time; yields the name of each that is done."""
     with tempfile.TemporaryDirectory() as folder:
-        try:
-            while waiting or running:
-                while waiting and len(running) < workers:
-                    path, arm = waiting.pop(0)
-                    given = Path(folder) / f"{path.stem}.pt"
-                    torch.save(_plain(arm), given)
-                    command = [sys.executable, "-m", "medassay.evaluation.arms", str(given), str(path.absolute())]
-                    with given.with_suffix(".err").open("w") as said:
-                        process = subprocess.Popen(command, env=environment, stderr=said)
-                    running.append((process, arm.name, given.with_suffix(".err")))
-                done = _first_done([process for process, *_ in running])
-                process, name, said_in = running.pop(done)
-                if process.returncode:
-                    errors = said_in.read_text(encoding="utf-8", errors="replace")
-                    last = errors.strip().splitlines()[-1:] or [f"exit code {process.returncode}"]
-                    raise TrainingError(f"training the arm '{name}' failed: {last[0]}")
-                yield name
-        finally:
-            for process, *_ in running:
-                process.terminate()
-            for process, *_ in running:
-                process.wait()
+
+        def start(path: Path, place: int) -> subprocess.Popen[bytes]:
+            given, arm = Path(folder) / f"{path.stem}.pt", arms[path]
+            plain = {"train": _plain(arm.train), "held_out": _plain(arm.held_out)}
+            torch.save({**vars(arm), **plain}, given)
+            with given.with_suffix(".err").open("wb") as said:
+                return start_module(
+                    "medassay.evaluation.arms", given, path.absolute(), environment=environment_of(1), stderr=said
+                )
+
+        for path, code in run_in_places(arms, range(workers), start):
+            if code:
+                errors = (Path(folder) / f"{path.stem}.err").read_text(encoding="utf-8", errors="replace")
+                last = errors.strip().splitlines()[-1:] or [f"exit code {code}"]
+                raise TrainingError(f"training the arm '{arms[path].name}' failed: {last[0]}")
+            yield arms[path].name
 
 
-def _first_done(processes: Sequence[subprocess.Popen[bytes]]) -> int:
-    """The place of a process that has ended; waits for one."""
-    while True:
-        for place, process in enumerate(processes):
-            try:
-                process.wait(0.05)
-            except subprocess.TimeoutExpired:
-                continue
-            return place
-
-
-def _plain(arm: Arm) -> dict[str, object]:
-    """The arm without classes of ours; images that are part of a larger tensor are written without the rest."""
-
-    def of(value: object) -> object:
-        if not isinstance(value, LabelledImages):
-            return value
-        return {"images": value.images.clone(), "labels": value.labels.clone()}
-
-    return {name: of(value) for name, value in vars(arm).items()}
+def _plain(split: LabelledImages) -> dict[str, torch.Tensor]:
+    """The images without a class of ours; part of a larger tensor, they are written without the rest."""
+    return {"images": split.images.clone(), "labels": split.labels.clone()}
 
 
 def _main(given: str, path: str) -> None:
+    end_with_parent()
     values = torch.load(given, weights_only=True)
     splits = {name: LabelledImages(**values[name]) for name in ("train", "held_out")}
     _train(Arm(**{**values, **splits}), Path(path), 0)

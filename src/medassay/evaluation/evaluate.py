@@ -4,43 +4,28 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from hydra.errors import HydraException
+from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from medassay import config as configuration
 from medassay.config.messages import explain
 from medassay.core.errors import ConfigError, DataError
 from medassay.data.modules import SyntheticData
-from medassay.evaluation.several import evaluate_many as evaluate_many
-from medassay.evaluation.several import is_several as is_several
-from medassay.evaluation.several import runs_of
-from medassay.protocols.assay import AssaySettings, Workplace, assay, assay_run
-from medassay.protocols.assay.subjects import Real, of_files
-from medassay.protocols.classification import classification_run
-from medassay.protocols.gradcam import gradcam_run
-from medassay.protocols.predict import predict_run
-from medassay.protocols.sample import sample_run
-from medassay.protocols.shortcut import shortcut_run
+from medassay.evaluation.about import About, describe_run
+from medassay.evaluation.protocol import ComputeContext, Protocol, SamplesProtocol
+from medassay.evaluation.several import is_several, runs_of
+from medassay.evaluation.writer import write_report
 from medassay.runs.directory import RunDirectory
-from medassay.runs.load import Run, build_data, data_node, device_for, makes_images, open_run
+from medassay.runs.load import build_data, data_node, open_run
+from medassay.runs.run import Run, makes_images
 from medassay.training.settings import TrainerSettings
 
 logger = logging.getLogger(__name__)
-
-# (run, settings, new directory for the results, the command for the record, where caches are kept)
-EvaluateRun = Callable[[Run, Any, Path, dict[str, Any], Path], None]
-PROTOCOLS: dict[str, tuple[Literal["generator", "classifier"], EvaluateRun]] = {
-    "assay": ("generator", assay_run),
-    "sample": ("generator", sample_run),
-    "classification": ("classifier", classification_run),
-    "gradcam": ("classifier", gradcam_run),
-    "shortcut": ("classifier", shortcut_run),
-    "predict": ("classifier", predict_run),
-}
 
 
 def evaluate(path: str, protocol: Mapping[str, Any], overrides: Mapping[str, Any], outputs: Path) -> Path:
@@ -55,30 +40,25 @@ def evaluate(path: str, protocol: Mapping[str, Any], overrides: Mapping[str, Any
     Raises:
         UserError: no run, another kind of run than the protocol needs, or a wrong setting.
     """
-    settings = configuration.build(protocol)
-    kind, evaluate_run = PROTOCOLS[settings.name]
+    wanted: Protocol = configuration.build(protocol)
     run = open_run(path, overrides)
-    own = "generator" if run.is_generator else "classifier"
-    if kind != own:
-        fitting = " or ".join(name for name, (of, _) in PROTOCOLS.items() if of == own)
-        raise ConfigError(
-            f"protocol={settings.name}: {path} is a {own}'s run (model={run.config['model']['name']}); use protocol={fitting}"
-        )
+    _refuse_unfit(wanted, run, path)
     status = run.directory.record().get("status", "unknown")
     if status != "done":
         logger.warning("note: this run's status is %s; its weights are of an epoch before the last", status)
-    if settings.name not in ("sample", "predict"):  # these need none of the run's own images
+    if wanted.uses_own_data:
         _refuse_changed_data(run, overrides)
+    report = wanted.run(run, ComputeContext.of(run.settings, outputs))
     record = {"run": str(path), "status": status, "protocol": dict(protocol), "overrides": dict(overrides)}
-    directory = run.directory.new_evaluation(settings.name)
-    evaluate_run(run, settings, directory, record, outputs)
+    directory = run.directory.new_evaluation(wanted.name)
+    write_report(report, describe_run(run, report.split), record, directory)
     return directory
 
 
 def evaluate_samples(
     path: str, protocol: Mapping[str, Any], overrides: Sequence[str], outputs: Path, *, resize: bool
 ) -> Path:
-    """Assays images made by any tool; gives the new directory under ``<outputs>/eval/``.
+    """Judges images made by any tool; gives the new directory under ``<outputs>/eval/``.
 
     Args:
         path: an ``.npz`` with ``train_*`` keys, or a folder of class folders.
@@ -90,9 +70,9 @@ def evaluate_samples(
     Raises:
         UserError: files that cannot be used, no data set named, or another protocol.
     """
-    settings = configuration.build(protocol)
-    if not isinstance(settings, AssaySettings):
-        raise ConfigError(f"protocol={settings.name}: samples= are judged by protocol=assay")
+    wanted = configuration.build(protocol)
+    if not isinstance(wanted, SamplesProtocol):
+        raise ConfigError(f"protocol={wanted.name}: samples= are judged by protocol=assay")
     for override in overrides:
         if override.lstrip("+~").partition("=")[0].partition(".")[0] not in ("data", "trainer"):
             raise ConfigError(f"{override}: with samples= only data=, data.*, trainer.* and protocol.* can be given")
@@ -106,13 +86,66 @@ def evaluate_samples(
     configuration.check(data_node(config["data"]), "data")
     configuration.check(config["trainer"], "trainer")
     trainer: TrainerSettings = configuration.build(config["trainer"])
-    place = Workplace(device_for(trainer), trainer.gpus, outputs / ".cache")
-    data = build_data(config["data"])
-    candidate = of_files(Path(path).expanduser(), data, resize=resize)
-    directory = outputs / "eval" / f"assay_{secrets.token_hex(3)}"
+    context, data = ComputeContext.of(trainer, outputs), build_data(config["data"])
+    report = wanted.run_on_samples(Path(path).expanduser(), data, context, resize=resize)
     record = {"samples": path, "protocol": dict(protocol), "overrides": list(overrides), "resize": resize}
-    assay(Real.of(data, settings.split), candidate, settings, place, directory, record)
+    directory = outputs / "eval" / f"{protocol['name']}_{secrets.token_hex(3)}"
+    about = About(Path(path).name, None, None, data.provenance(), False, data.classes, {})
+    write_report(report, about, record, directory)
     return directory
+
+
+def default_protocol(paths: Sequence[str]) -> str:
+    """The protocol that fits the first run: ``assay`` for a generator, ``classification`` for a classifier."""
+    first = runs_of(paths)[0] if is_several(paths) else Path(paths[0])
+    return "assay" if makes_images(RunDirectory(first).config()) else "classification"
+
+
+def assay_after_training(path: Path, budget: str, *, test: bool) -> Path | None:
+    """Judges the generator just trained into ``path``, as ``assay=<budget>`` of train.yaml asks; None where it does not.
+
+    Args:
+        path: The run directory; a run that was given up is not judged.
+        budget: ``none``, ``quick`` or ``full``.
+        test: Whether the run looks at test images; if not, validation images stand in for them.
+    """
+    run = RunDirectory(path)
+    record = run.record()
+    if budget == "none" or record.get("status") == "pruned":
+        return None
+    outputs = Path(run.config()["outputs"])
+    here = record.get("resumed_with", {})  # where data and device are now; the saved configuration does not say
+    return evaluate(str(path), protocol_node("assay", budget=budget, split="test" if test else "val"), here, outputs)
+
+
+def protocol_node(name: str, **settings: Any) -> dict[str, Any]:
+    """The node of conf/protocol/<name>.yaml with some settings, plain values; composes nothing, so a job may ask for it."""
+    node = OmegaConf.to_container(OmegaConf.load(configuration.conf_directory() / "protocol" / f"{name}.yaml"))
+    assert isinstance(node, dict)
+    return {**{str(key): value for key, value in node.items()}, **settings}
+
+
+# --- what is refused -------------------------------------------------------------------------------------------------
+
+
+def _refuse_unfit(wanted: Protocol, run: Run, path: str) -> None:
+    """Raises :class:`ConfigError` where the run's task is none that the protocol works on."""
+    if isinstance(run.task, wanted.requires):
+        return
+    kind = "generator" if run.is_generator else "classifier"
+    fitting = " or ".join(name for name in _protocols() if isinstance(run.task, _requirement(name)))
+    raise ConfigError(
+        f"protocol={wanted.name}: {path} is a {kind}'s run (model={run.config['model']['name']}); use protocol={fitting}"
+    )
+
+
+def _protocols() -> list[str]:
+    return sorted(file.stem for file in (configuration.conf_directory() / "protocol").glob("*.yaml"))
+
+
+def _requirement(name: str) -> type:
+    found: type = configuration.locate(protocol_node(name)["_target_"], "protocol").requires  # type: ignore[attr-defined]
+    return found
 
 
 def _refuse_changed_data(run: Run, overrides: Mapping[str, Any]) -> None:
@@ -127,9 +160,3 @@ def _refuse_changed_data(run: Run, overrides: Mapping[str, Any]) -> None:
             f"the data have changed since training: md5 {recorded.get('md5')} then, {now.get('md5')} now "
             f"({now.get('file', now.get('path'))}); put the old ones back, or name these with data.file= or data.path="
         )
-
-
-def default_protocol(paths: Sequence[str]) -> str:
-    """The protocol that fits the first run: ``assay`` for a generator, ``classification`` for a classifier."""
-    first = runs_of(paths)[0] if is_several(paths) else Path(paths[0])
-    return "assay" if makes_images(RunDirectory(first).config()) else "classification"

@@ -1,32 +1,29 @@
-"""Several runs evaluated with one protocol, and one table: mean ± standard deviation over seeds, and their ensemble."""
+"""Several runs evaluated with one protocol, and one table: mean ± standard deviation over seeds."""
 
 from __future__ import annotations
 
-import json
 import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
+from medassay import config as configuration
 from medassay.config.messages import explain
 from medassay.core.errors import CheckpointError
+from medassay.core.estimate import Estimate
 from medassay.core.files import read_json, whole, write_json
-from medassay.evaluation.several_tables import (
-    Column,
-    as_csv,
-    as_markdown,
-    cell,
-    ensemble_cell,
-    ensemble_name,
-    heading,
-    settings_of,
-)
-from medassay.protocols import pages
-from medassay.reporting.html import fixed, page
-from medassay.runs.directory import RunDirectory, is_current
-from medassay.runs.table import Group, Row, configuration_hash, over_seeds, table
+from medassay.core.results import to_json
+from medassay.evaluation.about import command_line, origin
+from medassay.evaluation.protocol import Combined, Protocol
+from medassay.reporting import html
+from medassay.reporting.numbers import DASH, fixed, spread, with_bounds
+from medassay.reporting.tables import Table, as_markdown
+from medassay.runs.csv_view import runs_as_csv
+from medassay.runs.directory import RunDirectory
+from medassay.runs.groups import Group, group_over_seeds, is_place
+from medassay.runs.table import RunRow, configuration_hash, read_row, runs_below, single_numbers
 
 logger = logging.getLogger(__name__)
 
@@ -35,18 +32,64 @@ EvaluateOne = Callable[[str, Mapping[str, Any], Mapping[str, Any], Path], Path]
 HEADLINE = ("accuracy", "balanced_accuracy", "auroc", "f1", "ece", "tstr_balanced_accuracy", "frechet")
 
 
-class Evaluations(NamedTuple):
+@dataclass(frozen=True)
+class Evaluations:
     """What became of several runs.
 
     Attributes:
-        directory: with ``summary.csv``, ``summary.md``, ``report.html`` and, where nets were averaged, ``ensembles.json``.
-        done: run and directory of its results.
-        failed: run and reason.
+        directory: With ``summary.csv``, ``summary.md``, ``report.html`` and, where runs give something together, its JSON.
+        done: Run and directory of its results.
+        failed: Run and reason.
     """
 
     directory: Path
     done: list[tuple[Path, Path]]
     failed: list[tuple[Path, str]]
+
+
+@dataclass(frozen=True)
+class Column:
+    """Repetitions of one experiment and what they give together; None where that is nothing."""
+
+    group: Group
+    combined: Combined | None
+
+    @property
+    def heading(self) -> str:
+        """The group's model, data and seeds."""
+        row, seeds = self.group.rows[0], sorted(self.group.seeds)
+        consecutive = len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
+        listed = f"{seeds[0]}–{seeds[-1]}" if consecutive else ", ".join(map(str, seeds))
+        return f"{row.model} on {row.data}, {'seed' if len(seeds) == 1 else 'seeds'} {listed}"
+
+    @property
+    def numbers(self) -> Mapping[str, Estimate]:
+        """What they give together, empty where that is nothing."""
+        return self.combined.numbers if self.combined is not None else {}
+
+    @property
+    def together(self) -> list[str]:
+        """The heading of what they give together, where there is that."""
+        return [self.combined.name] if self.combined is not None and self.numbers else []
+
+    def cells(self, name: str) -> list[str]:
+        """``mean ± sd``, and beside it the number of what the runs give together, where there is that."""
+        estimates = [self.group.numbers.get(name), *(self.numbers.get(name) for _ in self.together)]
+        texts = (DASH if e is None else form(e) for e, form in zip(estimates, (spread, with_bounds), strict=False))
+        return [text.replace("\N{NO-BREAK SPACE}", " ") for text in texts]
+
+    def table(self) -> Table:
+        """A line per number, a column per seed."""
+        members = self.group.counted
+        rows = [
+            [name.replace("_", " "), *self.cells(name), *(fixed(row.values[name]) for row in members)]
+            for name in self.group.numbers
+        ]
+        header = ["metric", "mean ± sd", *self.together, *(f"seed {seed}" for seed in self.group.seeds)]
+        return Table(self.heading, header, rows)
+
+
+# --- which runs ------------------------------------------------------------------------------------------------------
 
 
 def is_several(paths: Sequence[str]) -> bool:
@@ -68,9 +111,8 @@ def runs_of(paths: Sequence[str]) -> list[Path]:
     found: dict[Path, Path] = {}
     for path in paths:
         top = Path(path).expanduser()
-        own = [top] if (top / ".hydra").is_dir() else [file.parent for file in sorted(top.rglob("run.json"))]
-        runs = [run for run in own if (run / ".hydra").is_dir() and (run == top or is_current(run))]
-        runs = [run for run in runs if run == top or not _passed_over(run)]
+        below = runs_below(top) if top.exists() and not (top / ".hydra").is_dir() else []
+        runs = [top] if (top / ".hydra").is_dir() else [run for run in below if not _passed_over(run)]
         if not runs:
             hint = "it holds no run" if top.exists() else "it does not exist"
             raise CheckpointError(f"run={path}: {hint}; give run directories, or a folder with some below")
@@ -85,6 +127,9 @@ def _passed_over(run: Path) -> bool:
     return chosen is not None and configuration_hash(RunDirectory(run).config()) != chosen
 
 
+# --- evaluation ------------------------------------------------------------------------------------------------------
+
+
 def evaluate_many(
     paths: Sequence[str],
     protocol: Mapping[str, Any],
@@ -97,11 +142,11 @@ def evaluate_many(
     A run that cannot be evaluated is named, and the others go on.
 
     Args:
-        paths: run directories, or folders with runs below.
-        protocol: the checked ``protocol`` node.
-        overrides: of the runs' configurations, by dotted key.
-        outputs: where the table and caches go.
-        evaluate_one: evaluates one run.
+        paths: Run directories, or folders with runs below.
+        protocol: The checked ``protocol`` node.
+        overrides: Overrides of the runs' configurations, by dotted key.
+        outputs: Where the table and caches go.
+        evaluate_one: Evaluates one run.
 
     Raises:
         CheckpointError: a path without a run.
@@ -122,167 +167,113 @@ def evaluate_many(
     named: list[str] | str = list(paths) if len(paths) > 1 else paths[0]
     record = {"run": named, "protocol": dict(protocol), "overrides": dict(overrides)}
     evaluations = Evaluations(directory, done, failed)
-    write(evaluations, record)
+    write_table(evaluations, configuration.build(protocol), record)
     return evaluations
 
 
-# --- numbers ---------------------------------------------------------------------------------------------------------
-
-
-def measured(done: Sequence[tuple[Path, Path]]) -> list[Row]:
+def measured_rows(done: Sequence[tuple[Path, Path]]) -> list[RunRow]:
     """The evaluated runs as rows of the table of runs, with the numbers just measured in place of earlier ones.
 
     A protocol that leaves no ``metrics.json`` leaves the numbers that the table has of the run.
     """
-    if not done:
-        return []
-    results = {run.resolve(): directory for run, directory in done}
-    rows = {row.path.resolve(): row for row in table([run for run, _ in done])}
-    found = []
-    for run, directory in results.items():
-        metrics = RunDirectory(directory).metrics()
-        groups = {name: values for name, values in metrics.items() if name not in ("protocol", "overrides")}
-        values = {
-            f"{group}/{name}": value
-            for group, numbers in groups.items()
-            if isinstance(numbers, dict)
-            for name, value in numbers.items()
-            if isinstance(value, float)
-        }
-        values |= _by_threshold(directory)
-        found.append(replace(rows[run], values=values) if values else rows[run])
-    return found
+    rows = []
+    for run, directory in {run.resolve(): (run, directory) for run, directory in done}.values():
+        row, values = read_row(run), single_numbers(RunDirectory(directory).metrics())
+        rows.append(replace(row, values=values) if values else row)
+    return rows
 
 
-def _by_threshold(directory: Path) -> dict[str, float]:
-    """What a classification leaves of the decision by the threshold chosen on validation images."""
-    try:
-        found = json.loads((directory / "classification.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    chosen = found["threshold"]
-    decided = {"value": chosen["value"], **chosen["metrics"]} if "value" in chosen else {}
-    return {f"{found['split']} by threshold/{name}": v for name, v in decided.items() if isinstance(v, float)}
-
-
-def columns_of(groups: Sequence[Group], done: Sequence[tuple[Path, Path]], protocol: Mapping[str, Any]) -> list[Column]:
-    """The groups, those of classifiers' evaluations with the ensemble of their nets."""
-    if protocol["name"] != "classification":
-        return [Column(group, None) for group in groups]
-    from medassay.protocols.ensemble import ensemble  # torch: seconds, which other tables need not wait for
-
-    results = {run.resolve(): directory for run, directory in done}
-    return [
-        Column(group, ensemble([results[row.path.resolve()] for row in group.rows], protocol.get("split", "test")))
-        for group in groups
-    ]
-
-
-# --- what is left behind ---------------------------------------------------------------------------------------------
-
-
-def write(evaluations: Evaluations, record: dict[str, Any]) -> None:
+def write_table(evaluations: Evaluations, protocol: Protocol, record: dict[str, Any]) -> None:
     """Leaves the tables and the page, and says the headline numbers.
 
     Raises:
         OutputError: a file cannot be written.
     """
-    directory, done, failed = evaluations
-    rows = measured(done)
-    columns = columns_of(over_seeds(rows), done, record["protocol"])
+    results = {run.resolve(): directory for run, directory in evaluations.done}
+    rows = measured_rows(evaluations.done)
+    groups = [group for group in group_over_seeds(rows) if group.counted]
+    columns = [
+        Column(group, protocol.combine([results[row.path.resolve()] for row in group.counted])) for group in groups
+    ]
+    further = [{column.combined.name: column.numbers} if column.combined else {} for column in columns]
     files = {
-        "summary.csv": as_csv(columns, rows),
-        "summary.md": as_markdown(columns, failed),
+        "summary.csv": runs_as_csv(groups, rows, further=[{k: v for k, v in one.items() if v} for one in further]),
+        "summary.md": markdown_of(columns, evaluations.failed),
         "report.html": _page(evaluations, columns, rows, record),
     }
     for name, text in files.items():
-        with whole(directory / name) as partial:
+        with whole(evaluations.directory / name) as partial:
             partial.write_text(text, encoding="utf-8", newline="")
-    ensembles = [_recorded(column) for column in columns if column.ensemble is not None]
-    if ensembles:
-        write_json(directory / "ensembles.json", {**record, "ensembles": ensembles})
+    if combined := [_record_of(column) for column in columns if column.combined is not None]:
+        write_json(evaluations.directory / "ensembles.json", {**record, "ensembles": combined})
+    for line in _headlines(columns):
+        logger.info("%s", line)
+
+
+def _record_of(column: Column) -> dict[str, Any]:
+    """What the runs of a column give together, as plain values."""
+    group, combined = column.group, column.combined
+    assert combined is not None
+    about = {"configuration": group.configuration, "runs": [str(row.path) for row in group.counted]}
+    found = {"none": combined.none} if combined.none is not None else to_json(combined.results)
+    return {**about, "seeds": group.seeds, **found}
+
+
+def _headlines(columns: Sequence[Column]) -> Iterator[str]:
     for column in columns:
-        _say(column)
+        shown = [name for name in column.group.numbers if name.rpartition("/")[2] in HEADLINE]
+        for place, heading in enumerate((column.heading, *column.together)):
+            yield f"{heading}: {', '.join(f'{name} {column.cells(name)[place]}' for name in shown)}"
+        if column.combined is not None and column.combined.none is not None:
+            yield column.combined.none
 
 
-def _recorded(column: Column) -> dict[str, Any]:
-    """An ensemble for ``ensembles.json``."""
-    rows = column.group.rows
-    about = {"configuration": rows[0].configuration, "runs": [str(row.path) for row in rows]}
-    return {**about, "seeds": [row.seed for row in rows], **(column.ensemble or {})}
+# --- as text ---------------------------------------------------------------------------------------------------------
 
 
-def _say(column: Column) -> None:
-    group, found = column
-    shown = [name for name in group.mean if name.rpartition("/")[2] in HEADLINE]
-    logger.info("%s: %s", heading(group), ", ".join(f"{name} {cell(group, name)}" for name in shown))
-    if found is not None and "none" in found:
-        logger.info("%s", found["none"])
-    elif found is not None:
-        said = ", ".join(f"{name} {ensemble_cell(column, name)}" for name in shown)
-        logger.info("%s: %s", ensemble_name(found["nets"]), said)
+def markdown_of(columns: Sequence[Column], failed: Sequence[tuple[Path, str]]) -> str:
+    """A table of mean ± sd, a column per group, and one for what its runs give together beside it; and what failed."""
+    names = dict.fromkeys(name for column in columns for name in column.group.numbers)
+    header = ["metric", *(head for column in columns for head in (column.heading, *column.together))]
+    rows = [[name, *(cell for column in columns for cell in column.cells(name))] for name in names]
+    parts = ["No run to average."]
+    if columns:
+        table = as_markdown(header, rows, ["---", *["---:"] * (len(header) - 1)])
+        parts = [table, "Mean ± sample standard deviation over the seeds."]
+    if any(column.numbers for column in columns):
+        parts.append("Of an ensemble: its value, and in brackets the 95 % bootstrap interval over the images.")
+    none = ((column.heading, column.combined.none) for column in columns if column.combined is not None)
+    parts += [f"{heading}: {why}" for heading, why in none if why is not None]
+    return "\n\n".join([*parts, *(f"Failed: {path}: {reason}" for path, reason in failed)]) + "\n"
 
 
-def _page(evaluations: Evaluations, columns: Sequence[Column], rows: Sequence[Row], record: dict[str, Any]) -> str:
+def _page(evaluations: Evaluations, columns: Sequence[Column], rows: Sequence[RunRow], record: dict[str, Any]) -> str:
     results = {run.resolve(): directory for run, directory in evaluations.done}
-    return page(
-        "many.html.j2",
+    counted = {row.path for column in columns for row in column.group.counted}
+    lost, total = len(evaluations.failed), len(evaluations.done) + len(evaluations.failed)
+    failed = f"{lost} of {total} runs could not be evaluated; they are named below." if lost else None
+    warnings = [*(origin(row.data_provenance) for row in rows), failed]
+    return html.page(
+        Path(__file__).with_name("several.html.j2"),
         protocol=record["protocol"]["name"],
-        total=len(evaluations.done) + len(evaluations.failed),
-        failed=[(str(path), reason) for path, reason in evaluations.failed],
-        groups=[_shown(column, results) for column in columns],
-        not_done=[(str(row.path), row.status) for row in rows if row.status != "done"],
-        repeated=_repeated([column.group for column in columns], rows),
-        warnings=_warnings(evaluations),
-        command=pages.command(record),
+        total=total,
+        failed=evaluations.failed,
+        columns=columns,
+        reports={
+            row.path: (results[row.path.resolve()] / "report.html").resolve().as_uri()
+            for row in rows
+            if (results[row.path.resolve()] / "report.html").exists()
+        },
+        settings={column.heading: _given(column.group.counted[0]) for column in columns},
+        not_done=[row for row in rows if row.status != "done"],
+        repeated=[row for row in rows if row.status == "done" and row.path not in counted],
+        warnings=list(dict.fromkeys(text for text in warnings if text is not None)),
+        command=command_line(record),
     )
 
 
-def _shown(column: Column, results: Mapping[Path, Path]) -> dict[str, Any]:
-    """One group for the page: a line per number, a column per seed."""
-    group, found = column
-    members = sorted(group.rows, key=lambda row: row.seed)
-    reports = [results[row.path.resolve()] / "report.html" for row in members]
-    return {
-        "title": heading(group),
-        "settings": settings_of(group),
-        "ensemble": None if found is None or "none" in found else _described(found),
-        "no_ensemble": None if found is None else found.get("none"),
-        "seeds": [row.seed for row in members],
-        "runs": [
-            {"seed": row.seed, "path": str(row.path), "report": report.resolve().as_uri() if report.exists() else None}
-            for row, report in zip(members, reports, strict=True)
-        ],
-        "lines": [
-            {
-                "name": name.replace("_", " "),
-                "cell": cell(group, name),
-                "ensemble": ensemble_cell(column, name),
-                "values": [fixed(r.values[name]) for r in members],
-            }
-            for name in group.mean
-        ],
-    }
-
-
-def _described(ensemble: Mapping[str, Any]) -> dict[str, str]:
-    """An ensemble's name, and how its threshold was chosen."""
-    chosen = "Its threshold is chosen on validation images by its own probabilities."
-    return {"name": ensemble_name(ensemble["nets"]), "threshold": ensemble["threshold"].get("none", chosen)}
-
-
-def _repeated(groups: Sequence[Group], rows: Sequence[Row]) -> list[str]:
-    """Finished runs that repeat a seed of their group, of which the last counts."""
-    counted = {row.path for group in groups for row in group.rows}
-    return [str(row.path) for row in rows if row.status == "done" and row.path not in counted]
-
-
-def _warnings(evaluations: Evaluations) -> list[str]:
-    """What a reader must know first: phantoms, data that are not published, runs that failed."""
-    origins = []
-    for run, _ in evaluations.done:
-        data = RunDirectory(run).record().get("data") or {}
-        origins.append(pages.origin(data.get("real", data)))
-    count = len(evaluations.failed)
-    failed = f"{count} of {count + len(evaluations.done)} runs could not be evaluated; they are named below."
-    return list(dict.fromkeys(pages.said(*origins, failed if count else None)))
+def _given(row: RunRow) -> str:
+    """What was given when the run was started, the seed and places left out."""
+    given = RunDirectory(row.path).record().get("overrides") or []
+    kept = (text for text in given if not is_place(text.lstrip("+~").partition("=")[0]))
+    return " ".join(kept) or "no overrides"

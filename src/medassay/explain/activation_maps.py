@@ -38,7 +38,17 @@ _POOLINGS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPoo
 
 
 def layer_name(net: nn.Module, name: str | None = None) -> str:
-    """The dotted name of the module whose output the maps are made of; arguments and errors as :func:`target_layer`."""
+    """The dotted name of the module whose output the maps are made of.
+
+    Args:
+        net: a classifier.
+        name: dotted, as in ``net.named_modules()``; None for the last activation module defined before the last pooling
+            module (several poolings in a row count as one): for :class:`~medassay.nets.block_cnn.BlockCNN` 32 maps of
+            7x7.
+
+    Raises:
+        ConfigError: no module of that name, or none that fits; near names are given.
+    """
     names: list[str] = [known for known, _ in net.named_modules() if known]
     if name is not None:
         if name not in names:
@@ -58,21 +68,6 @@ def layer_name(net: nn.Module, name: str | None = None) -> str:
     return found[-1]
 
 
-def target_layer(net: nn.Module, name: str | None = None) -> nn.Module:
-    """The module whose output the maps are made of.
-
-    Args:
-        net: a classifier.
-        name: dotted, as in ``net.named_modules()``; None for the last activation module defined before the last pooling
-            module (several poolings in a row count as one): for :class:`~medassay.nets.block_cnn.BlockCNN` 32 maps of
-            7x7.
-
-    Raises:
-        ConfigError: no module of that name, or none that fits; near names are given.
-    """
-    return net.get_submodule(layer_name(net, name))
-
-
 def _examples(names: Sequence[str], name: str) -> str:
     parent = name.rpartition(".")[0]
     siblings = [known for known in names if known.rpartition(".")[0] == parent]
@@ -90,7 +85,7 @@ class ActivationMaps:
     Args:
         net: ``(N, C, H, W) float in [0, 1] -> logits (N, K)``.
         method: which.
-        layer: dotted name of the target layer, None for the default of :func:`target_layer`.
+        layer: dotted name of the target layer, None for the default of :func:`layer_name`.
         device: where to compute.
 
     Raises:
@@ -138,10 +133,8 @@ class ActivationMaps:
         if len(images) == 0:
             return torch.zeros(0, *images.shape[2:])
         self._check(images)
-        parts = [
-            self._chunk(*part) for part in zip(torch.split(images, CHUNK), torch.split(labels, CHUNK), strict=True)
-        ]
-        return torch.cat(parts)
+        chunks = zip(torch.split(images, CHUNK), torch.split(labels, CHUNK), strict=True)
+        return torch.cat([self._chunk(*chunk) for chunk in chunks])
 
     def _chunk(self, images: Tensor, labels: Tensor) -> Tensor:
         from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
@@ -159,19 +152,19 @@ class ActivationMaps:
     def _check(self, images: Tensor) -> int:
         """The number of classes; refuses a target layer whose output is no set of feature maps."""
         if self._classes is None:
-            given: list[Any] = []
-            handle = self._net.get_submodule(self.layer).register_forward_hook(lambda *call: given.append(call[2]))
             probe = images[:1] if len(images) else torch.zeros(1, *images.shape[1:])
-            try:
-                logits = self._net(probe.to(self.device, torch.float32))
-            finally:
-                handle.remove()
-            _refuse_no_maps(self.layer, given)
-            self._classes = int(logits.shape[1])
+            self._classes = _classify(self._net, self.layer, probe.to(self.device, torch.float32))[0].shape[1]
         return self._classes
 
 
-def _refuse_no_maps(layer: str, given: Sequence[Any]) -> None:
+def _classify(net: nn.Module, layer: str, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits and the layer's feature maps; refuses a layer whose output is no set of feature maps."""
+    given: list[Any] = []
+    handle = net.get_submodule(layer).register_forward_hook(lambda *call: given.append(call[2]))
+    try:
+        logits: Tensor = net(images)
+    finally:
+        handle.remove()
     if len(given) != 1:
         raise ConfigError(
             f"protocol.layer={layer}: it runs {len(given)} times per image, where a heat map needs one output; "
@@ -183,6 +176,7 @@ def _refuse_no_maps(layer: str, given: Sequence[Any]) -> None:
             f"protocol.layer={layer}: its output is {shape}, and a heat map needs (images, maps, height, width) with more "
             "than one position; name a module before the last pooling, or null"
         )
+    return logits, given[0]
 
 
 def _frozen_copy(net: nn.Module, device: torch.device) -> nn.Module:
@@ -201,14 +195,9 @@ def _package_method(method: Method) -> Any:
     from pytorch_grad_cam import score_cam
 
     score_cam.tqdm = SimpleNamespace(tqdm=iter)  # it prints a progress bar for every image, terminal or not
-    return {
-        "gradcam": package.GradCAM,
-        "gradcam++": package.GradCAMPlusPlus,
-        "scorecam": package.ScoreCAM,
-        "layercam": package.LayerCAM,
-        "eigencam": package.EigenCAM,
-        "hirescam": package.HiResCAM,
-    }[method]
+    return getattr(
+        package, NAMES[method].replace("-", "").replace("++", "PlusPlus")
+    )  # Grad-CAM++ is GradCAMPlusPlus there
 
 
 # --- one map, step by step -------------------------------------------------------------------------------------------
@@ -239,20 +228,17 @@ def grad_cam_steps(net: nn.Module, image: Tensor, label: int, layer: str | None 
         net: a classifier; left as it is.
         image: ``(C, H, W)`` float in [0, 1].
         label: the class.
-        layer: as :func:`target_layer`.
+        layer: as :func:`layer_name`.
 
     Raises:
         ConfigError: no such layer.
     """
     name = layer_name(net, layer)
     copied = _frozen_copy(net, torch.device("cpu"))
-    given: list[Tensor] = []
-    copied.get_submodule(name).register_forward_hook(lambda *call: given.append(call[2]))
     with torch.enable_grad():
-        logits = copied(image[None].detach().cpu().float().requires_grad_())
-        _refuse_no_maps(name, given)
-        (gradient,) = torch.autograd.grad(logits[0, label], given[0])
-    maps, alphas = given[0][0].detach(), gradient[0].mean((1, 2))
+        logits, given = _classify(copied, name, image[None].detach().cpu().float().requires_grad_())
+        (gradient,) = torch.autograd.grad(logits[0, label], given)
+    maps, alphas = given[0].detach(), gradient[0].mean((1, 2))
     total = (alphas[:, None, None] * maps).sum(0)
     relu = total.relu()
     enlarged = F.interpolate(_scaled(relu)[None, None], image.shape[1:], mode="bilinear", align_corners=False)[0, 0]

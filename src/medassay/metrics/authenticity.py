@@ -98,32 +98,6 @@ class Cells:
         return nearest(points, self.centres)[1][:, 0].cpu()
 
 
-def kmeans_cells(real: Tensor, *others: Tensor, cells: int = 10, seed: int = 0) -> list[Tensor]:
-    """Cells of the feature space, by k-means on the real training points, for :func:`c_t`.
-
-    Args:
-        real: ``(n, d)`` float, n at least ``cells``.
-        others: ``(N, d)`` float each.
-        cells: number of cells.
-        seed: of k-means; the same seed gives the same cells.
-
-    Returns:
-        The cell of every point, ``(N,) int64`` in 0..cells-1 on the CPU, for each of ``others``.
-
-    Raises:
-        ValueError: if shapes or dtypes do not fit, values are not finite, or there are fewer points than cells.
-    """
-    from sklearn.cluster import KMeans  # a second to import, and only C_T needs it
-
-    points, *queries = (checked(features, "features").cpu().double() for features in (real, *others))
-    if not 1 <= cells <= len(points):
-        raise ValueError(f"cells must lie in 1..{len(points)}, the number of real points, not {cells}")
-    if any(query.shape[1] != points.shape[1] for query in queries):
-        raise ValueError("all sets of features must have one dimension")
-    model = KMeans(n_clusters=cells, n_init=1, random_state=seed).fit(points.numpy())
-    return [torch.from_numpy(model.predict(query.numpy())).long() for query in queries]
-
-
 def c_t(
     generated_distances: Tensor,
     validation_distances: Tensor,
@@ -144,7 +118,7 @@ def c_t(
     Args:
         generated_distances: ``(m,)`` float, to the nearest training image.
         validation_distances: ``(v,)`` float, likewise.
-        generated_cells: ``(m,) int64``, from :func:`kmeans_cells`.
+        generated_cells: ``(m,) int64``, from :class:`Cells`.
         validation_cells: ``(v,) int64``.
         minimum: a cell with fewer generated points, or without a validation point, is left out.
 
@@ -208,24 +182,6 @@ def membership_attack(member_distances: Tensor, non_member_distances: Tensor) ->
     variance = auc * (1 - auc) + (len(members) - 1) * (two_members - auc**2) + (len(others) - 1) * (two_others - auc**2)
     error = math.sqrt(max(0.0, variance) / (len(members) * len(others)))
     return MembershipAttack(auc, float(tpr[fpr <= MAX_FPR].max()), error)
-
-
-def class_consistency(predicted: Tensor, labels: Tensor) -> float:
-    """Share of samples that a classifier trained on real images assigns to the class they were requested for.
-
-    Args:
-        predicted: ``(m,)`` integer, classes assigned.
-        labels: ``(m,)`` integer, classes requested.
-
-    Raises:
-        ValueError: if shapes differ or there are no samples.
-    """
-    if predicted.shape != labels.shape or predicted.ndim != 1 or not len(labels):
-        raise ValueError(
-            f"every sample has one class assigned and one requested, not {tuple(predicted.shape)} and "
-            f"{tuple(labels.shape)}"
-        )
-    return int((predicted.cpu() == labels.cpu()).sum()) / len(labels)
 
 
 def _distance_and_gap(neighbours: Neighbours) -> tuple[Tensor, Tensor]:

@@ -1,19 +1,16 @@
 """How good a heat map is as an explanation: where it points, what the classifier does without it, whether weights matter.
 
-Scores are per image, so that methods and baselines can be compared image by image; :func:`bootstrap_mean` averages them.
+Scores are per image, so that methods and baselines can be compared image by image; ``mean_over_images`` averages them.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-
-from medassay.metrics.bootstrap import percentile_interval, resample_weights
 
 Classifier = Callable[[Tensor], Tensor]
 """``(B, C, H, W) float32 in [0, 1] -> class probabilities (B, K)``."""
@@ -192,33 +189,3 @@ def mean_ranks(values: Tensor) -> Tensor:
     below = torch.searchsorted(ordered, values.contiguous())
     up_to = torch.searchsorted(ordered, values.contiguous(), right=True)
     return (below + up_to + 1).double() / 2
-
-
-# --- averages --------------------------------------------------------------------------------------------------------
-
-
-class Mean(NamedTuple):
-    """A mean over n images and its 95 % bootstrap interval; NaN for no images."""
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-
-def bootstrap_mean(scores: Tensor, *, resamples: int = 1000, seed: int = 0, level: float = 0.95) -> Mean:
-    """The mean of ``scores (N,)`` and its percentile interval over images.
-
-    Args:
-        scores: one per image; a difference of two scores of the same image compares them as a pair.
-        resamples: how many.
-        seed: of the resampling.
-        level: coverage, in (0, 1).
-    """
-    if len(scores) == 0:
-        return Mean(math.nan, math.nan, math.nan, 0)
-    drawn = [
-        weights @ scores.double() / len(scores)
-        for weights in resample_weights(len(scores), resamples=resamples, seed=seed)
-    ]
-    return Mean(float(scores.double().mean()), *percentile_interval(torch.cat(drawn), level=level), len(scores))

@@ -93,7 +93,16 @@ def polynomial_mmd(x: Tensor, y: Tensor) -> float:
     Raises:
         ValueError: if shapes or dtypes do not fit, values are not finite, or a set has fewer than 2 points.
     """
-    return _polynomial_mmd(*_pair(x, y))
+    x, y = _pair(x, y)
+
+    def kernel(a: Tensor, b: Tensor) -> Tensor:
+        return (a @ b.T / a.shape[1] + 1).pow(3)
+
+    def mean_of_pairs(a: Tensor) -> Tensor:
+        values = kernel(a, a)
+        return (values.sum() - values.trace()) / (len(a) * (len(a) - 1))
+
+    return float(mean_of_pairs(x) + mean_of_pairs(y) - 2 * kernel(x, y).mean())
 
 
 def kid(
@@ -127,7 +136,7 @@ def kid(
     def draw(features: Tensor) -> Tensor:
         return features[torch.randperm(len(features), generator=rng)[:size].to(features.device)]
 
-    values = torch.tensor([_polynomial_mmd(draw(real), draw(generated)) for _ in range(subsets)], dtype=torch.float64)
+    values = torch.tensor([polynomial_mmd(draw(real), draw(generated)) for _ in range(subsets)], dtype=torch.float64)
     return float(values.mean()), float(values.std(correction=0))
 
 
@@ -161,14 +170,3 @@ def _roots(eigenvalues: Tensor) -> Tensor:
     """
     smallest = len(eigenvalues) * torch.finfo(eigenvalues.dtype).eps * eigenvalues.max()
     return torch.where(eigenvalues > smallest, eigenvalues, 0).clamp(min=0).sqrt()
-
-
-def _polynomial_mmd(x: Tensor, y: Tensor) -> float:
-    def kernel(a: Tensor, b: Tensor) -> Tensor:
-        return (a @ b.T / a.shape[1] + 1).pow(3)
-
-    def mean_of_pairs(a: Tensor) -> Tensor:
-        values = kernel(a, a)
-        return (values.sum() - values.trace()) / (len(a) * (len(a) - 1))
-
-    return float(mean_of_pairs(x) + mean_of_pairs(y) - 2 * kernel(x, y).mean())

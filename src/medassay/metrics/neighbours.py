@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import cached_property
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -128,9 +127,8 @@ class Reference:
 class Neighbours:
     """Who lies near whom, between real points R and generated points G.
 
-    Nothing is computed before it is asked for. The first of ``generated_to_real``, ``real_to_generated``, ``balls``,
-    ``in_real`` and ``in_generated`` takes one pass over the distances inside G (and inside R, once per
-    :class:`Reference`) and one over those between G and R; the others are then free.
+    Made by one pass over the distances inside G (and inside R, once per :class:`Reference`) and one over those between G
+    and R.
 
     The ball of a point is centred there and reaches to its k-th nearest *other* point of the same set. Which of several
     equally near points is the nearest: the one of lowest index.
@@ -141,6 +139,13 @@ class Neighbours:
         manifold_k: k of the balls of precision and recall.
         density_k: k of the balls of density, coverage and β-recall.
         chunk_elements: upper bound of the elements in one chunk of distances; results do not depend on it.
+
+    Attributes:
+        generated_to_real: distance ``(m,)`` from every generated point to its nearest real one, and its index ``(m,) int64``.
+        real_to_generated: distance ``(n,)`` from every real point to its nearest generated one, and its index ``(n,) int64``.
+        balls: ``(m,) int64``, how many real ``density_k`` balls hold each generated point strictly inside (``<``).
+        in_real: ``(m,) bool``, the generated point lies in at least one real ``manifold_k`` ball (``<=``).
+        in_generated: ``(n,) bool``, the real point lies in at least one ``manifold_k`` ball of G (``<=``).
 
     Raises:
         ValueError: if shapes, dtypes or devices do not fit, values are not finite, there are not more than
@@ -168,9 +173,27 @@ class Neighbours:
         _check_pair(self.generated, reference.features)
         if self.m <= manifold_k:
             raise ValueError(f"manifold_k={manifold_k} needs more than {manifold_k} generated points, not {self.m}")
-        self.manifold_k = manifold_k
-        self.density_k = density_k
-        self.chunk_elements = chunk_elements
+        self.manifold_k, self.density_k = manifold_k, density_k
+        inner, outer = reference.gaps[:, manifold_k - 1], reference.gaps[:, density_k - 1]
+        own, _ = nearest(self.generated, self.generated, manifold_k, exclude_self=True, chunk_elements=chunk_elements)
+        m, n, device = self.m, self.n, inner.device
+        # Filled in place, as in nearest
+        to_real, real_index = inner.new_empty(m), torch.empty(m, dtype=torch.int64, device=device)
+        to_generated, generated_index = inner.new_full((n,), torch.inf), torch.zeros_like(inner, dtype=torch.int64)
+        self.balls = torch.empty_like(real_index)
+        self.in_real = torch.empty(m, dtype=torch.bool, device=device)
+        self.in_generated = torch.zeros(n, dtype=torch.bool, device=device)
+        for rows, chunk in _chunks(self.generated, reference.features, chunk_elements):
+            to_real[rows], real_index[rows] = chunk.min(1)
+            self.balls[rows] = (chunk < outer).sum(1)
+            self.in_real[rows] = (chunk <= inner).any(1)
+            self.in_generated |= (chunk <= own[rows, -1:]).any(0)
+            # min names the first of equals within a chunk, and only a nearer point replaces an earlier chunk's
+            distance, index = chunk.min(0)
+            nearer = distance < to_generated
+            to_generated[nearer], generated_index[nearer] = distance[nearer], index[nearer] + rows.start
+        self.generated_to_real = to_real, real_index
+        self.real_to_generated = to_generated, generated_index
 
     @property
     def m(self) -> int:
@@ -181,66 +204,6 @@ class Neighbours:
     def n(self) -> int:
         """Number of real points."""
         return self.reference.n
-
-    @property
-    def generated_to_real(self) -> tuple[Tensor, Tensor]:
-        """Distance ``(m,)`` from every generated point to its nearest real one, and that one's index ``(m,) int64``."""
-        return self._crossing.generated_to_real
-
-    @property
-    def real_to_generated(self) -> tuple[Tensor, Tensor]:
-        """Distance ``(n,)`` from every real point to its nearest generated one, and that one's index ``(n,) int64``."""
-        return self._crossing.real_to_generated
-
-    @property
-    def balls(self) -> Tensor:
-        """``(m,) int64``: how many real ``density_k`` balls hold each generated point strictly inside (``<``)."""
-        return self._crossing.balls
-
-    @property
-    def in_real(self) -> Tensor:
-        """``(m,) bool``: the generated point lies in at least one real ``manifold_k`` ball (``<=``)."""
-        return self._crossing.in_real
-
-    @property
-    def in_generated(self) -> Tensor:
-        """``(n,) bool``: the real point lies in at least one ``manifold_k`` ball of G (``<=``)."""
-        return self._crossing.in_generated
-
-    @cached_property
-    def _crossing(self) -> _Crossing:
-        gaps = self.reference.gaps
-        inner, outer = gaps[:, self.manifold_k - 1], gaps[:, self.density_k - 1]
-        own = nearest(
-            self.generated, self.generated, self.manifold_k, exclude_self=True, chunk_elements=self.chunk_elements
-        )[0][:, -1:]
-        m, n, device = self.m, self.n, inner.device
-        # Filled in place, as in nearest
-        to_real, real_index = inner.new_empty(m), torch.empty(m, dtype=torch.int64, device=device)
-        to_generated, generated_index = inner.new_full((n,), torch.inf), torch.zeros_like(inner, dtype=torch.int64)
-        balls = torch.empty_like(real_index)
-        in_real = torch.empty(m, dtype=torch.bool, device=device)
-        in_generated = torch.zeros(n, dtype=torch.bool, device=device)
-        for rows, chunk in _chunks(self.generated, self.reference.features, self.chunk_elements):
-            to_real[rows], real_index[rows] = chunk.min(1)
-            balls[rows] = (chunk < outer).sum(1)
-            in_real[rows] = (chunk <= inner).any(1)
-            in_generated |= (chunk <= own[rows]).any(0)
-            # min names the first of equals within a chunk, and only a nearer point replaces an earlier chunk's
-            distance, index = chunk.min(0)
-            nearer = distance < to_generated
-            to_generated[nearer], generated_index[nearer] = distance[nearer], index[nearer] + rows.start
-        return _Crossing((to_real, real_index), (to_generated, generated_index), balls, in_real, in_generated)
-
-
-class _Crossing(NamedTuple):
-    """What one pass over the distances between G and R leaves; as the properties of :class:`Neighbours`."""
-
-    generated_to_real: tuple[Tensor, Tensor]
-    real_to_generated: tuple[Tensor, Tensor]
-    balls: Tensor
-    in_real: Tensor
-    in_generated: Tensor
 
 
 def _check_pair(queries: Tensor, reference: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""One self-contained HTML page: templates, numbers as text, charts as inline SVG, images as data.
+"""One self-contained HTML page: templates, charts as inline SVG, images as data.
 
 A page asks for nothing from outside, and the same values give the same bytes.
 """
@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
-import math
 import re
-from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -23,83 +21,36 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from medassay.reporting.figures import PALETTE
+from medassay.reporting.charts import PALETTE
+from medassay.reporting.numbers import bounds, fixed, significant, spread, unbroken, with_bounds
 
-DASH = "–"
 _TEMPLATES = Path(__file__).parent / "templates"
 _LARGEST = 96  # pixels of an image's side in a page; larger ones are reduced
 _INK = "#000000"  # what matplotlib draws text and axes in
 
 
-def page(template: str, **values: Any) -> str:
-    """A template of this package, filled in; values are escaped, except :class:`markupsafe.Markup`.
+def page(template: str | Path, **values: Any) -> str:
+    """A template filled in; values are escaped, except :class:`markupsafe.Markup`.
+
+    Args:
+        template: Name of a template of this package, or a file anywhere that may extend or import those.
+        **values: Its variables.
 
     Raises:
         jinja2.UndefinedError: the template uses a value that was not given.
     """
+    file = Path(template)
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
+        loader=jinja2.FileSystemLoader([file.parent, _TEMPLATES] if file.is_absolute() else _TEMPLATES),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    filters = (fixed, significant, spread, bounds, strip, unbroken)
+    filters = (fixed, significant, spread, bounds, with_bounds, strip, unbroken)
     environment.filters |= {function.__name__: function for function in filters}
-    return environment.get_template(template).render(values)
-
-
-# --- numbers ---------------------------------------------------------------------------------------------------------
-
-
-def known(value: float | None) -> bool:
-    """Whether there is a number: not None, NaN or infinite."""
-    return value is not None and math.isfinite(value)
-
-
-def fixed(value: float | None, places: int = 3) -> str:
-    """A number with so many decimals; a dash where there is none."""
-    if value is None or not math.isfinite(value):
-        return DASH
-    text = f"{value:.{places}f}"
-    if not text.strip("-0."):
-        text = text.lstrip("-")  # no minus zero
-    return text.replace("-", "−")
-
-
-def decimals(value: float | None, digits: int = 3) -> int:
-    """The decimals that show so many significant digits of ``value``, from 0 to 6."""
-    if value is None or not math.isfinite(value) or value == 0:
-        return digits - 1
-    return min(6, max(0, digits - 1 - math.floor(math.log10(abs(value)))))
-
-
-def significant(value: float | None, digits: int = 3) -> str:
-    """A number with so many significant digits, for what has no natural scale."""
-    return fixed(value, decimals(value, digits))
-
-
-def spread(value: Mapping[str, Any], places: int | None = 3) -> str:
-    """``mean ± sd`` of ``{"mean", "sd"}``, or the mean alone; None for three significant digits of the mean."""
-    mean, sd = value["mean"], value.get("sd")
-    places = decimals(mean) if places is None else places
-    return (
-        f"{fixed(mean, places)} ±\N{NO-BREAK SPACE}{fixed(sd, places)}"
-        if known(mean) and known(sd)
-        else fixed(mean, places)
-    )
-
-
-def bounds(value: Mapping[str, Any], places: int = 3) -> str:
-    """``[low, high]`` of ``{"low", "high"}``, or nothing."""
-    low, high = value.get("low"), value.get("high")
-    return f"[{fixed(low, places)},\N{NO-BREAK SPACE}{fixed(high, places)}]" if known(low) and known(high) else ""
-
-
-def unbroken(text: str) -> str:
-    """The text with its numbers and their percent signs on one line."""
-    return text.replace(" %", "\N{NO-BREAK SPACE}%")
+    return environment.get_template(file.name).render(values)
 
 
 # --- pictures --------------------------------------------------------------------------------------------------------
@@ -151,10 +102,11 @@ def strip(images: Tensor) -> str:
     colours = tiles.expand(-1, 3, -1, -1)
     opaque = torch.cat([colours, torch.full_like(colours[:, :1], 255)], 1)
     row = torch.cat(list(F.pad(opaque, (0, 1))), 2)[:, :, :-1]
-    return _png_address(row)
+    return picture_address(row)
 
 
-def _png_address(rgba: Tensor) -> str:
+def picture_address(pixels: Tensor) -> str:
+    """A picture ``(C, H, W) uint8``, C 3 or 4 (with opacity), as large as it is, as an address that needs no file."""
     written = io.BytesIO()
-    Image.fromarray(rgba.permute(1, 2, 0).contiguous().numpy()).save(written, format="PNG", optimize=True)
+    Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()).save(written, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(written.getvalue()).decode("ascii")

@@ -11,7 +11,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from medassay import config as configuration
 from medassay.core.errors import ConfigError
 from medassay.runs.directory import RunDirectory
-from medassay.runs.load import DATA_KEYS, data_node, makes_images, refuse_classifier, task_node
+from medassay.runs.load import DATA_KEYS, data_node, task_node
+from medassay.runs.run import makes_images, refuse_classifier
 from medassay.runs.settings import RunSettings
 
 # what may differ from the generator's own data

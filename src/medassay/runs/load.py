@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,35 +13,15 @@ from pytorch_lightning import LightningModule
 
 from medassay import config as configuration
 from medassay.core.errors import CheckpointError, ConfigError, nearest
-from medassay.data.modules import ImageDataModule
+from medassay.core.types import LabelledImages
+from medassay.data.modules import ImageDataModule, SyntheticData
 from medassay.runs.directory import RunDirectory
+from medassay.runs.run import Run, refuse_classifier
+from medassay.runs.samples import samples_of
 from medassay.training.checkpoints import load_weights
 from medassay.training.settings import TrainerSettings, devices_for
 
 DATA_KEYS = ("root", "file", "path", "batch_size")  # what may differ on another machine
-
-
-@dataclass(frozen=True)
-class Run:
-    """A run and what it made.
-
-    Attributes:
-        directory: where it lies.
-        config: the configuration as trained, plain values.
-        data: its data module; images are read on first use.
-        task: the model with the chosen epoch's weights, in evaluation mode, on the device of ``settings``.
-        settings: the trainer settings, overrides included.
-    """
-
-    directory: RunDirectory
-    config: dict[str, Any]
-    data: ImageDataModule
-    task: LightningModule
-    settings: TrainerSettings = field(default_factory=TrainerSettings)
-
-    @property
-    def is_generator(self) -> bool:
-        return makes_images(self.config)
 
 
 def data_node(node: Mapping[str, Any]) -> dict[str, Any]:
@@ -69,21 +49,6 @@ def build_task(node: Mapping[str, Any], seed: int = 0) -> LightningModule:
     return task
 
 
-def makes_images(config: Mapping[str, Any]) -> bool:
-    """Whether the configuration's model is a generator: a task with ``sample``."""
-    constructor = configuration.locate(str(config["model"]["_target_"]), "model")
-    return inspect.isclass(constructor) and hasattr(constructor, "sample")
-
-
-def refuse_classifier(path: str | Path, config: Mapping[str, Any]) -> None:
-    """Raises :class:`ConfigError` where a generator's run is wanted and ``config`` is of another model."""
-    if not makes_images(config):
-        raise ConfigError(
-            f"data.generator={path} is a classifier's run (model={config['model']['name']}): give a generator's, "
-            "e.g. of model=cgan"
-        )
-
-
 def with_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """``config`` with the few keys changed that may change after training.
 
@@ -106,6 +71,12 @@ def with_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> dict
     configuration.check(changed["trainer"], "trainer")
     configuration.check(data_node(changed["data"]), "data")
     return changed
+
+
+def evaluated_images(data: ImageDataModule, split: str, settings: TrainerSettings) -> LabelledImages:
+    """A split's images; of a run cut short by ``limit_batches`` the first ones only, as in training."""
+    images = data.split(split)
+    return images if settings.limit_batches is None else images[: settings.limit_batches * data.batch_size]
 
 
 def device_for(settings: TrainerSettings) -> torch.device:
@@ -135,8 +106,6 @@ def open_run(path: str | Path, overrides: Mapping[str, Any]) -> Run:
     """:func:`load_run` with dotted keys."""
     directory = RunDirectory(path)
     config = with_overrides(directory.config(), overrides)
-    from medassay.runs.samples import training_data  # which opens the generator's run by this function
-
     configuration.check(task_node(config["model"]), "model")
     settings: TrainerSettings = configuration.build(config["trainer"])
     data, task = training_data(config), build_task(config["model"])
@@ -147,3 +116,43 @@ def open_run(path: str | Path, overrides: Mapping[str, Any]) -> Run:
         )
     load_weights(task, directory.best)
     return Run(directory, config, data, task.to(device_for(settings)).eval(), settings)
+
+
+# --- what a run trains on --------------------------------------------------------------------------------------------
+
+
+def training_data(config: Mapping[str, Any]) -> ImageDataModule:
+    """The data module that a run trains on: the configured one, or a generator's samples with its real test images.
+
+    A generator's samples are drawn, or found in the cache, once they are needed.
+    """
+    node = config["data"]
+    real = build_data(node)
+    if node.get("generator") is None:
+        return real
+    here = {f"trainer.{key}": config["trainer"][key] for key in ("gpus", "accelerator", "devices")}
+    here |= {f"data.{key}": node[key] for key in DATA_KEYS if key in node}
+    file = functools.partial(
+        samples_for_training,
+        node["generator"],
+        cache=Path(config["outputs"]) / ".cache",
+        seed=node["generator_seed"],
+        overrides=here,
+    )
+    shared = {key: getattr(real, key) for key in ("batch_size", "augment", "seed", "subset")}
+    return SyntheticData(f"synthetic_{node['name']}", file, real, **shared)
+
+
+def samples_for_training(
+    run_path: str | Path, *, cache: Path, seed: int = 0, overrides: Mapping[str, Any] | None = None
+) -> Path:
+    """A file with as many generated training and validation images as the generator's own data set has real ones.
+
+    Labels are in the training set's proportions in both. The file is made once per checkpoint, count, proportions and seed.
+
+    Raises:
+        ConfigError: the run is no generator.
+    """
+    run = open_run(run_path, overrides or {})
+    refuse_classifier(run_path, run.config)
+    return samples_of(run, cache, {"train": int(run.data.class_counts().sum()), "val": len(run.data.splits.val)}, seed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import sys
@@ -17,8 +16,7 @@ from tqdm import tqdm
 
 from medassay.core.files import whole
 from medassay.core.types import Sampler
-from medassay.data.modules import ImageDataModule, SyntheticData
-from medassay.runs.load import DATA_KEYS, Run, build_data, open_run, refuse_classifier
+from medassay.runs.run import Run
 
 CHUNK = 1024  # images at a time
 
@@ -50,52 +48,15 @@ def draw(sampler: Sampler, labels: Tensor, seed: int, progress: str | None = Non
     return torch.cat(images) if images else torch.empty(0, *sampler.image_shape, dtype=torch.uint8)
 
 
-def write_npz(path: Path, splits: dict[str, tuple[Tensor, Tensor]], provenance: dict[str, Any]) -> None:
+def write_samples(path: Path, splits: dict[str, tuple[Tensor, Tensor]], provenance: dict[str, Any]) -> None:
     """Writes ``{split: (images (N, C, H, W) uint8, labels (N,))}`` in MedMNIST's layout, with ``provenance`` as JSON text."""
     arrays: dict[str, Any] = {"provenance": np.array(json.dumps(provenance))}
     for name, (images, labels) in splits.items():
         array = images.permute(0, 2, 3, 1).numpy()
         arrays[f"{name}_images"] = array[..., 0] if array.shape[-1] == 1 else array
         arrays[f"{name}_labels"] = labels.numpy()[:, None].astype(np.uint8)
-    with whole(path) as partial, partial.open("wb") as stream:
+    with path.open("wb") as stream:
         np.savez_compressed(stream, **arrays)
-
-
-def training_data(config: Mapping[str, Any]) -> ImageDataModule:
-    """The data module that a run trains on: the configured one, or a generator's samples with its real test images.
-
-    A generator's samples are drawn, or found in the cache, once they are needed.
-    """
-    node = config["data"]
-    real = build_data(node)
-    if node.get("generator") is None:
-        return real
-    here = {f"trainer.{key}": config["trainer"][key] for key in ("gpus", "accelerator", "devices")}
-    here |= {f"data.{key}": node[key] for key in DATA_KEYS if key in node}
-    file = functools.partial(
-        samples_for_training,
-        node["generator"],
-        cache=Path(config["outputs"]) / ".cache",
-        seed=node["generator_seed"],
-        overrides=here,
-    )
-    shared = {key: getattr(real, key) for key in ("batch_size", "augment", "seed", "subset")}
-    return SyntheticData(f"synthetic_{node['name']}", file, real, **shared)
-
-
-def samples_for_training(
-    run_path: str | Path, *, cache: Path, seed: int = 0, overrides: Mapping[str, Any] | None = None
-) -> Path:
-    """A file with as many generated training and validation images as the generator's own data set has real ones.
-
-    Labels are in the training set's proportions in both. The file is made once per checkpoint, count, proportions and seed.
-
-    Raises:
-        ConfigError: the run is no generator.
-    """
-    run = open_run(run_path, overrides or {})
-    refuse_classifier(run_path, run.config)
-    return samples_of(run, cache, {"train": int(run.data.class_counts().sum()), "val": len(run.data.splits.val)}, seed)
 
 
 def samples_of(run: Run, cache: Path, sizes: Mapping[str, int], seed: int) -> Path:
@@ -122,5 +83,6 @@ def samples_of(run: Run, cache: Path, sizes: Mapping[str, int], seed: int) -> Pa
         images = draw(run.task, labels, seed, progress="sampling")
         parts = zip(sizes, torch.split(images, [*sizes.values()]), torch.split(labels, [*sizes.values()]), strict=True)
         splits = {name: (some, theirs) for name, some, theirs in parts}
-        write_npz(path, splits, {**provenance, "run": str(run.directory.path), "config": run.config})
+        with whole(path) as partial:
+            write_samples(partial, splits, {**provenance, "run": str(run.directory.path), "config": run.config})
     return path

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import statistics
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,36 +16,45 @@ from medassay.runs.directory import RunDirectory, is_current
 PLACES = ("outputs", "resume", "logger", "assay", "sweep")  # keys that do not change what a run computes
 DATA_PLACES = ("root",)
 TRAINER_PLACES = ("threads", "progress", "profiler", "gpus", "accelerator", "devices")
+COMMAND = ("protocol", "overrides")  # groups of metrics.json that hold no numbers
 CALLBACK_PLACES = ("sample_grid", "reconstructions")
 
 
 @dataclass(frozen=True)
-class Row:
+class RunRow:
     """One run.
 
     Attributes:
-        path: its directory.
-        model, data: by name.
-        seed: of the run.
-        status: as in ``run.json``, but interrupted where it says running and no process is at it.
-        configuration: a hash of all that may change the result, the seed left out; equal for repetitions of one experiment.
-        values: single final numbers, ``<split>/<name>``; a generator's latest assay as ``assay/<name>``, one on validation
+        path: Its directory, which need not be there yet.
+        status: ``done``, ``pruned``, ``failed``, ``interrupted``, ``running`` or ``waiting``.
+        model, data: Names; empty of a run that has not begun.
+        seed: Seed of the run; None where nobody has said it.
+        configuration: A hash of all that may change the result, the seed left out; equal for repetitions of one experiment;
+            None of a run that has not begun.
+        values: Single final numbers, ``<group>/<name>``; a generator's latest assay as ``assay/<name>``, one on validation
             images before one on test images, whose numbers are ``test/<name>`` as well.
-        overrides: what was given when it was started, value by key.
-        reason: why it ended as it did, where that is recorded.
-        seconds: of work, resumed parts included.
+        overrides: What was given when it was started, value by key.
+        reason: Why it ended as it did, where that is recorded.
+        seconds: Time of work, resumed parts included.
     """
 
     path: Path
-    model: str
-    data: str
-    seed: int
     status: str
-    configuration: str
-    values: dict[str, float]
+    model: str = ""
+    data: str = ""
+    seed: int | None = None
+    configuration: str | None = None
+    values: dict[str, float] = field(default_factory=dict)
     overrides: dict[str, str] = field(default_factory=dict)
     reason: str | None = None
     seconds: float | None = None
+
+    @property
+    def data_provenance(self) -> dict[str, Any]:
+        """Where the images came from that test numbers are of, as recorded."""
+        data = RunDirectory(self.path).record().get("data") or {}
+        found: dict[str, Any] = data.get("real", data)
+        return found
 
 
 def configuration_hash(config: dict[str, Any]) -> str:
@@ -60,27 +68,36 @@ def configuration_hash(config: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(configuration.first_targets(kept), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def table(paths: Iterable[str | Path]) -> list[Row]:
+def read_rows(paths: Iterable[str | Path]) -> list[RunRow]:
     """The runs in ``paths`` (run directories, or folders with runs somewhere below), sorted by path.
 
     Raises:
         CheckpointError: a path that does not exist, or no run below any of them.
     """
-    found: dict[Path, Row] = {}
+    rows: dict[Path, RunRow] = {}
     for path in map(Path, paths):
-        if not path.exists():
-            raise CheckpointError(f"{path} does not exist: give run directories, or folders that hold some")
-        for file in sorted(path.rglob("run.json")):
-            if (file.parent / ".hydra").is_dir() and (file.parent == path or is_current(file.parent)):
-                found.setdefault(file.parent.resolve(), row(file.parent))
-    if not found:
+        for run in runs_below(path):
+            rows.setdefault(run.resolve(), read_row(run))
+    if not rows:
         raise CheckpointError(
             f"no run in {', '.join(map(str, paths))}: give run directories, or folders that hold some"
         )
-    return list(found.values())
+    return list(rows.values())
 
 
-def row(path: Path) -> Row:
+def runs_below(path: Path) -> list[Path]:
+    """The run directories at and below ``path``, sorted; of a sweep those that it lists.
+
+    Raises:
+        CheckpointError: ``path`` does not exist.
+    """
+    if not path.exists():
+        raise CheckpointError(f"{path} does not exist: give run directories, or folders that hold some")
+    runs = (file.parent for file in sorted(path.rglob("run.json")))
+    return [run for run in runs if (run / ".hydra").is_dir() and (run == path or is_current(run))]
+
+
+def read_row(path: Path) -> RunRow:
     """One run's row.
 
     Raises:
@@ -88,31 +105,62 @@ def row(path: Path) -> Row:
     """
     run = RunDirectory(path)
     config, metrics, record = run.config(), run.metrics(), run.record()
-    return Row(
+    return RunRow(
         path,
+        run.state() if record else "unknown",
         config["model"]["name"],
         metrics.get("data", config["data"]["name"]),
         config["seed"],
-        run.state() if record else "unknown",
         configuration_hash(config),
-        {**_evaluated(run), **_single(metrics, ("train", "val", "test"))},
-        given(record.get("overrides") or ()),
+        {**_evaluated(run), **single_numbers(metrics, ("train", "val", "test"))},
+        values_by_key(record.get("overrides") or ()),
         record.get("reason"),
         record.get("seconds"),
     )
 
 
-def given(overrides: Iterable[str]) -> dict[str, str]:
+def read_job(path: Path, overrides: Iterable[str] = ()) -> RunRow:
+    """The row of a run that may not have begun; one whose files cannot be read counts as failed.
+
+    Args:
+        path: The run directory, which need not be there yet.
+        overrides: What it is to be started with.
+    """
+    run, given = RunDirectory(path), values_by_key(overrides)
+    try:
+        if (path / ".hydra").is_dir() and (path / "run.json").is_file():
+            row = read_row(path)
+            judged = run.record().get("assay_failed")
+            row = replace(row, overrides=given or row.overrides)
+            return replace(row, status="failed", reason=f"its assay failed: {judged}") if judged else row
+        record, status, reason = run.record(), run.state(), None
+    except CheckpointError as error:
+        record, status, reason = {}, "failed", str(error)
+    given = given or values_by_key(record.get("overrides") or ())
+    seed = given.get("seed", "")
+    return RunRow(
+        path,
+        status,
+        seed=int(seed) if seed.isdecimal() else None,
+        overrides=given,
+        reason=reason or record.get("reason"),
+        seconds=record.get("seconds"),
+    )
+
+
+def values_by_key(overrides: Iterable[str]) -> dict[str, str]:
     """Overrides of a command line as values by key; what is taken away (``~key``) has an empty one."""
     return {key: value for key, _, value in (text.lstrip("+~").partition("=") for text in overrides)}
 
 
-def _single(metrics: dict[str, Any], groups: Iterable[str]) -> dict[str, float]:
-    """The single numbers of some groups of ``metrics``."""
+def single_numbers(metrics: dict[str, Any], groups: Iterable[str] | None = None) -> dict[str, float]:
+    """The single numbers of some groups of ``metrics`` as ``<group>/<name>``, of all groups by default."""
+    chosen = metrics if groups is None else {group: metrics.get(group) for group in groups}
     return {
         f"{group}/{name}": float(value)
-        for group in groups
-        for name, value in (metrics.get(group) or {}).items()
+        for group, numbers in chosen.items()
+        if isinstance(numbers, dict) and group not in COMMAND
+        for name, value in numbers.items()
         if isinstance(value, float)
     }
 
@@ -126,9 +174,9 @@ def _evaluated(run: RunDirectory) -> dict[str, float]:
         metrics = RunDirectory(file.parent).metrics()
         if {"data.file", "data.path"} & set(metrics.get("overrides", ())):
             continue
-        values |= _single(metrics, ("val", "test", "assay", "gradcam", "shortcut"))
+        values |= single_numbers(metrics)
         if "assay" in metrics:
-            judged, split = _single(metrics, ("assay",)), _split(file.parent, metrics)
+            judged, split = single_numbers(metrics, ("assay",)), _split(file.parent, metrics)
             if split == "val":
                 validated |= judged
             elif split == "test":
@@ -146,39 +194,3 @@ def _split(directory: Path, metrics: dict[str, Any]) -> str | None:
         except (ValueError, OSError, LookupError, TypeError) as error:
             raise CheckpointError(f"{file} cannot be read ({error}): delete it, or assay the run again") from error
     return named
-
-
-@dataclass(frozen=True)
-class Group:
-    """Repetitions of one experiment with different seeds.
-
-    Attributes:
-        rows: the finished runs.
-        mean, sd: of each number that all of them have; ``sd`` is the sample standard deviation, None for a single run.
-    """
-
-    rows: list[Row]
-    mean: dict[str, float]
-    sd: dict[str, float | None]
-
-
-def over_seeds(rows: Iterable[Row]) -> list[Group]:
-    """The finished runs, grouped by configuration, with mean and standard deviation over their seeds.
-
-    A seed counts once: of several runs with it, the last in order.
-    """
-    groups: dict[str, dict[int, Row]] = {}
-    for row in rows:
-        if row.status == "done":
-            groups.setdefault(row.configuration, {})[row.seed] = row
-    return [_group(list(members.values())) for members in groups.values()]
-
-
-def _group(rows: list[Row]) -> Group:
-    shared = [name for name in rows[0].values if all(name in row.values for row in rows)]
-    columns = {name: [row.values[name] for row in rows] for name in shared}
-    return Group(
-        rows,
-        {name: statistics.fmean(values) for name, values in columns.items()},
-        {name: statistics.stdev(values) if len(values) > 1 else None for name, values in columns.items()},
-    )

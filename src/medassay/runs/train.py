@@ -10,54 +10,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from hydra.errors import HydraException
-from omegaconf.errors import OmegaConfBaseException
 from pytorch_lightning import Callback, LightningModule
 
 from medassay import config as configuration
-from medassay.config.messages import explain
 from medassay.core.errors import CheckpointError, ConfigError
 from medassay.core.files import whole, write_json
 from medassay.core.types import Sampler
 from medassay.data.modules import ImageDataModule
-from medassay.protocols import classification
-from medassay.protocols.assay import AssaySettings, assay_run
 from medassay.reporting import tensorboard
-from medassay.runs.check import checked
 from medassay.runs.directory import Ending, RunDirectory
-from medassay.runs.load import (
-    Run,
-    build_task,
-    device_for,
-    open_run,
-    with_overrides,
-)
-from medassay.runs.samples import training_data
+from medassay.runs.final_scores import score_split
+from medassay.runs.load import build_task, device_for, training_data, with_overrides
+from medassay.runs.table import single_numbers
 from medassay.tasks.summary import model_summary, parameter_count
 from medassay.training.fit import Fit, fit
 from medassay.training.settings import Recipe, TrainerSettings
 
 logger = logging.getLogger(__name__)
 
-
-def train_run(*overrides: str, directory: str | Path | None = None) -> Run:
-    """``python train.py`` from Python: ``train_run("model=cgan", "data=blood_phantom", "trainer.max_epochs=2")``.
-
-    Args:
-        *overrides: as on the command line.
-        directory: the run directory; None for one under ``outputs``.
-
-    Raises:
-        UserError: as on the command line.
-    """
-    try:
-        cfg, usual = configuration.compose("train", overrides)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error) or str(error)) from error
-    path = usual if directory is None else Path(directory)
-    config = checked(cfg, overrides)
-    train(config, path, list(overrides), test=config["test"] is not False)
-    return open_run(path, {})
+SPLITS = ("train", "val", "test")
 
 
 def train(config: dict[str, Any], path: Path, overrides: list[str], *, test: bool) -> dict[str, Any]:
@@ -70,9 +41,7 @@ def train(config: dict[str, Any], path: Path, overrides: list[str], *, test: boo
     config = {**config, "test": test, "resume": None}
     run.create(config, overrides)
     with run.recording() as ending:
-        numbers = _fit_and_report(config, run, ending, resume=False)
-    _assay(config, run)
-    return numbers
+        return _fit_and_report(config, run, ending, resume=False)
 
 
 def resume(path: str | Path, overrides: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
@@ -95,7 +64,6 @@ def resume(path: str | Path, overrides: Mapping[str, Any]) -> tuple[Path, dict[s
         run.update(resumed_with=given)
         with run.recording() as ending:
             numbers = _fit_and_report(config, run, ending, resume=True)
-        _assay(config, run, given)
         return run.path, numbers
     config = with_overrides(saved, overrides)
     trained = int(run.metrics().get("epochs", saved["trainer"]["max_epochs"]))
@@ -115,29 +83,7 @@ def resume(path: str | Path, overrides: Mapping[str, Any]) -> tuple[Path, dict[s
             with whole(longer.path / "checkpoints" / name) as partial:
                 shutil.copyfile(run.path / "checkpoints" / name, partial)
         numbers = _fit_and_report(config, longer, ending, resume=True)
-    _assay(config, longer)
     return longer.path, numbers
-
-
-def assay_again(path: Path, budget: str) -> None:
-    """Judges a finished generator, where an interruption had come between or nobody had asked for it before."""
-    run = RunDirectory(path)
-    _assay({**run.config(), "assay": budget}, run)
-
-
-def _assay(config: dict[str, Any], run: RunDirectory, overrides: Mapping[str, Any] | None = None) -> None:
-    """Judges the generator just trained, if ``assay`` asks for it; the run is done already and stays so.
-
-    ``overrides`` are those it was resumed with, which its saved configuration does not hold.
-
-    Where the run does not look at test images (``test=false``), validation images stand in for them.
-    """
-    if (budget := config.get("assay", "none")) == "none" or run.record().get("status") == "pruned":
-        return
-    settings = AssaySettings(budget=budget, split="test" if config["test"] else "val")
-    directory = run.new_evaluation(settings.name)
-    assay_run(open_run(run.path, overrides or {}), settings, directory, {"run": str(run.path)}, Path(config["outputs"]))
-    logger.info("assay: %s", directory / "report.html")
 
 
 def _fit_and_report(config: dict[str, Any], run: RunDirectory, ending: Ending, *, resume: bool) -> dict[str, Any]:
@@ -184,7 +130,7 @@ def _fit_and_report(config: dict[str, Any], run: RunDirectory, ending: Ending, *
             pictures=pictures,
             text={"model": f"```\n{overview}\n```"},
             hyperparameters=_flat_hyperparameters(config),
-            metrics=_flat_metrics(numbers),
+            metrics={name.replace("/", "_final/", 1): value for name, value in single_numbers(numbers, SPLITS).items()},
         )
     return numbers
 
@@ -210,7 +156,8 @@ def _evaluate_fit(
         return []
     pictures: list[Path] = []
     for split in ("val", "test") if test else ("val",):
-        numbers[split], drawn = classification.report(task, data, split, settings, run.figures)
+        scores, drawn = score_split(task, data, split, settings, run.figures)
+        numbers[split] = scores.to_json()
         pictures += drawn
     return pictures
 
@@ -253,13 +200,3 @@ def _flat_hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
     for key in ("max_epochs", "precision"):
         walk(config["trainer"][key], f"trainer.{key}")
     return flat
-
-
-def _flat_metrics(numbers: dict[str, Any]) -> dict[str, float]:
-    """The final single numbers as ``split/name``: validation ones, and test ones only where the test set was looked at."""
-    return {
-        f"{split}_final/{name}": float(value)
-        for split in ("train", "val", "test")
-        for name, value in numbers.get(split, {}).items()
-        if isinstance(value, float)
-    }

@@ -2,77 +2,75 @@
 
 from __future__ import annotations
 
-from matplotlib.figure import Figure
-
 from medassay.core.errors import CheckpointError
-from medassay.reporting import sweep_figures
+from medassay.core.estimate import Estimate
+from medassay.reporting.charts import Chart
+from medassay.reporting.numbers import compact_spread
 from medassay.runs.directory import RunDirectory
-from medassay.sweeps.configurations import Spread
-from medassay.sweeps.summary import Summary, labels, shown
+from medassay.runs.groups import labels
+from medassay.sweeps import figures
+from medassay.sweeps.summary import Summary, shown
 
 MANY = 20  # rows of a table before the rest folds away; values of a key that still make a table
 
 
-def charts(summary: Summary) -> dict[str, tuple[Figure, str]]:
-    """All charts that the runs allow: ``{name: (figure, description)}``."""
-    drawn: dict[str, tuple[Figure, str]] = {}
+def charts(summary: Summary) -> dict[str, Chart]:
+    """All charts that the runs allow: ``{name: Chart}``."""
+    drawn: dict[str, Chart] = {}
     names, best = labels(summary.swept), summary.best
     metric = summary.metric or ""
     for key in summary.swept:
-        runs = [(c.settings[key], e.values[metric]) for c in summary.configurations for e in c.counted]
+        runs = [(c.settings[key], e.values[metric]) for c in summary.groups for e in c.counted]
         if runs:
-            figure = sweep_figures.effect(names[key], runs, metric, best.settings[key] if best else None)
-            drawn[f"effect_{names[key].replace('.', '_')}"] = (figure, _effect_said(summary, key))
-    ranked = [c for c in summary.configurations if metric in c.numbers]
+            figure = figures.effect(names[key], runs, metric, best.settings[key] if best else None)
+            drawn[f"effect_{names[key].replace('.', '_')}"] = Chart(figure, _effect_in_words(summary, key))
+    ranked = [c for c in summary.groups if metric in c.numbers]
     if len(summary.swept) > 1 and len(ranked) > 1:
-        lines = [sweep_figures.Line(list(c.settings.values()), c.numbers[metric].mean, c is best) for c in ranked]
-        figure = sweep_figures.parallel(list(names.values()), lines, metric, summary.mode == "min")
+        lines = [figures.Line(list(c.settings.values()), c.numbers[metric].value, c is best) for c in ranked]
+        figure = figures.parallel(list(names.values()), lines, metric, summary.mode == "min")
         said = (
             f"A line for each of {len(lines)} configurations through its settings to {metric}; darker is better. Lines "
             "through one value are spread, the better ones above."
         )
-        drawn["parallel"] = (
-            figure,
-            said,
-        )
+        drawn["parallel"] = Chart(figure, said)
     for name, curves in _curves(summary).items():
         if curves:
             text = f"{name} over the epochs of {len(curves)} runs" + (
                 ", the best configuration's in colour." if best else "."
             )
-            drawn[f"curves_{name.replace('/', '_')}"] = (sweep_figures.learning_curves(curves, name), text)
+            drawn[f"curves_{name.replace('/', '_')}"] = Chart(figures.learning_curves(curves, name), text)
     return drawn
 
 
-def _effect_said(summary: Summary, key: str) -> str:
+def _effect_in_words(summary: Summary, key: str) -> str:
     values = summary.effects[key]
     if len(values) > MANY:
         return f"{summary.metric} of every finished run against {key}, which has {len(values)} values."
-    said = "; ".join(f"{shown(value)}: {spread} (n = {spread.n})" for value, spread in values.items())
+    said = "; ".join(f"{shown(value)}: {compact_spread(one)} (n = {one.n})" for value, one in values.items())
     return f"{summary.metric} by {key}. {said}."
 
 
-def _curves(summary: Summary) -> dict[str, list[sweep_figures.Curve]]:
+def _curves(summary: Summary) -> dict[str, list[figures.Curve]]:
     """The ranking number and a training loss over the epochs, of all runs that have kept them."""
     histories = []
-    for entry in summary.entries:
+    for row in summary.rows:
         try:
-            histories.append((entry, RunDirectory(entry.path).history()))
+            histories.append((row, RunDirectory(row.path).history()))
         except CheckpointError:  # a file cut short by a full disk: the numbers do not need it
             continue
     logged = list(dict.fromkeys(name for _, rows in histories for row in rows for name in row))
     losses = [name for name in logged if name.startswith("train/") and "loss" in name]
     wanted = [summary.metric or "", *sorted(losses, key=lambda name: name != "train/loss")[:1]]
-    best = {id(entry) for entry in summary.best.counted} if summary.best else set()
+    best = {id(row) for row in summary.best.counted} if summary.best else set()
     found = {}
     for name in wanted:
         lines = [
             ([(r["epoch"], r[name]) for r in rows if r.get(name) is not None], id(e) in best) for e, rows in histories
         ]
-        found[name] = [sweep_figures.Curve(points, colour) for points, colour in lines if points]
+        found[name] = [figures.Curve(points, colour) for points, colour in lines if points]
     return found
 
 
-def tabled(summary: Summary) -> dict[str, dict[str, Spread]]:
+def tabled(summary: Summary) -> dict[str, dict[str, Estimate]]:
     """The effects of keys with so few values that a table of them says something."""
     return {key: values for key, values in summary.effects.items() if 0 < len(values) <= MANY}

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from medassay.config.messages import explain
 from medassay.core.errors import ConfigError
-from medassay.runs.directory import RunDirectory
+from medassay.runs.directory import RunDirectory, reason_of
 from medassay.runs.table import DATA_PLACES, TRAINER_PLACES
 from medassay.sweeps.objective import objective, value
 
@@ -39,7 +39,7 @@ class TrainJob:
         except Exception as error:
             if explain(error) is None:  # no mistake of the user's: whoever looks into it needs the traceback
                 logger.exception("unexpected error")
-            _record_failure(RunDirectory(directory), error, overrides)
+            record_failure(RunDirectory(directory), cfg, overrides, explain(error) or reason_of(error))
             raise
         return self.value(cfg, directory)
 
@@ -56,34 +56,38 @@ class TrainJob:
 
 
 def _train(cfg: DictConfig, run: RunDirectory, overrides: list[str]) -> None:
-    from medassay.runs import train as jobs  # torch and Lightning take seconds to import
-    from medassay.runs.check import checked
+    from medassay.runs.check import checked  # torch and Lightning take seconds to import
+    from medassay.runs.train import resume, train
 
     config = checked(cfg, overrides)
     refuse_several_devices(config["trainer"])
     state = run.state()
     if state == "waiting" or not (run.path / ".hydra" / "config.yaml").is_file():
         (run.path / "run.json").unlink(missing_ok=True)  # of a job that failed before it began
-        jobs.train(config, run.path, overrides, test=bool(config["test"]))
-    elif state == "done":
-        jobs.assay_again(run.path, config["assay"])
-        run.update(assay_failed=None)
-    else:
+        train(config, run.path, overrides, test=bool(config["test"]))
+    elif state != "done":
         # where it trains may be what has to be mended: a missing file, a GPU that there is not
-        here = {f"trainer.{key}": config["trainer"][key] for key in TRAINER_PLACES}
-        jobs.resume(
-            run.path, here | {f"data.{key}": config["data"][key] for key in DATA_PLACES if key in config["data"]}
-        )
+        where = {f"trainer.{key}": config["trainer"][key] for key in TRAINER_PLACES}
+        where |= {f"data.{key}": config["data"][key] for key in DATA_PLACES if key in config["data"]}
+        resume(run.path, where)
+    if config["assay"] != "none":
+        from medassay.evaluation.evaluate import assay_after_training
+
+        assay_after_training(run.path, config["assay"], test=bool(config["test"]))
+        run.update(assay_failed=None)
     if cfg.sweep.keep != "all" and run.state() in ("done", "pruned"):
         run.last.unlink(missing_ok=True)
 
 
-def _record_failure(run: RunDirectory, error: Exception, overrides: list[str]) -> None:
-    """Says in ``run.json`` why the job failed, where the run itself keeps no record: before it begins and once it is done."""
-    reason, state = explain(error) or f"{type(error).__name__}: {error}", run.state()
-    if state == "waiting":
+def record_failure(run: RunDirectory, cfg: DictConfig, overrides: list[str], reason: str) -> None:
+    """Says in ``run.json`` why the job failed, where the run itself keeps no record of it.
+
+    That is before it begins, once it is done and a generator is being judged, and where it had no time to.
+    """
+    state = run.state()
+    if state in ("interrupted", "waiting"):
         run.update(status="failed", reason=reason, overrides=overrides)
-    elif state == "done":
+    elif state == "done" and OmegaConf.select(cfg, "assay", default="none") != "none":
         run.update(assay_failed=reason)
 
 

@@ -87,24 +87,23 @@ def _prepared(overrides: Sequence[Override]) -> tuple[Path, SweepSettings, list[
     node = configuration.resolved(OmegaConf.create({"sweep": cfg.sweep}))["sweep"]
     configuration.check(node, "sweep")
     added = [] if cfg.test is not None else [f"test={str(swept <= {'seed'}).lower()}"]
-    launcher = str(cfg.hydra.launcher._target_)
-    if launcher.endswith(".BasicLauncher"):  # Hydra's default, which cannot skip a finished job
+    if cfg.hydra.runtime.choices["hydra/launcher"] == "basic":  # Hydra's default, which cannot skip a finished job
         added.append("hydra/launcher=serial")
-        launcher = f"{SerialLauncher.__module__}.{SerialLauncher.__name__}"
-    for target in (launcher, str(cfg.hydra.sweeper._target_)):
+    for target in (str(cfg.hydra.launcher._target_), str(cfg.hydra.sweeper._target_)):
         if not target.startswith("hydra"):  # Hydra finds its own
             Plugins.instance().register(configuration.locate(target, "hydra"))  # type: ignore[arg-type]
     return Path(str(cfg.hydra.sweep.dir)).absolute(), configuration.build(node), added
 
 
 def _launch(argv: Sequence[str]) -> None:
-    Plugins.instance().register(ArgumentsSweeper)
+    for plugin in (SerialLauncher, ArgumentsSweeper):
+        Plugins.instance().register(plugin)
     run_hydra("train", TrainJob(), argv)
 
 
 def _conclude(sweep: SweepDirectory, settings: SweepSettings, hydra: list[str]) -> int:
     """The choice, its test, the summary; gives the exit code."""
-    from medassay.sweeps import report, study, summary
+    from medassay.sweeps import page, study, summary
 
     found = summary.summarise(sweep.path, settings.metric, settings.mode)
     failure: Exception | None = None
@@ -117,17 +116,17 @@ def _conclude(sweep: SweepDirectory, settings: SweepSettings, hydra: list[str]) 
     if settings.keep == "none":
         _forget_checkpoints(found)
     sweep.update(ended=now())
-    report.write(found, study.figures(sweep.path))
+    page.write(found, study.figures(sweep.path))
     for line in found.lines():
         print(line)
     print(f"summary: {sweep.path / 'sweep.html'}")
     if failure is not None:
         raise failure
     lost = [*found.failed, *found.unfinished, *found.waiting]
-    for entry in lost:
-        _say(f"job {entry.path.name} {entry.status}: {entry.reason or 'see its directory'}")
+    for row in lost:
+        _say(f"job {row.path.name} {row.status}: {row.reason or 'see its directory'}")
     if lost:
-        total = len(found.entries) + len(found.final)
+        total = len(found.rows) + len(found.final)
         _say(f"{len(lost)} of {total} jobs failed; start the same command again{_again(sweep, settings)} to retry them")
     return FAILED if lost else OK
 
@@ -140,30 +139,26 @@ def _test_chosen(sweep: SweepDirectory, settings: SweepSettings, found: Summary,
     first = next(job for job in sweep.jobs() if job.directory.resolve() == best.counted[0].path.resolve())
     fixed = [override for override in first.overrides if not override.startswith("seed=")]
     sweep.choose(
-        configuration=best.hash,
+        configuration=best.configuration,
         overrides=fixed,
         seeds=best.seeds,
         metric=found.metric,
-        mean=best.numbers[found.metric].mean,
+        mean=best.numbers[found.metric].value,
         sd=best.numbers[found.metric].sd,
     )
     further = [seed for seed in settings.final_seeds or [] if seed not in best.seeds]
     if further:
         _launch(["-m", *fixed, f"seed={','.join(map(str, further))}", *hydra, "hydra/sweeper=arguments"])
-    from medassay.evaluation import evaluate as evaluation
-    from medassay.runs.load import makes_images
+    from medassay.evaluation.evaluate import evaluate, protocol_node
+    from medassay.runs.run import makes_images
 
-    runs = [
-        RunDirectory(path)
-        for path in (*(e.path for e in best.counted), *(job.directory for job in sweep.jobs(final=True)))
-    ]
-    protocol = "assay" if makes_images(runs[0].config()) else "classification"
-    cfg, _ = configuration.compose("evaluate", [f"protocol={protocol}", "run=x"])
+    paths = [*(row.path for row in best.counted), *(job.directory for job in sweep.jobs(final=True))]
+    runs = [RunDirectory(path) for path in paths]
+    protocol = protocol_node("assay" if makes_images(runs[0].config()) else "classification")
     for run in runs:
         if run.state() == "done" and not _tested(run):
             print(f"testing {run.path.name}")
-            outputs = Path(run.config()["outputs"])
-            evaluation.evaluate(str(run.path), configuration.resolved(cfg)["protocol"], {}, outputs)
+            evaluate(str(run.path), protocol, {}, Path(run.config()["outputs"]))
 
 
 def _tested(run: RunDirectory) -> bool:
@@ -178,8 +173,8 @@ def _forget_checkpoints(found: Summary) -> None:
     """Removes the weights of all finished jobs but the chosen configuration's."""
     if found.chosen is None or found.failed or found.unfinished or found.waiting:
         return  # they may be needed yet
-    kept = {entry.path.resolve() for entry in found.chosen.entries}
-    for entry in found.entries:
+    kept = {entry.path.resolve() for entry in found.chosen.rows}
+    for entry in found.rows:
         if entry.path.resolve() not in kept:
             shutil.rmtree(entry.path / "checkpoints", ignore_errors=True)
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from medassay.runs.table import row
+from medassay.runs.table import read_row
 
 TSTR = "assay/tstr_balanced_accuracy"  # what a generator is ranked by
 
@@ -31,4 +31,4 @@ def objective(
 
 def value(path: Path, name: str) -> float | None:
     """The number ``name`` (``<group>/<name>``) of the run in ``path``, as the table of runs has it."""
-    return row(path).values.get(name)
+    return read_row(path).values.get(name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import statistics
 from collections.abc import Sequence, Set
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -102,21 +103,16 @@ class MedianPruning(Callback):
     def _siblings(self, own: Path, left_out: Set[str], epoch: int) -> list[float]:
         """The best value up to ``epoch`` of every finished run beside ``own`` that has one."""
         for file in own.parent.glob("*/run.json"):
-            if file.parent != own and file.parent.name not in left_out and file.parent not in self._finished:
-                self._read(RunDirectory(file.parent))
+            run = RunDirectory(file.parent)
+            if run.path != own and run.path.name not in left_out and run.path not in self._finished:
+                with suppress(CheckpointError):  # a sibling's damaged file is no reason to stop this run
+                    if (status := run.record().get("status")) in ("done", "pruned"):
+                        self._finished[run.path] = (status == "done", run.history())
         found = []
         for done, rows in self._finished.values():
             if done or any(row["epoch"] >= epoch for row in rows):
                 found.append(best([row.get(self.monitor) for row in rows if row["epoch"] <= epoch], self.mode))
         return [value for value in found if value is not None]
-
-    def _read(self, run: RunDirectory) -> None:
-        try:
-            status = run.record().get("status")
-            if status in ("done", "pruned"):
-                self._finished[run.path] = (status == "done", run.history())
-        except CheckpointError:  # a sibling's damaged file is no reason to stop this run
-            return
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "pruned": self.pruned}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,12 +10,12 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from medassay.core.errors import CheckpointError
 from medassay.core.files import whole
+from medassay.reporting.tables import as_csv
 from medassay.runs.directory import RunDirectory
 from medassay.sweeps.directory import Job, SweepDirectory
 from medassay.sweeps.objective import objective
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
     from optuna import Study
     from optuna.trial import FrozenTrial
 
@@ -64,13 +62,17 @@ def figures(sweep_directory: str | Path) -> list[tuple[str, Path]]:
         values = [trial for trial in trials if trial.value is not None]
         if len(values) < 2 or len(study.directions) > 1:
             return []
-        maximise = study.direction.name == "MAXIMIZE"
-        name = _objective_name(trials, SweepDirectory(path).record().get("metric"))
-        drawn = [("Optimization history", "study_history", _history(trials, name, maximise=maximise))]
-        if shares := importances(study):
-            drawn.append(("Parameter importance", "study_importance", _importance(shares, len(values))))
-    from medassay.reporting.figures import save  # torch and matplotlib take seconds to import
+        from medassay.reporting.figures import save  # torch and matplotlib take seconds to import
+        from medassay.sweeps.figures import parameter_importance, study_history
 
+        valued = [(trial.number, trial.value, trial.state) for trial in trials if trial.value is not None]
+        failed = [trial.number for trial in trials if trial.state == "failed"]
+        name = _objective_name(trials, SweepDirectory(path).record().get("metric"))
+        history = study_history(valued, failed, name, maximise=study.direction.name == "MAXIMIZE")
+        drawn = [("Optimization history", "study_history", history)]
+        if shares := importances(study):
+            note = f"from {len(values)} trials" + (": a hint at most" if len(values) < FEW else "")
+            drawn.append(("Parameter importance", "study_importance", parameter_importance(shares, note)))
     found = []
     for title, name, figure in drawn:
         file = path / "figures" / f"{name}.png"
@@ -185,78 +187,9 @@ def _objective_name(trials: Sequence[Trial], metric: str | None) -> str:
 def _write_table(trials: Sequence[Trial], file: Path) -> None:
     """One line a trial: number, state, objective, parameters, run."""
     names = sorted({name for trial in trials for name in trial.params})
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["trial", "state", "value", *names, "run"])
-    for trial in trials:
-        drawn = [trial.params.get(name, "") for name in names]
-        value = "" if trial.value is None else trial.value
-        writer.writerow([trial.number, trial.state, value, *drawn, "" if trial.run is None else trial.run.name])
+    rows = (
+        [t.number, t.state, t.value, *map(t.params.get, names), None if t.run is None else t.run.name] for t in trials
+    )
+    text = as_csv(["trial", "state", "value", *names, "run"], rows)
     with whole(file) as partial:
-        partial.write_text(text.getvalue(), encoding="utf-8")
-
-
-# --- pictures --------------------------------------------------------------------------------------------------------
-
-
-def _history(trials: Sequence[Trial], ranked_by: str, *, maximise: bool) -> Figure:
-    """Each trial's objective, and the best so far."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    from medassay.reporting.figures import PALETTE
-
-    figure = Figure(figsize=(6.4, 3.6), dpi=100, layout="constrained")
-    axes = figure.add_subplot()
-    better = max if maximise else min
-    valued = [(trial.number, trial.value, trial.state) for trial in trials if trial.value is not None]
-    best: list[float] = []
-    for _, value, _ in valued:
-        best.append(better(value, best[-1]) if best else value)
-    axes.step([n for n, *_ in valued], best, where="post", color=PALETTE[1], linewidth=1.5, label="best so far")
-    looks: list[tuple[State, dict[str, Any]]] = [
-        ("done", {"color": PALETTE[0]}),
-        ("pruned", {"facecolors": "none", "edgecolors": PALETTE[0], "linewidths": 1.2}),
-    ]
-    for state, look in looks:
-        points = [(n, value) for n, value, of in valued if of == state]
-        if points:
-            axes.scatter([n for n, _ in points], [y for _, y in points], s=26, zorder=3, label=state, **look)
-    if failed := [trial.number for trial in trials if trial.state == "failed"]:
-        bottom = axes.get_xaxis_transform()  # they have no value: marks at the lower edge
-        look = {"marker": "x", "s": 24, "color": "#666666", "clip_on": False, "zorder": 4}
-        axes.scatter(failed, [0] * len(failed), transform=bottom, label="failed", **look)
-    axes.set(xlabel="Trial", ylabel=ranked_by, xlim=(0.4, trials[-1].number + 0.6))
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="0.92", linewidth=0.8)
-    axes.set_axisbelow(True)
-    place: Any = "outside upper right"  # understood by figures only, and left out of their type hints
-    figure.legend(loc=place, ncols=4, frameon=False, fontsize=9)
-    return figure
-
-
-def _importance(shares: Mapping[str, float], trials: int) -> Figure:
-    """A bar for each parameter, the most important first."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import PercentFormatter
-
-    from medassay.reporting.figures import PALETTE
-
-    figure = Figure(figsize=(6.4, 1.1 + 0.34 * len(shares)), dpi=100, layout="constrained")
-    axes = figure.add_subplot()
-    names, widths = list(shares), list(shares.values())
-    axes.barh(range(len(names)), widths, color=PALETTE[0], height=0.62)
-    for row, share in enumerate(widths):
-        axes.annotate(f"{share:.0%}", (share, row), (4, 0), textcoords="offset points", va="center", size=9)
-    axes.set_yticks(range(len(names)), names)
-    axes.invert_yaxis()
-    axes.set(xlabel="Share of the objective's variance (fANOVA)", xlim=(0, max(widths) * 1.12))
-    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
-    caution = ": a hint at most" if trials < FEW else ""
-    axes.set_title(f"from {trials} trials{caution}", loc="left", size=10)
-    axes.tick_params(axis="y", length=0)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="x", color="0.92", linewidth=0.8)
-    axes.set_axisbelow(True)
-    return figure
+        partial.write_text(text, encoding="utf-8")

@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from medassay.core.errors import ConfigError
+from medassay.core.errors import CheckpointError, ConfigError
+from medassay.core.estimate import Estimate, mean_over
+from medassay.reporting.numbers import compact_spread
 from medassay.runs.directory import RunDirectory
-from medassay.sweeps.configurations import Configuration, Spread, effects, grouped, order
+from medassay.runs.groups import DASH, Group, effects, group_over_seeds, labels, rank_order, swept_keys
+from medassay.runs.table import RunRow, read_job
 from medassay.sweeps.directory import SweepDirectory
-from medassay.sweeps.entries import DASH, Entry, read, swept
 from medassay.sweeps.objective import objective
 
 
@@ -27,9 +29,9 @@ class Summary:
         record: what ``sweep.json`` says; empty without one.
         metric, mode: what ranks; ``metric`` is None where no job says what it would be.
         swept: the keys whose value differs among the jobs, but seed and places.
-        entries: the jobs, in their order.
+        rows: the jobs, in their order.
         final: further seeds of the chosen configuration, trained to be tested; in no ranking.
-        configurations: complete ones best first, then incomplete ones, then those without the metric.
+        groups: the configurations: complete ones best first, then incomplete ones, then those without the metric.
         best: first by the mean of the metric among the complete ones; None where there is none.
         chosen: the configuration that was chosen when the sweep ended, else the best.
         effects: of each swept key and each of its values: the metric over all finished runs with that value.
@@ -42,37 +44,37 @@ class Summary:
     metric: str | None
     mode: Literal["max", "min"]
     swept: list[str]
-    entries: list[Entry]
-    final: list[Entry]
-    configurations: list[Configuration]
-    best: Configuration | None
-    chosen: Configuration | None
-    effects: dict[str, dict[str, Spread]]
-    test: dict[str, Spread]
+    rows: list[RunRow]
+    final: list[RunRow]
+    groups: list[Group]
+    best: Group | None
+    chosen: Group | None
+    effects: dict[str, dict[str, Estimate]]
+    test: dict[str, Estimate]
     notes: list[str]
 
     @property
     def name(self) -> str:
         return str(self.record.get("name") or self.path.resolve().name)
 
-    def having(self, *status: str) -> list[Entry]:
+    def having(self, *status: str) -> list[RunRow]:
         """The jobs with one of these statuses; final ones too."""
-        return [entry for entry in (*self.entries, *self.final) if entry.status in status]
+        return [row for row in (*self.rows, *self.final) if row.status in status]
 
     @property
-    def failed(self) -> list[Entry]:
+    def failed(self) -> list[RunRow]:
         return self.having("failed")
 
     @property
-    def pruned(self) -> list[Entry]:
+    def pruned(self) -> list[RunRow]:
         return self.having("pruned")
 
     @property
-    def unfinished(self) -> list[Entry]:
+    def unfinished(self) -> list[RunRow]:
         return self.having("interrupted", "running")
 
     @property
-    def waiting(self) -> list[Entry]:
+    def waiting(self) -> list[RunRow]:
         return self.having("waiting")
 
     def lines(self, n: int = 10) -> list[str]:
@@ -81,11 +83,11 @@ class Summary:
         heads = ["", *(names[key] for key in self.swept), self.metric or "metric", "seeds"]
         rows = [
             [str(place) if c.complete else DASH, *map(shown, c.settings.values()), cell(c, self.metric), seeds_of(c)]
-            for place, c in enumerate(self.configurations[:n], 1)
+            for place, c in enumerate(self.groups[:n], 1)
         ]
         widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
         lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in (heads, *rows)]
-        if (left := len(self.configurations) - n) > 0:
+        if (left := len(self.groups) - n) > 0:
             lines.append(f"and {left} more in summary.md")
         return [*lines, *verdict(self)]
 
@@ -103,28 +105,17 @@ def shown(value: str) -> str:
         return value
 
 
-def cell(configuration: Configuration, name: str | None) -> str:
+def cell(group: Group, name: str | None) -> str:
     """``mean ± sd`` of one of its numbers, or a dash."""
-    return str(configuration.numbers[name]) if name in configuration.numbers else DASH
+    return compact_spread(group.numbers[name]) if name in group.numbers else DASH
 
 
-def seeds_of(configuration: Configuration) -> str:
+def seeds_of(group: Group) -> str:
     """Its finished seeds; ``incomplete`` where others have more."""
-    if not configuration.counted:
+    if not group.counted:
         return "none"
-    said = " ".join(map(str, configuration.seeds)) or "unknown"
-    return said if configuration.complete else f"{said} (incomplete)"
-
-
-def labels(keys: Sequence[str]) -> dict[str, str]:
-    """A short name for each key: its last part, or more of it where two would be alike."""
-    parts = {key: key.replace("/", ".").split(".") for key in keys}
-    found = {}
-    for key, own in parts.items():
-        others = [other for name, other in parts.items() if name != key]
-        length = next((n for n in range(1, len(own)) if all(o[-n:] != own[-n:] for o in others)), len(own))
-        found[key] = ".".join(own[-length:])
-    return found
+    seeds = " ".join(map(str, group.seeds)) or "unknown"
+    return seeds if group.complete else f"{seeds} (incomplete)"
 
 
 def verdict(summary: Summary) -> list[str]:
@@ -139,8 +130,8 @@ def verdict(summary: Summary) -> list[str]:
         names = list(summary.test)
         headline = headlines(names, summary.metric)
         whose = "test" if chosen is best else f"test of the chosen {' '.join(chosen.overrides)}"
-        n = max(spread.n for spread in summary.test.values())
-        numbers = ", ".join(f"{name.partition('/')[2]} {summary.test[name]}" for name in headline)
+        n = max(estimate.n or 0 for estimate in summary.test.values())
+        numbers = ", ".join(f"{name.partition('/')[2]} {compact_spread(summary.test[name])}" for name in headline)
         said.append(f"{whose}: {numbers} (n = {n})")
     return [*said, *summary.notes]
 
@@ -169,75 +160,82 @@ def summarise(path: str | Path, metric: str | None = None, mode: Literal["max", 
         ConfigError: the metric is a test number.
     """
     record = SweepDirectory(path).record()
-    entries, final = read(path)
+    rows, final = _read_jobs(SweepDirectory(path), listed=bool(record))
     metric, mode = _ranked_by(
-        entries, metric or record.get("metric"), mode or (record.get("mode") if metric is None else None)
+        rows, metric or record.get("metric"), mode or (record.get("mode") if metric is None else None)
     )
-    keys = swept(entries)
-    configurations = grouped(entries, keys, metric)
-    configurations.sort(key=lambda c: order(c, metric, mode))
-    notes = _notes(configurations, metric)
-    rankable = bool(configurations) and configurations[0].complete and not _chosen_on_test(configurations, metric)
-    best = configurations[0] if rankable else None
+    keys = swept_keys(rows)
+    groups = group_over_seeds(rows, keys, metric or "")
+    groups.sort(key=lambda group: rank_order(group, metric, mode))
+    notes = _notes(groups, metric)
+    rankable = bool(groups) and groups[0].complete and not _chosen_on_test(groups, metric)
+    best = groups[0] if rankable else None
     hashed = (record.get("chosen") or {}).get("configuration")
-    chosen = next((c for c in configurations if hashed is not None and c.hash == hashed), best)
+    chosen = next((g for g in groups if hashed is not None and g.configuration == hashed), best)
     if chosen is not best:
         notes.append("The configuration tested was the best when it was chosen; it is not the best of the jobs now.")
-    return Summary(
-        Path(path),
-        record,
-        metric,
-        mode,
-        keys,
-        entries,
-        final,
-        configurations,
-        best,
-        chosen,
-        effects(configurations, keys, metric),
-        _test(chosen, final),
-        notes,
-    )
+    found = effects(groups, keys, metric)
+    test = _test(chosen, final)
+    return Summary(Path(path), record, metric, mode, keys, rows, final, groups, best, chosen, found, test, notes)
+
+
+def _read_jobs(sweep: SweepDirectory, *, listed: bool) -> tuple[list[RunRow], list[RunRow]]:
+    """The jobs that a sweep's ``sweep.json`` lists and its final ones; without one, all runs below.
+
+    Raises:
+        CheckpointError: there is no sweep and no run in the directory.
+    """
+    if listed:
+        of_sweep, final = (
+            [read_job(job.directory, job.overrides) for job in sweep.jobs(final=f)] for f in (False, True)
+        )
+        return of_sweep, final
+    if not sweep.path.is_dir():
+        raise CheckpointError(f"{sweep.path} does not exist: give a sweep's directory, or a folder that holds runs")
+    runs = [file.parent for file in sorted(sweep.path.rglob("run.json"))]
+    if not runs:
+        raise CheckpointError(f"no run in {sweep.path}: give a sweep's directory, or a folder that holds runs")
+    return [read_job(run) for run in runs], []
 
 
 def _ranked_by(
-    entries: Sequence[Entry], metric: str | None, mode: Literal["max", "min"] | None
+    rows: Sequence[RunRow], metric: str | None, mode: Literal["max", "min"] | None
 ) -> tuple[str | None, Literal["max", "min"]]:
     if metric is not None and metric.startswith("test/"):
         raise ConfigError(
             f"sweep.metric={metric}: what is chosen is chosen on validation data; use a val/ number, e.g. val/auroc"
         )
-    begun = next((entry.path for entry in entries if entry.hash is not None), None)
+    begun = next((row.path for row in rows if row.configuration is not None), None)
     if begun is None:
         return metric, mode or "max"
     found = objective(RunDirectory(begun).config(), metric, mode)
     return found.name, mode or found.mode
 
 
-def _test(chosen: Configuration | None, final: Sequence[Entry]) -> dict[str, Spread]:
+def _test(chosen: Group | None, final: Sequence[RunRow]) -> dict[str, Estimate]:
     """Every test number of the chosen configuration's finished runs, one for each seed."""
     if chosen is None:
         return {}
-    runs = [entry for entry in (*final, *chosen.entries) if entry.status == "done"]
-    by_seed = {entry.seed: entry for entry in runs if any(name.startswith("test/") for name in entry.values)}
+    runs = [row for row in (*final, *chosen.rows) if row.status == "done"]
+    by_seed = {row.seed: row for row in runs if any(name.startswith("test/") for name in row.values)}
     names = dict.fromkeys(name for run in by_seed.values() for name in run.values if name.startswith("test/"))
     columns = {name: [run.values[name] for run in by_seed.values() if name in run.values] for name in names}
-    return {name: Spread.of(values) for name, values in columns.items()}
+    return {name: mean_over("seeds", values) for name, values in columns.items()}
 
 
-def _chosen_on_test(configurations: Sequence[Configuration], metric: str | None) -> bool:
+def _chosen_on_test(groups: Sequence[Group], metric: str | None) -> bool:
     """Whether the numbers that would rank several configurations are of assays on test images."""
-    if len(configurations) < 2 or metric is None or not metric.startswith("assay/"):
+    if len(groups) < 2 or metric is None or not metric.startswith("assay/"):
         return False
     name = metric.replace("assay/", "test/", 1)
-    return any(e.values.get(name) == e.values[metric] for c in configurations for e in c.counted)
+    return any(e.values.get(name) == e.values[metric] for g in groups for e in g.counted)
 
 
-def _notes(configurations: Sequence[Configuration], metric: str | None) -> list[str]:
+def _notes(groups: Sequence[Group], metric: str | None) -> list[str]:
     """What a reader must know of the ranking."""
-    ranked = [c for c in configurations if c.counted]
+    ranked = [group for group in groups if group.counted]
     if not ranked:
-        done = [e for c in configurations for e in c.entries if e.status == "done"]
+        done = [e for g in groups for e in g.rows if e.status == "done"]
         names = sorted({name for e in done for name in e.values if name.startswith(("val/", "assay/"))})
         there = f"there are {', '.join(names)}" if names else "there is no validation number"
         return [f"No finished run has {metric}: {there}."] if done else ["No run has finished."]

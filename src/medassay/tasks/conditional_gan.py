@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import torch
-from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from medassay.core.errors import TrainingError
@@ -13,12 +12,11 @@ from medassay.core.types import NonNegative, PositiveInt, Range
 from medassay.nets.cgan import CGAN
 from medassay.tasks.ema import EMA
 from medassay.tasks.gan_losses import GANLoss, discriminator_loss, generator_loss
+from medassay.tasks.generator import Batch, ConditionalGenerator
 from medassay.tasks.optim import OptimizerFactory, adam
 from medassay.tasks.steps import check_finite
 
-SAMPLE_CHUNK = 512  # images drawn at a time: bounds the memory of a large draw
 BATCH_NORM_BATCHES = 8  # of 256 samples each: what the averaged generator's statistics are estimated on, every epoch
-Batch = tuple[Tensor, Tensor]
 
 
 def gradient_norm(net: nn.Module) -> Tensor:
@@ -28,7 +26,7 @@ def gradient_norm(net: nn.Module) -> Tensor:
     return norm
 
 
-class ConditionalGAN(LightningModule):
+class ConditionalGAN(ConditionalGenerator):
     """Trains ``net.generator`` against ``net.discriminator`` on images of the batch's own classes.
 
     Samples come from an exponential moving average of the generator. Logs once per epoch, over images seen: both losses,
@@ -45,6 +43,7 @@ class ConditionalGAN(LightningModule):
         grid_rows: images per class of the fixed grid that shows progress.
     """
 
+    net: CGAN
     label_share: Tensor
     grid_noise: Tensor
 
@@ -58,9 +57,8 @@ class ConditionalGAN(LightningModule):
         collapse_epochs: PositiveInt = 2,
         grid_rows: PositiveInt = 8,
     ) -> None:
-        super().__init__()
+        super().__init__(net, net.generator.latent, "grid_noise", grid_rows)
         self.automatic_optimization = False
-        self.net = net
         self.ema = EMA(net.generator, ema_decay)
         self.loss = loss
         self.collapse_loss = collapse_loss
@@ -70,46 +68,13 @@ class ConditionalGAN(LightningModule):
         self._images_here = 0  # of this process, since the last epoch's end
         self._optimizer = optimizer or adam(lr=2e-4, betas=(0.5, 0.999))
         self._loss_sum: Tensor | None = None
-        rng = torch.Generator().manual_seed(0)
-        noise = torch.randn(net.num_classes * grid_rows, net.generator.latent, generator=rng)
-        self.register_buffer("grid_noise", noise)  # (classes * rows, latent), row by row of one class
         self.register_buffer("label_share", torch.full((net.num_classes,), 1 / net.num_classes))
 
-    # --- a generator for others to sample from ---
+    def draw(self, latent: Tensor, labels: Tensor) -> Tensor:
+        return self.net.crop(self.ema(latent, labels))
 
-    @property
-    def num_classes(self) -> int:
-        return self.net.num_classes
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """``(C, H, W)`` of samples."""
-        return self.net.image_shape
-
-    @torch.no_grad()
-    def sample(self, labels: Tensor, *, rng: torch.Generator) -> Tensor:
-        """Images ``(N, C, H, W) float32 in [0, 1]`` of classes ``labels (N,) int64``, from the averaged generator.
-
-        The noise is drawn on ``rng``'s device, so that a CPU generator gives the same noise for every device.
-        """
-        return self._draw(torch.randn(len(labels), self.net.generator.latent, generator=rng, device=rng.device), labels)
-
-    def fixed_samples(self) -> tuple[Tensor, Tensor]:
-        """The progress grid: the same noise every time; images ``(K * rows, C, H, W)`` and their labels."""
-        rows = len(self.grid_noise) // self.num_classes
-        labels = torch.arange(self.num_classes, device=self.device).repeat_interleave(rows)
-        return self._draw(self.grid_noise, labels), labels
-
-    @torch.no_grad()
-    def _draw(self, noise: Tensor, labels: Tensor) -> Tensor:
-        chunks = zip(torch.split(noise, SAMPLE_CHUNK), torch.split(labels, SAMPLE_CHUNK), strict=True)
-        drawn = [self.net.crop(self.ema(self._on_device(z), y.to(self.device))) for z, y in chunks]
-        return torch.cat(drawn).float().clamp(0, 1)
-
-    def _on_device(self, noise: Tensor) -> Tensor:
-        return noise.to(self.device, self.grid_noise.dtype)  # a buffer: in double precision where the weights are
-
-    # --- training ---
+    def finish(self, drawn: Tensor) -> Tensor:
+        return drawn.clamp(0, 1)
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
@@ -121,7 +86,7 @@ class ConditionalGAN(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> None:
         images, labels = batch
-        noise = torch.randn(len(images), self.net.generator.latent, device=self.device)
+        noise = torch.randn(len(images), self.latent, device=self.device)
         real = self.net.pad(images)
         fake = self.net.generator(noise, labels)
         d_loss, d_real, d_fake, d_norm = self._discriminator_step(real, fake.detach(), labels)
@@ -192,8 +157,8 @@ class ConditionalGAN(LightningModule):
         rng = torch.Generator().manual_seed(0)
         for _ in range(BATCH_NORM_BATCHES):
             labels = torch.multinomial(self.label_share.cpu(), 256, replacement=True, generator=rng)
-            noise = torch.randn(256, self.net.generator.latent, generator=rng)
-            generator(self._on_device(noise), labels.to(self.device))
+            noise = torch.randn(256, self.latent, generator=rng)
+            generator(self.as_weights(noise), labels.to(self.device))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["images_seen"] = self.images_seen

@@ -6,16 +6,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from medassay.core.types import NonNegative, NonNegativeInt, PositiveInt
 from medassay.nets.cvae import CVAE, label_planes
+from medassay.tasks.generator import Batch, ConditionalGenerator
 from medassay.tasks.optim import OptimizerFactory, SchedulerFactory, adam, configured
 from medassay.tasks.steps import check_finite
-
-CHUNK = 512  # images decoded at a time: bounds the memory of a large draw
-Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) float32 in [0, 1], labels (B,) int64
 
 
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -39,7 +36,7 @@ def reconstruction_loss(logits: Tensor, images: Tensor, labels: Tensor, num_clas
     return F.binary_cross_entropy_with_logits(logits, target, reduction="sum") / len(images)
 
 
-class ConditionalVAE(LightningModule):
+class ConditionalVAE(ConditionalGenerator):
     """Trains ``net`` on the evidence lower bound of images given their classes.
 
     Logs per epoch ``loss``, ``reconstruction`` and ``kl`` under ``train/`` and ``val/``, in nats per image; ``val/loss`` is
@@ -54,6 +51,7 @@ class ConditionalVAE(LightningModule):
         grid_rows: images per class of the fixed grid that shows progress.
     """
 
+    net: CVAE
     grid_latent: Tensor
 
     def __init__(
@@ -65,49 +63,17 @@ class ConditionalVAE(LightningModule):
         kl_annealing_epochs: NonNegativeInt = 0,
         grid_rows: PositiveInt = 8,
     ) -> None:
-        super().__init__()
-        self.net = net
+        super().__init__(net, net.latent, "grid_latent", grid_rows)
         self.kl_weight = kl_weight
         self.kl_annealing_epochs = kl_annealing_epochs
         self._optimizer = optimizer or adam()
         self._scheduler = scheduler
-        rng = torch.Generator().manual_seed(0)
-        self.register_buffer("grid_latent", torch.randn(net.num_classes * grid_rows, net.latent, generator=rng))
 
-    # --- a generator for others to sample from ---
+    def draw(self, latent: Tensor, labels: Tensor) -> Tensor:
+        return self.net.decoder(latent, labels)[:, : self.image_shape[0]]  # type: ignore[no-any-return]  # no planes
 
-    @property
-    def num_classes(self) -> int:
-        return self.net.num_classes
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """``(C, H, W)`` of samples."""
-        return self.net.image_shape
-
-    def sample(self, labels: Tensor, *, rng: torch.Generator) -> Tensor:
-        """Images ``(N, C, H, W) float32 in [0, 1]`` of classes ``labels (N,) int64``: the decoder's means for z ~ N(0, I).
-
-        The latent is drawn on ``rng``'s device, so that a CPU generator gives the same for every device.
-        """
-        return self.decode(torch.randn(len(labels), self.net.latent, generator=rng, device=rng.device), labels)
-
-    def fixed_samples(self) -> tuple[Tensor, Tensor]:
-        """The progress grid: the same latents every time; images ``(K * rows, C, H, W)`` and their labels."""
-        labels = torch.arange(self.num_classes, device=self.device)
-        labels = labels.repeat_interleave(len(self.grid_latent) // self.num_classes)
-        return self.decode(self.grid_latent, labels), labels
-
-    @torch.no_grad()
-    def decode(self, latent: Tensor, labels: Tensor) -> Tensor:
-        """Images ``(N, C, H, W) float32 in [0, 1]`` of ``latent (N, L)`` and ``labels (N,)``; label planes left out."""
-        chunks = zip(torch.split(latent, CHUNK), torch.split(labels, CHUNK), strict=True)
-        channels = self.image_shape[0]
-        drawn = [
-            self.net.decoder(z.to(self.device, self.grid_latent.dtype), y.to(self.device))[:, :channels]
-            for z, y in chunks
-        ]
-        return torch.cat(drawn).float().sigmoid()
+    def finish(self, drawn: Tensor) -> Tensor:
+        return drawn.sigmoid()
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -126,7 +92,7 @@ class ConditionalVAE(LightningModule):
         return self.decode(line.flatten(0, 1), labels.repeat_interleave(steps))
 
     def _mean(self, images: Tensor, labels: Tensor) -> Tensor:
-        mean, _ = self.net.encoder(images.to(self.device, self.grid_latent.dtype), labels.to(self.device))
+        mean, _ = self.net.encoder(self.as_weights(images), labels.to(self.device))
         return mean  # type: ignore[no-any-return]
 
     # --- training ---

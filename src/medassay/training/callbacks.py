@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
@@ -19,6 +20,7 @@ from medassay.data.modules import ImageDataModule
 from medassay.reporting import figures
 
 
+@dataclass(eq=False)
 class ProcessSetUp(Callback):
     """What each training process sets for itself: threads, and compiled nets (neither survives the way to another process).
 
@@ -27,9 +29,8 @@ class ProcessSetUp(Callback):
         compile_net: compile the net first; a net of several networks, itself never called, has each of them compiled.
     """
 
-    def __init__(self, threads: int | None, compile_net: bool) -> None:
-        self.threads = threads
-        self.compile_net = compile_net
+    threads: int | None
+    compile_net: bool
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self.threads is not None:
@@ -42,6 +43,7 @@ class ProcessSetUp(Callback):
                 part.compile()
 
 
+@dataclass(eq=False)
 class EpochSeed(Callback):
     """Seeds torch's global generator at every epoch's first batch, by seed, epoch and process alone.
 
@@ -49,8 +51,7 @@ class EpochSeed(Callback):
     continues as if it had not been interrupted.
     """
 
-    def __init__(self, seed: int) -> None:
-        self.seed = seed
+    seed: int
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx == 0:
@@ -127,6 +128,7 @@ class Autoencoder(Protocol):
         ...
 
 
+@dataclass(eq=False)
 class _Pictures(Callback, ABC):
     """Draws something every few epochs and after the last one, on disk and in TensorBoard.
 
@@ -134,8 +136,7 @@ class _Pictures(Callback, ABC):
         every_n_epochs: how often; the last epoch's pictures are always drawn.
     """
 
-    def __init__(self, every_n_epochs: PositiveInt = 5) -> None:
-        self.every_n_epochs = every_n_epochs
+    every_n_epochs: PositiveInt = 5
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1
@@ -173,6 +174,7 @@ class SampleGrid(_Pictures):
         self.show(trainer, "samples", images.cpu(), columns, epoch, row_labels=names)
 
 
+@dataclass(eq=False)
 class Reconstructions(_Pictures):
     """Shows validation images beside what encoding and decoding leaves of them, and one of each class turning into another
     of its class; only for autoencoders.
@@ -183,12 +185,9 @@ class Reconstructions(_Pictures):
         steps: images from one end of an interpolation to the other, ends included.
     """
 
-    def __init__(
-        self, every_n_epochs: PositiveInt = 25, pairs: PositiveInt = 4, steps: Annotated[int, Range(ge=3)] = 9
-    ) -> None:
-        super().__init__(every_n_epochs)
-        self.pairs = pairs
-        self.steps = steps
+    every_n_epochs: PositiveInt = 25
+    pairs: PositiveInt = 4
+    steps: Annotated[int, Range(ge=3)] = 9
 
     def draw(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
         if not isinstance(pl_module, Autoencoder):

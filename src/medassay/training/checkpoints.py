@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,6 +23,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             torch.save(checkpoint, partial)
 
 
+@dataclass(eq=False)
 class Checkpoints(Checkpoint):
     """Keeps ``last.ckpt`` (all that resuming needs) and ``best.ckpt`` (weights alone), both written at epoch ends.
 
@@ -31,12 +33,11 @@ class Checkpoints(Checkpoint):
         mode: whether a larger (``max``) or smaller (``min``) value is better; of equal ones the first stays.
     """
 
-    def __init__(self, directory: Path, monitor: str | None, mode: Literal["min", "max"] = "max") -> None:
-        self.directory = directory
-        self.monitor = monitor
-        self.mode = mode
-        self.best_value: float | None = None
-        self.best_epoch: int | None = None
+    directory: Path
+    monitor: str | None
+    mode: Literal["min", "max"] = "max"
+    best_value: float | None = field(default=None, init=False)
+    best_epoch: int | None = field(default=None, init=False)
 
     @property
     def best(self) -> Path:

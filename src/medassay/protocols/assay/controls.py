@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from medassay.core.errors import CheckpointError
 from medassay.core.files import write_json
+from medassay.core.results import from_json, to_json
 from medassay.core.types import LabelledImages
-from medassay.data.modules import stratified_order
+from medassay.data.order import stratified_order
 from medassay.evaluation import arms
-from medassay.protocols.assay import measures, performance
+from medassay.protocols.assay import measures
+from medassay.protocols.assay.measures import Yardstick
+from medassay.protocols.assay.performance import Trainer
+from medassay.protocols.assay.results import SCORES, Kind, Row, Scores
 from medassay.protocols.assay.subjects import Real, in_proportion
 
 NOISE = 0.05  # standard deviation of control (c), in units of the full range
@@ -30,117 +32,76 @@ TRAIN_SHARE = 0.8  # of the validation images, for TSTR on controls (a) and (e);
 
 @dataclass(frozen=True)
 class Control:
-    """A set of images of known quality.
-
-    Attributes:
-        key: its name in files.
-        name: its name in tables.
-        images: the set, with the labels it claims.
-        members: for copies: indices of the copied training images (among the unique ones).
-        validation: for validation images: their indices.
-        tstr: whether a classifier is trained on it too.
-    """
+    """A set of images of known quality, with the labels it claims; ``key``, ``name`` and ``kind`` are its row's."""
 
     key: str
     name: str
     images: LabelledImages
-    members: Tensor | None = None
-    validation: Tensor | None = None
-    tstr: bool = False
+    members: Tensor | None = None  # of copies, indices of the copied training images (among the unique ones)
+    validation: Tensor | None = None  # of validation images, their indices
+    tstr: bool = False  # whether a classifier is trained on it too
+    kind: Kind = "control"
 
 
-def floor(real: Real, m: int) -> Control:
+def make_floor(real: Real, m: int) -> Control:
     """Control (a): ``m`` real validation images."""
     chosen = in_proportion(real.val.labels, m)
-    return Control("floor", "real validation images (floor)", real.val[chosen], validation=chosen, tstr=True)
+    return Control("floor", "real validation images (floor)", real.val[chosen], None, chosen, True, "floor")
 
 
-def controls(real: Real, m: int) -> list[Control]:
+def make_controls(real: Real, m: int) -> list[Control]:
     """Controls (b) to (e), for a table of ``m`` images a row."""
     chosen = stratified_order(real.unique.labels, 2)[:m].sort().values
-    copied = real.unique[chosen]
+    copied, base = real.unique[chosen], make_floor(real, m)
     rng = torch.Generator().manual_seed(0)
     noise = NOISE * torch.randn(copied.images.shape, generator=rng)
     noisy = (copied.images / 255 + noise).clamp(0, 1).mul(255).round().to(torch.uint8)
-    floor_indices = in_proportion(real.val.labels, m)
-    base = real.val[floor_indices]
-    counts = base.counts(len(real.classes))
-    largest = int(counts.argmax())
-    kept = floor_indices[base.labels != largest]
-    fewer = floor_indices[in_proportion(base.labels, len(kept))]
-    shuffled = base.labels[torch.randperm(len(base), generator=rng)]
+    labels, indices = base.images.labels, in_proportion(real.val.labels, m)
+    largest = int(base.images.counts(len(real.classes)).argmax())
+    kept = indices[labels != largest]
+    fewer = indices[in_proportion(labels, len(kept))]
+    shuffled = LabelledImages(base.images.images, labels[torch.randperm(len(labels), generator=rng)])
     return [
         Control("copies", "copies of training images", copied, members=chosen),
         Control("noisy_copies", "training images + noise", LabelledImages(noisy, copied.labels), members=chosen),
         Control("without_class", f"floor without {real.classes[largest]}", real.val[kept], validation=kept),
         Control("floor_same_m", f"floor, {len(fewer)} images", real.val[fewer], validation=fewer),
-        Control(
-            "shuffled_labels",
-            "floor with shuffled labels",
-            LabelledImages(base.images, shuffled),
-            validation=floor_indices,
-            tstr=True,
-        ),
+        Control("shuffled_labels", "floor with shuffled labels", shuffled, validation=indices, tstr=True),
     ]
 
 
-def rows(
-    chosen: Sequence[Control],
-    real: Real,
-    spaces: Callable[[], Sequence[measures.Space]],
-    predict: Any,
-    cache: Path,
-    *,
-    encoders: Sequence[str],
-    steps: int,
-    trainer: performance.Trainer,
-) -> list[dict[str, Any]]:
+def measure_controls(chosen: Sequence[Control], yardstick: Yardstick, trainer: Trainer, steps: int) -> list[Row]:
     """The table's rows of the controls; kept per data set, so that they are computed once.
 
-    Args:
-        chosen: the controls.
-        real: the real images.
-        spaces: gives the encoders' spaces; called only where a row is missing.
-        predict: as for :func:`measures.measure_sets`.
-        cache: folder of what is kept.
-        encoders: names and descriptions of the encoders, for the key.
-        steps: of the classifiers trained on (a) and (e).
-        trainer: trains them.
+    Raises:
+        CheckpointError: a kept row cannot be read.
     """
-    found = []
+    encoders = [f"{encoder.name}: {encoder.description}" for encoder in yardstick.encoders]
+    shared = [measures.VERSION, arms.RECIPE, yardstick.real.digest, encoders]
+    rows: list[Row] = []
     for control in chosen:
-        parts = [measures.VERSION, arms.RECIPE, real.digest, list(encoders), len(control.images), control.key, steps]
+        parts = [*shared, len(control.images), control.key, steps]
         key = hashlib.sha256(json.dumps([*parts, str(torch.__version__)]).encode()).hexdigest()[:16]
-        path = cache / "controls" / f"{control.key}_{key}.json"
-        row = _kept(path)
-        if row is None:
-            images = [control.images]
-            row = measures.measure_sets(
-                spaces(), real, predict, images, members=control.members, validation=control.validation
+        path = trainer.context.cache / "controls" / f"{control.key}_{key}.json"
+        if not path.exists():
+            row = yardstick.measure(
+                control.key, control.name, control.kind, [control.images], control.members, control.validation
             )
-            if control.tstr:
-                row["tstr"] = _tstr(control, real, steps, trainer)
-            write_json(path, row)
-            row = _kept(path) or row  # as the next assay will read it: an undefined number is None, not NaN
-        found.append({"key": control.key, "name": control.name, "kind": "control", **row})
-    return found
+            tstr = _train_on(control, yardstick.real, trainer, steps) if control.tstr else None
+            write_json(path, to_json(replace(row, tstr=tstr)))
+        named = {"key": control.key, "name": control.name, "kind": control.kind, "faults": []}  # its present name
+        try:
+            rows.append(from_json(Row, {**json.loads(path.read_text(encoding="utf-8")), **named}))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CheckpointError(f"{path} cannot be read ({error}): delete it, it is computed anew") from error
+    return rows
 
 
-def _kept(path: Path) -> dict[str, Any] | None:
-    try:
-        row: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}): delete it, it is computed anew") from error
-    return row
-
-
-def _tstr(control: Control, real: Real, steps: int, trainer: performance.Trainer) -> dict[str, Any]:
+def _train_on(control: Control, real: Real, trainer: Trainer, steps: int) -> Scores:
     """TSTR on a set as small as the validation images: comparable between controls, not with a generator's."""
     order = stratified_order(control.images.labels, 3)
     n = round(TRAIN_SHARE * len(order))
     train, held_out = control.images[order[:n]], control.images[order[n:]]
     task = trainer.train([arms.Arm(f"TSTR: {control.name}", train, held_out, len(real.classes), 0, steps)])[0]
-    values = performance.tested(task, real.test, trainer)
-    return {name: values[name] for name in ("accuracy", "balanced_accuracy", "auroc")}
+    found = trainer.test(task, real.test)
+    return Scores(*(found[name] for name in SCORES))

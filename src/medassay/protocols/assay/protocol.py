@@ -1,4 +1,4 @@
-"""The assay from beginning to end: what is measured, in which order, and what it leaves."""
+"""The assay from beginning to end: what is measured, in which order, and what the report holds."""
 
 from __future__ import annotations
 
@@ -8,57 +8,61 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cache as remembered
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import torch
-from torch import Tensor
+from typing import Annotated, ClassVar
 
 from medassay.core.errors import ConfigError
-from medassay.core.types import LabelledImages, NonNegativeInt, PositiveInt, Range
+from medassay.core.types import NonNegativeInt, PositiveInt, Range, Sampler
+from medassay.data.modules import ImageDataModule
 from medassay.evaluation import arms
+from medassay.evaluation.about import flattened
 from medassay.evaluation.encoders import EncoderName, encoders, inception, trained_classifier
-from medassay.metrics import authenticity
-from medassay.metrics.neighbours import Neighbours
-from medassay.protocols.assay import controls, measures, performance, report, verdict
-from medassay.protocols.assay.subjects import Candidate, Real, of_run
-from medassay.protocols.classification import predict
-from medassay.runs.load import Run, device_for
+from medassay.evaluation.protocol import ComputeContext, Page, Protocol, Report, SamplesProtocol
+from medassay.protocols.assay import figures, tables, verdict
+from medassay.protocols.assay.controls import make_controls, make_floor, measure_controls
+from medassay.protocols.assay.figures import Examples, Gallery, choose_examples, find_suspicious
+from medassay.protocols.assay.measures import Yardstick
+from medassay.protocols.assay.performance import Trainer, measure_performance
+from medassay.protocols.assay.results import AssayResults, Budget, RealCounts, Split
+from medassay.protocols.assay.subjects import Candidate, Real, of_files, of_run
+from medassay.runs.run import Run
 
 logger = logging.getLogger(__name__)
 
 LARGE = 10_000  # samples of the second table
-GALLERY = 24  # most suspicious samples shown
-EXAMPLES = 10  # images of each class shown
+WARNINGS = {
+    "val": "Validation images stand in for test images: good for a search, not for a result.",
+    "quick": "Quick budget: one classifier seed and few steps, so no interval.",
+}
 
 
 @dataclass(frozen=True)
-class AssaySettings:
-    """How much to measure.
+class Assay(Protocol, SamplesProtocol):
+    """Is this synthetic data any good?
 
     Attributes:
-        name: of the protocol.
+        name: Name of the protocol.
         budget: ``quick`` is one classifier seed, 300 steps, TSTR and TRTR only; ``full`` all arms and seeds.
-        controls: also measure the controls (b) to (e).
-        encoders: the first is the headline.
-        inception_weights: a local file, for the encoder ``inception``.
-        seeds: classifiers per arm of a full assay.
-        sets: disjoint sets of samples whose spread is given, at most; as many as there are.
+        controls: Also measure the controls (b) to (e).
+        encoders: What distances are measured in; the first is the headline.
+        inception_weights: Local file, for the encoder ``inception``.
+        seeds: Classifiers per arm of a full assay.
+        sets: Disjoint sets of samples whose spread is given, at most; as many as there are.
         split: ``val`` lets validation images stand in for test images, for a search over generators.
-        seed: of the samples.
-        jobs: classifiers trained at a time; None for the number of cores.
+        seed: Seed of the samples.
+        jobs: Classifiers trained at a time; None for the number of cores.
     """
 
-    name: Literal["assay"] = "assay"
-    budget: Literal["quick", "full"] = "full"
+    requires: ClassVar[type] = Sampler
+    name: str = "assay"
+    budget: Budget = "full"
     controls: bool = True
     encoders: list[EncoderName] = field(default_factory=lambda: ["classifier", "random_conv", "pixels"])
     inception_weights: str | None = None
     seeds: Annotated[int, Range(ge=3)] = 3
     sets: PositiveInt = 5
-    split: Literal["test", "val"] = "test"
+    split: Split = "test"
     seed: NonNegativeInt = 0
     jobs: PositiveInt | None = None
 
@@ -66,210 +70,107 @@ class AssaySettings:
         if not self.encoders or len(set(self.encoders)) < len(self.encoders):
             raise ConfigError(f"protocol.encoders={self.encoders}: name at least one, and each once")
 
+    def run(self, run: Run, context: ComputeContext) -> Report:
+        """Judges a generator's samples beside the real images; DataError if these are too few."""
+        real = Real.of(run.data, self.split)
+        return self.judge(real, of_run(run, context.cache, self.seed), context)
 
-@dataclass(frozen=True)
-class Workplace:
-    """Where to compute and what to keep where.
+    def run_on_samples(self, samples: Path, data: ImageDataModule, context: ComputeContext, *, resize: bool) -> Report:
+        """Judges images made by any tool; DataError if they cannot be used, or there are too few."""
+        candidate = of_files(samples, data, resize=resize)
+        return self.judge(Real.of(data, self.split), candidate, context)
 
-    Attributes:
-        device: of encoders and distances.
-        gpus: as in the trainer settings, for the classifiers.
-        cache: folder of what is kept.
-    """
+    def judge(self, real: Real, candidate: Candidate, context: ComputeContext) -> Report:
+        """Judges ``candidate`` beside the real images."""
+        results, gallery = self.measure(real, candidate, context)
+        return build_report(results, choose_examples(real, candidate), gallery)
 
-    device: torch.device
-    gpus: int | list[int] | None
-    cache: Path
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Real and generated images of every class, side by side.
-
-    Attributes:
-        real, generated: ``(classes, N, C, H, W) uint8``; the real ones are test images, both in the order they come.
-    """
-
-    real: Tensor
-    generated: Tensor
-
-
-@dataclass(frozen=True)
-class Gallery:
-    """The most suspicious samples, most suspicious first, each with its nearest training image.
-
-    Attributes:
-        samples, nearest: ``(N, C, H, W) uint8``.
-        sample_labels, nearest_labels: ``(N,) int64``.
-        suspicion: ``(N,)``: distance to that image over that image's distance to its nearest other training image.
-    """
-
-    samples: Tensor
-    nearest: Tensor
-    sample_labels: Tensor
-    nearest_labels: Tensor
-    suspicion: Tensor
-
-
-def measured(
-    real: Real, candidate: Candidate, settings: AssaySettings, place: Workplace
-) -> tuple[dict[str, Any], Gallery]:
-    """Measures the candidate, the floor and the controls; gives the results as plain values, and pictures."""
-    if "inception" in settings.encoders:
-        inception(settings.inception_weights, place.device)  # a missing file is said before anything is trained
-    clock = Clock()
-    full = settings.budget == "full"
-    steps = arms.full_steps(len(real.train)) if full else arms.QUICK_STEPS
-    trainer = performance.Trainer(place.cache, place.device, settings.jobs, place.gpus)
-    with clock.measuring(
-        "classifiers"
-    ):  # first: TRTR with seed 0 is the encoder too, and several are trained at a time
-        seeds = settings.seeds if full else 1
-        learned = performance.performance(real, candidate, trainer, seeds=seeds, steps=steps, full=full)
-        task = trained_classifier(real.train, real.val, len(real.classes), place.cache, gpus=place.gpus)
-    found = encoders(settings.encoders, real.unique, task, place.device, place.cache, settings.inception_weights)
-    described = {encoder.name: encoder.description for encoder in found}
-
-    def assigned(images: Tensor) -> Tensor:
-        unlabelled = LabelledImages(images, torch.zeros(len(images), dtype=torch.int64))
-        return predict(task, unlabelled, place.device).probabilities.argmax(1)
-
-    @remembered
-    def spaces() -> list[measures.Space]:
-        return [measures.Space(encoder, real, place.device) for encoder in found]
-
-    m = min(len(real.val), len(candidate.images))
-    with clock.measuring("metrics"):
-        row, large = _of_candidate(candidate, m, settings.sets, real, spaces(), assigned)
-    with clock.measuring("controls"):
-        chosen = [controls.floor(real, m), *(controls.controls(real, m) if settings.controls else [])]
-        key = [f"{name}: {description}" for name, description in described.items()]
-        known = controls.rows(chosen, real, spaces, assigned, place.cache, encoders=key, steps=steps, trainer=trainer)
-    gallery = suspicious(spaces()[0], real, candidate)
-    results = {
-        **_about(real, candidate, settings),
-        "encoders": described,
-        **_judged(row, known, real.classes, learned),
-        "m": m,
-        "large": large,
-        "performance": learned,
-        "seconds": clock.seconds,
-        "peak_memory_mb": peak_memory_mb(),
-        "precision": "float32 (the device has no float64)" if place.device.type == "mps" else "float64",
-    }
-    return results, gallery
+    def measure(self, real: Real, candidate: Candidate, context: ComputeContext) -> tuple[AssayResults, Gallery]:
+        """Measures the candidate, the floor and the controls; gives the results and the most suspicious samples."""
+        if "inception" in self.encoders:  # a missing file is said before anything is trained
+            inception(self.inception_weights, context.device)
+        seconds: dict[str, float] = {}
+        trainer, full = Trainer(context, self.jobs), self.budget == "full"
+        steps, seeds = (arms.full_steps(len(real.train)), self.seeds) if full else (arms.QUICK_STEPS, 1)
+        # First the classifiers: TRTR with seed 0 is the encoder too, and several are trained at a time
+        with timed("classifiers", seconds):
+            learned = measure_performance(real, candidate, trainer, seeds=seeds, steps=steps, full=full)
+            task = trained_classifier(real.train, real.val, len(real.classes), context.cache, gpus=context.gpus)
+        found = encoders(self.encoders, real.unique, task, context.device, context.cache, self.inception_weights)
+        yardstick = Yardstick(real, found, task, context.device)
+        images = candidate.images
+        m = min(len(real.val), len(images))
+        sets = [images[start : start + m] for start in range(0, len(images) - m + 1, m)][: self.sets]
+        tables_of = [sets, [images[:LARGE]]] if len(images) >= LARGE else [sets]
+        with timed("metrics", seconds):
+            row, *large = (yardstick.measure("generator", candidate.name, "generator", of) for of in tables_of)
+        with timed("controls", seconds):
+            chosen = [make_floor(real, m), *(make_controls(real, m) if self.controls else [])]
+            rows = [row, *measure_controls(chosen, yardstick, trainer, steps)]
+        gallery = find_suspicious(yardstick.spaces[0], real, candidate)
+        floors = {one.m: one for one in reversed(rows) if one.key.startswith("floor")}  # by number of images
+        findings = [
+            verdict.judge(one, floors.get(one.m, rows[1]), real.classes, learned if one is row else None)
+            for one in rows
+        ]
+        rows = [replace(one, faults=verdict.faults(found)) for one, found in zip(rows, findings, strict=True)]
+        results = AssayResults(
+            generator=candidate.provenance,
+            name=candidate.name,
+            data=real.provenance,
+            classes=real.classes,
+            budget=self.budget,
+            split=self.split,
+            real=RealCounts(real.digest, len(real.train), len(real.unique), len(real.val), len(real.test)),
+            encoders={encoder.name: encoder.description for encoder in found},
+            verdict=findings[0],
+            faults=rows[0].faults,
+            rows=rows,
+            m=m,
+            large=large[0] if large else None,
+            performance=learned,
+            seconds=seconds,
+            peak_memory_mb=peak_memory_mb(),
+            precision="float32 (the device has no float64)" if context.device.type == "mps" else "float64",
+        )
+        return results, gallery
 
 
-def _of_candidate(
-    candidate: Candidate, m: int, most: int, real: Real, spaces: list[measures.Space], assigned: Any
-) -> tuple[dict[str, Any], dict[str, Any] | None]:
-    """The candidate's row of ``m`` images, over ``most`` disjoint sets of them, and that of the large table."""
-    named = {"key": "generator", "name": candidate.name, "kind": "generator"}
-    images = candidate.images
-    sets = [images[start : start + m] for start in range(0, len(images) - m + 1, m)]
-    row = measures.measure_sets(spaces, real, assigned, sets[:most])
-    large = None
-    if len(images) >= LARGE:
-        large = named | measures.measure_sets(spaces, real, assigned, [images[:LARGE]])
-    return named | row, large
-
-
-def _about(real: Real, candidate: Candidate, settings: AssaySettings) -> dict[str, Any]:
-    """What was compared."""
-    sizes = {name: len(getattr(real, name)) for name in ("train", "unique", "val", "test")}
-    return {
-        "generator": candidate.provenance,
-        "name": candidate.name,
-        "data": real.provenance,
-        "classes": real.classes,
-        "budget": settings.budget,
-        "split": settings.split,
-        "real": {"digest": real.digest, **sizes},
-    }
-
-
-def _judged(
-    row: dict[str, Any], known: list[dict[str, Any]], classes: list[str], learned: dict[str, Any]
-) -> dict[str, Any]:
-    """The verdict, and the table's rows with the faults found in each."""
-    floor, others = known[0], known[1:]
-    findings = verdict.judge(row, floor, classes, learned)
-    faults = verdict.faults(findings)
-    for control in others:
-        control["faults"] = verdict.faults(verdict.judge(control, _floor_of(control, known), classes))
-    rows = [{**row, "faults": faults}, {**floor, "kind": "floor", "faults": []}, *others]
-    return {"verdict": findings, "faults": faults, "rows": rows}
-
-
-def assay(
-    real: Real, candidate: Candidate, settings: AssaySettings, place: Workplace, directory: Path, record: dict[str, Any]
-) -> dict[str, Any]:
-    """Judges the candidate and leaves report, tables and pictures in ``directory``; gives the results.
-
-    Args:
-        real, candidate: the images.
-        settings: how much to measure.
-        place: where.
-        directory: a new one.
-        record: what the command was, for the results' file.
-    """
-    results, gallery = measured(real, candidate, settings, place)
-    results = {**record, **results}
-    report.write(directory, results, examples(real, candidate), gallery)
-    for finding in results["verdict"]:
-        logger.info("%s: %s", finding["level"], finding["text"])
-    return results
-
-
-def assay_run(run: Run, settings: AssaySettings, directory: Path, record: dict[str, Any], outputs: Path) -> None:
-    """:func:`assay` of a generator's finished run; caches are under ``outputs``."""
-    place = Workplace(device_for(run.settings), run.settings.gpus, outputs / ".cache")
-    real = Real.of(run.data, settings.split)
-    assay(real, of_run(run, place.cache, settings.seed), settings, place, directory, record)
-
-
-def _floor_of(control: dict[str, Any], known: list[dict[str, Any]]) -> dict[str, Any]:
-    """The floor with the control's own number of images."""
-    return next((row for row in known if row["key"].startswith("floor") and row["m"] == control["m"]), known[0])
-
-
-def examples(real: Real, candidate: Candidate, n: int = EXAMPLES) -> Examples:
-    """The first ``n`` images of every class, nothing selected; fewer where a class has fewer."""
-    classes = range(len(real.classes))
-    sets = (real.test, candidate.images)
-    n = min(n, *(int((s.labels == c).sum()) for s in sets for c in classes))
-    shown = [torch.stack([s.images[s.labels == c][:n] for c in classes]) for s in sets]
-    return Examples(*shown)
-
-
-def suspicious(space: measures.Space, real: Real, candidate: Candidate) -> Gallery:
-    """The samples nearest to a training image, in units of that image's distance to its own nearest neighbour."""
-    images = candidate.images[:LARGE]
-    around = Neighbours(space.reference, space.encode(images.images))
-    ratio = authenticity.suspicion(around).cpu()
-    order = ratio.argsort(stable=True)[:GALLERY]
-    theirs = around.generated_to_real[1].cpu()[order]
-    return Gallery(
-        images.images[order],
-        real.unique.images[theirs],
-        images.labels[order],
-        real.unique.labels[theirs],
-        ratio[order],
+def build_report(results: AssayResults, examples: Examples, gallery: Gallery) -> Report:
+    """The report of an assay with these results and pictures."""
+    rows, headline = results.rows, results.headline
+    return Report(
+        results,
+        split=results.split,
+        verdict=[f"{finding.level}: {finding.text}" for finding in results.verdict],
+        metrics={"m": results.m, "assay": tables.flatten(results)},
+        figures=figures.draw(results, examples, gallery),
+        files={"assay.csv": tables.rows_as_csv(results)},
+        hyperparameters={"budget": results.budget, "m": results.m},
+        warnings=[WARNINGS[setting] for setting in (results.split, results.budget) if setting in WARNINGS],
+        page=Page(
+            Path(__file__).with_name("page.html.j2"),
+            {
+                "overall": verdict.summarise(results.faults),
+                "expected": tables.EXPECTED,
+                "comparison": {e: tables.compare(rows, e, general=e == headline) for e in results.encoders},
+                "large": results.large and tables.compare([results.large], headline, general=True),
+                "origin": dict(flattened(results.generator)),
+                "real": vars(results.real),
+                "examples": examples,
+                "gallery": gallery,
+            },
+        ),
     )
 
 
-class Clock:
-    """Seconds spent in the parts of the work."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def measuring(self, part: str) -> Iterator[None]:
-        begun = time.monotonic()
-        logger.info("%s …", part)
-        yield
-        self.seconds[part] = round(time.monotonic() - begun, 1)
+@contextmanager
+def timed(part: str, seconds: dict[str, float]) -> Iterator[None]:
+    """Notes the ``seconds`` spent in a part of the work."""
+    begun = time.monotonic()
+    logger.info("%s …", part)
+    yield
+    seconds[part] = round(time.monotonic() - begun, 1)
 
 
 def peak_memory_mb() -> float:

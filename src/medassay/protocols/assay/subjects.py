@@ -17,8 +17,9 @@ from medassay.core.seeds import derived_seed
 from medassay.core.types import LabelledImages
 from medassay.data import folder, npz
 from medassay.data.given import copies, digest, without_duplicates
-from medassay.data.modules import ImageDataModule, stratified_order
-from medassay.runs.load import Run
+from medassay.data.modules import ImageDataModule
+from medassay.data.order import stratified_order
+from medassay.runs.run import Run
 from medassay.runs.samples import samples_of
 
 MINIMUM_PER_CLASS = 10  # judged images: below, no number of a class means anything
@@ -28,21 +29,11 @@ HELD_OUT_SHARE = 0.2  # of images from elsewhere that come without validation on
 
 @dataclass(frozen=True)
 class Real:
-    """The real images.
+    """The real images."""
 
-    Attributes:
-        name: of the data set.
-        classes: names, by label.
-        train: what generators learn from.
-        val: chooses epochs, and plays the generator of the floor.
-        test: looked at once.
-        provenance: of the data set.
-    """
-
-    name: str
     classes: list[str]
-    train: LabelledImages
-    val: LabelledImages
+    train: LabelledImages  # what generators learn from
+    val: LabelledImages  # chooses epochs, and plays the generator of the floor
     test: LabelledImages
     provenance: dict[str, Any]
 
@@ -62,7 +53,7 @@ class Real:
                     f"an assay needs at least {max(least, MINIMUM_REAL)} {name} images and some of every class; {data.name} "
                     f"has {len(part)} ({', '.join(map(str, counts.tolist()))} by class): use a larger set"
                 )
-        return cls(str(data.name), data.classes, train, val, test, data.provenance())
+        return cls(data.classes, train, val, test, data.provenance())
 
     @cached_property
     def unique(self) -> LabelledImages:
@@ -81,20 +72,12 @@ class Real:
 
 @dataclass(frozen=True)
 class Candidate:
-    """Images to be judged, in random order.
-
-    Attributes:
-        name: for the reader.
-        images: what is judged and trained on.
-        held_out: further ones, which choose the epoch of classifiers trained on ``images``.
-        more: gives so many further ones; None where there are no more.
-        provenance: where they come from.
-    """
+    """Images to be judged, in random order."""
 
     name: str
     images: LabelledImages
-    held_out: LabelledImages
-    more: Callable[[int], LabelledImages] | None
+    held_out: LabelledImages  # choose the epoch of classifiers trained on ``images``
+    more: Callable[[int], LabelledImages] | None  # gives so many further ones; None where there are no more
     provenance: dict[str, Any]
 
 
@@ -103,8 +86,7 @@ def of_run(run: Run, cache: Path, seed: int) -> Candidate:
     counts = run.data.class_counts()
     sizes = {"train": int(counts.sum()), "val": len(run.data.splits.val)}
     shape: dict[str, int] = {"channels": run.data.channels, "size": run.data.size, "num_classes": run.data.num_classes}
-    file = samples_of(run, cache, sizes, seed)
-    train, val = npz.read_splits(file, ("train", "val"), **shape)
+    train, val = npz.read_splits(samples_of(run, cache, sizes, seed), ("train", "val"), **shape)
 
     def more(n: int) -> LabelledImages:
         further = samples_of(run, cache, {"train": n}, derived_seed(seed, 9))
@@ -147,8 +129,7 @@ def of_files(path: Path, data: ImageDataModule, *, resize: bool) -> Candidate:
             f"samples={path} does not exist: give an .npz with train_images and train_labels, or class folders"
         )
     train = given[0]
-    counts = train.counts(data.num_classes)
-    for name, count in zip(data.classes, counts.tolist(), strict=True):
+    for name, count in zip(data.classes, train.counts(data.num_classes).tolist(), strict=True):
         if count < MINIMUM_PER_CLASS:
             raise DataError(
                 f"samples={path} holds {count} images of class '{name}'; at least {MINIMUM_PER_CLASS} of every class are "
@@ -160,21 +141,16 @@ def of_files(path: Path, data: ImageDataModule, *, resize: bool) -> Candidate:
                 f"samples={path}: its val_images lack a class, and choose the epoch of classifiers: add some of every class, "
                 "or leave val_images and val_labels out"
             )
-        order = torch.randperm(len(train), generator=torch.Generator().manual_seed(0))
-        images, held_out = train[order], given[1]
+        images, held_out = given
     else:
-        order = _every_class_first(train.labels, stratified_order(train.labels, 0))
+        order = stratified_order(train.labels, 0)
+        first = torch.stack([order[train.labels[order] == label][0] for label in range(data.num_classes)])
+        order = torch.cat([first, order[~torch.isin(order, first)]])  # so that some of every class is held out
         n = max(data.num_classes, min(round(HELD_OUT_SHARE * len(train)), len(data.splits.val)))
         held_out, images = train[order[:n]], train[order[n:]]
-        images = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))]
+    images = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))]
     provenance = {"samples": str(path), "md5": checksum, "images": len(images), "held_out": len(held_out)}
     return Candidate(path.name, images, held_out, None, provenance)
-
-
-def _every_class_first(labels: Tensor, order: Tensor) -> Tensor:
-    """``order`` with the first image of each class moved to its beginning."""
-    first = torch.stack([order[labels[order] == label][0] for label in sorted(set(labels.tolist()))])
-    return torch.cat([first, order[~torch.isin(order, first)]])
 
 
 def in_proportion(labels: Tensor, n: int) -> Tensor:

@@ -7,11 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
 
-Level = Literal["good", "missing", "suspicious"]
-Fault = Literal["copies", "missing_class", "labels", "fidelity", "diversity", "usefulness"]
+from medassay.protocols.assay.results import Fault, Finding, Level, Metrics, Performance, Row
 
 EXACT_COPIES = 0.01  # share of pixel-identical training images above the floor's: copying
 AUTHENTICITY = 0.5  # of the floor's in an encoder: below, and found by the membership attack there too: copying
@@ -23,148 +20,133 @@ COVERAGE = 0.7  # of the floor's
 LEARNABLE = 1.5  # times chance: TRTR below it is no yardstick
 USEFUL, NEARLY_AS_USEFUL = 0.8, 0.95  # TSTR / TRTR in balanced accuracy
 
-
-@dataclass(frozen=True)
-class Finding:
-    """One sentence of the verdict.
-
-    Attributes:
-        level: good, missing or suspicious.
-        fault: its name where something is wrong, else None.
-        text: the sentence.
-    """
-
-    level: Level
-    fault: Fault | None
-    text: str
+FAULTS: dict[Fault, str] = {
+    "copies": "samples repeat training images",
+    "missing_class": "classes are missing",
+    "labels": "labels and images do not agree",
+    "fidelity": "many samples do not look real",
+    "diversity": "part of the variety is missing",
+    "usefulness": "a classifier learns much less from them than from real images",
+}
 
 
-def judge(
-    row: dict[str, Any], floor: dict[str, Any], classes: Sequence[str], performance: dict[str, Any] | None = None
-) -> list[dict[str, Any]]:
-    """The findings on one row of the table, as plain dictionaries.
-
-    Args:
-        row, floor: rows of one table, of equal numbers of samples; the first encoder is the headline.
-        classes: names.
-        performance: the arms, where there are any.
-    """
-    headline = next(iter(row["encoders"]))
-    mine, best = ({k: v["mean"] for k, v in r["encoders"][headline].items()} for r in (row, floor))
-    found = [
-        _fidelity(mine, best),
-        _diversity(mine, best),
-        *_classes(row, floor, classes),
-        _labels(row, floor),
-        _copying(row, floor),
-        *([] if performance is None else [_usefulness(performance)]),
+def judge(row: Row, floor: Row, classes: Sequence[str], performance: Performance | None = None) -> list[Finding]:
+    """The findings on one row of the table, of as many samples as the floor; ``performance``: learnt from its images."""
+    return [
+        _judge_fidelity(row.headline, floor.headline),
+        _judge_diversity(row.headline, floor.headline),
+        *_find_missing_classes(row, floor, classes),
+        _judge_labels(row.class_consistency.value, floor.class_consistency.value),
+        _judge_copying(row, floor),
+        *([] if performance is None else [_judge_usefulness(performance)]),
     ]
-    return [asdict(finding) for finding in found]
 
 
-def faults(findings: Sequence[dict[str, Any]]) -> list[str]:
+def faults(findings: Sequence[Finding]) -> list[Fault]:
     """The names of what is wrong."""
-    return [finding["fault"] for finding in findings if finding["fault"] is not None]
+    return [finding.fault for finding in findings if finding.fault is not None]
+
+
+def summarise(found: Sequence[Fault]) -> str:
+    """The verdict in a sentence."""
+    if not found:
+        return "The rules find no fault."
+    count = "one fault" if len(found) == 1 else f"{len(found)} faults"
+    return f"The rules find {count}: {'; '.join(FAULTS[fault] for fault in found)}."
+
+
+def _finding(fault: Fault | None, text: str, numbers: str) -> Finding:
+    level: Level = "good" if fault is None else "suspicious" if fault in ("labels", "copies") else "missing"
+    return Finding(level, fault, f"{text}: {numbers}.")
 
 
 def _percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def _fidelity(mine: dict[str, float], best: dict[str, float]) -> Finding:
+def _judge_fidelity(own: Metrics, best: Metrics) -> Finding:
     numbers = (
-        f"{_percent(mine['precision'])} of the samples lie among real images (new real images: {_percent(best['precision'])}), "
-        f"density {mine['density']:.2f} ({best['density']:.2f})"
+        f"{_percent(own.precision.value)} of the samples lie among real images (new real images: "
+        f"{_percent(best.precision.value)}), density {own.density.value:.2f} ({best.density.value:.2f})"
     )
-    if mine["precision"] < PRECISION * best["precision"]:
-        return Finding("missing", "fidelity", f"Many samples do not look like any real image: {numbers}.")
-    return Finding("good", None, f"Single samples look real: {numbers}.")
+    if own.precision.value < PRECISION * best.precision.value:
+        return _finding("fidelity", "Many samples do not look like any real image", numbers)
+    return _finding(None, "Single samples look real", numbers)
 
 
-def _diversity(mine: dict[str, float], best: dict[str, float]) -> Finding:
+def _judge_diversity(own: Metrics, best: Metrics) -> Finding:
     numbers = (
-        f"they cover {_percent(mine['coverage'])} of the training images (new real images: {_percent(best['coverage'])}), "
-        f"recall {mine['recall']:.2f} ({best['recall']:.2f})"
+        f"they cover {_percent(own.coverage.value)} of the training images (new real images: "
+        f"{_percent(best.coverage.value)}), recall {own.recall.value:.2f} ({best.recall.value:.2f})"
     )
-    if mine["coverage"] < COVERAGE * best["coverage"]:
-        return Finding("missing", "diversity", f"The samples miss part of the variety of real images: {numbers}.")
-    return Finding("good", None, f"The samples vary as real images do: {numbers}.")
+    if own.coverage.value < COVERAGE * best.coverage.value:
+        return _finding("diversity", "The samples miss part of the variety of real images", numbers)
+    return _finding(None, "The samples vary as real images do", numbers)
 
 
-def _classes(row: dict[str, Any], floor: dict[str, Any], classes: Sequence[str]) -> list[Finding]:
-    pairs = zip(classes, row["per_class"]["coverage"], floor["per_class"]["coverage"], strict=True)
+def _find_missing_classes(row: Row, floor: Row, classes: Sequence[str]) -> list[Finding]:
     gone = [
         f"{name} ({_percent(own)} covered; new real images: {_percent(best)})"
-        for name, own, best in pairs
+        for name, own, best in zip(classes, row.per_class.coverage, floor.per_class.coverage, strict=True)
         if best > 0 and own < CLASS_COVERAGE * best
     ]
-    if not gone:
-        return []
-    return [Finding("missing", "missing_class", f"Classes that are missing or hardly covered: {', '.join(gone)}.")]
+    text = "Classes that are missing or hardly covered"
+    return [_finding("missing_class", text, ", ".join(gone))] if gone else []
 
 
-def _labels(row: dict[str, Any], floor: dict[str, Any]) -> Finding:
-    own, best = row["class_consistency"]["mean"], floor["class_consistency"]["mean"]
+def _judge_labels(own: float, best: float) -> Finding:
     numbers = (
         f"a classifier of real images finds the requested class in {_percent(own)} of the samples "
         f"(in new real images: {_percent(best)})"
     )
     if own < CLASS_CONSISTENCY * best:
-        return Finding("suspicious", "labels", f"Labels and images do not agree: {numbers}.")
-    return Finding("good", None, f"Samples show the class that was asked for: {numbers}.")
+        return _finding("labels", "Labels and images do not agree", numbers)
+    return _finding(None, "Samples show the class that was asked for", numbers)
 
 
-def _copying(row: dict[str, Any], floor: dict[str, Any]) -> Finding:
-    """Looked for in every encoder's features: noise, say, hides a copy from the one and not from the other."""
-    exact = row["exact_copies"]["mean"]
-    crowded, attacked, copied = [], [], []
-    for encoder, values in row["encoders"].items():
-        mine, best = (
-            {name: v["mean"] for name, v in numbers.items()} for numbers in (values, floor["encoders"][encoder])
-        )
-        difference = mine["membership_auc"] - best["membership_auc"]
-        error = math.hypot(mine["membership_auc_se"], best["membership_auc_se"])
-        near = mine["authenticity"] < AUTHENTICITY * best["authenticity"]
-        found_out = difference > MEMBERSHIP_DIFFERENCE and difference > MEMBERSHIP_Z * error
-        crowded += [encoder] if near else []
-        attacked += [encoder] if found_out else []
-        copied += [encoder] if near and found_out else []
-    encoder = (copied or crowded or attacked or list(row["encoders"]))[0]
-    mine, best = ({k: v["mean"] for k, v in r["encoders"][encoder].items()} for r in (row, floor))
+def _judge_copying(row: Row, floor: Row) -> Finding:
+    """Looks in every encoder's features: noise, say, hides a copy from the one and not from the other."""
+    crowded, attacked = (
+        [],
+        [],
+    )  # samples nearer to training images than new ones are; training images told from new ones
+    for name, own in row.encoders.items():
+        best = floor.encoders[name]
+        difference = own.membership_auc.value - best.membership_auc.value
+        error = math.hypot(own.membership_auc_se.value, best.membership_auc_se.value)
+        crowded += [name] if own.authenticity.value < AUTHENTICITY * best.authenticity.value else []
+        attacked += [name] if difference > MEMBERSHIP_DIFFERENCE and difference > MEMBERSHIP_Z * error else []
+    copied = [name for name in crowded if name in attacked]
+    encoder = (copied or crowded or attacked or list(row.encoders))[0]
+    own, best, exact = row.encoders[encoder], floor.encoders[encoder], row.exact_copies.value
     numbers = (
-        f"{_percent(mine['authenticity'])} are authentic (new real images: {_percent(best['authenticity'])}), "
+        f"{_percent(own.authenticity.value)} are authentic (new real images: {_percent(best.authenticity.value)}), "
         f"{_percent(exact)} equal a training image pixel by pixel, a membership attack reaches an area of "
-        f"{mine['membership_auc']:.2f} ({best['membership_auc']:.2f}; encoder: {encoder})"
+        f"{own.membership_auc.value:.2f} ({best.membership_auc.value:.2f}; encoder: {encoder})"
     )
-    if exact > floor["exact_copies"]["mean"] + EXACT_COPIES or copied:
-        return Finding("suspicious", "copies", f"Samples are copies of training images, or nearly so: {numbers}.")
+    if exact > floor.exact_copies.value + EXACT_COPIES or copied:
+        return _finding("copies", "Samples are copies of training images, or nearly so", numbers)
     if crowded:
-        return Finding(
-            "good",
-            None,
-            f"Samples crowd near training images, but the attack does not tell these from new ones: {numbers}.",
-        )
-    if attacked:
-        return Finding(
-            "good", None, f"Training images can be told from new ones, but samples are no copies: {numbers}."
-        )
-    return Finding("good", None, f"No sign of copying: {numbers}.")
+        text = "Samples crowd near training images, but the attack does not tell these from new ones"
+    elif attacked:
+        text = "Training images can be told from new ones, but samples are no copies"
+    else:
+        text = "No sign of copying"
+    return _finding(None, text, numbers)
 
 
-def _usefulness(performance: dict[str, Any]) -> Finding:
-    chance = 1 / len(performance["arms"]["TRTR"]["recall"])
-    ratio = performance["ratio"]["balanced_accuracy"]["mean"]
-    tstr, trtr = (performance["arms"][name]["balanced_accuracy"]["mean"] for name in ("TSTR", "TRTR"))
+def _judge_usefulness(performance: Performance) -> Finding:
+    ratio = performance.ratio.balanced_accuracy.value
+    tstr, trtr = performance.tstr.balanced_accuracy.value, performance.trtr.balanced_accuracy.value
     numbers = (
         f"a classifier trained on them reaches {_percent(tstr)} balanced accuracy on real images, one trained on real images "
         f"{_percent(trtr)} (ratio {ratio:.2f})"
     )
-    if trtr < LEARNABLE * chance:
-        return Finding(
-            "missing", None, f"Usefulness cannot be judged, real images themselves teach next to nothing: {numbers}."
-        )
+    if trtr < LEARNABLE / len(performance.trtr.recall):
+        text = "Usefulness cannot be judged, real images themselves teach next to nothing"
+        return Finding("missing", None, f"{text}: {numbers}.")
     if ratio >= NEARLY_AS_USEFUL:
-        return Finding("good", None, f"Nearly as useful as real images: {numbers}.")
+        return _finding(None, "Nearly as useful as real images", numbers)
     if ratio >= USEFUL:
-        return Finding("good", None, f"Useful, but less so than real images: {numbers}.")
-    return Finding("missing", "usefulness", f"Much less useful than real images: {numbers}.")
+        return _finding(None, "Useful, but less so than real images", numbers)
+    return _finding("usefulness", "Much less useful than real images", numbers)

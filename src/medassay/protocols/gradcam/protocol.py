@@ -2,56 +2,60 @@
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from matplotlib import colormaps
+from matplotlib.figure import Figure
 from torch import Tensor
 
 from medassay.core.errors import ConfigError, nearest
-from medassay.core.types import LabelledImages, NonNegativeInt, PositiveInt, Range
+from medassay.core.types import NonNegativeInt, PositiveInt, Range
 from medassay.data.order import stratified_order
-from medassay.explain.activation_maps import METHODS, ActivationMaps, Method, Steps, grad_cam_steps, layer_name
-from medassay.protocols.classification import Predictions, images_of, predict
-from medassay.protocols.gradcam.report import overall, write
-from medassay.protocols.gradcam.scores import Subject, scores
-from medassay.runs.load import Run, device_for
+from medassay.evaluation.protocol import ComputeContext, Page, Protocol, Report
+from medassay.explain.activation_maps import METHODS, NAMES, ActivationMaps, Method, Steps, grad_cam_steps, layer_name
+from medassay.protocols.gradcam import figures, measures, verdict
+from medassay.protocols.gradcam.results import Comparison, ExplainedImage, GradCAMResults, Layer, MethodScores
+from medassay.reporting.charts import Chart
+from medassay.reporting.heat_maps import colour_bar
+from medassay.runs.load import evaluated_images
+from medassay.runs.run import Run
 from medassay.tasks.classification import Classification
+from medassay.tasks.predictions import Predictions, predict
 
-logger = logging.getLogger(__name__)
-
-Select = Literal["random", "confident", "wrong"]
+_CLASS_FREE: Method = "eigencam"
 
 
 @dataclass(frozen=True)
-class GradcamSettings:
-    """Which images to explain, how, and how to show it.
+class GradCAM(Protocol):
+    """Where does a classifier look, and which method's heat maps can be trusted?
 
     Attributes:
-        name: of the protocol.
-        split: the images to choose from.
+        name: Name of the protocol.
+        split: Split that images are chosen from.
         select: ``random``; ``confident``: those whose predicted class is most probable; ``wrong``: the misclassified ones, the
             most confident first.
-        n: how many.
-        seed: of the random choice, and of the choice of images to score.
-        indices: images of the split by position, from 0, instead of ``select``.
-        methods: whose heat maps are shown.
-        layer: dotted name of the module whose output the maps are made of; None for the activation before the last pooling.
+        n: Number of images shown.
+        seed: Seed of the random choice, and of the choice of images to score.
+        indices: Positions in the split, from 0, of the images to show; None for a choice by ``select``.
+        methods: Methods whose heat maps are shown.
+        layer: Dotted name of the module whose output the maps are made of; None for the activation before the last pooling.
         colormap: matplotlib's name of the colours.
-        opacity: of the heat map over the image.
-        strip: which of the shown images is explained step by step, from 0; None for none.
-        scores: whether to score methods.
-        score_methods: which.
-        score_images: on how many images of the split, classes in proportion, at most.
-        randomisations: nets with random weights in the sanity check.
+        opacity: Opacity of the heat map over the image.
+        strip: Place among the shown images, from 0, of the one that is explained step by step; None for none.
+        scores: Whether to score methods.
+        score_methods: Methods to score.
+        score_images: Number of images of the split to score on, classes in proportion, at most.
+        randomisations: Number of nets with random weights in the sanity check.
     """
 
-    name: Literal["gradcam"] = "gradcam"
+    requires: ClassVar[type] = Classification
+    name: str = "gradcam"
     split: Literal["test", "val"] = "test"
-    select: Select = "random"
+    select: Literal["random", "confident", "wrong"] = "random"
     n: PositiveInt = 10
     seed: NonNegativeInt = 0
     indices: list[NonNegativeInt] | None = None
@@ -76,154 +80,139 @@ class GradcamSettings:
                 advice = " or protocol.scores=false" if key == "score_methods" else ""
                 raise ConfigError(f"protocol.{key}=[]: name at least one of {', '.join(METHODS)}{advice}")
 
+    def run(self, run: Run, context: ComputeContext) -> Report:
+        """Explains a classifier's finished run.
 
-class Shown(NamedTuple):
-    """What the heat maps of the chosen images are drawn from.
+        Raises:
+            ConfigError: a layer, an image or a mistake that there is not.
+        """
+        assert isinstance(run.task, Classification)
+        net, classes, device = run.task.net, run.data.classes, context.device
+        layer = layer_name(net, self.layer)  # a wrong one is refused before anything is computed
+        split = evaluated_images(run.data, self.split, run.settings)
+        predictions = predict(run.task, split, device)
+        chosen, labels, decisions = self.choose_images(predictions), split.labels, predictions.decisions
+        explained = [
+            ExplainedImage(i, int(labels[i]), int(decisions[i]), predictions.probabilities[i].tolist())
+            for i in chosen.tolist()
+        ]
+        images = split.images[chosen]
+        pixels, strip = images.float() / 255, None
+        maps = {method: ActivationMaps(net, method, layer, device)(pixels) for method in dict.fromkeys(self.methods)}
+        if self.strip is not None:
+            place = min(self.strip, len(chosen) - 1)  # fewer may be shown than were asked for
+            strip = place, grad_cam_steps(net, pixels[place], explained[place].predicted, layer)
+        measured = Layer(layer, *grad_cam_steps(net, split.images[0].float() / 255, 0, layer).maps.shape)
+        scores = None
+        if self.scores:
+            part = stratified_order(labels, self.seed)[: self.score_images]
+            some, grid = split[part], (measured.height, measured.width)
+            scored = some.images.float() / 255
+            subject = measures.Subject(net, device, scored, some.labels, decisions[part], some.masks, grid)
+            scores = measures.compare_methods(subject, classes, self.score_methods, self.layer, self.randomisations)
+        selection = self.describe_selection(len(chosen), len(split))
+        results = GradCAMResults(self.split, measured, selection, explained, self.methods, scores)
+        return self.report(results, classes, images, maps, strip)
 
-    Attributes:
-        images: ``(n, C, H, W) uint8``.
-        maps: of each method, ``(n, K, H, W) float32 in [0, 1]``.
-        strip: the place of the image explained step by step and its steps, or None.
-    """
+    # --- what is shown -----------------------------------------------------------------------------------------------
 
-    images: Tensor
-    maps: dict[Method, Tensor]
-    strip: tuple[int, Steps] | None
+    def choose_images(self, predictions: Predictions) -> Tensor:
+        """The positions of the images to show, ``(n,) int64``; at most as many as there are.
 
+        Raises:
+            ConfigError: a position outside the split, none at all, or mistakes of a classifier that makes none.
+        """
+        total = len(predictions.labels)
+        if self.indices is not None:
+            if not self.indices or max(self.indices) >= total:
+                raise ConfigError(
+                    f"protocol.indices={self.indices}: give positions from 0 to {total - 1} of the {self.split} split"
+                )
+            return torch.tensor(self.indices)
+        if self.select == "random":
+            rng = torch.Generator().manual_seed(self.seed)
+            return torch.randperm(total, generator=rng)[: self.n].sort().values
+        order = predictions.probabilities.amax(1).argsort(stable=True, descending=True)
+        if self.select == "wrong":
+            order = order[(predictions.decisions != predictions.labels)[order]]
+            if not len(order):
+                raise ConfigError(
+                    f"protocol.select=wrong: the classifier makes no mistake on the {self.split} split; "
+                    "use random or confident"
+                )
+        return order[: self.n]
 
-def gradcam_run(run: Run, settings: GradcamSettings, directory: Path, record: dict[str, Any], outputs: Path) -> None:
-    """Heat maps and scores of a classifier's finished run, written by :func:`medassay.protocols.gradcam.report.write`.
+    def describe_selection(self, shown: int, total: int) -> str:
+        """How the images were chosen, in words."""
+        count = f"{shown} of {total:,} {self.split} images"
+        if self.indices is not None:
+            return f"{count}, by position"
+        return {
+            "random": f"{count}, drawn at random (seed {self.seed})",
+            "confident": f"{count}, those with the most probable predicted class",
+            "wrong": f"{count}, misclassified, the most confident first",
+        }[self.select]
 
-    Raises:
-        ConfigError: a layer, an image or a mistake that there is not.
-        OutputError: a file cannot be written.
-    """
-    assert isinstance(run.task, Classification)
-    net, device = run.task.net, device_for(run.settings)
-    layer = layer_name(net, settings.layer)
-    split = images_of(run.data, settings.split, run.settings)
-    predictions = predict(run.task, split, device)
-    chosen = choose(predictions, settings)
-    shown = heat_maps(run.task, split[chosen], predictions.probabilities[chosen], settings, device)
-    results: dict[str, Any] = {
-        **record,
-        "name": run.data.name,
-        "model": run.config["model"]["name"],
-        "classes": run.data.classes,
-        "split": settings.split,
-        "data": run.data.provenance(),
-        "layer": layer_facts(run.task, layer, split),
-        "selection": said(settings, len(chosen), len(split)),
-        "images": described(chosen, predictions),
-        "methods": settings.methods,
-        "scores": None,
-    }
-    if settings.scores:
-        grid = results["layer"]["height"], results["layer"]["width"]
-        subject = subject_of(run.task, split, predictions, settings, device, grid)
-        results["scores"] = scores(
-            subject, run.data.classes, settings.score_methods, settings.layer, settings.randomisations
-        )
-    write(directory, results, shown, settings.colormap, settings.opacity)
-    logger.info("%s", overall(results))
+    # --- what is reported --------------------------------------------------------------------------------------------
 
+    def report(
+        self,
+        results: GradCAMResults,
+        classes: Sequence[str],
+        images: Tensor,
+        maps: Mapping[Method, Tensor],
+        strip: tuple[int, Steps] | None,
+    ) -> Report:
+        """The report of what was found.
 
-# --- which images ----------------------------------------------------------------------------------------------------
-
-
-def choose(predictions: Predictions, settings: GradcamSettings) -> Tensor:
-    """The positions of the images to show, ``(n,) int64``; at most as many as there are.
-
-    Raises:
-        ConfigError: a position outside the split, none at all, or mistakes of a classifier that makes none.
-    """
-    total = len(predictions.labels)
-    if settings.indices is not None:
-        outside = [index for index in settings.indices if index >= total]
-        if outside or not settings.indices:
-            raise ConfigError(
-                f"protocol.indices={settings.indices}: give positions from 0 to {total - 1} of the {settings.split} split"
-            )
-        return torch.tensor(settings.indices)
-    confidence, predicted = predictions.probabilities.max(1)
-    if settings.select == "random":
-        rng = torch.Generator().manual_seed(settings.seed)
-        return torch.randperm(total, generator=rng)[: settings.n].sort().values
-    order = confidence.argsort(stable=True, descending=True)
-    if settings.select == "wrong":
-        order = order[(predicted != predictions.labels)[order]]
-        if not len(order):
-            raise ConfigError(
-                f"protocol.select=wrong: the classifier makes no mistake on the {settings.split} split; "
-                "use random or confident"
-            )
-    return order[: settings.n]
-
-
-def said(settings: GradcamSettings, shown: int, total: int) -> str:
-    """How the images were chosen, in words."""
-    count = f"{shown} of {total:,} {settings.split} images"
-    if settings.indices is not None:
-        return f"{count}, by position"
-    return {
-        "random": f"{count}, drawn at random (seed {settings.seed})",
-        "confident": f"{count}, those with the most probable predicted class",
-        "wrong": f"{count}, misclassified, the most confident first",
-    }[settings.select]
-
-
-def described(chosen: Tensor, predictions: Predictions) -> list[dict[str, Any]]:
-    """Position, label, predicted class and probabilities of each chosen image."""
-    return [
-        {
-            "index": index,
-            "label": int(predictions.labels[index]),
-            "predicted": int(predictions.probabilities[index].argmax()),
-            "probabilities": predictions.probabilities[index].tolist(),
+        Args:
+            results: What the JSON file holds.
+            classes: Names, by label.
+            images: The chosen images, ``(n, C, H, W) uint8``.
+            maps: Each method's maps of them, ``(n, K, H, W) float32 in [0, 1]``.
+            strip: Place of the image explained step by step, and its steps; None for none.
+        """
+        overall = verdict.summarise_scores(results.scores)
+        measured = results.scores.rows[0].scores if results.scores else {}
+        look: dict[str, Any] = {"colormap": self.colormap, "opacity": self.opacity}
+        drawn: dict[str, Figure | Chart] = {}
+        for method, found in maps.items():
+            title = f"{NAMES[method]}, {results.layer.name}\n{results.selection}"
+            sheet = figures.draw_sheet(images, found, results.images, classes, title, **look)
+            drawn[f"heatmaps_{method.replace('+', 'p')}"] = sheet
+        explained = None
+        if strip is not None:
+            place, steps = strip
+            explained = results.images[place]
+            picture = figures.draw_steps(images[place], steps, classes[explained.predicted], **look)
+            drawn["steps"] = Chart(picture, "One heat map step by step")
+        values = {
+            "overall": overall,
+            "names": NAMES,
+            "class_free": _CLASS_FREE,
+            "scores": {key: title for key, (title, _) in figures.SCORES.items() if key in measured},
+            "limit": verdict.SIMILAR,
+            "images": images,
+            "maps": maps,
+            "overlays": {method: figures.lay_over(images, found, **look) for method, found in maps.items()},
+            "bar": colour_bar(self.colormap),
+            "explained": explained,
         }
-        for index in chosen.tolist()
-    ]
+        return Report(
+            results,
+            split=self.split,
+            verdict=[overall],
+            metrics={"split": self.split, "gradcam": flatten_scores(results.scores)},
+            figures=drawn | (figures.draw_charts(results.scores) if results.scores else {}),
+            page=Page(Path(__file__).with_name("page.html.j2"), values),
+        )
 
 
-# --- maps ------------------------------------------------------------------------------------------------------------
-
-
-def heat_maps(
-    task: Classification,
-    shown: LabelledImages,
-    probabilities: Tensor,
-    settings: GradcamSettings,
-    device: torch.device,
-) -> Shown:
-    """Every method's maps of the shown images for every class, and the steps of the predicted class's on one of them."""
-    images = shown.images.float() / 255
-    maps = {
-        method: ActivationMaps(task.net, method, settings.layer, device)(images)
-        for method in dict.fromkeys(settings.methods)
-    }
-    if settings.strip is None:
-        return Shown(shown.images, maps, None)
-    place = min(settings.strip, len(images) - 1)  # fewer may be shown than were asked for
-    steps = grad_cam_steps(task.net, images[place], int(probabilities[place].argmax()), settings.layer)
-    return Shown(shown.images, maps, (place, steps))
-
-
-def layer_facts(task: Classification, layer: str, split: LabelledImages) -> dict[str, Any]:
-    """The target layer's name and the shape of its output."""
-    maps = grad_cam_steps(task.net, split.images[0].float() / 255, 0, layer).maps
-    return {"name": layer, "maps": maps.shape[0], "height": maps.shape[1], "width": maps.shape[2]}
-
-
-def subject_of(
-    task: Classification,
-    split: LabelledImages,
-    predictions: Predictions,
-    settings: GradcamSettings,
-    device: torch.device,
-    grid: tuple[int, int],
-) -> Subject:
-    """The images that methods are scored on, classes in proportion; ``grid`` is the target layer's height and width."""
-    chosen = stratified_order(split.labels, settings.seed)[: settings.score_images]
-    part = split[chosen]
-    predicted = predictions.probabilities[chosen].argmax(1)
-    return Subject(task.net, device, part.images.float() / 255, part.labels, predicted, part.masks, grid)
+def flatten_scores(found: Comparison | None) -> dict[str, float]:
+    """Single numbers, ``<score>/<method or baseline>``; ``trusted/<method>`` is 1 or 0 where the rule says."""
+    flat: dict[str, float] = {}
+    for row in [*found.rows, *found.baselines] if found else []:
+        flat |= {f"{name}/{row.key}": row.scores[name].value for name in figures.SCORES if name in row.scores}
+        if isinstance(row, MethodScores) and row.trusted is not None:
+            flat[f"trusted/{row.key}"] = float(row.trusted)
+    return flat

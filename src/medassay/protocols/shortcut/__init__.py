@@ -1,5 +1,1 @@
-"""Has a classifier learnt a stamp instead of the disease?"""
-
-from medassay.protocols.shortcut.protocol import ShortcutSettings, shortcut_run
-
-__all__ = ["ShortcutSettings", "shortcut_run"]
+"""The shortcut audit: has a classifier learnt a stamp instead of the disease?"""

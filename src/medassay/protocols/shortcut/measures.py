@@ -6,27 +6,84 @@ All intervals are 95 % percentile bootstrap intervals over images; images with a
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from medassay.core.types import LabelledImages
-from medassay.data.loader import ResidentLoader
+from medassay.core.estimate import Estimate
+from medassay.core.results import UNWRITTEN
 from medassay.metrics.bootstrap import percentile_interval, resample_weights
+from medassay.metrics.explanation import energy_inside
 
+Level = Literal["learned", "sensitive", "none"]  # what the rule says of a stamp
 RESAMPLES = 1000
 _SEED = 0  # of the resamples
-_BATCH = 256  # images at a time; results do not depend on it beyond rounding
-
-Value = dict[str, float]  # {"mean", "low", "high"}
 
 
-@torch.no_grad()
-def logits(task: nn.Module, images: Tensor, device: torch.device) -> Tensor:
-    """``(N, C, H, W) uint8 -> (N, K) float64`` on the CPU; the task is left in evaluation mode on ``device``."""
-    task.to(device).eval()
-    split = LabelledImages(images, torch.zeros(len(images), dtype=torch.int64))
-    return torch.cat([task(batch).double().cpu() for batch, _ in ResidentLoader(split, _BATCH, device=device)])
+@dataclass(frozen=True)
+class Numbers:
+    """What one stamp does on one class, but for heat maps.
+
+    Attributes:
+        stamp, described: Its settings, and the stamp in words.
+        label, class_name: The class.
+        n: Numbers of images of the ``class`` and of the ``others``.
+        conditions: By how the stamp is put on: accuracy, the class's recall, and the share of others given to it.
+        drawn_over: Change of that share by the stamp on the others, image by image.
+        outranks: Share of pairs in which a stamped image of another class outranks one of the class.
+        outranks_clean: The same without the stamp.
+        odds: Log-odds of the class, image by image: of the ``class``, the ``others``, the ``others_stamped``; drawn, not kept.
+    """
+
+    stamp: dict[str, Any]
+    described: str
+    label: int
+    class_name: str = field(metadata={"name": "class"})
+    n: dict[str, int]
+    conditions: dict[str, dict[str, Estimate]]
+    drawn_over: Estimate
+    outranks: Estimate
+    outranks_clean: Estimate
+    odds: dict[str, list[float]] = field(metadata=UNWRITTEN)
+
+
+@dataclass(frozen=True)
+class Group:
+    """Share of the heat maps' sum in the stamp's box, of some images with the stamp and without it."""
+
+    n: int
+    energy: Estimate
+    energy_clean: Estimate
+
+    @classmethod
+    def of(cls, clean: Tensor, stamped: Tensor, box: Tensor) -> Group:
+        """From heat maps ``(n, H, W)`` without and with the stamp, and its ``box (H, W) bool``."""
+        every, boxes = torch.ones(len(clean), dtype=torch.bool), box.expand(len(clean), -1, -1)
+        maps = {"energy": stamped, "energy_clean": clean}
+        return cls(len(clean), **shares({name: (energy_inside(some, boxes), every) for name, some in maps.items()}))
+
+
+@dataclass(frozen=True)
+class Heat:
+    """Where the class's heat maps lie, of its own images and of others; ``area`` is the box's share of the image."""
+
+    method: str
+    layer: str
+    area: float
+    own: Group = field(metadata={"name": "class"})
+    others: Group
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial(Numbers):
+    """One stamp on one class and the rule's verdict; ``own`` is the stamp that the run was trained with."""
+
+    own: bool
+    heat: Heat
+    level: Level
+    text: str
 
 
 def log_odds(scores: Tensor, label: int) -> Tensor:
@@ -35,28 +92,27 @@ def log_odds(scores: Tensor, label: int) -> Tensor:
     return scores[:, label] - others.logsumexp(1)
 
 
-def shares(parts: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Value]:
+def shares(parts: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Estimate]:
     """Means over some of the images, with their intervals.
 
     Args:
         parts: by name, a number for every image ``(N,)`` and which images count ``(N,) bool``.
 
     Returns:
-        By name ``{"mean", "low", "high"}``; NaN where no image counts.
+        By name their estimates; NaN where no image counts.
     """
     counted = torch.stack([members.double() for _, members in parts.values()])
     summed = torch.stack([numbers.double() for numbers, _ in parts.values()]) * counted
     means = summed.sum(1) / counted.sum(1)
     chunks = resample_weights(counted.shape[1], resamples=RESAMPLES, seed=_SEED)
     drawn = torch.cat([weights @ summed.T / (weights @ counted.T) for weights in chunks])
-    bounds = [percentile_interval(column) for column in drawn.T]
     return {
-        name: {"mean": float(mean), "low": low, "high": high}
-        for name, mean, (low, high) in zip(parts, means, bounds, strict=True)
+        name: Estimate(float(mean), *percentile_interval(column), n=int(members.sum()))
+        for (name, (_, members)), mean, column in zip(parts.items(), means, drawn.T, strict=True)
     }
 
 
-def rates(predicted: Tensor, labels: Tensor, label: int) -> dict[str, Value]:
+def rates(predicted: Tensor, labels: Tensor, label: int) -> dict[str, Estimate]:
     """Accuracy, the class's recall, and the share of the other classes' images that are given to it."""
     own = labels == label
     return shares(
@@ -68,7 +124,7 @@ def rates(predicted: Tensor, labels: Tensor, label: int) -> dict[str, Value]:
     )
 
 
-def outranking(others: Tensor, own: Tensor) -> Value:
+def outranking(others: Tensor, own: Tensor) -> Estimate:
     """How often an image of another class speaks more for a class than an image of that class does.
 
     It is the area under the ROC curve with the roles turned round: 1 - AUROC where nothing was changed.
@@ -78,27 +134,10 @@ def outranking(others: Tensor, own: Tensor) -> Value:
         own: ``(M,)``, of images of the class.
     """
     above = (others[:, None] > own[None]).double() + 0.5 * (others[:, None] == own[None]).double()
-    drawn = [
-        ((one @ above) * two).sum(1) / len(others) / len(own)
-        for one, two in zip(
-            _resampled(len(others), _SEED), _resampled(len(own), _SEED + 1), strict=True
-        )  # two groups, drawn apart
-    ]
-    low, high = percentile_interval(torch.cat(drawn))
-    return {"mean": float(above.mean()), "low": low, "high": high}
-
-
-def _resampled(n: int, seed: int) -> list[Tensor]:
-    """Weights of all resamples ``(100, n)`` each, in equal chunks whatever ``n``."""
-    chunks = resample_weights(n, resamples=RESAMPLES, seed=seed, chunk_elements=100 * n)
-    return list(chunks)
-
-
-def inside(maps: Tensor, box: Tensor) -> Tensor:
-    """The share of each heat map's sum inside ``box (H, W) bool``, ``(N, H, W) -> (N,) float64``.
-
-    A map that is zero everywhere counts as an even one.
-    """
-    total = maps.double().sum((1, 2))
-    within = (maps.double() * box).sum((1, 2)) / total
-    return torch.where(total > 0, within, box.double().mean())
+    two_groups = (  # drawn apart, in equal chunks however large
+        resample_weights(len(group), resamples=RESAMPLES, seed=seed, chunk_elements=100 * len(group))
+        for seed, group in enumerate((others, own), _SEED)
+    )
+    sums = torch.cat([((one @ above) * two).sum(1) for one, two in zip(*two_groups, strict=True)])
+    low, high = percentile_interval(sums / len(others) / len(own))
+    return Estimate(float(above.mean()), low, high, n=above.numel())

@@ -3,44 +3,73 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, ClassVar
 
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from medassay.core.errors import ConfigError, DataError
 from medassay.core.types import LabelledImages, NonNegativeInt, PositiveInt, Range
-from medassay.data.modules import stratified_order
+from medassay.data.order import stratified_order
 from medassay.data.stamps import POSITIONS, Stamp, fitting
+from medassay.evaluation.protocol import ComputeContext, Page, Protocol, Report
 from medassay.explain.activation_maps import ActivationMaps, Method
-from medassay.protocols.shortcut import measures, verdict
-from medassay.protocols.shortcut.report import Shown, write
-from medassay.runs.load import Run, device_for
-
-logger = logging.getLogger(__name__)
+from medassay.protocols.shortcut import figures, measures, verdict
+from medassay.protocols.shortcut.measures import Group, Heat, Numbers, Trial
+from medassay.reporting.charts import Chart
+from medassay.reporting.heat_maps import overlay
+from medassay.runs.load import evaluated_images
+from medassay.runs.run import Run
+from medassay.tasks.classification import Classification
+from medassay.tasks.predictions import predict_logits
 
 _STREAM = 2  # of the stamp's seed: 0 and 1 chose training and validation images
 
+Rows = dict[str, Tensor]  # pictures (n, 3, H, W) uint8 by the name of the row
+
 
 @dataclass(frozen=True)
-class ShortcutSettings:
-    """What to try.
+class ShortcutAudit:
+    """What an audit found on ``n`` test images.
 
     Attributes:
-        name: of the protocol.
-        stamp: what to put on; None, or of kind ``none``, for the run's own stamp, or a date on each class in turn where it
-            has none. A stamp without a label is tried on each class.
-        method: whose heat maps.
-        heat_maps: images of each group that heat maps are made of, at most.
-        shown: images of each group in the report.
-        colormaps: matplotlib's names, for views of plain images.
-        seed: of the choice of these images.
+        trained_with: The run's own stamp in words; None for none.
+        rule: The verdict's rule in words.
+        level, learned, verdict: The worst of all trials, whether that is ``learned``, and that in words.
+        trials: One stamp on one class each.
     """
 
-    name: Literal["shortcut"] = "shortcut"
+    n: int
+    split: str
+    trained_with: str | None
+    rule: str
+    level: measures.Level
+    learned: bool
+    verdict: str
+    trials: list[Trial]
+
+
+@dataclass(frozen=True)
+class Shortcut(Protocol):
+    """Has a classifier learnt a stamp instead of the disease?
+
+    Attributes:
+        name: Name of the protocol.
+        stamp: Stamp to put on; None, or of kind ``none``, for the run's own stamp, or a date on each class in turn where it
+            has none. A stamp without a label is tried on each class.
+        method: Method of the heat maps.
+        heat_maps: Number of images of each group that heat maps are made of, at most.
+        shown: Number of images of each group in the report.
+        colormaps: matplotlib's names, for views of plain images.
+        seed: Seed of the choice of these images.
+    """
+
+    requires: ClassVar[type] = Classification
+    name: str = "shortcut"
     stamp: Stamp | None = None
     method: Method = "gradcam"
     heat_maps: PositiveInt = 200
@@ -57,26 +86,93 @@ class ShortcutSettings:
                     f"protocol.colormaps: matplotlib has no {name!r}; e.g. gray, jet, summer, flag, rainbow"
                 )
 
+    def run(self, run: Run, context: ComputeContext) -> Report:
+        """Audits a classifier's finished run.
 
-def trials(settings: ShortcutSettings, own: Stamp | None, classes: list[str], size: int) -> list[Stamp]:
+        Raises:
+            ConfigError: a stamp that does not fit the data.
+            DataError: classes without test images.
+        """
+        assert isinstance(run.task, Classification)
+        data, own = run.data, run.data.stamp
+        split = evaluated_images(data, "test", run.settings)
+        maps = ActivationMaps(run.task.net, self.method, device=context.device)
+        tried, pictures = [], []
+        for stamp in stamps_to_try(self.stamp, own, data.classes, data.size):
+            is_own = own is not None and stamp == own.of_class(own.class_index(data.classes))
+            numbers = evaluate_stamp(run.task, stamp, split, data.classes, context.device)
+            heat, shown = self.heat(maps, stamp, split)
+            level, text = verdict.judge(numbers)
+            tried.append(Trial(**vars(numbers), own=is_own, heat=heat, level=level, text=text))
+            pictures.append(shown)
+        trained_with = None
+        if own is not None:
+            trained_with = f"{own}, on {own.share:.0%} of {data.classes[own.class_index(data.classes)]}"
+        level, words = verdict.judge_all(tried)
+        results = ShortcutAudit(len(split), "test", trained_with, verdict.RULE, level, level == "learned", words, tried)
+        return self.report(results, pictures)
+
+    def heat(self, maps: ActivationMaps, stamp: Stamp, split: LabelledImages) -> tuple[Heat, dict[str, Rows]]:
+        """Where the class's heat maps lie, with the stamp and without, for the class's images and the others'; and pictures."""
+        label = stamp.label
+        assert isinstance(label, int)
+        box, first = stamp.box(split.images.shape[-1]), slice(0, self.shown)
+        groups, pictures = [], {}
+        for group, members in (("class", split.labels == label), ("others", split.labels != label)):
+            some = split[members]
+            plain = some.images[stratified_order(some.labels, self.seed)[: self.heat_maps]]
+            stamped, _ = stamp(plain)
+            without, with_stamp = (maps(images.float() / 255, [label])[:, 0] for images in (plain, stamped))
+            groups.append(Group.of(without, with_stamp, box))
+            pictures[group] = {
+                "without": plain[first].expand(-1, 3, -1, -1),
+                "its heat map": overlay(plain[first], without[first]),
+                "with the stamp": stamped[first].expand(-1, 3, -1, -1),
+                "its heat map ": overlay(stamped[first], with_stamp[first]),
+            }
+        return Heat(maps.method, maps.layer, float(box.double().mean()), *groups), pictures
+
+    def report(self, results: ShortcutAudit, pictures: Sequence[Mapping[str, Rows]]) -> Report:
+        """The report of an audit; ``pictures`` are, for each trial, images of the class and of the others."""
+        views = figures.colour_views(plain_views(pictures[0]), self.colormaps)
+        values = {
+            "names": [{name: condition(name, trial) for name in trial.conditions} for trial in results.trials],
+            "pictures": pictures,
+            "views": views,
+            "words": verdict.WORDS,
+            "limit": verdict.LIMIT,
+        }
+        return Report(
+            results,
+            split="test",
+            verdict=[f"shortcut: {results.verdict}", *(trial.text for trial in results.trials)],
+            metrics={"shortcut": flat_metrics(results)},
+            figures={**dict(_figures(results, pictures)), "colour_views": figures.picture_rows(views)},
+            hyperparameters={"stamp": results.trials[0].described},
+            page=Page(Path(__file__).with_name("page.html.j2"), values),
+        )
+
+
+# --- what is tried ---------------------------------------------------------------------------------------------------
+
+
+def stamps_to_try(asked: Stamp | None, own: Stamp | None, classes: list[str], size: int) -> list[Stamp]:
     """The stamps to try, each with a class index for its label.
 
     Args:
-        settings: of the audit.
-        own: what the run was trained with.
-        classes: by index.
-        size: pixels a side.
+        asked: Stamp of the settings.
+        own: Stamp that the run was trained with.
+        classes, size: Names by label, and pixels a side.
 
     Raises:
         ConfigError: a stamp that does not fit the data.
     """
-    given = settings.stamp if settings.stamp is not None and settings.stamp.active else None
-    stamp = given or own or Stamp(kind="date")
+    stamp = (asked if asked is not None and asked.active else None) or own or Stamp(kind="date")
     labels = range(len(classes)) if stamp.label is None else [stamp.class_index(classes, "protocol.stamp")]
-    found = [stamp.of_class(label) for label in labels]
-    for each in found:
+    stamps = [stamp.of_class(label) for label in labels]
+    for each in stamps:
         fitting(each, classes, size, "protocol.stamp")
-    return found
+    return stamps
 
 
 def conditions(stamp: Stamp, split: LabelledImages, classes: list[str]) -> dict[str, Tensor]:
@@ -87,20 +183,21 @@ def conditions(stamp: Stamp, split: LabelledImages, classes: list[str]) -> dict[
     """
     assert isinstance(stamp.label, int)
     carriers = stamp.carriers(split.labels, classes, _STREAM)
-    moved = {
-        f"moved_{corner}": stamp.at(corner)(split.images, carriers)[0]
-        for corner in POSITIONS
-        if corner != stamp.position
-    }
     return {
         "clean": split.images,
         "as_trained": stamp(split.images, carriers)[0],
-        **moved,
+        **{
+            f"moved_{corner}": stamp.at(corner)(split.images, carriers)[0]
+            for corner in POSITIONS
+            if corner != stamp.position
+        },
         "other_classes": stamp(split.images, split.labels != stamp.label)[0],
     }
 
 
-def tried(task: nn.Module, stamp: Stamp, split: LabelledImages, classes: list[str], device: torch.device) -> Any:
+def evaluate_stamp(
+    task: nn.Module, stamp: Stamp, split: LabelledImages, classes: list[str], device: torch.device
+) -> Numbers:
     """All numbers of one stamp on one class, but for heat maps.
 
     Raises:
@@ -114,93 +211,62 @@ def tried(task: nn.Module, stamp: Stamp, split: LabelledImages, classes: list[st
             f"protocol=shortcut: of {len(own)} test images {int(own.sum())} are {classes[label]}, and both sides are needed; "
             "give more images, or another class with protocol.stamp.label"
         )
-    found = {name: measures.logits(task, images, device) for name, images in conditions(stamp, split, classes).items()}
-    predicted = {name: scores.argmax(1) for name, scores in found.items()}
-    odds = {name: measures.log_odds(found[name], label) for name in ("clean", "other_classes")}
+    stamped_images = conditions(stamp, split, classes)
+    scores = {name: predict_logits(task, images, device) for name, images in stamped_images.items()}
+    predicted = {name: logits.argmax(1) for name, logits in scores.items()}
+    clean, other = (measures.log_odds(scores[name], label) for name in ("clean", "other_classes"))
     moved = (predicted["other_classes"] == label).double() - (predicted["clean"] == label).double()
-    return {
-        "stamp": stamp.provenance(),
-        "described": str(stamp),
-        "label": label,
-        "class": classes[label],
-        "n": {"class": int(own.sum()), "others": int((~own).sum())},
-        "conditions": {name: measures.rates(guess, split.labels, label) for name, guess in predicted.items()},
-        "drawn_over": measures.shares({"difference": (moved, ~own)})["difference"],
-        "outranks": measures.outranking(odds["other_classes"][~own], odds["clean"][own]),
-        "outranks_clean": measures.outranking(odds["clean"][~own], odds["clean"][own]),
-        "odds": {
-            "class": odds["clean"][own].tolist(),
-            "others": odds["clean"][~own].tolist(),
-            "others_stamped": odds["other_classes"][~own].tolist(),
-        },
+    return Numbers(
+        stamp=stamp.provenance(),
+        described=str(stamp),
+        label=label,
+        class_name=classes[label],
+        n={"class": int(own.sum()), "others": int((~own).sum())},
+        conditions={name: measures.rates(guess, split.labels, label) for name, guess in predicted.items()},
+        drawn_over=measures.shares({"difference": (moved, ~own)})["difference"],
+        outranks=measures.outranking(other[~own], clean[own]),
+        outranks_clean=measures.outranking(clean[~own], clean[own]),
+        odds={"class": clean[own].tolist(), "others": clean[~own].tolist(), "others_stamped": other[~own].tolist()},
+    )
+
+
+# --- what is reported ------------------------------------------------------------------------------------------------
+
+
+def flat_metrics(results: ShortcutAudit) -> dict[str, float]:
+    """Single numbers by name: of the class on which the stamp does most, and ``learned`` as 0 or 1."""
+    trial = max(results.trials, key=lambda one: one.outranks.value)
+    flat = {"learned": float(results.learned), "label": float(trial.label)}
+    flat |= {name: getattr(trial, name).value for name in ("outranks", "outranks_clean", "drawn_over")}
+    for where, rates in trial.conditions.items():
+        flat |= {f"{name}_{where}": estimate.value for name, estimate in rates.items()}
+    for name, group in (("class", trial.heat.own), ("others", trial.heat.others)):
+        flat[f"heat_in_stamp_{name}"] = group.energy.value
+        flat[f"heat_relative_{name}"] = group.energy.value / trial.heat.area
+    return flat
+
+
+def plain_views(pictures: Mapping[str, Rows]) -> Tensor:
+    """Two plain images of each group, each without the stamp and with it: ``(8, 3, H, W) uint8``."""
+    pairs = [[lines[name][:2] for name in ("without", "with the stamp")] for lines in pictures.values()]
+    return torch.cat([torch.stack(pair, 1).flatten(0, 1) for pair in pairs])
+
+
+def _figures(results: ShortcutAudit, pictures: Sequence[Mapping[str, Rows]]) -> Iterator[tuple[str, Figure | Chart]]:
+    for trial, shown in zip(results.trials, pictures, strict=True):
+        for draw in (figures.conditions, figures.ranks, figures.heat):
+            yield f"{draw.__name__}_class_{trial.label}", draw(trial)
+        for group, lines in shown.items():
+            of = trial.class_name if group == "class" else f"classes other than {trial.class_name}"
+            title = f"Images of {of}; heat maps for {trial.class_name}"
+            yield f"maps_of_{group}_class_{trial.label}", figures.picture_rows(lines, title)
+
+
+def condition(name: str, trial: Trial) -> str:
+    """A condition in words."""
+    named = {
+        "clean": "no stamp",
+        "as_trained": f"on {trial.class_name}" + (", as trained" if trial.own else ""),
+        "other_classes": "on the other classes instead",
     }
-
-
-def heat(
-    maps: ActivationMaps, stamp: Stamp, split: LabelledImages, settings: ShortcutSettings
-) -> tuple[dict[str, Any], dict[str, Shown]]:
-    """Where the class's heat maps lie, with the stamp and without, for the class's images and the others'; and pictures."""
-    label = stamp.label
-    assert isinstance(label, int)
-    box = stamp.box(split.images.shape[-1])
-    area = float(box.double().mean())
-    numbers: dict[str, Any] = {"method": maps.method, "layer": maps.layer, "area": area}
-    pictures = {}
-    for group, members in (("class", split.labels == label), ("others", split.labels != label)):
-        some = split[members]
-        some = some[stratified_order(some.labels, settings.seed)[: settings.heat_maps]]
-        stamped, _ = stamp(some.images)
-        without, with_stamp = (maps(images.float() / 255, [label])[:, 0] for images in (some.images, stamped))
-        all_of_them = torch.ones(len(some), dtype=torch.bool)
-        energy = measures.shares(
-            {
-                "energy": (measures.inside(with_stamp, box), all_of_them),
-                "energy_clean": (measures.inside(without, box), all_of_them),
-            }
-        )
-        relative = {name: value / area for name, value in energy["energy"].items()}
-        numbers[group] = {"n": len(some), **energy, "relative": relative}
-        first = slice(0, settings.shown)
-        pictures[group] = Shown(some.images[first], without[first], stamped[first], with_stamp[first])
-    return numbers, pictures
-
-
-def shortcut_run(run: Run, settings: ShortcutSettings, directory: Path, record: dict[str, Any], outputs: Path) -> None:
-    """Audits a classifier's finished run and leaves numbers, pictures and a report in ``directory``.
-
-    Raises:
-        ConfigError: a stamp that does not fit the data.
-        DataError: classes without test images.
-    """
-    data, device = run.data, device_for(run.settings)
-    split = data.split("test")
-    if run.settings.limit_batches is not None:
-        split = split[: run.settings.limit_batches * data.batch_size]
-    task, net = run.task, run.task.net
-    assert isinstance(net, nn.Module)
-    maps = ActivationMaps(net, settings.method, device=device)
-    own = data.stamp
-    found, pictures = [], []
-    for stamp in trials(settings, own, data.classes, data.size):
-        numbers = tried(task, stamp, split, data.classes, device)
-        numbers["own"] = own is not None and stamp == own.of_class(own.class_index(data.classes))
-        numbers["heat"], shown = heat(maps, stamp, split, settings)
-        numbers |= verdict.judged(numbers)
-        found.append(numbers)
-        pictures.append(shown)
-    results = {
-        **record,
-        "model": run.config["model"]["name"],
-        "data": run.directory.record().get("data") or {"name": data.name},
-        "classes": data.classes,
-        "n": len(split),
-        "split": "test",
-        "trained_with": None
-        if own is None
-        else f"{own}, on {own.share:.0%} of {data.classes[own.class_index(data.classes)]}",
-        "rule": verdict.RULE,
-        **verdict.overall(found),
-        "trials": found,
-    }
-    write(directory, results, pictures, settings.colormaps)
-    logger.info("shortcut: %s", results["verdict"])
+    return named.get(name, f"moved to the {name.removeprefix('moved_').replace('_', ' ')}")

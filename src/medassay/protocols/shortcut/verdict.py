@@ -10,13 +10,13 @@ map's sum lay in a mark that was new to them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Sequence
+
+from medassay.protocols.shortcut.measures import Level, Numbers, Trial
 
 LIMIT = 0.6  # of the pairs; at 0.5 the stamp counts for as much as the disease
 MOVED = 0.1  # of the others' images; a net that knows nothing ranks at random, and any mark is more than that
 
-Level = Literal["learned", "sensitive", "none"]
 LEVELS: tuple[Level, ...] = ("none", "sensitive", "learned")  # by how many of the two hold
 WORDS: dict[Level, str] = {
     "learned": "learned the stamp",
@@ -39,24 +39,25 @@ RULE = (
 )
 
 
-def judged(trial: Mapping[str, Any]) -> dict[str, Any]:
-    """The ``level`` and its ``text`` for the numbers of one trial."""
-    rank, clean, drawn = trial["outranks"], trial["outranks_clean"], trial["drawn_over"]
-    level = LEVELS[(rank["low"] > LIMIT) + (drawn["low"] > MOVED)]
-    before, after = (trial["conditions"][name]["false_positive_rate"]["mean"] for name in ("clean", "other_classes"))
+def judge(numbers: Numbers) -> tuple[Level, str]:
+    """The level of one trial, and a text that says it."""
+    rank, clean, drawn = numbers.outranks, numbers.outranks_clean, numbers.drawn_over
+    assert rank.low is not None
+    assert drawn.low is not None
+    level = LEVELS[(rank.low > LIMIT) + (drawn.low > MOVED)]
+    before, after = (numbers.conditions[name]["false_positive_rate"].value for name in ("clean", "other_classes"))
     text = (
-        f"the stamp ({trial['described']}) puts an image of another class above a real {trial['class']} image in "
-        f"{rank['mean']:.0%} of the pairs [{rank['low']:.0%}, {rank['high']:.0%}], without it in {clean['mean']:.0%}; "
-        f"{after:.0%} of such images are called {trial['class']}, {before:.0%} without the stamp."
+        f"the stamp ({numbers.described}) puts an image of another class above a real {numbers.class_name} image in "
+        f"{rank.value:.0%} of the pairs [{rank.low:.0%}, {rank.high:.0%}], without it in {clean.value:.0%}; "
+        f"{after:.0%} of such images are called {numbers.class_name}, {before:.0%} without the stamp."
     )
     if level == "sensitive":
         text += " That alone does not say that the net was trained with it."
-    return {"level": level, "text": text[0].upper() + text[1:]}
+    return level, text[0].upper() + text[1:]
 
 
-def overall(trials: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """The worst ``level`` of all trials, whether it is ``learned``, and the ``verdict`` in words."""
-    level: Level = max((trial["level"] for trial in trials), key=LEVELS.index)
-    classes = ", ".join(trial["class"] for trial in trials if trial["level"] == level)
-    verdict = f"{_HEADLINES[level]}: {trials[0]['described']}, on {classes}."
-    return {"level": level, "learned": level == "learned", "verdict": verdict}
+def judge_all(trials: Sequence[Trial]) -> tuple[Level, str]:
+    """The worst level of all trials, and the verdict in words."""
+    level: Level = max((trial.level for trial in trials), key=LEVELS.index)
+    classes = ", ".join(trial.class_name for trial in trials if trial.level == level)
+    return level, f"{_HEADLINES[level]}: {trials[0].described}, on {classes}."

@@ -6,6 +6,8 @@ depends on the launcher, or on the process that started it, still being there.
 
 from __future__ import annotations
 
+import importlib.util
+import inspect
 import shutil
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
@@ -23,6 +25,7 @@ from medassay import config as configuration
 from medassay.core.errors import CheckpointError, ConfigError
 from medassay.runs.directory import RunDirectory
 from medassay.sweeps.directory import Job, SweepDirectory
+from medassay.sweeps.job import record_failure
 from medassay.sweeps.launchers.progress import Progress
 
 
@@ -42,15 +45,36 @@ class Task:
     config: DictConfig
     overrides: list[str]
 
+    @property
+    def run(self) -> RunDirectory:
+        return RunDirectory(self.directory)
+
+    def record_failure(self, reason: str) -> None:
+        """Says why the job ended, where it had no time to say so itself."""
+        record_failure(self.run, self.config, self.overrides, reason)
+
 
 class SweepLauncher(Launcher):
-    """Hydra's launcher with sweeps that can be continued; see the sub-classes for where jobs run."""
+    """Hydra's launcher with sweeps that can be continued; see the sub-classes for where jobs run.
+
+    Attributes:
+        task_function: what runs a job; may also say which are ``finished``, and their ``value``.
+        needs: a package that must be installed, and our extra that names it; None for none.
+        planned: jobs that the sweeper will launch in all, if it says so.
+    """
 
     config: DictConfig
     hydra_context: HydraContext
-    task_function: TaskFunction
+    task_function: Any
+    needs: tuple[str, str] | None = None
+    planned: int = 0
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        given = {name: vars(self)[name] for name in inspect.signature(type(self)).parameters if name in vars(self)}
+        configuration.check_arguments(given, type(self), "hydra.launcher")
+        if self.needs is not None and importlib.util.find_spec(self.needs[0]) is None:
+            package, extra = self.needs
+            raise ConfigError(f"hydra/launcher={extra} needs {package}: pip install 'medassay[{extra}]'")
         self.config, self.hydra_context, self.task_function = config, hydra_context, task_function
         self.redone: set[Path] = set()
 
@@ -69,36 +93,31 @@ class SweepLauncher(Launcher):
         tasks = [self._task(list(overrides), initial_job_idx + i, swept) for i, overrides in enumerate(job_overrides)]
         sweep = SweepDirectory(str(self.config.hydra.sweep.dir))
         sweep.add([Job(task.directory, task.overrides) for task in tasks])
-        drawn = str(self.config.hydra.sweeper._target_).endswith("StudySweeper")
-        planned = int(self.config.hydra.sweeper.n_trials) if drawn else 0
-        results = self._results({task.directory: task for task in tasks}, initial_job_idx, planned)
+        results = self._results({task.directory: task for task in tasks}, initial_job_idx)
         self._configure_log()  # a job in this process has sent messages to its own file
         return [_returned(task, results[task.directory]) for task in tasks]
 
-    def _results(self, tasks: dict[Path, Task], before: int, planned: int) -> dict[Path, Any]:
-        """What each job returned, those finished earlier included.
+    def _results(self, tasks: dict[Path, Task], before: int) -> dict[Path, Any]:
+        """What each of ``tasks`` (by directory) returned, those finished earlier included.
 
-        Args:
-            tasks: by directory.
-            before: jobs launched earlier by the same sweeper.
-            planned: jobs that it will launch in all, if it says so.
+        The same sweeper has launched ``before`` other jobs.
         """
-        finished = getattr(self.task_function, "finished", None)
         force = bool(OmegaConf.select(self.config, "sweep.force", default=False))
+        finished = getattr(self.task_function, "finished", lambda *_: False)
         results: dict[Path, Any] = {}
         for directory, task in tasks.items():
-            if force and directory not in self.redone and RunDirectory(directory).state() != "running":
+            if force and directory not in self.redone and task.run.state() != "running":
                 shutil.rmtree(directory, ignore_errors=True)
                 self.redone.add(directory)
-            elif finished is not None:
-                with suppress(CheckpointError):  # of a damaged record: the job runs into it, alone
-                    if finished(task.config, directory):
-                        results[directory] = self.task_function.value(task.config, directory)  # type: ignore[attr-defined]
+                continue
+            with suppress(CheckpointError):  # of a damaged record: the job runs into it, alone
+                if finished(task.config, directory):
+                    results[directory] = self.task_function.value(task.config, directory)
         waiting = [task for directory, task in tasks.items() if directory not in results]
-        with Progress(max(planned, before + len(tasks)), before, skipped=len(results)) as progress:
-            for task, value in self.run(waiting, progress):
+        with Progress(max(self.planned, before + len(tasks)), before, skipped=len(results)) as progress:
+            for task, value in self.run(waiting, progress) if waiting else ():
                 results[task.directory] = value
-                progress.ended(task.name, RunDirectory(task.directory), value)
+                progress.ended(task.name, task.run, value)
         return results
 
     def _configure_log(self) -> None:
@@ -147,20 +166,3 @@ def _returned(task: Task, value: Any) -> JobReturn:
     returned = JobReturn(overrides=task.overrides, cfg=task.config, status=JobStatus.COMPLETED)
     returned.return_value = value
     return returned
-
-
-def record_end(task: Task, reason: str) -> None:
-    """Says why a job ended that had no time to say so itself: while it trained, or while a generator was being judged."""
-    run = RunDirectory(task.directory)
-    state = run.state()
-    if state in ("interrupted", "waiting"):
-        run.update(status="failed", reason=reason, overrides=task.overrides)
-    elif state == "done" and OmegaConf.select(task.config, "assay", default="none") != "none":
-        run.update(assay_failed=reason)
-
-
-def positive(name: str, value: Any) -> int:
-    """``value`` of ``hydra.launcher.<name>``; raises :class:`ConfigError` unless it is a whole number above 0."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ConfigError(f"hydra.launcher.{name}={value}: expected a whole number of 1 or more, or null")
-    return value

@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import os
-import pickle
 import shutil
-import signal
 import subprocess
-import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +13,10 @@ from typing import Any
 
 from medassay.core.errors import ConfigError
 from medassay.core.machine import cores
-from medassay.runs.directory import RunDirectory
-from medassay.sweeps.launchers.base import SweepLauncher, Task, positive, record_end
-from medassay.sweeps.launchers.process import payload
+from medassay.core.processes import environment_of, run_in_places
+from medassay.sweeps.launchers.base import SweepLauncher, Task
+from medassay.sweeps.launchers.process import payload, read_result, start_job
 from medassay.sweeps.launchers.progress import Progress
-
-PATIENCE = 30.0  # seconds that an interrupted job has to record that it was
 
 
 @dataclass(frozen=True)
@@ -36,16 +30,6 @@ class Slot:
 
     threads: int
     gpu: str | None
-
-
-@dataclass
-class Running:
-    """A job in its process."""
-
-    task: Task
-    slot: Slot
-    process: subprocess.Popen[bytes]
-    result: Path
 
 
 class LocalParallelLauncher(SweepLauncher):
@@ -65,79 +49,31 @@ class LocalParallelLauncher(SweepLauncher):
         gpus: Sequence[int] | None = None,
         jobs_per_gpu: int = 1,
     ) -> None:
-        self.jobs = None if jobs is None else positive("jobs", jobs)
-        self.threads = None if threads is None else positive("threads", threads)
+        self.jobs = None if jobs is None else _positive("jobs", jobs)
+        self.threads = None if threads is None else _positive("threads", threads)
         self.gpus = None if gpus is None else list(gpus)
-        self.jobs_per_gpu = positive("jobs_per_gpu", jobs_per_gpu)
+        self.jobs_per_gpu = _positive("jobs_per_gpu", jobs_per_gpu)
 
     def run(self, tasks: Sequence[Task], progress: Progress) -> Iterator[tuple[Task, Any]]:
         """See :class:`SweepLauncher`."""
-        if not tasks:
-            return
-        waiting, running = list(tasks), list[Running]()
-        free = slots(visible_gpus(), cores(), self.jobs, self.threads, self.gpus, self.jobs_per_gpu)
+        places = slots(visible_gpus(), cores(), self.jobs, self.threads, self.gpus, self.jobs_per_gpu)
         with tempfile.TemporaryDirectory(prefix="medassay-") as folder:
-            try:
-                while waiting or running:
-                    while waiting and free:
-                        running.append(self._start(waiting.pop(0), free.pop(0), Path(folder)))
-                    for job in [job for job in running if job.process.poll() is not None]:
-                        running.remove(job)
-                        free.append(job.slot)
-                        yield job.task, _result(job)
-                    for job in running:
-                        progress.at_work(job.task.name, RunDirectory(job.task.directory))
-                    time.sleep(0.1)
-            finally:
-                _stop(running)
 
-    def _start(self, task: Task, slot: Slot, folder: Path) -> Running:
-        given, result = folder / f"{task.name}.job", folder / f"{task.name}.result"
-        given.write_bytes(payload(self.hydra_context, self.task_function, task))
-        task.directory.mkdir(parents=True, exist_ok=True)
-        threads = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MEDASSAY_CORES"), str(slot.threads))
-        environment = {**os.environ, **threads}
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-        if slot.gpu is not None:
-            environment["CUDA_VISIBLE_DEVICES"] = slot.gpu
-        with (task.directory / "output.log").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "medassay.sweeps.launchers.process", str(given), str(result)],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                start_new_session=True,  # Ctrl-C reaches it through this process alone, once
-            )
-        return Running(task, slot, process, result)
+            def start(task: Task, slot: Slot) -> subprocess.Popen[bytes]:
+                given = payload(self.hydra_context, self.task_function, task)
+                environment = environment_of(slot.threads, slot.gpu)
+                return start_job(given, task.directory, environment, Path(folder) / task.name)
+
+            for task, code in run_in_places(tasks, places, start, lambda task: progress.at_work(task.name, task.run)):
+                result = Path(folder) / task.name
+                yield task, read_result(task, code, result.read_bytes() if result.exists() else b"")
 
 
-def _result(job: Running) -> Any:
-    """What a job that has ended returned; None where it failed or was killed."""
-    if job.process.stdin is not None:
-        job.process.stdin.close()
-    code = job.process.returncode
-    if code == 0 and job.result.exists():
-        return pickle.loads(job.result.read_bytes())
-    if not job.result.exists():  # a job that fails leaves None there
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        record_end(job.task, f"its process ended with {how}; see {job.task.directory / 'output.log'}")
-    return None
-
-
-def _stop(running: Sequence[Running]) -> None:
-    """Interrupts the jobs that still run and waits until each has recorded it."""
-    for job in running:
-        job.process.send_signal(signal.SIGTERM)
-    last = time.monotonic() + PATIENCE
-    for job in running:
-        try:
-            job.process.wait(max(0.0, last - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            job.process.kill()
-            job.process.wait()
-        if job.process.stdin is not None:
-            job.process.stdin.close()
+def _positive(name: str, value: Any) -> int:
+    """``value`` of ``hydra.launcher.<name>``; raises :class:`ConfigError` unless it is a whole number above 0."""
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ConfigError(f"hydra.launcher.{name}={value}: expected a whole number of 1 or more, or null")
+    return value
 
 
 # --- the machine -----------------------------------------------------------------------------------------------------

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import signal
+import subprocess
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from medassay.core.interrupts import terminable
+from medassay.core.processes import end_with_parent, start_module
 from medassay.sweeps.directory import register_resolvers
 from medassay.sweeps.launchers.base import Task
 
@@ -48,19 +48,39 @@ def run_here(context: HydraContext, function: TaskFunction, config: DictConfig) 
     return returned.return_value if returned.status == JobStatus.COMPLETED else None
 
 
-def _stop_with_parent() -> None:
-    """Ends this process in good order when the one that started it is gone, however that ended."""
+def start_job(
+    given: bytes, directory: Path, environment: dict[str, str], result: Path, where: Path | None = None
+) -> subprocess.Popen[bytes]:
+    """Starts the process of a job handed over by :func:`payload`.
 
-    def wait() -> None:
-        os.read(0, 1)  # the parent never writes: this returns when the pipe breaks
-        os.kill(os.getpid(), signal.SIGTERM)
+    Args:
+        given: all it needs.
+        directory: of the run, which gets what the job prints.
+        environment: variables that differ from those here.
+        result: gets what the job returned, pickled; None where it failed.
+        where: its working directory; None for the one here.
+    """
+    file = result.with_name(f"{result.name}.job")
+    file.write_bytes(given)
+    directory.mkdir(parents=True, exist_ok=True)
+    with (directory / "output.log").open("ab") as log:
+        options = {"stdout": log, "stderr": log, "cwd": where}
+        return start_module("medassay.sweeps.launchers.process", file, result, environment=environment, **options)
 
-    threading.Thread(target=wait, daemon=True).start()
+
+def read_result(task: Task, code: int, result: bytes) -> Any:
+    """What a job whose process ended with ``code`` returned; None where it failed or was killed."""
+    if code == 0 and result:
+        return pickle.loads(result)
+    if not result:  # a job that fails leaves None there
+        how = f"signal {-code}" if code < 0 else f"exit code {code}"
+        task.record_failure(f"its process ended with {how}; see {task.directory / 'output.log'}")
+    return None
 
 
 def _main(given: str, result: str) -> int:
     with terminable():
-        _stop_with_parent()
+        end_with_parent()
         try:
             value = run_payload(Path(given).read_bytes())
         except KeyboardInterrupt:

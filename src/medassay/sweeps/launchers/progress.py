@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from types import TracebackType
 from typing import Any
 
 from tqdm import tqdm
@@ -36,12 +35,11 @@ class Progress:
             self.bar = tqdm(total=self.total, initial=self.count, desc="sweep", unit="job", position=0, leave=False)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        for bar in [*self.bars.values(), *([self.bar] if self.bar is not None else [])]:
+    def __exit__(self, *_: object) -> None:
+        for bar in self.bars.values():
             bar.close()
-        if self.live:
+        if self.bar is not None:
+            self.bar.close()
             sys.stderr.flush()
 
     def at_work(self, name: str, run: RunDirectory) -> None:
@@ -52,8 +50,7 @@ class Progress:
         if run.record().get("status") != "running":  # it waits in a queue
             return
         if name not in self.bars:
-            taken = set(self.places.values())
-            self.places[name] = next(place for place in range(1, 10_000) if place not in taken)
+            self.places[name] = min({*range(1, len(self.places) + 2)} - {*self.places.values()})
             self.bars[name] = tqdm(desc=name[:60], unit="epoch", position=self.places[name], leave=False)
         bar, rows = self.bars[name], run.history()
         if len(rows) != bar.n:

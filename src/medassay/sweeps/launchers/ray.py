@@ -6,55 +6,29 @@ Ray's workers only hold the cores and GPUs of a job. The job itself runs in a pr
 
 from __future__ import annotations
 
-import importlib.util
 import logging
 import os
-import pickle
 import secrets
 import shutil
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
-
 from medassay.core.errors import ConfigError
 from medassay.core.machine import cores
-from medassay.runs.directory import RunDirectory
-from medassay.sweeps.launchers.base import SweepLauncher, Task, record_end
-from medassay.sweeps.launchers.process import payload
+from medassay.core.processes import PATIENCE, environment_of, run_in_places
+from medassay.core.types import NonNegative, Positive
+from medassay.sweeps.launchers.base import SweepLauncher, Task
+from medassay.sweeps.launchers.process import payload, read_result, start_job
 from medassay.sweeps.launchers.progress import Progress
 
-PATIENCE = 30.0  # seconds that an interrupted job has to record that it was
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Call:
-    """What a worker needs to start a job.
-
-    Attributes:
-        given: by :func:`medassay.sweeps.launchers.process.payload`.
-        directory: of the run, which gets what the job prints.
-        where: its working directory.
-        environment: variables that differ from the worker's.
-    """
-
-    given: bytes
-    directory: Path
-    where: Path
-    environment: dict[str, str]
 
 
 class RayLauncher(SweepLauncher):
@@ -68,30 +42,21 @@ class RayLauncher(SweepLauncher):
         dashboard: of the Ray started here.
     """
 
+    needs = ("ray", "ray")
+
     def __init__(
         self,
         address: str | None = None,
-        cpus_per_job: float = 1,
-        gpus_per_job: float | None = None,
+        cpus_per_job: Positive = 1,
+        gpus_per_job: NonNegative | None = None,
         dashboard: bool = False,
     ) -> None:
         self.address, self.dashboard = address, dashboard
         self.cpus_per_job, self.gpus_per_job = cpus_per_job, gpus_per_job
         self.close: weakref.finalize[..., RayLauncher] | None = None
 
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        if not _is_number(self.cpus_per_job) or self.cpus_per_job <= 0:
-            raise ConfigError(f"hydra.launcher.cpus_per_job={self.cpus_per_job}: expected a number above 0")
-        if self.gpus_per_job is not None and (not _is_number(self.gpus_per_job) or self.gpus_per_job < 0):
-            raise ConfigError(f"hydra.launcher.gpus_per_job={self.gpus_per_job}: expected a number, 0 or more, or null")
-        if importlib.util.find_spec("ray") is None:
-            raise ConfigError("hydra/launcher=ray needs ray: pip install 'medassay[ray]'")
-        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-
     def run(self, tasks: Sequence[Task], progress: Progress) -> Iterator[tuple[Task, Any]]:
         """See :class:`SweepLauncher`."""
-        if not tasks:
-            return
         import ray
 
         self._connect()
@@ -102,7 +67,13 @@ class RayLauncher(SweepLauncher):
                 raise ConfigError(f"{lacking}; ask for less")
             _log.warning(f"{lacking}; the jobs wait until it has more")  # a cluster may grow
         start = ray.remote(num_cpus=self.cpus_per_job, num_gpus=gpus, max_retries=0)(run_call)
-        pending = {start.remote(self._call(task, gpu=gpus > 0)): task for task in tasks}
+        environment = {name: value for name, value in os.environ.items() if name.startswith("MEDASSAY_")}
+        # Ray hides no GPU from who asked for none
+        environment |= environment_of(max(1, int(self.cpus_per_job)), gpu=None if gpus > 0 else "")
+        pending: dict[Any, Task] = {}
+        for task in tasks:
+            given = payload(self.hydra_context, self.task_function, task)
+            pending[start.remote(given, task.directory, environment, Path.cwd())] = task
         try:
             while pending:
                 ended, _ = ray.wait(list(pending), timeout=1.0)
@@ -110,22 +81,12 @@ class RayLauncher(SweepLauncher):
                     task = pending.pop(reference)
                     yield task, _result(task, reference)
                 for task in pending.values():
-                    progress.at_work(task.name, RunDirectory(task.directory))
+                    progress.at_work(task.name, task.run)
         except BaseException:
             _cancel(pending)
             if self.close is not None:
                 self.close()
             raise
-
-    def _call(self, task: Task, *, gpu: bool) -> Call:
-        threads = str(max(1, int(self.cpus_per_job)))
-        environment = {name: value for name, value in os.environ.items() if name.startswith("MEDASSAY_")}
-        environment |= dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MEDASSAY_CORES"), threads)
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
-        if not gpu:
-            environment["CUDA_VISIBLE_DEVICES"] = ""  # Ray hides none from who asked for none
-        given = payload(self.hydra_context, self.task_function, task)
-        return Call(given, task.directory, Path.cwd(), environment)
 
     def _connect(self) -> None:
         """Joins the cluster, or starts one, unless this process belongs to one already."""
@@ -166,47 +127,18 @@ def lacks(present: Mapping[str, float], cpus: float, gpus: float) -> str | None:
     return None
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def run_call(call: Call) -> tuple[int, bytes]:
+def run_call(given: bytes, directory: Path, environment: dict[str, str], where: Path) -> tuple[int, bytes]:
     """Runs a job in a fresh process; in a worker. Gives the exit code and the pickled result, empty if there is none.
 
-    Interrupted, as Ray does to cancel, it interrupts the job and waits until that has recorded it.
+    Interrupted, as Ray does to cancel, it interrupts the job and waits until that has recorded it. See :func:`start_job`.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a Ray started in a shell's background; Ray cancels by it
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    call.directory.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="medassay-") as folder:
-        given, result = Path(folder) / "job", Path(folder) / "result"
-        given.write_bytes(call.given)
-        with (call.directory / "output.log").open("ab") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "medassay.sweeps.launchers.process", str(given), str(result)],
-                stdin=subprocess.PIPE,  # closed when this worker dies, which ends the job
-                stdout=log,
-                stderr=log,
-                cwd=call.where,
-                env={**os.environ, **call.environment},
-                start_new_session=True,
-            )
-        try:
-            while process.poll() is None:
-                time.sleep(0.2)  # Ray's interruption does not wake a wait()
-        finally:
-            if process.poll() is None:
-                _stop(process)
-        return process.returncode, result.read_bytes() if result.exists() else b""
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(PATIENCE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        result = Path(folder) / "result"
+        start = partial(start_job, given, directory, environment, where=where)
+        ((_, code),) = run_in_places([result], ["here"], lambda result, _: start(result))
+        return code, result.read_bytes() if result.exists() else b""
 
 
 def _result(task: Task, reference: Any) -> Any:
@@ -214,14 +146,11 @@ def _result(task: Task, reference: Any) -> Any:
     import ray
 
     try:
-        code, result = ray.get(reference)
-        how = f"its process ended with {f'signal {-code}' if code < 0 else f'exit code {code}'}"
+        return read_result(task, *ray.get(reference))
     except ray.exceptions.RayError as error:  # its worker or node is gone
-        code, result, how = 1, b"", f"Ray lost it: {str(error).strip().splitlines()[0]}"
-    if code == 0 and result:
-        return pickle.loads(result)
-    record_end(task, f"{how}; see {task.directory / 'output.log'}")
-    return None
+        reason = str(error).strip().splitlines()[0]
+        task.record_failure(f"Ray lost it: {reason}; see {task.directory / 'output.log'}")
+        return None
 
 
 def _cancel(pending: Mapping[Any, Task]) -> None:
@@ -233,8 +162,7 @@ def _cancel(pending: Mapping[Any, Task]) -> None:
     if pending:
         ray.wait(list(pending), num_returns=len(pending), timeout=PATIENCE)
     last = time.monotonic() + PATIENCE  # Ray calls a task cancelled before its worker has stopped the job
-    runs = [RunDirectory(task.directory) for task in pending.values()]
-    while any(run.state() == "running" for run in runs) and time.monotonic() < last:
+    while any(task.run.state() == "running" for task in pending.values()) and time.monotonic() < last:
         time.sleep(0.1)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import os
 import secrets
@@ -16,12 +15,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from hydra.types import HydraContext, TaskFunction
-from omegaconf import DictConfig
-
-from medassay.core.errors import ConfigError, Interrupted
-from medassay.runs.directory import RunDirectory
-from medassay.sweeps.launchers.base import SweepLauncher, Task, positive, record_end
+from medassay.core.errors import ConfigError
+from medassay.core.interrupts import interrupt
+from medassay.core.processes import PATIENCE, environment_of
+from medassay.core.types import NonNegativeInt, PositiveInt
+from medassay.sweeps.launchers.base import SweepLauncher, Task
 from medassay.sweeps.launchers.process import payload, run_payload
 from medassay.sweeps.launchers.progress import Progress
 
@@ -32,7 +30,6 @@ if TYPE_CHECKING:
 
 ASKING = 60.0  # seconds between questions to sacct: a job that was killed leaves no file that says so
 PREEMPTED = 600.0  # seconds after which a preempted job that is not back in the queue has been cancelled
-PATIENCE = 30.0  # seconds that an interrupted job on this machine has to record that it was
 
 
 class SlurmLauncher(SweepLauncher):
@@ -55,53 +52,41 @@ class SlurmLauncher(SweepLauncher):
         additional_parameters: any other option of ``sbatch``, by its name without the dashes.
     """
 
+    needs = ("submitit", "slurm")
+
     def __init__(
         self,
         cluster: Literal["slurm", "local"] = "slurm",
         partition: str | None = None,
         account: str | None = None,
         qos: str | None = None,
-        timeout_min: int = 240,
-        max_timeouts: int = 10,
-        cpus_per_task: int = 4,
+        timeout_min: PositiveInt = 240,
+        max_timeouts: PositiveInt = 10,
+        cpus_per_task: PositiveInt = 4,
         mem_gb: float | None = None,
-        gpus_per_node: int = 1,
-        array_parallelism: int = 16,
+        gpus_per_node: NonNegativeInt = 1,
+        array_parallelism: PositiveInt = 16,
         setup: Sequence[str] | None = None,
         additional_parameters: Mapping[str, Any] | None = None,
     ) -> None:
-        self.cluster, self.max_timeouts, self.array_parallelism = cluster, max_timeouts, array_parallelism
-        self.cpus_per_task, self.gpus_per_node = cpus_per_task, gpus_per_node
-        self.shared = {"timeout_min": timeout_min, "cpus_per_task": cpus_per_task, "mem_gb": mem_gb}
-        self.slurm = {
-            "partition": partition,
-            "account": account,
-            "qos": qos,
-            "array_parallelism": array_parallelism,
-            "setup": None if setup is None else list(setup),
-            "srun_args": [f"--cpus-per-task={cpus_per_task}"],  # since Slurm 22.05 srun gives one core without it
-            "additional_parameters": None if additional_parameters is None else dict(additional_parameters),
+        self.cluster, self.max_timeouts, self.gpus_per_node = cluster, max_timeouts, gpus_per_node
+        self.timeout_min, self.cpus_per_task, self.array_parallelism = timeout_min, cpus_per_task, array_parallelism
+        self.parameters = {
+            "timeout_min": timeout_min,
+            "cpus_per_task": cpus_per_task,
+            "mem_gb": mem_gb,
+            "gpus_per_node": gpus_per_node or None,
+            "slurm_partition": partition,
+            "slurm_account": account,
+            "slurm_qos": qos,
+            "slurm_array_parallelism": array_parallelism,
+            "slurm_setup": None if setup is None else list(setup),
+            "slurm_srun_args": [f"--cpus-per-task={cpus_per_task}"],  # since Slurm 22.05 srun gives one core without it
+            "slurm_additional_parameters": None if additional_parameters is None else dict(additional_parameters),
         }
-
-    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        if self.cluster not in ("slurm", "local"):
-            raise ConfigError(f"hydra.launcher.cluster={self.cluster}: expected slurm, or local to try it out here")
-        for name in ("timeout_min", "cpus_per_task"):
-            positive(name, self.shared[name])
-        for name in ("max_timeouts", "array_parallelism"):
-            positive(name, getattr(self, name))
-        if not isinstance(self.gpus_per_node, int) or self.gpus_per_node < 0:
-            raise ConfigError(
-                f"hydra.launcher.gpus_per_node={self.gpus_per_node}: expected a whole number, 0 for the CPU"
-            )
-        if importlib.util.find_spec("submitit") is None:
-            raise ConfigError("hydra/launcher=slurm needs submitit: pip install 'medassay[slurm]'")
-        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
 
     def run(self, tasks: Sequence[Task], progress: Progress) -> Iterator[tuple[Task, Any]]:
         """See :class:`SweepLauncher`."""
-        if not tasks:
-            return
         executor = self._executor()
         queued: list[Submitted] = []
         waiting, states = list(tasks), _States()
@@ -116,7 +101,7 @@ class SlurmLauncher(SweepLauncher):
                     queued.remove((task, job))
                     yield task, _result(task, job)
                 for task, _ in queued:
-                    progress.at_work(task.name, RunDirectory(task.directory))
+                    progress.at_work(task.name, task.run)
                 time.sleep(2.0 if self.cluster == "slurm" else 0.1)
         finally:
             _cancel([job for _, job in queued], self.cluster)
@@ -135,21 +120,14 @@ class SlurmLauncher(SweepLauncher):
                 "hydra/launcher=slurm: there is no srun here: start the sweep where sbatch works, or try it out with "
                 "hydra.launcher.cluster=local"
             ) from error
-        executor.update_parameters(
-            name=sweep.name,
-            gpus_per_node=self.gpus_per_node or None,
-            **self.shared,
-            **{f"slurm_{name}": value for name, value in self.slurm.items()},
-        )
+        executor.update_parameters(name=sweep.name, **self.parameters)
         return executor
 
     def _submit(self, executor: submitit.AutoExecutor, tasks: Sequence[Task]) -> list[Submitted]:
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
         calls = [QueuedJob(payload(self.hydra_context, self.task_function, task)) for task in tasks]
-        names = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "MEDASSAY_CORES")
-        changes = dict.fromkeys(names, str(self.cpus_per_task))
-        changes["PYTHONPATH"] = os.pathsep.join(filter(None, sys.path))
+        changes = environment_of(self.cpus_per_task)
         try:
             with _environment(changes), redirect_stderr(io.StringIO()):  # submitit prints there what the error says too
                 jobs = executor.submit_array(calls)
@@ -177,7 +155,7 @@ class QueuedJob:
 
         environment = submitit.JobEnvironment()
         limit: signal.Signals = getattr(signal, f"SIG{environment.USR_SIG}")
-        requeue: Any = signal.signal(limit, _interrupt)
+        requeue: Any = signal.signal(limit, interrupt)
         try:
             return run_payload(self.given)
         except KeyboardInterrupt as error:
@@ -205,10 +183,6 @@ def _requeue(handler: Any, limit: signal.Signals) -> None:
         if error.returncode >= 0:
             raise
         sys.exit(-1)  # scontrol was in time: Slurm ends the job, and scontrol with it, before that can say so
-
-
-def _interrupt(signum: int, frame: Any) -> None:
-    raise Interrupted(signum)
 
 
 class _States:
@@ -242,7 +216,7 @@ def _result(task: Task, job: submitit.Job[Any]) -> Any:
         except Exception as error:  # of submitit, or of a result that cannot be read here
             lines = [line.strip() for line in str(error).splitlines() if line.strip(" -")]
             how = next((line for line in lines if "Error: " in line), lines[0] if lines else type(error).__name__)
-    record_end(task, f"its job {job.job_id} {how}; see {job.paths.stderr}")
+    task.record_failure(f"its job {job.job_id} {how}; see {job.paths.stderr}")
     return None
 
 

@@ -43,34 +43,12 @@ class OptunaStudySweeper(OptunaSweeper):
     ``sweep.mode``.
     """
 
-    def __init__(
-        self,
-        sampler: Any,
-        direction: Any,
-        storage: Any | None,
-        study_name: str | None,
-        n_trials: int,
-        n_jobs: int,
-        max_failure_rate: float,
-        custom_search_space: str | None,
-        params: DictConfig | None,
-    ) -> None:
+    def __init__(self, **settings: Any) -> None:
         _quiet()
-        super().__init__(
-            sampler, direction, storage, study_name, n_trials, n_jobs, max_failure_rate, custom_search_space, params
-        )
-        self._sampler_node = sampler
-        self._n_trials = n_trials
+        super().__init__(**settings)
+        self._sampler_node, self._n_trials = settings["sampler"], settings["n_trials"]
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        self._check()
-        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        if self.sweeper.direction is None:
-            mode = OmegaConf.select(config, "sweep.mode")
-            self.sweeper.direction = "minimize" if mode == "min" else "maximize"
-        self._force = bool(OmegaConf.select(config, "sweep.force", default=False))
-
-    def _check(self) -> None:
         if self._sampler_node.get("_target_") == "optuna.samplers.GridSampler":
             raise ConfigError(
                 "hydra/sweeper/sampler=grid: a grid needs no study; give lists, key=a,b,c, with hydra/sweeper=basic"
@@ -78,6 +56,12 @@ class OptunaStudySweeper(OptunaSweeper):
         for name, number in (("n_trials", self._n_trials), ("n_jobs", self.sweeper.n_jobs)):
             if not isinstance(number, int) or isinstance(number, bool) or number < 1:
                 raise ConfigError(f"hydra.sweeper.{name}={number}: expected an integer >= 1")
+        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
+        self.sweeper.launcher.planned = self._n_trials  # type: ignore[union-attr]
+        if self.sweeper.direction is None:
+            mode = OmegaConf.select(config, "sweep.mode")
+            self.sweeper.direction = "minimize" if mode == "min" else "maximize"
+        self._force = bool(OmegaConf.select(config, "sweep.force", default=False))
 
     def sweep(self, arguments: list[str]) -> None:
         """Runs what remains of the study and writes ``optimization_results.yaml``.
@@ -94,7 +78,8 @@ class OptunaStudySweeper(OptunaSweeper):
             try:
                 self._run(study, space, arguments)
             finally:  # jobs that an earlier command finished belong to this sweep, too
-                _list_finished_jobs(study, SweepDirectory(directory))
+                jobs, finished = studies.jobs(study, directory), studies.finished(study)
+                SweepDirectory(directory).add(jobs[trial.number] for trial in finished if trial.number in jobs)
 
     def _run(self, study: Study, space: Mapping[str, BaseDistribution], arguments: list[str]) -> None:
         again = _queue_retries(study, space, self._n_trials)
@@ -237,11 +222,6 @@ def _refuse_another_space(study: Study, space: Mapping[str, BaseDistribution], *
                 check_distribution_compatibility(before[name], space[name])
             except ValueError as error:
                 raise ConfigError(f"{name}: the stored study had other choices: {ANOTHER}") from error
-
-
-def _list_finished_jobs(study: Study, sweep: SweepDirectory) -> None:
-    jobs = studies.jobs(study, sweep.path)
-    sweep.add(jobs[trial.number] for trial in studies.finished(study) if trial.number in jobs)
 
 
 def _quiet() -> None:

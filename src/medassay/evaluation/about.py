@@ -1,0 +1,141 @@
+"""What was evaluated, by what command, and what a reader must know of it before any number."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from medassay import config as configuration
+from medassay.data.modules import SyntheticData
+from medassay.reporting.numbers import DASH
+from medassay.runs.run import Run
+
+
+@dataclass(frozen=True)
+class About:
+    """What was evaluated.
+
+    Attributes:
+        name: Name of the run's directory, or of the samples.
+        model: Name of the model; None for images from elsewhere.
+        seed: Seed of the run.
+        data: Provenance of the images judged, or of those that the run was made with where none of its own were judged.
+        generated: Whether the model learnt from generated images.
+        classes: Names, by label.
+        weights: The epoch of the weights and what it was chosen by.
+    """
+
+    name: str
+    model: str | None
+    seed: int | None
+    data: dict[str, Any]
+    generated: bool
+    classes: list[str]
+    weights: dict[str, Any]
+
+
+def describe_run(run: Run, split: str | None) -> About:
+    """What is known of ``run``, judged on ``split`` (None: on none of its own images, so that these need not be read)."""
+    trained = run.directory.metrics()
+    generated = isinstance(run.data, SyntheticData)
+    source = run.data.real if isinstance(run.data, SyntheticData) and split == "test" else run.data
+    recorded = run.directory.record().get("data") or {"name": str(run.data.name)}
+    return About(
+        name=run.directory.path.resolve().name,
+        model=run.config["model"]["name"],
+        seed=run.config["seed"],
+        data=recorded if split is None else source.provenance(),
+        generated=generated,
+        classes=run.data.classes,
+        weights={"epoch": trained.get("best_epoch"), "chosen_by": trained.get("chosen_by")},
+    )
+
+
+def warnings(about: About, record: Mapping[str, Any], split: str | None) -> list[str]:
+    """What a reader must know of the run and its data; ``split`` is None where none of the run's own images were judged."""
+    source = about.data.get("real", about.data)
+    found = [_origin_of_learning(source) if split is None else origin(source)]
+    if split is not None and {"data.file", "data.path"} & set(record.get("overrides") or ()):
+        found.append("The data were named anew for this evaluation; they may be others than the run's own.")
+    if about.generated and split is not None:
+        judged = "the validation images are generated too" if split == "val" else "the test images are real"
+        found.append(f"The model learnt from generated images only; {judged}.")
+    status = record.get("status", "done")
+    if status != "done":
+        found.append(f"The run's status is {status}: the model was judged before it was finished.")
+    return [text for text in found if text is not None]
+
+
+def _origin_of_learning(provenance: Mapping[str, Any]) -> str | None:
+    """What a reader must know of the images that a model learnt from, where it speaks of others."""
+    if provenance.get("phantom"):
+        return "The model learnt from rendered phantoms, not real images: what it says of real images means nothing."
+    return None
+
+
+def origin(provenance: Mapping[str, Any]) -> str | None:
+    """What a reader must know of the images that numbers were measured on; None of a published file."""
+    if provenance.get("phantom"):
+        return "The data are rendered phantoms, not real images: the numbers say nothing about patients."
+    if not provenance.get("published"):
+        md5 = provenance.get("md5", "unknown")
+        return f"The data are not a published file (md5 {md5}): do not compare with published results."
+    return None
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Nested dictionaries as ``name: value``, for a reader."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from flattened(value, f"{prefix}{key}: ")
+        else:
+            shown = DASH if value is None else ("no", "yes")[value] if isinstance(value, bool) else value
+            yield f"{prefix}{key}".replace("_", " "), shown
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+
+def command_line(record: Mapping[str, Any]) -> str | None:
+    """What to type to repeat the evaluation, every setting named; None where no command is recorded."""
+    what = "run" if "run" in record else "samples"
+    if what not in record or "protocol" not in record:
+        return None
+    given, protocol = record.get("overrides") or {}, record["protocol"]
+    words = [
+        _argument(what, record[what]),
+        *(given if isinstance(given, list) else (_argument(key, value) for key, value in given.items())),
+        *(["resize=true"] if record.get("resize") else []),
+        f"protocol={protocol.get('name')}",
+        *(_argument(f"protocol.{key}", value) for key, value in _settings(protocol) if key != "name"),
+    ]
+    return "python evaluate.py " + " ".join(map(shlex.quote, words))
+
+
+def _settings(node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The settings of a node, those of nodes inside it by dotted keys; null where that is the default is left out."""
+    target = node.get("_target_")  # a table of values has none
+    known = inspect.signature(configuration.locate(target, "protocol")).parameters if target else {}
+    for key, value in node.items():
+        if isinstance(value, Mapping):
+            yield from ((f"{key}.{name}", one) for name, one in _settings(value))
+        elif key != "_target_" and (value is not None or (key in known and known[key].default is not None)):
+            yield key, value
+
+
+def _argument(key: str, value: Any) -> str:
+    """``key=value`` as Hydra reads it."""
+    return f"{key}={_value(value)}"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(_value, value))}]"
+    text = "null" if value is None else str(value)
+    return text if re.fullmatch(r"[\w./:+-]*", text) else "'" + text.replace("'", "\\'") + "'"

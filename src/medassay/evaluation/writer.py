@@ -1,0 +1,114 @@
+"""The one place that writes what a protocol found: JSON, metrics, pictures, TensorBoard events, further files, the page."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from medassay.core.files import whole, write_json
+from medassay.core.results import to_json
+from medassay.evaluation.about import About, command_line, flattened, warnings
+from medassay.evaluation.protocol import Page, Report
+from medassay.reporting import figures, html
+from medassay.reporting.charts import Chart
+from medassay.reporting.tensorboard import add_results
+from medassay.runs.directory import environment
+
+logger = logging.getLogger(__name__)
+
+
+def write_report(report: Report, about: About, record: Mapping[str, Any], directory: Path) -> None:
+    """Leaves what ``report`` holds in ``directory``, and says its verdict.
+
+    ``<protocol>.json`` has the command, what was evaluated, the results and the environment; ``metrics.json`` the command
+    and the single numbers; then ``figures/``, ``tensorboard/``, ``report.html`` and the report's own files.
+
+    Args:
+        report: What a protocol found.
+        about: What was evaluated.
+        record: The command: ``run`` or ``samples``, ``protocol``, ``overrides`` and the run's ``status``.
+        directory: A new one.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
+    here = environment()
+    facts = to_json(about)
+    results = {**record, **facts, "environment": here, **to_json(report.results)}
+    write_json(directory / f"{record['protocol']['name']}.json", results)
+    if report.metrics:
+        write_json(directory / "metrics.json", {**record, **to_json(report.metrics)})
+    drawn = {name: one.figure if isinstance(one, Chart) else one for name, one in report.figures.items()}
+    for name, figure in drawn.items():
+        figures.save(figure, directory / "figures" / f"{name}.png")
+    for inside, content in report.files.items():
+        _write_file(directory / inside, content)
+    if report.metrics:
+        _add_events(report, about, drawn, directory)
+    if report.page is not None:
+        content = _page(report, report.page, about, record, here)
+        with whole(directory / "report.html") as partial:
+            partial.write_text(content, encoding="utf-8", newline="\n")
+    for line in report.verdict:
+        logger.info("%s", line)
+    if report.page is not None:
+        logger.info("report: %s", directory / "report.html")
+
+
+def _write_file(path: Path, content: Any) -> None:
+    if isinstance(content, Figure):
+        figures.save(content, path)
+        return
+    with whole(path) as partial:
+        if isinstance(content, str):
+            partial.write_text(content, encoding="utf-8", newline="")
+        else:
+            content(partial)
+
+
+def _add_events(report: Report, about: About, drawn: Mapping[str, Figure], directory: Path) -> None:
+    known = {
+        "name": about.name,
+        "model": about.model,
+        "data": about.data["name"],
+        "seed": about.seed,
+        "split": report.split,
+    }
+    add_results(
+        directory / "tensorboard",
+        step=0,
+        pictures=[directory / "figures" / f"{name}.png" for name in drawn],
+        text={"verdict": "\n\n".join(report.verdict)},
+        hyperparameters={k: v for k, v in known.items() if v is not None} | dict(report.hyperparameters),
+        metrics={
+            f"{group}/{name}": float(value)
+            for group, numbers in to_json(report.metrics).items()
+            if isinstance(numbers, dict)
+            for name, value in numbers.items()
+            if isinstance(value, float)
+        },
+    )
+
+
+def _page(report: Report, page: Page, about: About, record: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    charts = {name: one for name, one in report.figures.items() if isinstance(one, Chart)}
+    return html.page(
+        page.template.absolute(),
+        results=report.results,
+        about=about,
+        record=record,
+        split=report.split,
+        warnings=[*warnings(about, record, report.split), *report.warnings],
+        charts={
+            name: (html.svg(chart.figure, name.replace("_", "-"), chart.description), chart.description)
+            for name, chart in charts.items()
+        },
+        command=command_line(record),
+        provenance=dict(flattened(about.data)),
+        environment=dict(flattened(here)),
+        **page.values,
+    )

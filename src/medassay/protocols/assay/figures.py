@@ -1,0 +1,234 @@
+"""The assay's pictures: charts, drawn for a page and for a file alike, and the images that a reader is shown.
+
+Real images are green, generated ones blue; the controls have the palette's other colours.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from torch.nn import functional as F
+
+from medassay.core.estimate import Estimate
+from medassay.metrics import authenticity
+from medassay.metrics.neighbours import Neighbours
+from medassay.protocols.assay.measures import Space
+from medassay.protocols.assay.results import AssayResults, Performance, Row
+from medassay.protocols.assay.subjects import Candidate, Real
+from medassay.reporting.charts import GREY, PALETTE, Chart, Series, dot_plot, legend_below, small_axes
+from medassay.reporting.figures import image_grid
+from medassay.reporting.html import reduced
+from medassay.reporting.numbers import fixed
+
+GALLERY = 24  # most suspicious samples shown
+SEARCHED = 10_000  # samples they are looked for among, at most
+EXAMPLES = 10  # images of each class shown
+GENERATED, REAL = PALETTE[0], PALETTE[2]
+
+
+class Look(NamedTuple):
+    """How a row is drawn; hollow and crossed markers stay visible where rows coincide."""
+
+    name: str
+    colour: str
+    marker: str
+    filled: bool = False
+
+
+LOOKS = {
+    "generator": Look("generator", GENERATED, "o", True),
+    "floor": Look("floor", REAL, "s", True),
+    "copies": Look("(b) copies", PALETTE[1], "D"),
+    "noisy_copies": Look("(c) copies + noise", PALETTE[4], "^"),
+    "without_class": Look("(d) class left out", PALETTE[3], "v"),
+    "floor_same_m": Look("floor for (d)", PALETTE[5], "s"),
+    "shuffled_labels": Look("(e) shuffled labels", PALETTE[6], "x"),
+}
+
+
+class Examples(NamedTuple):
+    """The first images of every class, ``(classes, N, C, H, W) uint8``: real ones (of the test set) and generated ones."""
+
+    real: Tensor
+    generated: Tensor
+
+
+class Gallery(NamedTuple):
+    """The most suspicious samples, most suspicious first, each with its nearest training image."""
+
+    samples: Tensor  # (N, C, H, W) uint8, as ``nearest``
+    nearest: Tensor
+    sample_labels: Tensor  # (N,) int64, as ``nearest_labels``
+    nearest_labels: Tensor
+    suspicion: Tensor  # (N,): distance to that image over that image's distance to its nearest other training image
+
+
+def choose_examples(real: Real, candidate: Candidate, n: int = EXAMPLES) -> Examples:
+    """The first ``n`` images of every class, nothing selected; fewer where a class has fewer."""
+    classes, sets = range(len(real.classes)), (real.test, candidate.images)
+    n = min(n, *(int((s.labels == c).sum()) for s in sets for c in classes))
+    return Examples(*(torch.stack([s.images[s.labels == c][:n] for c in classes]) for s in sets))
+
+
+def find_suspicious(space: Space, real: Real, candidate: Candidate) -> Gallery:
+    """The samples nearest to a training image, in units of that image's distance to its own nearest neighbour."""
+    images, known = candidate.images[:SEARCHED], real.unique
+    around = Neighbours(space.reference, space.encode(images.images))
+    ratio = authenticity.suspicion(around).cpu()
+    order = ratio.argsort(stable=True)[:GALLERY]
+    theirs = around.generated_to_real[1].cpu()[order]
+    return Gallery(images.images[order], known.images[theirs], images.labels[order], known.labels[theirs], ratio[order])
+
+
+def draw(results: AssayResults, examples: Examples, gallery: Gallery) -> dict[str, Figure | Chart]:
+    """All pictures of an assay by name: charts, and for files grids of images, if there are some."""
+    rows, classes, learned = results.rows, results.classes, results.performance
+    own, floor = results.judged.per_class, results.floor.per_class
+    drawn: dict[str, Figure | Chart] = {}
+    for name, title, labels, judged, reference in (
+        ("coverage", "coverage of the class", ("generator", "floor"), own.coverage, floor.coverage),
+        ("consistency", "class consistency", ("generator", "floor"), own.class_consistency, floor.class_consistency),
+        ("recall", "recall on real images", ("TSTR", "TRTR"), learned.tstr.recall, learned.trtr.recall),
+    ):
+        triples = zip(classes, judged, reference, strict=True)
+        values = "; ".join(f"{c} {fixed(mine, 2)} ({fixed(beside, 2)})" for c, mine, beside in triples)
+        text = f"{title.capitalize()}: {labels[0]} (in brackets: {labels[1]}). {values}."
+        drawn[f"class_{name}"] = Chart(per_class(classes, judged, reference, labels, title), text)
+    for x, y in (("recall", "precision"), ("coverage", "density")):
+        points = ((LOOKS[row.key].name, getattr(row.headline, x).value, getattr(row.headline, y).value) for row in rows)
+        values = "; ".join(f"{name} {fixed(across, 2)}, {fixed(up, 2)}" for name, across, up in points)
+        drawn[f"plane_{x}_{y}"] = Chart(plane(rows, x, y), f"{x.capitalize()} and {y} of each row: {values}.")
+    for kind, score in (("alpha", "alpha_precision"), ("beta", "beta_recall")):
+        mine, best = (fixed(getattr(row.headline, score).value) for row in rows[:2])
+        text = f"Curves of generator and floor beside the diagonal; integrated scores {mine} and {best}."
+        drawn[f"curve_{kind}"] = Chart(curve(rows[:2], kind), text)
+    values = "; ".join(
+        f"{name} {fixed(arm.balanced_accuracy.value)} from {arm.images} images" for name, arm in learned.arms.items()
+    )
+    text = f"Balanced accuracy against the number of images learnt from: {values}."
+    drawn["learning_curve"] = Chart(learning_curve(learned, 1 / len(classes)), text)
+    if examples.real.shape[1]:
+        drawn["examples"] = example_grid(*examples, classes)
+    if len(gallery.samples):
+        drawn["suspicious"] = gallery_grid(gallery.samples, gallery.nearest)
+    return drawn
+
+
+def per_class(
+    classes: Sequence[str],
+    judged: Sequence[float | None],
+    reference: Sequence[float | None],
+    labels: tuple[str, str],
+    x: str,
+) -> Figure:
+    """The share ``x`` of every class, of what is judged and of its reference; an undefined one is left out."""
+    looks = zip(labels, (GENERATED, REAL), ("o", "s"), (judged, reference), strict=True)
+    series = [
+        Series(label, colour, marker, [Estimate(math.nan if share is None else share) for share in shares])
+        for label, colour, marker, shares in looks
+    ]
+    return dot_plot(classes, series, x)
+
+
+def plane(rows: Sequence[Row], x: str, y: str) -> Figure:
+    """The headline's diversity ``x`` against its fidelity ``y``, a point per row, with bars of a standard deviation."""
+    figure, axes = small_axes(3.7, 3.7 + 0.21 * -(-len(rows) // 2))
+    top = 1.0
+    for place, row in enumerate(rows):
+        name, colour, marker, filled = LOOKS[row.key]
+        across, up = getattr(row.headline, x), getattr(row.headline, y)
+        top = max(top, up.value)  # NaN is no larger
+        axes.errorbar(
+            across.value,
+            up.value,
+            xerr=across.sd,
+            yerr=up.sd,
+            color=colour,
+            marker=marker,
+            markersize=7 if filled else 9,
+            markerfacecolor=colour if filled else "none",
+            markeredgewidth=1.5,
+            linestyle="none",
+            capsize=2,
+            label=name,
+            zorder=(3 if filled else 4) + place / 100,
+        )
+    axes.set(xlim=(-0.04, 1.04), ylim=(-0.04 * top, 1.06 * top), xlabel=f"{x} (diversity)", ylabel=f"{y} (fidelity)")
+    legend_below(figure, axes, 2)
+    return figure
+
+
+def curve(rows: Sequence[Row], kind: str) -> Figure:
+    """The α-precision (``kind="alpha"``) or β-recall (``"beta"``) curves of some rows, and the diagonal."""
+    figure, axes = small_axes(3.7, 3.9)
+    axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="ideal")
+    for row in rows:
+        values, look = getattr(row.curves, kind), LOOKS[row.key]
+        axes.plot(torch.linspace(0, 1, len(values)).tolist(), values, color=look.colour, label=look.name)
+    letter, meaning = {"alpha": ("α", "α-precision"), "beta": ("β", "β-recall")}[kind]
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xlabel=letter, ylabel=f"{meaning} at {letter}")
+    legend_below(figure, axes, 3)
+    return figure
+
+
+def learning_curve(performance: Performance, chance: float) -> Figure:
+    """Balanced accuracy on real images by the number of images learnt from, with 95 % intervals; guessing has ``chance``."""
+    figure, axes = small_axes(4.4, 3.8)
+    arms, real = performance.arms, performance.trtr.balanced_accuracy
+    axes.axhline(real.value, color=REAL, label="TRTR: real images")
+    if (span := _cut(real)) is not None:
+        axes.axhspan(*span, color=REAL, alpha=0.15, linewidth=0)
+    for start, colour, marker, label, line in (
+        ("TSTR", GENERATED, "o", "TSTR: generated images", "-"),
+        ("TR+STR", PALETTE[1], "D", "TR+STR: both", "none"),
+    ):
+        chosen = sorted((arm for name, arm in arms.items() if name.startswith(start)), key=lambda arm: arm.images)
+        means, cuts = [arm.balanced_accuracy.value for arm in chosen], [_cut(arm.balanced_accuracy) for arm in chosen]
+        lengths = [(mean - cut[0], cut[1] - mean) for mean, cut in zip(means, cuts, strict=True) if cut is not None]
+        bars = list(zip(*lengths, strict=True)) if len(lengths) == len(chosen) else None  # all or none
+        look: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": line, "label": label}
+        if chosen:
+            axes.errorbar([arm.images for arm in chosen], means, yerr=bars, capsize=3, **look)
+    axes.axhline(chance, color=GREY, linewidth=1, linestyle=":", label=f"chance ({chance:.3g})")
+    axes.set_xscale("log")
+    ticks = sorted({arm.images for arm in arms.values()})
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], minor=False)
+    axes.set_xticks([], minor=True)
+    axes.set(xlim=(ticks[0] / 1.2, ticks[-1] * 1.2), ylim=(0, 1.02))
+    axes.set(xlabel="images learnt from", ylabel="balanced accuracy on real images")
+    legend_below(figure, axes, 2)
+    return figure
+
+
+def example_grid(real: Tensor, generated: Tensor, classes: Sequence[str]) -> Figure:
+    """A row per class: real images, a gap, generated ones; ``real`` and ``generated`` are ``(K, N, C, H, W) uint8``."""
+    left, right = (torch.unflatten(reduced(i.flatten(0, 1)), 0, i.shape[:2]) for i in (real, generated))
+    rows = torch.cat([left, torch.full_like(left[:, :1], 255), right], 1)
+    title = "Left: real images. Right: generated images."
+    return image_grid(rows.flatten(0, 1), columns=rows.shape[1], row_labels=classes, scale=_scale(rows), title=title)
+
+
+def gallery_grid(samples: Tensor, nearest: Tensor, columns: int = 12) -> Figure:
+    """Samples, and below each its nearest training image, in lines of at most ``columns``; ``(N, C, H, W) uint8``."""
+    columns = min(columns, len(samples))
+    padding = (*[0] * 7, -len(samples) % columns)
+    pair = [F.pad(reduced(images), padding, value=255) for images in (samples, nearest)]
+    grid = torch.stack([torch.unflatten(images, 0, (-1, columns)) for images in pair], 1)
+    labels = ["sample", "nearest training image"] * len(grid)
+    return image_grid(grid.flatten(0, 2), columns=columns, row_labels=labels, scale=_scale(grid))
+
+
+def _cut(estimate: Estimate) -> tuple[float, float] | None:
+    """The interval cut to [0, 1]; None where there is none."""
+    low, high = estimate.low, estimate.high
+    return None if low is None or high is None or math.isnan(low) else (max(0.0, low), min(1.0, high))
+
+
+def _scale(images: Tensor) -> int:
+    """Dots per pixel, so that an image is about 56 dots wide."""
+    return max(1, 56 // images.shape[-1])

@@ -1,0 +1,97 @@
+"""Many assays beside each other: which can be compared, who is better, and whether the encoders agree on that."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+from scipy.stats import kendalltau
+
+from medassay.core.errors import CheckpointError
+from medassay.core.results import from_json
+from medassay.protocols.assay.results import AssayResults, Row
+
+RANKED = ("frechet", "kid", "precision", "coverage")  # what generators are ranked by, in every encoder's features
+
+
+@dataclass(frozen=True)
+class Assayed:
+    """One assay: its directory, the run directory or file of samples that was judged, and what ``assay.json`` says."""
+
+    path: Path
+    source: str
+    results: AssayResults
+
+    @property
+    def conditions(self) -> tuple[Any, ...]:
+        """What has to be equal for two assays to stand in one table."""
+        results, learned = self.results, self.results.performance
+        described = tuple(f"{name}: {text}" for name, text in results.encoders.items())
+        return (results.real.digest, results.split, results.m, learned.steps, len(learned.seeds), described)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Assays that can be compared, best TSTR balanced accuracy first, and :func:`rank_agreement` over them."""
+
+    assays: list[Assayed]
+    agreement: dict[str, dict[str, float]]
+
+
+def find_assays(paths: Iterable[str | Path]) -> list[Assayed]:
+    """The latest assay of every generator below ``paths``.
+
+    Raises:
+        CheckpointError: a path that does not exist, a file that cannot be read, or no assay below any of them.
+    """
+    files: set[Path] = set()
+    for path in map(Path, paths):
+        if not path.exists():
+            raise CheckpointError(f"{path} does not exist: give run directories, or folders that hold some")
+        files |= set(path.rglob("assay_*/assay.json"))
+    latest: dict[tuple[Any, ...], Assayed] = {}
+    for file in sorted(files, key=lambda file: (file.stat().st_mtime, str(file))):
+        try:
+            results: AssayResults = from_json(AssayResults, json.loads(file.read_text(encoding="utf-8")))
+            source = str(results.generator.get("run") or results.generator["samples"])
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            what_to_do = "delete it, or assay the generator again"
+            raise CheckpointError(f"{file} cannot be read ({error}): {what_to_do}") from error
+        place = str(file.parents[2].resolve()) if "run" in results.generator else source  # a moved run is the same
+        assayed = Assayed(file.parent, source, results)
+        latest[place, *assayed.conditions] = assayed
+    if not latest:
+        raise CheckpointError(
+            f"no assay in {', '.join(map(str, paths))}: make one with python evaluate.py run=<generator's run>"
+        )
+    return list(latest.values())
+
+
+def group_comparable(assays: Iterable[Assayed]) -> list[Table]:
+    """The assays, grouped into tables of comparable ones; the largest first."""
+    groups: dict[tuple[Any, ...], list[Assayed]] = {}
+    for one in assays:
+        groups.setdefault(one.conditions, []).append(one)
+    for members in groups.values():
+        members.sort(key=lambda one: -one.results.performance.tstr.balanced_accuracy.value)
+    tables = [Table(members, rank_agreement([one.results.judged for one in members])) for members in groups.values()]
+    return sorted(tables, key=lambda table: -len(table.assays))
+
+
+def rank_agreement(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+    """Kendall's τ (b, ties counted) of every two encoders' rankings: ``{metric: {"encoder, encoder": τ}}``.
+
+    1: both rank alike; 0: unrelated; -1: opposite. With few generators it can take few values; of one there is none.
+    """
+    found: dict[str, dict[str, float]] = {}
+    for metric in RANKED if len(rows) > 1 else ():
+        scores = {name: [getattr(row.encoders[name], metric).value for row in rows] for name in rows[0].encoders}
+        found[metric] = {
+            f"{one}, {other}": float(kendalltau(scores[one], scores[other]).statistic)
+            for one, other in combinations(scores, 2)
+        }
+    return found

@@ -1,0 +1,143 @@
+"""A classifier's evaluation: decisions, intervals, calibration, mistakes and MedMNIST's numbers, in one report."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from medassay.core.types import LabelledImages, NonNegativeInt
+from medassay.evaluation.protocol import Combined, ComputeContext, Page, Protocol, Report
+from medassay.metrics.calibration import CalibrationBins, calibration_bins
+from medassay.metrics.scores import classification_scores
+from medassay.protocols.classification import figures
+from medassay.protocols.classification.ensemble import KEPT, combine, write_probabilities
+from medassay.protocols.classification.measures import Calibration, ClassificationResults, class_scores, find_mistakes
+from medassay.protocols.classification.medmnist_results import medmnist_scores, predictions_name, predictions_text
+from medassay.protocols.classification.threshold import Threshold, choose_threshold, group_name
+from medassay.reporting.captions import captioned
+from medassay.reporting.charts import Chart
+from medassay.reporting.classification import confusion_matrix, prediction_figures, scores_summary
+from medassay.reporting.numbers import fixed
+from medassay.runs.load import evaluated_images
+from medassay.runs.run import Run
+from medassay.tasks.classification import Classification
+from medassay.tasks.predictions import Predictions, predict
+
+SCORES = {
+    "precision": "precision",
+    "recall": "recall",
+    "f1": "F1",
+    "specificity": "specificity",
+    "auroc": "AUROC",
+    "average_precision": "average precision",
+}
+FLATTERING = (
+    "Validation images chose the epoch and the threshold: their numbers are too good, use them for a search only."
+)
+
+
+@dataclass(frozen=True)
+class ClassifierScores(Protocol):
+    """How good a classifier is.
+
+    Attributes:
+        name: Name of the protocol.
+        split: Split to judge by.
+        mistakes: Number of the most confident mistakes that are shown, at most.
+    """
+
+    requires: ClassVar[type] = Classification
+    name: str = "classification"
+    split: Literal["test", "val"] = "test"
+    mistakes: NonNegativeInt = 16
+
+    def run(self, run: Run, context: ComputeContext) -> Report:
+        """Judges a classifier's finished run."""
+        data, split = run.data, self.split
+        judged = self._predict(run, context.device)
+        predictions, images = judged[split]
+        scores = classification_scores(predictions.probabilities, predictions.labels)
+        per_class, macro = class_scores(predictions, scores)
+        bins = calibration_bins(predictions.probabilities, predictions.labels)
+        results = ClassificationResults(
+            split=split,
+            n=len(images),
+            scores=scores,
+            per_class=per_class,
+            macro=macro,
+            threshold=choose_threshold(predictions, judged["val"][0] if "val" in judged else None),
+            calibration=Calibration(bins.ece, *(column.tolist() for column in bins)),
+            mistakes=find_mistakes(predictions, data.classes, self.mistakes),
+            medmnist=medmnist_scores(data, split, predictions),
+            predictions=predictions_name(data, split, scores, run.config["seed"]),
+        )
+        mistaken = images.images[[mistake.index for mistake in results.mistakes.shown]]
+        verdict = [f"{split}: {scores_summary(scores)}"]
+        metrics: dict[str, Any] = {split: scores}
+        if isinstance(results.threshold, Threshold):
+            verdict.append(results.threshold.summary)
+            decided = results.threshold.scores.to_json()
+            metrics[group_name(split)] = {"value": results.threshold.value, **decided}
+        return Report(
+            results,
+            split=split,
+            verdict=verdict,
+            metrics=metrics,
+            figures=_draw(results, predictions, bins, mistaken, data.classes),
+            files={
+                results.predictions: predictions_text(predictions.probabilities),
+                KEPT: functools.partial(write_probabilities, judged=judged),
+            },
+            warnings=[FLATTERING] if split == "val" else [],
+            page=Page(Path(__file__).with_name("page.html.j2"), {"scores": SCORES, "mistaken": mistaken}),
+        )
+
+    def combine(self, directories: Sequence[Path]) -> Combined | None:
+        """The ensemble of the nets, see :mod:`medassay.protocols.classification.ensemble`."""
+        return combine(directories, self.split)
+
+    def _predict(self, run: Run, device: torch.device) -> dict[str, tuple[Predictions, LabelledImages]]:
+        """Predictions and images of the split, and of the validation images where a threshold is chosen on them."""
+        splits = [self.split, *(["val"] if run.data.num_classes == 2 and self.split != "val" else [])]
+        judged = {}
+        for name in splits:
+            images = evaluated_images(run.data, name, run.settings)
+            judged[name] = predict(run.task, images, device), images
+        return judged
+
+
+def _draw(
+    results: ClassificationResults,
+    predictions: Predictions,
+    bins: CalibrationBins,
+    mistaken: Tensor,
+    classes: Sequence[str],
+) -> dict[str, Figure | Chart]:
+    """The charts of the page and the pictures that are files only, by file name."""
+    areas = zip(classes, results.per_class["auroc"], strict=True)
+    described = {
+        "roc": f"ROC curves. Areas: {'; '.join(f'{name} {fixed(area.value)}' for name, area in areas)}.",
+        "precision_recall": "Precision against recall.",
+        "calibration": f"Accuracy against confidence; ECE {fixed(results.calibration.ece)}.",
+    }
+    drawn = prediction_figures(predictions.probabilities, predictions.labels, results.scores, classes)
+    drawn["calibration"] = figures.reliability_diagram(bins, len(classes))
+    if isinstance(results.threshold, Threshold):
+        drawn["confusion_matrix_youden"] = confusion_matrix(results.threshold.scores.confusion, classes)
+    if shown := results.mistakes.shown:
+        captions = [
+            (f"true: {one.true}", f"said: {one.predicted}", f"p = {one.probability:.4f}   (image {one.index})")
+            for one in shown
+        ]
+        drawn["mistakes"] = captioned(mistaken, captions, columns=8)
+    return {
+        f"{results.split}_{name}": Chart(figure, described[name]) if name in described else figure
+        for name, figure in drawn.items()
+    }

@@ -1,0 +1,71 @@
+"""The rule that says which method's heat maps to trust on one classifier, and the verdict in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from medassay.core.estimate import Estimate
+from medassay.protocols.gradcam.results import BASELINES, FOLLOWS, LOCATES, Comparison
+
+SIMILAR = 0.5  # correlation with a random net's maps from which a map does not depend on what was learnt
+FEWEST_MASKS = 10  # images with a true mask, below which an interval says nothing
+CENTRED = 0.9  # share of the images with the true mask at the centre, from which the pointing game separates nothing
+
+
+def judge_method(
+    gains: Mapping[str, Mapping[str, Estimate]], similarity: float, with_mask: int
+) -> tuple[bool | None, list[str]]:
+    """Whether a method is to be trusted on this classifier, None where masks are too few to say, and why not.
+
+    It is where its maps beat both baselines in the pointing game and in energy, the interval of the difference lying
+    above 0, and it passes the sanity check: maps of random nets correlate with its own by less than 0.5.
+    """
+    reasons = []
+    if not similarity < SIMILAR:
+        reasons.append(f"a net with random weights gives similar maps (correlation {similarity:.2f})")
+    if with_mask < FEWEST_MASKS:
+        return (False if reasons else None), [*reasons, "too few true masks to say where it points"]
+    names = {"pointing": "pointing game", "energy": "energy inside the mask"}
+    for score in LOCATES:
+        missed = [BASELINES[key] for key, over in gains[score].items() if not _is_above_zero(over)]
+        if missed:
+            reasons.append(f"{names[score]} not above {' and '.join(missed)}")
+    return not reasons, reasons
+
+
+def summarise_scores(found: Comparison | None) -> str:
+    """The verdict on all methods in a few sentences."""
+    if found is None:
+        return "Nothing was scored: a heat map alone shows where a method points, not whether that explains anything."
+    failed = [row.name for row in found.rows if row.trusted is False]
+    if found.with_mask < found.fewest_masks:
+        passed = [row.name for row in found.rows if row.trusted is None]
+        followed = [
+            row.name
+            for row in found.rows
+            if all(_is_above_zero(over) for score in FOLLOWS for over in row.gain[score].values())
+        ]
+        return (
+            "Whether the maps point to what matters cannot be said: too few of these images have a true mask. "
+            f"The sanity check is passed by {_join(passed)}{f' and failed by {_join(failed)}' if failed else ''}. "
+            f"Better than both baselines in deletion and in insertion: {_join(followed)}."
+        )
+    best = max(found.rows, key=lambda row: row.scores["pointing"].value)
+    centre = next(row.scores["pointing"].value for row in found.baselines if row.key == "centre")
+    told = [
+        f"To be trusted on this classifier, by the rule: {_join([row.name for row in found.rows if row.trusted])}.",
+        f"Not: {_join(failed)}." if failed else "",
+        f"The best pointing is that of {best.name}: into the mask in {best.scores['pointing'].value:.0%} of the images.",
+        f"The image’s centre is inside in {centre:.0%}: this score separates little here." if centre >= CENTRED else "",
+    ]
+    return " ".join(filter(None, told)).replace("%", " %")
+
+
+def _is_above_zero(gain: Estimate) -> bool:
+    return gain.low is not None and gain.low > 0
+
+
+def _join(names: Sequence[str]) -> str:
+    if not names:
+        return "none"
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

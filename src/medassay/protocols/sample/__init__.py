@@ -1,0 +1,1 @@
+"""Images of requested classes from a generator."""

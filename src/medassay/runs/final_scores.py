@@ -1,0 +1,35 @@
+"""A classifier's scores and pictures on one split: what training leaves."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from torch import nn
+
+from medassay.data.modules import ImageDataModule
+from medassay.metrics.scores import ClassificationScores, classification_scores
+from medassay.reporting import figures
+from medassay.reporting.classification import prediction_figures, scores_summary
+from medassay.runs.load import device_for, evaluated_images
+from medassay.tasks.predictions import predict
+from medassay.training.settings import TrainerSettings
+
+logger = logging.getLogger(__name__)
+
+
+def score_split(
+    task: nn.Module, data: ImageDataModule, split: str, settings: TrainerSettings, directory: Path
+) -> tuple[ClassificationScores, list[Path]]:
+    """Predicts, measures, draws and says the scores of one split; gives them and the pictures in ``directory``.
+
+    Of a run cut short by ``limit_batches`` the split is cut the same way.
+    """
+    predictions = predict(task, evaluated_images(data, split, settings), device_for(settings))
+    scores = classification_scores(predictions.probabilities, predictions.labels)
+    drawn = prediction_figures(predictions.probabilities, predictions.labels, scores, data.classes)
+    paths = [directory / f"{split}_{name}.png" for name in drawn]
+    for path, figure in zip(paths, drawn.values(), strict=True):
+        figures.save(figure, path)
+    logger.info("%s: %s", split, scores_summary(scores))
+    return scores, paths

@@ -1,0 +1,55 @@
+"""A finished run in memory."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import LightningModule
+
+from medassay import config as configuration
+from medassay.core.errors import ConfigError
+from medassay.data.modules import ImageDataModule
+from medassay.runs.directory import RunDirectory
+from medassay.training.settings import TrainerSettings
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run and what it made.
+
+    Attributes:
+        directory: where it lies.
+        config: the configuration as trained, plain values.
+        data: its data module; images are read on first use.
+        task: the model with the chosen epoch's weights, in evaluation mode, on the device of ``settings``.
+        settings: the trainer settings, overrides included.
+    """
+
+    directory: RunDirectory
+    config: dict[str, Any]
+    data: ImageDataModule
+    task: LightningModule
+    settings: TrainerSettings = field(default_factory=TrainerSettings)
+
+    @property
+    def is_generator(self) -> bool:
+        return makes_images(self.config)
+
+
+def makes_images(config: Mapping[str, Any]) -> bool:
+    """Whether the configuration's model is a generator: a task with ``sample``."""
+    constructor = configuration.locate(str(config["model"]["_target_"]), "model")
+    return inspect.isclass(constructor) and hasattr(constructor, "sample")
+
+
+def refuse_classifier(path: str | Path, config: Mapping[str, Any]) -> None:
+    """Raises :class:`ConfigError` where a generator's run is wanted and ``config`` is of another model."""
+    if not makes_images(config):
+        raise ConfigError(
+            f"data.generator={path} is a classifier's run (model={config['model']['name']}): give a generator's, "
+            "e.g. of model=cgan"
+        )

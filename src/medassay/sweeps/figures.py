@@ -1,0 +1,271 @@
+"""A sweep's charts, from plain values: effects of single settings, parallel coordinates, learning curves."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import matplotlib
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from medassay.reporting.charts import GREY, PALETTE, SMALL, legend_below, small_axes
+
+OTHERS, MEAN, BEST = GREY, PALETTE[0], PALETTE[1]
+_FEW = 8  # values up to which each has a place of its own
+_CROWD = 60  # curves from which on each is drawn fainter
+_FAN = 0.1  # how far lines through one value spread, the better ones above, so that none hides another
+_DECADE_AND_HALF = 30  # largest over smallest value from which on an axis is logarithmic
+
+
+class Curve(NamedTuple):
+    """One run's values over its epochs.
+
+    Attributes:
+        points: ``(epoch, value)``.
+        best: whether the run belongs to the best configuration.
+    """
+
+    points: Sequence[tuple[float, float]]
+    best: bool
+
+
+class Line(NamedTuple):
+    """One configuration: the value of each key, the mean of the metric, and whether it is the best."""
+
+    values: Sequence[str]
+    metric: float
+    best: bool
+
+
+def effect(key: str, runs: Sequence[tuple[str, float]], metric: str, best: str | None = None) -> Figure:
+    """The metric of every run against its value of one key; mean and standard deviation where runs share a value.
+
+    Few values stand side by side, many numbers on an axis, a logarithmic one where they span more than a factor of 30.
+
+    Args:
+        key: what the horizontal axis is called.
+        runs: ``(value, metric)`` of every run.
+        metric: its name.
+        best: the best configuration's value.
+    """
+    figure, axes = small_axes(3.7, 2.9)
+    scale = _Scale([value for value, _ in runs], few=_FEW)
+    groups: dict[float, list[float]] = {}
+    for value, number in runs:
+        groups.setdefault(scale.place(value), []).append(number)
+    aside = 0.0 if scale.ticks is None else 0.1
+    axes.plot(
+        [place - aside for place, numbers in groups.items() for _ in numbers],
+        [number for numbers in groups.values() for number in numbers],
+        "o", color=OTHERS, markersize=3.5, alpha=0.55, linestyle="none", label="run",
+    )  # fmt: skip
+    shared = sorted((place, numbers) for place, numbers in groups.items() if len(numbers) > 1)
+    if shared:
+        places, means = [place + aside for place, _ in shared], [statistics.fmean(numbers) for _, numbers in shared]
+        spread = [statistics.stdev(numbers) for _, numbers in shared]
+        axes.errorbar(
+            places, means, spread, color=MEAN, marker="s", markersize=5, capsize=3, linestyle="none", label="mean ± sd"
+        )
+    if best is not None:
+        axes.axvline(scale.place(best), color=BEST, linewidth=1.2, linestyle="--", zorder=1, label="best configuration")
+    scale.draw(axes)
+    axes.set_xlabel(key, parse_math=False)
+    axes.set_ylabel(metric, parse_math=False)
+    legend_below(figure, axes, 3)
+    return figure
+
+
+def parallel(keys: Sequence[str], lines: Sequence[Line], metric: str, lower_is_better: bool = False) -> Figure:
+    """A vertical axis for each key and one for the metric, a line for each configuration; lighter ones are worse.
+
+    Args:
+        keys: names of the axes.
+        lines: the configurations.
+        metric: its name.
+        lower_is_better: turns the metric's axis over, so that better is up.
+    """
+    figure, axes = small_axes(1.6 + 1.45 * len(keys), 3.6)
+    scales = [_Scale([line.values[i] for line in lines], few=_FEW) for i in range(len(keys))]
+    numbers = [line.metric for line in lines]
+    low, high = min(numbers), max(numbers)
+    colours = matplotlib.colormaps["cividis_r"]
+    for line in sorted(lines, key=lambda line: (line.best, line.metric)):
+        height = 0.5 if high == low else (line.metric - low) / (high - low)
+        height = 1 - height if lower_is_better else height
+        heights = [
+            scale.share(value) + (0 if scale.ticks is None else _FAN * (height - 0.5))
+            for scale, value in zip(scales, line.values, strict=True)
+        ]
+        axes.plot(
+            range(len(keys) + 1), [*heights, height],
+            color=BEST if line.best else colours(0.1 + 0.9 * height), alpha=1 if line.best else 0.75,
+            linewidth=3 if line.best else 1.1, zorder=3 if line.best else 2, label="best configuration" if line.best else None,
+        )  # fmt: skip
+    for place, scale in enumerate(scales):
+        _upright(axes, place, [(scale.share(text), text) for text in scale.shown()])
+    ends = [(0.5, low)] if high == low else [(0.0, high), (1.0, low)] if lower_is_better else [(0.0, low), (1.0, high)]
+    middle = [] if high == low else [(0.5, (low + high) / 2)]
+    _upright(axes, len(keys), [(share, f"{value:.4g}") for share, value in [*ends, *middle]])
+    axes.set_xticks(range(len(keys) + 1), [*keys, metric], parse_math=False, fontsize=9)
+    axes.set(xlim=(-0.15, len(keys) + 0.55), ylim=(-0.08, 1.08), yticks=[])
+    axes.tick_params(axis="x", length=0, pad=6)
+    axes.spines[:].set_visible(False)
+    axes.grid(visible=False)
+    if any(line.best for line in lines):
+        legend_below(figure, axes, 3)
+    return figure
+
+
+def learning_curves(curves: Sequence[Curve], name: str) -> Figure:
+    """A value over the epochs of every run: grey ones, and above them those of the best configuration."""
+    figure, axes = small_axes(4.4, 3.2)
+    said: set[str] = set()
+    faint = 0.45 if len(curves) <= _CROWD else 0.2
+    for curve in sorted(curves, key=lambda curve: curve.best):
+        label = "best configuration" if curve.best else "other runs"
+        axes.plot(
+            *zip(*curve.points, strict=True),
+            color=BEST if curve.best else OTHERS, linewidth=1.8 if curve.best else 0.8, alpha=1 if curve.best else faint,
+            marker="o" if len(curve.points) == 1 else None, markersize=3, label=None if label in said else label,
+        )  # fmt: skip
+        said.add(label)
+    axes.set_xlabel("epoch")
+    axes.set_ylabel(name, parse_math=False)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    legend_below(figure, axes, 3)
+    return figure
+
+
+class _Scale:
+    """Where values lie on an axis: few ones, or words, side by side; many numbers by size.
+
+    Args:
+        values: as text.
+        few: how many different ones still stand side by side.
+
+    Attributes:
+        ticks: the values that stand side by side; None where they lie by size.
+    """
+
+    def __init__(self, values: Sequence[str], few: int) -> None:
+        numbers = {value: _number(value) for value in values}
+        numeric = all(map(math.isfinite, numbers.values()))
+        ordered = sorted(numbers, key=lambda value: (math.isnan(numbers[value]), numbers[value], value))
+        merged = {numbers[value] if math.isfinite(numbers[value]) else value: value for value in reversed(ordered)}
+        self.ticks = None if numeric and len(merged) > few else list(reversed(merged.values()))
+        self._places = {key: place for place, key in enumerate(reversed(merged))}
+        found = [number for number in numbers.values() if math.isfinite(number)]
+        self._low, self._high = (min(found), max(found)) if found else (0.0, 0.0)
+        self.log = self.ticks is None and self._low > 0 and self._high / self._low >= _DECADE_AND_HALF
+
+    def place(self, value: str) -> float:
+        """The value's coordinate: its number, or its turn."""
+        number = _number(value)
+        if self.ticks is None:
+            return number
+        return float(self._places[number if math.isfinite(number) else value])
+
+    def share(self, value: str) -> float:
+        """How far along the axis the value lies, from 0 to 1."""
+        if self.ticks is not None:
+            return self.place(value) / (len(self.ticks) - 1) if len(self.ticks) > 1 else 0.5
+        if self.log:
+            return math.log(self.place(value) / self._low) / math.log(self._high / self._low)
+        return (self.place(value) - self._low) / (self._high - self._low)
+
+    def shown(self) -> list[str]:
+        """Values to write beside an upright axis."""
+        if self.ticks is not None:
+            return self.ticks
+        middle = math.sqrt(self._low * self._high) if self.log else (self._low + self._high) / 2
+        return [f"{value!r}" for value in (self._low, middle, self._high)]
+
+    def draw(self, axes: Axes) -> None:
+        """Gives the horizontal axis its scale and ticks."""
+        if self.ticks is None:
+            axes.set_xscale("log" if self.log else "linear")
+            return
+        names = [_short(tick) for tick in self.ticks]
+        slanted = sum(map(len, names)) > 34
+        axes.set_xticks(range(len(names)), names, parse_math=False)
+        axes.set_xlim(-0.5, len(names) - 0.5)
+        axes.grid(axis="x", visible=False)
+        for label in axes.get_xticklabels() if slanted else ():
+            label.set(rotation=30, ha="right", rotation_mode="anchor")
+
+
+def _number(value: str) -> float:
+    """The value as a number; NaN where it is none."""
+    try:
+        return float(value)
+    except ValueError:
+        return math.nan
+
+
+def _short(value: str) -> str:
+    """A tick's text, cut where it is long; numbers with four significant digits."""
+    number = _number(value)
+    text = f"{number:.4g}" if math.isfinite(number) else value
+    return text if len(text) <= 22 else f"{text[:10]}…{text[-10:]}"
+
+
+def _upright(axes: Axes, place: int, texts: Sequence[tuple[float, str]]) -> None:
+    """One axis of the parallel coordinates, with its values written to the right of it."""
+    axes.plot([place, place], [-_FAN / 2, 1 + _FAN / 2], color=OTHERS, linewidth=1, zorder=2.5)
+    box: Any = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
+    for height, text in texts:
+        axes.text(place + 0.03, height, _short(text), va="center", fontsize=SMALL, parse_math=False, bbox=box, zorder=4)
+
+
+# --- a study of Optuna -----------------------------------------------------------------------------------------------
+
+
+def study_history(
+    trials: Sequence[tuple[int, float, str]], failed: Sequence[int], ranked_by: str, *, maximise: bool
+) -> Figure:
+    """Each trial's objective, and the best so far.
+
+    Args:
+        trials: Number, objective and state (``done`` or ``pruned``) of those that have an objective.
+        failed: Numbers of those that failed.
+        ranked_by: Name of the objective.
+        maximise: Whether more of it is better.
+    """
+    figure, axes = small_axes(6.4, 3.6)
+    better = max if maximise else min
+    numbers, values = [number for number, *_ in trials], [value for _, value, _ in trials]
+    best = list(itertools.accumulate(values, better))
+    axes.step(numbers, best, where="post", color=PALETTE[1], linewidth=1.5, label="best so far")
+    for state, fill in (("done", PALETTE[0]), ("pruned", "none")):
+        x, y = ([trial[place] for trial in trials if trial[2] == state] for place in (0, 1))
+        if x:
+            axes.scatter(x, y, s=26, zorder=3, facecolors=fill, edgecolors=PALETTE[0], label=state)
+    if failed:
+        bottom = axes.get_xaxis_transform()  # they have no value: marks at the lower edge
+        look: Any = {"marker": "x", "s": 24, "color": "#666666", "clip_on": False, "zorder": 4}
+        axes.scatter(failed, [0] * len(failed), transform=bottom, label="failed", **look)
+    axes.set(xlabel="Trial", ylabel=ranked_by, xlim=(0.4, max([*numbers, *failed]) + 0.6))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    legend_below(figure, axes, 4)
+    return figure
+
+
+def parameter_importance(shares: Mapping[str, float], note: str) -> Figure:
+    """A bar for each parameter's share of the objective's variance, the most important first; ``note`` stands above."""
+    figure, axes = small_axes(6.4, 1.1 + 0.34 * len(shares))
+    axes.barh(range(len(shares)), list(shares.values()), color=PALETTE[0], height=0.62)
+    for row, share in enumerate(shares.values()):
+        axes.annotate(f"{share:.0%}", (share, row), (4, 0), textcoords="offset points", va="center", size=9)
+    axes.set_yticks(range(len(shares)), list(shares))
+    axes.invert_yaxis()
+    axes.set(xlabel="Share of the objective's variance (fANOVA)", xlim=(0, max(shares.values()) * 1.12))
+    axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+    axes.set_title(note, loc="left", size=10)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
+    return figure

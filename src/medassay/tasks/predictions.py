@@ -1,0 +1,47 @@
+"""What a classifier says of images: logits and probabilities, batched, on the device."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from medassay.core.types import LabelledImages
+from medassay.data.loader import ResidentLoader
+
+BATCH = 256  # images at a time; predictions do not depend on it beyond rounding
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Class probabilities ``(N, K) float32`` and labels ``(N,) int64`` of some images, on the CPU."""
+
+    probabilities: Tensor
+    labels: Tensor
+
+    @property
+    def decisions(self) -> Tensor:
+        """The most probable class of each image, ``(N,) int64``."""
+        return self.probabilities.argmax(1)
+
+
+def predict(task: nn.Module, split: LabelledImages, device: torch.device) -> Predictions:
+    """Softmax probabilities of every image of ``split``; the task is left in evaluation mode on ``device``."""
+    return Predictions(_forward(task, split, device).softmax(1, dtype=torch.float32), split.labels)
+
+
+def predict_logits(task: nn.Module, images: Tensor, device: torch.device) -> Tensor:
+    """``images (N, C, H, W) uint8 -> logits (N, K) float64`` on the CPU; the task is left as by :func:`predict`."""
+    return _forward(task, unlabelled(images), device).double()
+
+
+def unlabelled(images: Tensor) -> LabelledImages:
+    """``images (N, C, H, W) uint8`` whose labels are not known, and 0."""
+    return LabelledImages(images, torch.zeros(len(images), dtype=torch.int64))
+
+
+@torch.no_grad()
+def _forward(task: nn.Module, split: LabelledImages, device: torch.device) -> Tensor:
+    task.to(device).eval()
+    return torch.cat([task(images).cpu() for images, _ in ResidentLoader(split, BATCH, device=device)])

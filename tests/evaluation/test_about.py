@@ -1,0 +1,112 @@
+"""What a reader is told of an evaluation: warnings, and the command to repeat it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from medassay.evaluation.about import About, command_line, flattened, warnings
+
+PUBLISHED = {"name": "bloodmnist", "published": True}
+PHANTOM = {"name": "blood_phantom", "phantom": True}
+
+
+def about(data: dict[str, Any], *, generated: bool = False) -> About:
+    return About("a_run", "a_model", 0, data, generated, ["a", "b"], {})
+
+
+# --- warnings --------------------------------------------------------------------------------------------------------
+
+
+def test_of_a_finished_run_judged_on_published_data_there_is_nothing_to_warn_of() -> None:
+    assert warnings(about(PUBLISHED), {"status": "done", "overrides": {}}, "test") == []
+
+
+@pytest.mark.parametrize(
+    ("data", "fact"),
+    [
+        (PHANTOM, "The data are rendered phantoms"),
+        ({"real": PHANTOM}, "The data are rendered phantoms"),
+        ({"name": "mine", "md5": "abc"}, r"not a published file (md5 abc)"),
+    ],
+)
+def test_the_origin_of_the_images_judged_is_said(data: dict[str, Any], fact: str) -> None:
+    (text,) = warnings(about(data), {}, "test")
+    assert fact in text
+
+
+def test_where_other_images_are_judged_only_a_model_that_learnt_from_phantoms_is_warned_of() -> None:
+    renamed = {"overrides": {"data.file": "x.npz"}}
+    assert warnings(about({"name": "mine"}, generated=True), renamed, None) == []
+    (text,) = warnings(about({"real": PHANTOM}), renamed, None)
+    assert "learnt from rendered phantoms, not real images: what it says of real images means nothing" in text
+
+
+@pytest.mark.parametrize("key", ["data.file", "data.path"])
+def test_data_named_anew_are_said_to_be(key: str) -> None:
+    (text,) = warnings(about(PUBLISHED), {"overrides": {key: "x", "trainer.gpus": 0}}, "test")
+    assert "named anew" in text
+    assert warnings(about(PUBLISHED), {"overrides": {"data.root": "x"}}, "test") == []
+
+
+@pytest.mark.parametrize(
+    ("split", "fact"), [("val", "the validation images are generated too"), ("test", "the test images are real")]
+)
+def test_a_model_that_learnt_from_generated_images_is_said_to(split: str, fact: str) -> None:
+    (text,) = warnings(about(PUBLISHED, generated=True), {}, split)
+    assert f"learnt from generated images only; {fact}" in text
+
+
+@pytest.mark.parametrize("split", ["test", None])
+def test_a_run_that_is_not_done_is_said_to_be_unfinished(split: str | None) -> None:
+    (text,) = warnings(about(PUBLISHED), {"status": "interrupted"}, split)
+    assert "status is interrupted: the model was judged before it was finished" in text
+
+
+# --- the command -----------------------------------------------------------------------------------------------------
+
+SHORTCUT = {"_target_": "medassay.protocols.shortcut.protocol.Shortcut", "name": "shortcut"}
+
+
+def test_the_command_names_every_setting_and_override() -> None:
+    protocol = {**SHORTCUT, "colormaps": ["gray", "jet"], "heat_maps": 3}
+    record = {"run": "outputs/x y", "protocol": protocol, "overrides": {"trainer.gpus": 0}}
+    assert command_line(record) == (
+        "python evaluate.py 'run='\"'\"'outputs/x y'\"'\"'' trainer.gpus=0 protocol=shortcut "
+        "'protocol.colormaps=[gray,jet]' protocol.heat_maps=3"
+    )
+
+
+def test_a_null_that_is_the_default_is_left_out_and_another_is_named() -> None:
+    record = {"run": "x", "protocol": {**SHORTCUT, "stamp": None, "seed": None}}
+    assert command_line(record) == "python evaluate.py run=x protocol=shortcut protocol.seed=null"
+
+
+def test_the_settings_of_a_node_inside_are_named_by_dotted_keys() -> None:
+    stamp = {"_target_": "medassay.data.stamps.Stamp", "kind": "date", "label": None}
+    words = command_line({"run": "x", "protocol": {**SHORTCUT, "stamp": stamp}})
+    assert words == "python evaluate.py run=x protocol=shortcut protocol.stamp.kind=date"
+
+
+def test_a_table_of_values_that_builds_nothing_is_named_by_dotted_keys_too() -> None:
+    words = command_line({"run": "x", "protocol": {"name": "mine", "weights": {"a": 1, "b": None}}})
+    assert words == "python evaluate.py run=x protocol=mine protocol.weights.a=1"
+
+
+def test_the_command_for_samples_has_its_overrides_as_they_were_typed() -> None:
+    record = {"samples": "a.npz", "protocol": {"name": "assay"}, "overrides": ["data=bloodmnist"], "resize": True}
+    assert command_line(record) == "python evaluate.py samples=a.npz data=bloodmnist resize=true protocol=assay"
+
+
+def test_without_a_record_of_what_was_evaluated_there_is_no_command() -> None:
+    assert command_line({"protocol": {"name": "assay"}}) is None
+    assert command_line({"run": "x"}) is None
+
+
+# --- for a reader ----------------------------------------------------------------------------------------------------
+
+
+def test_nested_values_are_shown_by_the_names_of_all_levels() -> None:
+    values = {"best_epoch": None, "hardware": {"gpus": 0, "fast": True}}
+    assert dict(flattened(values)) == {"best epoch": "–", "hardware: gpus": 0, "hardware: fast": "yes"}
