@@ -406,12 +406,9 @@ def mistakes() -> Iterator[tuple[str, list[str]]]:
 
 def normalised(text: str, work: Path) -> str:
     """``text`` without what differs from run to run: places, times, ids and hashes of the code."""
-    text = (
-        text.replace(work.as_uri(), "file://<work>")
-        .replace(str(work), "<work>")
-        .replace(str(ROOT), "<repository>")
-        .replace(sys.prefix, "<environment>")
-    )
+    places = {work.as_uri(): "file://<work>", str(work): "<work>", sys.prefix: "<environment>", str(ROOT): "<repository>"}
+    for place, name in places.items():  # the environment may lie in the repository
+        text = text.replace(place, name)
     text = re.sub(r"\b\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(_[0-9a-f]{4})?(_phantom)?", "<date>", text)
     text = re.sub(r"\b(assay|classification|gradcam|shortcut|predict|sample)_[0-9a-f]{6}\b", r"\1_<id>", text)
     text = re.sub(r"(?<=[_/ ])[0-9a-f]{8}(?=[/\s\"'<>&;,:)]|$)", "<hash>", text)
