@@ -85,7 +85,7 @@ def audited(path: Path, overrides: Sequence[str], heat_maps: int) -> dict[str, A
     if not list(path.glob("eval/shortcut_*/shortcut.json")):
         if not (path / "metrics.json").exists():
             train_run("model=pneumonia_cnn", "test=false", *overrides, directory=path)
-        evaluate(str(path), protocol_node("shortcut", [f"protocol.heat_maps={heat_maps}"]), {}, path)
+        evaluate(str(path), protocol_node("shortcut", heat_maps=heat_maps), {}, path)
     file = sorted(path.glob("eval/shortcut_*/shortcut.json"))[0]
     results = json.loads(file.read_text(encoding="utf-8"))
     metrics = json.loads((file.parent / "metrics.json").read_text(encoding="utf-8"))["shortcut"]

@@ -406,7 +406,12 @@ def mistakes() -> Iterator[tuple[str, list[str]]]:
 
 def normalised(text: str, work: Path) -> str:
     """``text`` without what differs from run to run: places, times, ids and hashes of the code."""
-    places = {work.as_uri(): "file://<work>", str(work): "<work>", sys.prefix: "<environment>", str(ROOT): "<repository>"}
+    places = {
+        work.as_uri(): "file://<work>",
+        str(work): "<work>",
+        sys.prefix: "<environment>",
+        str(ROOT): "<repository>",
+    }
     for place, name in places.items():  # the environment may lie in the repository
         text = text.replace(place, name)
     text = re.sub(r"\b\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(_[0-9a-f]{4})?(_phantom)?", "<date>", text)

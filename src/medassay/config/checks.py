@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from medassay.config.moved import MOVED
 from medassay.core.errors import ConfigError, nearest
 
 TRUSTED_ENVIRONMENT_VARIABLE = "MEDASSAY_TRUSTED_PACKAGES"  # comma-separated packages whose classes a config may name
@@ -30,6 +31,8 @@ def trusted_targets() -> list[str]:
 def locate(target: str, key: str) -> Callable[..., Any]:
     """The constructor that ``target`` names, e.g. ``medassay.nets.block_cnn.BlockCNN``."""
     module_name, _, name = target.rpartition(".")
+    if target in MOVED:  # of a node that Hydra builds itself, by the name that stands there
+        raise ConfigError(f"{key}._target_={target}: it is called {MOVED[target]} now; change the yaml")
     packages = [pattern.removesuffix(".*") for pattern in trusted_targets()]
     if target.partition(".")[0] not in packages:
         raise ConfigError(

@@ -6,6 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 MOVED = {
+    "medassay.launchers.local_parallel.LocalParallelLauncher": "medassay.sweeps.launchers.local_parallel.LocalParallelLauncher",
+    "medassay.launchers.ray.RayLauncher": "medassay.sweeps.launchers.ray.RayLauncher",
+    "medassay.launchers.serial.SerialLauncher": "medassay.sweeps.launchers.serial.SerialLauncher",
+    "medassay.launchers.slurm.SlurmLauncher": "medassay.sweeps.launchers.slurm.SlurmLauncher",
+    "medassay.sweepers.arguments.ArgumentsSweeper": "medassay.sweeps.sweepers.arguments.ArgumentsSweeper",
+    "medassay.sweepers.optuna_study.OptunaStudySweeper": "medassay.sweeps.sweepers.optuna_study.OptunaStudySweeper",
     "medassay.protocols.assay.AssaySettings": "medassay.protocols.assay.protocol.Assay",
     "medassay.protocols.classification.ClassificationSettings": "medassay.protocols.classification.protocol.ClassifierScores",
     "medassay.protocols.predict.PredictSettings": "medassay.protocols.predict.protocol.Predict",

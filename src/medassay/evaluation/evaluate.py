@@ -28,7 +28,13 @@ from medassay.training.settings import TrainerSettings
 logger = logging.getLogger(__name__)
 
 
-def evaluate(path: str, protocol: Mapping[str, Any], overrides: Mapping[str, Any], outputs: Path) -> Path:
+def evaluate(
+    path: str,
+    protocol: Mapping[str, Any],
+    overrides: Mapping[str, Any],
+    outputs: Path,
+    here: Mapping[str, Any] | None = None,
+) -> Path:
     """Runs one protocol on a finished run and gives the new directory under its ``eval/`` with the results.
 
     Args:
@@ -36,12 +42,13 @@ def evaluate(path: str, protocol: Mapping[str, Any], overrides: Mapping[str, Any
         protocol: the checked ``protocol`` node.
         overrides: of the run's configuration, by dotted key.
         outputs: where caches are kept.
+        here: where data and device are now, as the run itself has recorded; not part of the command.
 
     Raises:
         UserError: no run, another kind of run than the protocol needs, or a wrong setting.
     """
     wanted: Protocol = configuration.build(protocol)
-    run = open_run(path, overrides)
+    run = open_run(path, {**(here or {}), **overrides})
     _refuse_unfit(wanted, run, path)
     status = run.directory.record().get("status", "unknown")
     if status != "done":
@@ -115,7 +122,8 @@ def assay_after_training(path: Path, budget: str, *, test: bool) -> Path | None:
         return None
     outputs = Path(run.config()["outputs"])
     here = record.get("resumed_with", {})  # where data and device are now; the saved configuration does not say
-    return evaluate(str(path), protocol_node("assay", budget=budget, split="test" if test else "val"), here, outputs)
+    node = protocol_node("assay", budget=budget, split="test" if test else "val")
+    return evaluate(str(path), node, {}, outputs, here)
 
 
 def protocol_node(name: str, **settings: Any) -> dict[str, Any]:
@@ -134,8 +142,9 @@ def _refuse_unfit(wanted: Protocol, run: Run, path: str) -> None:
         return
     kind = "generator" if run.is_generator else "classifier"
     fitting = " or ".join(name for name in _protocols() if isinstance(run.task, _requirement(name)))
+    advice = f"use protocol={fitting}" if fitting else "no protocol here judges it"
     raise ConfigError(
-        f"protocol={wanted.name}: {path} is a {kind}'s run (model={run.config['model']['name']}); use protocol={fitting}"
+        f"protocol={wanted.name}: {path} is a {kind}'s run (model={run.config['model']['name']}); {advice}"
     )
 
 

@@ -78,6 +78,13 @@ class Column:
         texts = (DASH if e is None else form(e) for e, form in zip(estimates, (spread, with_bounds), strict=False))
         return [text.replace("\N{NO-BREAK SPACE}", " ") for text in texts]
 
+    @property
+    def settings(self) -> str:
+        """What was given when the runs were started, the seed and places left out."""
+        given = RunDirectory(self.group.counted[0].path).record().get("overrides") or []
+        kept = (text for text in given if not is_place(text.lstrip("+~").partition("=")[0]))
+        return " ".join(kept) or "no overrides"
+
     def table(self) -> Table:
         """A line per number, a column per seed."""
         members = self.group.counted
@@ -215,7 +222,7 @@ def _record_of(column: Column) -> dict[str, Any]:
     group, combined = column.group, column.combined
     assert combined is not None
     about = {"configuration": group.configuration, "runs": [str(row.path) for row in group.counted]}
-    found = {"none": combined.none} if combined.none is not None else to_json(combined.results)
+    found = {"none": combined.none} if combined.none is not None else to_json(combined.results or {})
     return {**about, "seeds": group.seeds, **found}
 
 
@@ -264,16 +271,8 @@ def _page(evaluations: Evaluations, columns: Sequence[Column], rows: Sequence[Ru
             for row in rows
             if (results[row.path.resolve()] / "report.html").exists()
         },
-        settings={column.heading: _given(column.group.counted[0]) for column in columns},
         not_done=[row for row in rows if row.status != "done"],
         repeated=[row for row in rows if row.status == "done" and row.path not in counted],
         warnings=list(dict.fromkeys(text for text in warnings if text is not None)),
         command=command_line(record),
     )
-
-
-def _given(row: RunRow) -> str:
-    """What was given when the run was started, the seed and places left out."""
-    given = RunDirectory(row.path).record().get("overrides") or []
-    kept = (text for text in given if not is_place(text.lstrip("+~").partition("=")[0]))
-    return " ".join(kept) or "no overrides"

@@ -40,8 +40,6 @@ def write_report(report: Report, about: About, record: Mapping[str, Any], direct
     facts = to_json(about)
     results = {**record, **facts, "environment": here, **to_json(report.results)}
     write_json(directory / f"{record['protocol']['name']}.json", results)
-    if report.metrics:
-        write_json(directory / "metrics.json", {**record, **to_json(report.metrics)})
     drawn = {name: one.figure if isinstance(one, Chart) else one for name, one in report.figures.items()}
     for name, figure in drawn.items():
         figures.save(figure, directory / "figures" / f"{name}.png")
@@ -53,6 +51,8 @@ def write_report(report: Report, about: About, record: Mapping[str, Any], direct
         content = _page(report, report.page, about, record, here)
         with whole(directory / "report.html") as partial:
             partial.write_text(content, encoding="utf-8", newline="\n")
+    if report.metrics:  # last: where it is, the evaluation is whole
+        write_json(directory / "metrics.json", {**record, **to_json(report.metrics)})
     for line in report.verdict:
         logger.info("%s", line)
     if report.page is not None:
@@ -96,19 +96,18 @@ def _add_events(report: Report, about: About, drawn: Mapping[str, Figure], direc
 
 def _page(report: Report, page: Page, about: About, record: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     charts = {name: one for name, one in report.figures.items() if isinstance(one, Chart)}
-    return html.page(
-        page.template.absolute(),
-        results=report.results,
-        about=about,
-        record=record,
-        split=report.split,
-        warnings=[*warnings(about, record, report.split), *report.warnings],
-        charts={
+    shared: dict[str, Any] = {
+        "results": report.results,
+        "about": about,
+        "record": record,
+        "split": report.split,
+        "warnings": [*warnings(about, record, report.split), *report.warnings],
+        "charts": {
             name: (html.svg(chart.figure, name.replace("_", "-"), chart.description), chart.description)
             for name, chart in charts.items()
         },
-        command=command_line(record),
-        provenance=dict(flattened(about.data)),
-        environment=dict(flattened(here)),
-        **page.values,
-    )
+        "command": command_line(record),
+        "provenance": dict(flattened(about.data)),
+        "environment": dict(flattened(here)),
+    }
+    return html.page(page.template.absolute(), **{**page.values, **shared})

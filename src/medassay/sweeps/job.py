@@ -45,7 +45,10 @@ class TrainJob:
 
     def finished(self, cfg: DictConfig, directory: Path) -> bool:
         """Whether the job in ``directory`` needs nothing more."""
-        state = RunDirectory(directory).state()
+        run = RunDirectory(directory)
+        state = run.state()
+        if run.record().get("assay_failed"):  # its assay is to be tried again
+            return False
         if state == "done" and OmegaConf.select(cfg, "assay", default="none") != "none":
             return any(directory.glob("eval/assay_*/metrics.json"))  # else it was interrupted while being judged
         return state in ("done", "pruned")
@@ -74,7 +77,8 @@ def _train(cfg: DictConfig, run: RunDirectory, overrides: list[str]) -> None:
         from medassay.evaluation.evaluate import assay_after_training
 
         assay_after_training(run.path, config["assay"], test=bool(config["test"]))
-        run.update(assay_failed=None)
+        if run.record().get("assay_failed"):
+            run.update(assay_failed=None)
     if cfg.sweep.keep != "all" and run.state() in ("done", "pruned"):
         run.last.unlink(missing_ok=True)
 

@@ -7,10 +7,19 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from medassay.core.types import LabelledImages
+from medassay.core.types import LabelledImages, Sampler
 from medassay.data.loader import ResidentLoader
 
 BATCH = 256  # images at a time; predictions do not depend on it beyond rounding
+
+
+class _Classifiers(type):
+    def __instancecheck__(cls, task: object) -> bool:
+        return isinstance(task, nn.Module) and not isinstance(task, Sampler)
+
+
+class Classifier(metaclass=_Classifiers):
+    """Every task that gives logits, also one of somebody's own: a module that is no generator."""
 
 
 @dataclass(frozen=True)

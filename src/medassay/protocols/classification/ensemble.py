@@ -21,6 +21,10 @@ from medassay.metrics.scores import ClassificationScores, classification_scores
 from medassay.protocols.classification.threshold import NoThreshold, Threshold, choose_threshold, threshold_numbers
 from medassay.tasks.predictions import Predictions
 
+NOTE = (
+    "The ensemble is one classifier: the mean of the nets' softmax probabilities for each image (Lakshminarayanan et al. "
+    "2017), with 95 % bootstrap intervals over the images. It is no part of the mean ± sd, and costs as many nets to run."
+)
 KEPT = "probabilities.npz"  # in the directory of a classifier's evaluation
 
 
@@ -89,7 +93,7 @@ def combine(directories: Sequence[Path], split: str) -> Combined | None:
     numbers = {f"{split}/{key}": estimate for key, estimate in scores.estimates.items()}
     if isinstance(threshold, Threshold):
         numbers |= threshold_numbers(threshold, split)
-        note = "Its threshold is chosen on validation images by its own probabilities."
+        chosen = "Its threshold is chosen on validation images by its own probabilities."
     else:
-        note = threshold.none
-    return Combined(name, numbers, note=note, results=Ensemble(len(members), split, scores, threshold))
+        chosen = threshold.none
+    return Combined(name, numbers, note=f"{NOTE} {chosen}", results=Ensemble(len(members), split, scores, threshold))

@@ -27,8 +27,7 @@ from medassay.reporting.classification import confusion_matrix, prediction_figur
 from medassay.reporting.numbers import fixed
 from medassay.runs.load import evaluated_images
 from medassay.runs.run import Run
-from medassay.tasks.classification import Classification
-from medassay.tasks.predictions import Predictions, predict
+from medassay.tasks.predictions import Classifier, Predictions, predict
 
 SCORES = {
     "precision": "precision",
@@ -53,7 +52,7 @@ class ClassifierScores(Protocol):
         mistakes: Number of the most confident mistakes that are shown, at most.
     """
 
-    requires: ClassVar[type] = Classification
+    requires: ClassVar[type] = Classifier
     name: str = "classification"
     split: Literal["test", "val"] = "test"
     mistakes: NonNegativeInt = 16

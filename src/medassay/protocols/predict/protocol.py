@@ -22,8 +22,7 @@ from medassay.reporting.captions import captioned
 from medassay.reporting.heat_maps import beside_heat_map
 from medassay.reporting.tables import as_csv
 from medassay.runs.run import Run
-from medassay.tasks.classification import Classification
-from medassay.tasks.predictions import predict, unlabelled
+from medassay.tasks.predictions import Classifier, predict, unlabelled
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +74,7 @@ class Predict(Protocol):
         layer: Dotted name of the module that they explain; None for the activation before the last pooling.
     """
 
-    requires: ClassVar[type] = Classification
+    requires: ClassVar[type] = Classifier
     uses_own_data: ClassVar[bool] = False
     name: str = "predict"
     images: str | None = None
@@ -92,7 +91,7 @@ class Predict(Protocol):
         """
         if self.images is None:
             raise ConfigError(f"protocol.images is missing: protocol.images=<path>; give {given_images.ACCEPTED}")
-        assert isinstance(run.task, Classification)
+        assert isinstance(run.task.net, torch.nn.Module)
         data, classes = run.data, run.data.classes
         given = given_images.read(self.images, size=data.size, channels=data.channels)
         probabilities = predict(run.task, unlabelled(given.images), context.device).probabilities
