@@ -81,10 +81,19 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+def write_text(path: Path, text: str) -> None:
+    """Writes ``text`` as it is, in UTF-8.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    with whole(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="")
+
+
 def write_json(path: Path, values: Any) -> None:
     """``values`` as indented JSON; NaN and infinity as null, since JSON has neither."""
-    with whole(path) as partial:
-        partial.write_text(json.dumps(_finite(values), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(_finite(values), indent=2, ensure_ascii=False) + "\n")
 
 
 def _finite(value: Any) -> Any:

@@ -13,7 +13,7 @@ from medassay import config as configuration
 from medassay.config.messages import explain
 from medassay.core.errors import CheckpointError
 from medassay.core.estimate import Estimate
-from medassay.core.files import read_json, whole, write_json
+from medassay.core.files import read_json, write_json, write_text
 from medassay.core.results import to_json
 from medassay.evaluation.about import command_line, origin
 from medassay.evaluation.protocol import Combined, Protocol
@@ -209,8 +209,7 @@ def write_table(evaluations: Evaluations, protocol: Protocol, record: dict[str, 
         "report.html": _page(evaluations, columns, rows, record),
     }
     for name, text in files.items():
-        with whole(evaluations.directory / name) as partial:
-            partial.write_text(text, encoding="utf-8", newline="")
+        write_text(evaluations.directory / name, text)
     if combined := [_record_of(column) for column in columns if column.combined is not None]:
         write_json(evaluations.directory / "ensembles.json", {**record, "ensembles": combined})
     for line in _headlines(columns):

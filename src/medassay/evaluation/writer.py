@@ -9,7 +9,7 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from medassay.core.files import whole, write_json
+from medassay.core.files import whole, write_json, write_text
 from medassay.core.results import to_json
 from medassay.evaluation.about import About, command_line, flattened, warnings
 from medassay.evaluation.protocol import Page, Report
@@ -17,6 +17,7 @@ from medassay.reporting import figures, html
 from medassay.reporting.charts import Chart
 from medassay.reporting.tensorboard import add_results
 from medassay.runs.directory import environment
+from medassay.runs.table import single_numbers
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +49,7 @@ def write_report(report: Report, about: About, record: Mapping[str, Any], direct
     if report.metrics:
         _add_events(report, about, drawn, directory)
     if report.page is not None:
-        content = _page(report, report.page, about, record, here)
-        with whole(directory / "report.html") as partial:
-            partial.write_text(content, encoding="utf-8", newline="\n")
+        write_text(directory / "report.html", _page(report, report.page, about, record, here))
     if report.metrics:  # last: where it is, the evaluation is whole
         write_json(directory / "metrics.json", {**record, **to_json(report.metrics)})
     for line in report.verdict:
@@ -62,11 +61,10 @@ def write_report(report: Report, about: About, record: Mapping[str, Any], direct
 def _write_file(path: Path, content: Any) -> None:
     if isinstance(content, Figure):
         figures.save(content, path)
-        return
-    with whole(path) as partial:
-        if isinstance(content, str):
-            partial.write_text(content, encoding="utf-8", newline="")
-        else:
+    elif isinstance(content, str):
+        write_text(path, content)
+    else:
+        with whole(path) as partial:
             content(partial)
 
 
@@ -84,13 +82,7 @@ def _add_events(report: Report, about: About, drawn: Mapping[str, Figure], direc
         pictures=[directory / "figures" / f"{name}.png" for name in drawn],
         text={"verdict": "\n\n".join(report.verdict)},
         hyperparameters={k: v for k, v in known.items() if v is not None} | dict(report.hyperparameters),
-        metrics={
-            f"{group}/{name}": float(value)
-            for group, numbers in to_json(report.metrics).items()
-            if isinstance(numbers, dict)
-            for name, value in numbers.items()
-            if isinstance(value, float)
-        },
+        metrics=single_numbers(to_json(report.metrics)),
     )
 
 
@@ -102,10 +94,7 @@ def _page(report: Report, page: Page, about: About, record: Mapping[str, Any], h
         "record": record,
         "split": report.split,
         "warnings": [*warnings(about, record, report.split), *report.warnings],
-        "charts": {
-            name: (html.svg(chart.figure, name.replace("_", "-"), chart.description), chart.description)
-            for name, chart in charts.items()
-        },
+        "charts": html.inline(charts),
         "command": command_line(record),
         "provenance": dict(flattened(about.data)),
         "environment": dict(flattened(here)),

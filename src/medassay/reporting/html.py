@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import re
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from medassay.reporting.charts import PALETTE
+from medassay.reporting.charts import PALETTE, Chart
 from medassay.reporting.numbers import bounds, fixed, significant, spread, unbroken, with_bounds
 
 _TEMPLATES = Path(__file__).parent / "templates"
@@ -81,6 +82,14 @@ def svg(figure: Figure, name: str, description: str) -> Markup:
     attributes = f'width="{width}" height="{height}" role="img" aria-label="{escape(description)}"'
     text = re.sub(r'height="[^"]*" ?', "", text, count=1)
     return Markup(re.sub(r'width="[^"]*"', lambda _: attributes, text, count=1).strip())
+
+
+def inline(charts: Mapping[str, Chart]) -> dict[str, tuple[Markup, str]]:
+    """Charts by name as inline SVG, each with its description."""
+    return {
+        name: (svg(figure, name.replace("_", "-"), description), description)
+        for name, (figure, description) in charts.items()
+    }
 
 
 def reduced(images: Tensor) -> Tensor:

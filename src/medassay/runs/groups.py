@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from medassay.core.estimate import Estimate, mean_over
+from medassay.reporting.numbers import DASH
 from medassay.runs.directory import RunDirectory
 from medassay.runs.table import CALLBACK_PLACES, DATA_PLACES, PLACES, TRAINER_PLACES, RunRow
 
-DASH = "–"
 _NO_RESULT = {  # keys that change no result, by the group they are in
     "": (*PLACES, "seed", "hydra", "test", "search"),
     "data": DATA_PLACES,

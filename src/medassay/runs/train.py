@@ -14,7 +14,7 @@ from pytorch_lightning import Callback, LightningModule
 
 from medassay import config as configuration
 from medassay.core.errors import CheckpointError, ConfigError
-from medassay.core.files import whole, write_json
+from medassay.core.files import whole, write_json, write_text
 from medassay.core.types import Sampler
 from medassay.data.modules import ImageDataModule
 from medassay.reporting import tensorboard
@@ -165,8 +165,7 @@ def _evaluate_fit(
 def _describe(task: LightningModule, data: ImageDataModule, provenance: dict[str, Any], run: RunDirectory) -> str:
     """Prints and keeps the model summary, and says what the data are where they are not the published ones."""
     overview = model_summary(task)
-    with whole(run.path / "model.txt") as partial:
-        partial.write_text(overview + "\n", encoding="utf-8")
+    write_text(run.path / "model.txt", overview + "\n")
     counts = ", ".join(
         f"{name} {count}" for name, count in zip(data.classes, data.class_counts().tolist(), strict=True)
     )

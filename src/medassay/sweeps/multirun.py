@@ -149,12 +149,11 @@ def _test_chosen(sweep: SweepDirectory, settings: SweepSettings, found: Summary,
     further = [seed for seed in settings.final_seeds or [] if seed not in best.seeds]
     if further:
         _launch(["-m", *fixed, f"seed={','.join(map(str, further))}", *hydra, "hydra/sweeper=arguments"])
-    from medassay.evaluation.evaluate import evaluate, protocol_node
-    from medassay.runs.run import makes_images
+    from medassay.evaluation.evaluate import default_protocol, evaluate, protocol_node
 
     paths = [*(row.path for row in best.counted), *(job.directory for job in sweep.jobs(final=True))]
     runs = [RunDirectory(path) for path in paths]
-    protocol = protocol_node("assay" if makes_images(runs[0].config()) else "classification")
+    protocol = protocol_node(default_protocol([str(paths[0])]))
     for run in runs:
         if run.state() == "done" and not _tested(run):
             print(f"testing {run.path.name}")

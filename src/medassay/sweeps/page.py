@@ -11,15 +11,15 @@ from urllib.parse import quote
 from markupsafe import Markup
 
 from medassay.core.estimate import Estimate
-from medassay.core.files import whole
+from medassay.core.files import write_text
 from medassay.evaluation.about import origin
 from medassay.reporting import figures as drawing
 from medassay.reporting import html
 from medassay.reporting.charts import Chart
-from medassay.reporting.numbers import compact, compact_spread
+from medassay.reporting.numbers import DASH, compact, compact_spread
 from medassay.reporting.tables import Table
-from medassay.runs.csv_view import runs_as_csv
-from medassay.runs.groups import DASH, known, labels, settings_of
+from medassay.runs.csv_view import inside, runs_as_csv
+from medassay.runs.groups import known, labels, settings_of
 from medassay.runs.table import RunRow
 from medassay.sweeps.charts import MANY, charts, tabled
 from medassay.sweeps.summary import Summary, cell, headlines, seeds_of, shown, verdict
@@ -47,8 +47,7 @@ def write(summary: Summary, figures: Sequence[tuple[str, Path]] = ()) -> list[Pa
         "sweep.html": page_of(summary, drawn, figures),
     }
     for name, text in files.items():
-        with whole(summary.path / name) as partial:
-            partial.write_text(text, encoding="utf-8", newline="")
+        write_text(summary.path / name, text)
     pictures = {f"figures/{name}.png": figure for name, (figure, _) in drawn.items()}
     for name, figure in pictures.items():
         drawing.save(figure, summary.path / name)
@@ -70,11 +69,6 @@ def csv_of(summary: Summary) -> str:
     parts = {row.path: part for part, rows in (("sweep", summary.rows), ("final", summary.final)) for row in rows}
     rows = [*summary.rows, *summary.final]
     return runs_as_csv(summary.groups, rows, keys=summary.swept, metric=summary.metric, top=summary.path, parts=parts)
-
-
-def _relative(summary: Summary, row: RunRow) -> str:
-    """The job's directory as seen from the sweep's."""
-    return str(row.path.relative_to(summary.path)) if row.path.is_relative_to(summary.path) else str(row.path)
 
 
 def markdown_of(summary: Summary) -> str:
@@ -132,7 +126,7 @@ def troubles(summary: Summary) -> list[Table]:
         Table(
             f"{title}: {len(rows)}",
             ["run", "reason", "settings"],
-            [[_relative(summary, row), row.reason or DASH, _settings_text(summary, row)] for row in rows],
+            [[inside(row.path, summary.path), row.reason or DASH, _settings_text(summary, row)] for row in rows],
         )
         for title, rows in kinds.items()
         if rows
@@ -143,7 +137,7 @@ def runs_table(summary: Summary) -> Table:
     """Every run, with a link to its directory."""
     rows = []
     for row in (*summary.rows, *summary.final):
-        name = _relative(summary, row)
+        name = inside(row.path, summary.path)
         link = Markup('<a href="{}/">{}</a>').format(quote(name), name)
         status = row.status + (", for the test alone" if row in summary.final else "")
         seconds = DASH if row.seconds is None else _time(row.seconds)
@@ -156,7 +150,7 @@ def runs_table(summary: Summary) -> Table:
 
 def page_of(summary: Summary, drawn: Mapping[str, Chart], figures: Sequence[tuple[str, Path]] = ()) -> str:
     """``sweep.html`` with its charts and further pictures."""
-    pictures = {n: (html.svg(figure, n.replace("_", "-"), said), said) for n, (figure, said) in drawn.items()}
+    pictures = html.inline(drawn)
     return html.page(
         Path(__file__).with_name("page.html.j2"),
         summary=summary,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from medassay.core.errors import CheckpointError
-from medassay.core.files import whole
+from medassay.core.files import write_text
 from medassay.reporting.tables import as_csv
 from medassay.runs.directory import RunDirectory
 from medassay.sweeps.directory import Job, SweepDirectory
@@ -190,6 +190,4 @@ def _write_table(trials: Sequence[Trial], file: Path) -> None:
     rows = (
         [t.number, t.state, t.value, *map(t.params.get, names), None if t.run is None else t.run.name] for t in trials
     )
-    text = as_csv(["trial", "state", "value", *names, "run"], rows)
-    with whole(file) as partial:
-        partial.write_text(text, encoding="utf-8")
+    write_text(file, as_csv(["trial", "state", "value", *names, "run"], rows))

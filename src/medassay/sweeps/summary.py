@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from medassay.core.errors import CheckpointError, ConfigError
 from medassay.core.estimate import Estimate, mean_over
-from medassay.reporting.numbers import compact_spread
+from medassay.reporting.numbers import DASH, compact_spread
 from medassay.runs.directory import RunDirectory
-from medassay.runs.groups import DASH, Group, effects, group_over_seeds, labels, rank_order, swept_keys
+from medassay.runs.groups import Group, effects, group_over_seeds, labels, rank_order, swept_keys
 from medassay.runs.table import RunRow, read_job
 from medassay.sweeps.directory import SweepDirectory
 from medassay.sweeps.objective import objective

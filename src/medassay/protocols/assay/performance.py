@@ -15,6 +15,7 @@ from medassay.evaluation import arms
 from medassay.evaluation.protocol import ComputeContext
 from medassay.metrics.classification import classification_metrics
 from medassay.metrics.estimates import mean_over_seeds
+from medassay.protocols.assay.measures import average
 from medassay.protocols.assay.results import SCORES, ArmScores, Performance, Ratio
 from medassay.protocols.assay.subjects import Candidate, Real
 from medassay.tasks.classification import Classification
@@ -96,6 +97,6 @@ def join(first: LabelledImages, second: LabelledImages) -> LabelledImages:
 
 def _average(tested: Sequence[dict[str, Any]], images: int) -> ArmScores:
     """The numbers of one arm over its seeds."""
-    recall = torch.tensor([one["per_class"]["recall"] for one in tested], dtype=torch.float64).nanmean(0)
+    recall = average([one["per_class"]["recall"] for one in tested])
     scores = {name: mean_over_seeds([one[name] for one in tested]) for name in SCORES}
-    return ArmScores(**scores, recall=recall.tolist(), images=images)
+    return ArmScores(**scores, recall=recall, images=images)

@@ -106,10 +106,8 @@ def _judge_labels(own: float, best: float) -> Finding:
 
 def _judge_copying(row: Row, floor: Row) -> Finding:
     """Looks in every encoder's features: noise, say, hides a copy from the one and not from the other."""
-    crowded, attacked = (
-        [],
-        [],
-    )  # samples nearer to training images than new ones are; training images told from new ones
+    crowded: list[str] = []  # encoders in which samples are nearer to training images than new ones are
+    attacked: list[str] = []  # those in which training images are told from new ones
     for name, own in row.encoders.items():
         best = floor.encoders[name]
         difference = own.membership_auc.value - best.membership_auc.value

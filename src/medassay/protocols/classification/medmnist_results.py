@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from medassay import config as configuration
-from medassay.data.modules import ImageDataModule, MedMNISTData, SyntheticData
+from medassay.data.modules import ImageDataModule, MedMNISTData
+from medassay.evaluation.about import source_of
 from medassay.metrics.scores import ClassificationScores
 from medassay.tasks.predictions import Predictions
 
@@ -57,8 +58,3 @@ def predictions_name(data: ImageDataModule, split: str, scores: ClassificationSc
 def predictions_text(probabilities: Tensor) -> str:
     """Lines of index and one probability per class, without a header, as ``medmnist.Evaluator`` writes and reads them."""
     return "".join(f"{','.join(map(str, [i, *row]))}\n" for i, row in enumerate(probabilities.numpy()))
-
-
-def source_of(data: ImageDataModule, split: str) -> ImageDataModule:
-    """The data set whose images the split's are."""
-    return data.real if isinstance(data, SyntheticData) and split == "test" else data
