@@ -14,6 +14,7 @@ import torch
 
 from medassay.data.modules import PhantomData
 from medassay.data.phantoms import blood, chest
+from tests.helpers import Command, Result
 
 ROOT = Path(__file__).parents[1]
 Factory = Callable[..., PhantomData]
@@ -109,3 +110,18 @@ def tiny_blood() -> Factory:
         return PhantomData("blood_phantom", "blood", list(blood.CLASSES), 3, **values)
 
     return make
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs a command line in this process."""
+
+    def run(name: str, *argv: str) -> Result:
+        from medassay import cli
+
+        capsys.readouterr()
+        code = cli.main(name, list(argv))
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return run

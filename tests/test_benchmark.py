@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -10,17 +9,12 @@ from types import ModuleType
 import pytest
 import torch
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "benchmark.py"
+from tests.helpers import load_script
 
 
 @pytest.fixture
 def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("benchmark", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("benchmark")
 
 
 def test_a_measurement_has_times_and_memory(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:

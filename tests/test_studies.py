@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 import warnings
@@ -24,10 +23,9 @@ from medassay.nets.block_cnn import BlockCNN
 from medassay.runs.load import build_data
 from medassay.tasks.classification import Classification
 from medassay.tasks.predictions import predict
+from tests.helpers import load_script
 
 pytestmark = pytest.mark.long
-
-ROOT = Path(__file__).parents[1]
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -40,12 +38,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def demo() -> int:
     """Runs scripts/demo.py in this process and gives its exit code."""
-    spec = importlib.util.spec_from_file_location("demo", ROOT / "scripts" / "demo.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    code: int = module.main()
+    code: int = load_script("demo").main()
     return code
 
 

@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
 from types import ModuleType
 
 import pytest
 
 from medassay import config as configuration
-
-SCRIPT = Path(__file__).parents[1] / "scripts" / "sweep_benchmark.py"
+from tests.helpers import load_script
 
 
 @pytest.fixture(scope="module")
 def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("sweep_benchmark", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script("sweep_benchmark")
 
 
 @pytest.mark.parametrize("launcher", ["serial", "local_parallel"])

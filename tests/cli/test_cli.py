@@ -6,7 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,33 +17,9 @@ from medassay.evaluation.protocol import ComputeContext, Report
 from medassay.protocols.assay.protocol import Assay
 from medassay.runs import samples
 from medassay.runs.run import Run
+from tests.helpers import Command, assert_one_line
 
-ROOT = Path(__file__).parents[2]
 TINY = ("data.train=48", "data.val=32", "data.test=32", "data.batch_size=16", "debug=fast", "trainer.gpus=0")
-
-
-class Result(NamedTuple):
-    """What one command left."""
-
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Result]
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command line in this process."""
-
-    def run(name: str, *argv: str) -> Result:
-        capsys.readouterr()
-        code = cli.main(name, list(argv))
-        captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
-
-    return run
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +33,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for name, argv in commands.items():
         assert cli.main("train", [*argv, *TINY, f"outputs={top}/outputs", f"hydra.run.dir={top}/{name}"]) == 0
     return {name: top / name for name in commands}
-
-
-def assert_one_line(result: Result, *facts: str) -> None:
-    assert result.code == 2, result
-    assert result.err.count("\n") == 1, result.err
-    assert "Traceback" not in result.err
-    for fact in facts:
-        assert fact in result.err
 
 
 def numbers(run: Path, name: str = "metrics.json") -> dict[str, Any]:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import yaml
 
-from medassay import cli
 from medassay.core.errors import DataError
 from medassay.data.modules import PhantomData
 from medassay.data.phantoms import blood
 from medassay.evaluation import arms
 from medassay.evaluation.protocol import Report
 from medassay.protocols.assay.protocol import Assay
+from tests.helpers import Command, assert_one_line
 
 BLOOD = ("data=blood_phantom", "data.train=48", "data.val=40", "data.test=40")
 SMALL = (*BLOOD, "data.size=12")
@@ -27,43 +26,11 @@ QUICK = ("protocol.budget=quick", "trainer.gpus=0")
 CGAN = ("model=cgan", "model.net.width=2", "debug=fast", "logger=none", "trainer.gpus=0")
 
 
-class Result(NamedTuple):
-    """What one command left."""
-
-    code: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Result]
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    """Runs a command line in this process."""
-
-    def run(name: str, *argv: str) -> Result:
-        capsys.readouterr()
-        code = cli.main(name, list(argv))
-        captured = capsys.readouterr()
-        return Result(code, captured.out, captured.err)
-
-    return run
-
-
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """One look after every step of a quick arm, and one training at a time."""
     monkeypatch.setattr(arms, "QUICK_STEPS", 20)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
-
-
-def assert_one_line(result: Result, *facts: str) -> None:
-    assert result.code == 2, result
-    assert result.err.count("\n") == 1, result.err
-    assert "Traceback" not in result.err
-    for fact in facts:
-        assert fact in result.err
 
 
 def samples_file(path: Path, size: int = 12, n: int = 96) -> Path:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import os
 import sys
@@ -17,8 +16,8 @@ from medassay.core.errors import CheckpointError
 from medassay.core.results import from_json
 from medassay.protocols.assay.leaderboard import find_assays, group_comparable, rank_agreement
 from medassay.protocols.assay.results import Metrics, Row
+from tests.helpers import load_script
 
-ROOT = Path(__file__).parents[2]
 ENCODERS = {"classifier": "32 features", "pixels": "64 principal components"}
 METRICS = [field.name for field in fields(Metrics)]
 
@@ -160,13 +159,8 @@ def test_an_unreadable_assay_is_named(outputs: Path) -> None:
 
 
 def leaderboard(monkeypatch: pytest.MonkeyPatch, *argv: object) -> int:
-    spec = importlib.util.spec_from_file_location("leaderboard", ROOT / "scripts" / "leaderboard.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     monkeypatch.setattr(sys, "argv", ["leaderboard.py", *map(str, argv)])
-    code: int = module.main()
+    code: int = load_script("leaderboard").main()
     return code
 
 

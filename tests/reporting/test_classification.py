@@ -7,32 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from matplotlib.figure import Figure
-from torch import Tensor
-from torch.nn import functional as F
 
 from medassay.core.estimate import Estimate
 from medassay.metrics.scores import ClassificationScores, classification_scores
 from medassay.reporting import classification, figures
-
-TWO = ["normal", "pneumonia"]
-EIGHT = [
-    "basophil",
-    "eosinophil",
-    "erythroblast",
-    "immature granulocyte",
-    "lymphocyte",
-    "monocyte",
-    "neutrophil",
-    "platelet",
-]
-
-
-def predictions(k: int, *, n: int = 300, strength: float = 2.0) -> tuple[Tensor, Tensor]:
-    rng = torch.Generator().manual_seed(0)
-    labels = torch.randint(k, (n,), generator=rng)
-    return (torch.randn(n, k, generator=rng) + strength * F.one_hot(labels, k)).softmax(1), labels
+from tests.helpers import EIGHT, TWO, predictions
 
 
 def draw(figure: Figure) -> None:

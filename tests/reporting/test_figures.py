@@ -12,29 +12,10 @@ import pytest
 import torch
 from matplotlib.figure import Figure
 from PIL import Image
-from torch import Tensor
-from torch.nn import functional as F
 
 from medassay.core.errors import OutputError
 from medassay.reporting import classification, figures
-
-TWO = ["normal", "pneumonia"]
-EIGHT = [
-    "basophil",
-    "eosinophil",
-    "erythroblast",
-    "immature granulocyte",
-    "lymphocyte",
-    "monocyte",
-    "neutrophil",
-    "platelet",
-]
-
-
-def predictions(k: int) -> tuple[Tensor, Tensor]:
-    rng = torch.Generator().manual_seed(0)
-    labels = torch.randint(k, (300,), generator=rng)
-    return (torch.randn(300, k, generator=rng) + 2 * F.one_hot(labels, k)).softmax(1), labels
+from tests.helpers import EIGHT, TWO, predictions
 
 
 def drawn(figure: Figure, dpi: float = 100) -> np.ndarray:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import math
 import re
@@ -16,8 +15,8 @@ from omegaconf import OmegaConf
 
 from medassay.sweeps import page as sweep_page
 from medassay.sweeps.summary import Summary, summarise
+from tests.helpers import load_script
 
-ROOT = Path(__file__).parents[2]
 LR, OPTIMIZER = "model.optimizer.lr", "model/optimizer"
 NOT_BEGUN = "model.net.width=3: expected | at least 4"
 
@@ -197,13 +196,8 @@ def test_a_sweep_over_the_seed_alone_without_history_has_its_report(tmp_path: Pa
 
 
 def leaderboard(monkeypatch: pytest.MonkeyPatch, *argv: object) -> int:
-    spec = importlib.util.spec_from_file_location("leaderboard", ROOT / "scripts" / "leaderboard.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
     monkeypatch.setattr(sys, "argv", ["leaderboard.py", *map(str, argv)])
-    code: int = module.main()
+    code: int = load_script("leaderboard").main()
     return code
 
 
