@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from medassay.core.errors import UserError
-from medassay.core.files import whole
+from medassay.core.files import atomic_write
 from medassay.protocols.assay import leaderboard
 from medassay.protocols.assay.leaderboard import Assayed, Table, find_assays, group_comparable
 from medassay.protocols.assay.results import Metrics
-from medassay.protocols.assay.tables import with_deviations
+from medassay.protocols.assay.tables import format_deviations
 from medassay.reporting import html
-from medassay.reporting.numbers import fixed, spread, with_bounds
+from medassay.reporting.numbers import format_fixed, format_spread, format_with_bounds
 from medassay.reporting.tables import as_markdown, records_as_csv
 from medassay.sweeps import page as sweep_page
 from medassay.sweeps.summary import summarise
@@ -89,7 +89,7 @@ def write_leaderboard(paths: Sequence[str | Path], output: Path) -> str:
         "md": markdown,
     }
     for suffix, text in files.items():
-        with whole(output / f"leaderboard.{suffix}") as partial:
+        with atomic_write(output / f"leaderboard.{suffix}") as partial:
             partial.write_text(text, encoding="utf-8", newline="")
     return markdown
 
@@ -99,7 +99,7 @@ def contents(table: Table) -> dict[str, Any]:
     first = table.assays[0].results
     floor, learned, headline = first.floor, first.performance, first.headline
     where = "" if first.split == "test" else " (validation images stand in for test images)"
-    last = [floor.name, "", "", "", *numbers(floor.headline), fixed(floor.class_consistency.value), "none"]
+    last = [floor.name, "", "", "", *numbers(floor.headline), format_fixed(floor.class_consistency.value), "none"]
     return {
         "title": f"{first.data['name']}: {first.m} samples in every row{where}",
         "headings": ["generator", "epochs", *SCORES, *METRICS.values(), "class consistency", "faults"],
@@ -120,17 +120,17 @@ def cells(assayed: Assayed) -> list[str]:
     return [
         f"{results.name} ({assayed.source})",
         str(results.generator.get("epochs") or ""),
-        with_bounds(learned.tstr.balanced_accuracy),
-        with_bounds(learned.ratio.balanced_accuracy),
+        format_with_bounds(learned.tstr.balanced_accuracy),
+        format_with_bounds(learned.ratio.balanced_accuracy),
         *numbers(row.headline),
-        spread(row.class_consistency),
+        format_spread(row.class_consistency),
         ", ".join(results.faults).replace("_", " ") or "none",
     ]
 
 
 def numbers(metrics: Metrics) -> list[str]:
     """The metrics shown, as text."""
-    return [spread(getattr(metrics, name), None if name == "frechet" else 3) for name in METRICS]
+    return [format_spread(getattr(metrics, name), None if name == "frechet" else 3) for name in METRICS]
 
 
 def to_markdown(table: dict[str, Any]) -> str:
@@ -140,7 +140,9 @@ def to_markdown(table: dict[str, Any]) -> str:
         table["pairs"],
     )
     if table["agreement"]:
-        rows = [[name, *(fixed(values[pair], 2) for pair in pairs)] for name, values in table["agreement"].items()]
+        rows = [
+            [name, *(format_fixed(values[pair], 2) for pair in pairs)] for name, values in table["agreement"].items()
+        ]
         parts.append(as_markdown(["Kendall's τ, ranked by", *pairs], rows))
     return "\n\n".join(parts)
 
@@ -161,7 +163,7 @@ def records(number: int, table: Table) -> Iterator[dict[str, Any]]:
             "faults": " ".join(results.faults),
         }
         for encoder, values in results.judged.encoders.items():
-            yield {**shared, "encoder": encoder, **with_deviations(vars(values))}
+            yield {**shared, "encoder": encoder, **format_deviations(vars(values))}
 
 
 if __name__ == "__main__":

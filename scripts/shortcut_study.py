@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from medassay.core.errors import UserError
-from medassay.core.files import whole, write_json
+from medassay.core.files import atomic_write, write_json
 
 SHARE = 0.9  # of the class's images that carry the stamp, in most arms
 DATE = ["data.stamp.kind=date", "data.stamp.label=pneumonia", f"data.stamp.share={SHARE}"]
@@ -60,7 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         results = {arm: summary(rows) for arm, rows in found.items()}
         write_json(output / "study.json", {"overrides": overrides, "arms": results, "nets": found})
         table = as_markdown(results, arguments.data)
-        with whole(output / "study.md") as partial:
+        with atomic_write(output / "study.md") as partial:
             partial.write_text(table, encoding="utf-8")
     except UserError as error:
         print(f"shortcut_study: {error}", file=sys.stderr)

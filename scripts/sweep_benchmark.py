@@ -17,7 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from medassay.core.machine import cores
+from medassay.core.machine import count_cores
 
 TRAIN = Path(__file__).parents[1] / "train.py"
 LAUNCHERS = ("serial", "local_parallel")
@@ -69,7 +69,7 @@ def command_line(launcher: str, jobs: int, epochs: int, outputs: str) -> list[st
 def table(seconds: dict[str, list[float]], jobs: int, epochs: int) -> str:
     """Median and range for each launcher, and how many times as fast the second is, pair by pair."""
     lines = [
-        f"{jobs} jobs of {epochs} epochs, {cores()} cores, {len(seconds['serial'])} interleaved repeats",
+        f"{jobs} jobs of {epochs} epochs, {count_cores()} cores, {len(seconds['serial'])} interleaved repeats",
         "| launcher | seconds | jobs an hour |",
         "|---|---|---|",
     ]

@@ -14,7 +14,7 @@ from PIL import Image
 
 from medassay import cli
 from medassay import config as configuration
-from medassay.runs.check import checked
+from medassay.runs.check import check_training
 from medassay.runs.load import build_task
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -54,7 +54,7 @@ def test_every_yaml_composes_and_passes_the_check(group: str, choice: str, folde
     extra = [text.replace("FOLDER", str(folder)) for text in ALWAYS.get(f"{group}/{choice}", [])]
     overrides = [*FITS.get(f"{group}/{choice}", []), f"{group}={choice}", *extra]
     cfg, _ = configuration.compose("train", overrides)
-    assert checked(cfg, overrides)["model"]["name"] in choices("model")
+    assert check_training(cfg, overrides)["model"]["name"] in choices("model")
 
 
 @pytest.mark.parametrize("optimizer", choices("model/optimizer"))
@@ -62,7 +62,7 @@ def test_every_yaml_composes_and_passes_the_check(group: str, choice: str, folde
 def test_a_task_built_from_the_configuration_can_be_sent_to_another_process(optimizer: str, scheduler: str) -> None:
     overrides = ["data=chest_phantom", f"model/optimizer={optimizer}", f"model/scheduler={scheduler}"]
     cfg, _ = configuration.compose("train", overrides)
-    task = build_task(checked(cfg, overrides)["model"])
+    task = build_task(check_training(cfg, overrides)["model"])
     copy = pickle.loads(pickle.dumps(task))  # what training with one process per device does
     assert type(copy._optimizer(copy.parameters())) is type(task._optimizer(task.parameters()))
 

@@ -99,7 +99,7 @@ def cnn_accuracy(data: ImageDataModule, directory: Path) -> float:
 @pytest.mark.parametrize("name", ["chest_phantom", "blood_phantom"])
 def test_on_a_full_size_phantom_the_cnn_beats_logistic_regression_by_ten_points(name: str, tmp_path: Path) -> None:
     cfg, _ = configuration.compose("train", [f"data={name}"])
-    data = build_data(configuration.resolved(cfg)["data"])
+    data = build_data(configuration.resolve(cfg)["data"])
     assert [len(split) for split in data.splits] == [4096, 512, 1024]
     linear, cnn = linear_accuracy(data.splits), cnn_accuracy(data, tmp_path)
     print(f"{name}: balanced accuracy of logistic regression {linear:.3f}, of the CNN {cnn:.3f}")

@@ -332,7 +332,7 @@ def resolvers() -> None:
 
 
 def resolve(**values: Any) -> dict[str, Any]:
-    return config.resolved(OmegaConf.create(values))
+    return config.resolve(OmegaConf.create(values))
 
 
 def test_interpolations_are_resolved_to_plain_values() -> None:
@@ -410,23 +410,23 @@ def class_folders_in(top: Path) -> str:
 
 
 def test_class_folders_are_the_sorted_sub_folders_without_hidden_ones_and_files(tmp_path: Path) -> None:
-    assert config.class_folders(class_folders_in(tmp_path / "set")) == ["normal", "pneumonia"]
+    assert config.list_class_folders(class_folders_in(tmp_path / "set")) == ["normal", "pneumonia"]
 
 
 def test_class_folders_are_those_of_the_training_images_where_splits_are_given(tmp_path: Path) -> None:
     class_folders_in(tmp_path / "set" / "train")
     (tmp_path / "set" / "test" / "another").mkdir(parents=True)
-    assert config.class_folders(str(tmp_path / "set")) == ["normal", "pneumonia"]
+    assert config.list_class_folders(str(tmp_path / "set")) == ["normal", "pneumonia"]
 
 
 def test_class_folders_need_a_path_that_is_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.path=<directory"):
-        config.class_folders(None)
+        config.list_class_folders(None)
     with pytest.raises(ConfigError, match=r"none is not a directory"):
-        config.class_folders(str(tmp_path / "none"))
+        config.list_class_folders(str(tmp_path / "none"))
     (tmp_path / "file").write_text("x")
     with pytest.raises(ConfigError, match=r"file is not a directory"):
-        config.class_folders(str(tmp_path / "file"))
+        config.list_class_folders(str(tmp_path / "file"))
 
 
 # --- composing -------------------------------------------------------------------------------------------------------

@@ -19,10 +19,10 @@ from medassay.core.errors import (
     OutputError,
     TrainingError,
     UserError,
-    nearest,
     output_error,
+    suggest_nearest,
 )
-from medassay.core.files import held, whole, write_json
+from medassay.core.files import atomic_write, file_lock, write_json
 
 # --- errors ----------------------------------------------------------------------------------------------------------
 
@@ -52,11 +52,11 @@ def test_every_error_a_user_can_mend_is_a_user_error_of_one_line(kind: type[User
     ],
 )
 def test_the_nearest_known_word_is_suggested_and_a_far_one_is_not(word: str, known: list[str], hint: str) -> None:
-    assert nearest(word, known) == hint
+    assert suggest_nearest(word, known) == hint
 
 
 def test_the_nearest_word_may_come_from_any_iterable() -> None:
-    assert nearest("widht", (name for name in ("width", "blocks"))) == " Did you mean 'width'?"
+    assert suggest_nearest("widht", (name for name in ("width", "blocks"))) == " Did you mean 'width'?"
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_any_other_failed_write_keeps_the_systems_words_on_one_line() -> None:
 
 def test_a_finished_file_gets_its_name_and_no_other_file_remains(tmp_path: Path) -> None:
     path = tmp_path / "metrics.json"
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(b"new")
         assert not path.exists()  # nothing half-written ever has the final name
         assert partial.parent == path.parent  # a rename is atomic within one folder
@@ -110,7 +110,7 @@ def test_a_finished_file_gets_its_name_and_no_other_file_remains(tmp_path: Path)
 def test_a_finished_file_replaces_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "last.ckpt"
     path.write_bytes(b"old and longer")
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(b"new")
         assert path.read_bytes() == b"old and longer"
     assert path.read_bytes() == b"new"
@@ -135,7 +135,7 @@ def test_whatever_ends_writing_leaves_the_old_file_as_it_was_and_no_remains(
     path.write_bytes(bytes(range(256)))
 
     def write() -> None:
-        with whole(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_bytes(b"half of it")
             raise raised
 
@@ -147,7 +147,7 @@ def test_whatever_ends_writing_leaves_the_old_file_as_it_was_and_no_remains(
 
 def test_a_failure_before_anything_was_written_leaves_nothing(tmp_path: Path) -> None:
     def write() -> None:
-        with whole(tmp_path / "file"):
+        with atomic_write(tmp_path / "file"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -159,7 +159,7 @@ def test_the_cause_of_a_failed_write_is_kept_for_the_traceback(tmp_path: Path) -
     full = OSError(errno.ENOSPC, "No space left on device")
 
     def write() -> None:
-        with whole(tmp_path / "file"):
+        with atomic_write(tmp_path / "file"):
             raise full
 
     with pytest.raises(OutputError) as error:
@@ -169,7 +169,7 @@ def test_the_cause_of_a_failed_write_is_kept_for_the_traceback(tmp_path: Path) -
 
 def test_missing_parent_folders_are_made(tmp_path: Path) -> None:
     path = tmp_path / "a" / "b" / "c.txt"
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text("x")
     assert path.read_text() == "x"
 
@@ -179,7 +179,7 @@ def test_a_parent_that_is_a_file_is_one_line_and_the_file_stays(tmp_path: Path) 
     path = tmp_path / "file" / "run" / "run.json"
 
     def write() -> None:
-        with whole(path) as partial:
+        with atomic_write(path) as partial:
             partial.write_text("x")
 
     with pytest.raises(OutputError, match=r"cannot write .*run\.json") as error:
@@ -191,9 +191,9 @@ def test_a_parent_that_is_a_file_is_one_line_and_the_file_stays(tmp_path: Path) 
 def test_two_writers_of_one_file_do_not_disturb_each_other(tmp_path: Path) -> None:
     # jobs of one sweep fill the same cache at the same time: each file must be one writer's, whole
     path = tmp_path / "samples.npz"
-    with whole(path) as slow:
+    with atomic_write(path) as slow:
         slow.write_bytes(b"first half, ")
-        with whole(path) as fast:
+        with atomic_write(path) as fast:
             fast.write_bytes(b"of the other")
         assert path.read_bytes() == b"of the other"
         with slow.open("ab") as stream:
@@ -263,25 +263,25 @@ def test_values_that_json_cannot_hold_leave_the_old_file(tmp_path: Path) -> None
 
 
 def test_a_lock_is_held_by_one_at_a_time(tmp_path: Path) -> None:
-    with held(tmp_path / ".lock") as first:
+    with file_lock(tmp_path / ".lock") as first:
         assert first
-        with held(tmp_path / ".lock", wait=0) as second:
+        with file_lock(tmp_path / ".lock", wait=0) as second:
             assert not second
-        with held(tmp_path / "other.lock", wait=0) as other:
+        with file_lock(tmp_path / "other.lock", wait=0) as other:
             assert other
 
 
 def test_giving_up_a_lock_that_another_holds_does_not_free_it(tmp_path: Path) -> None:
-    with held(tmp_path / ".lock"):
+    with file_lock(tmp_path / ".lock"):
         for _ in range(2):
-            with held(tmp_path / ".lock", wait=0) as mine:
+            with file_lock(tmp_path / ".lock", wait=0) as mine:
                 assert not mine
 
 
 def test_a_lock_is_free_after_an_error(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="inside"), held(tmp_path / ".lock"):
+    with pytest.raises(ValueError, match="inside"), file_lock(tmp_path / ".lock"):
         raise ValueError("inside")
-    with held(tmp_path / ".lock", wait=0) as mine:
+    with file_lock(tmp_path / ".lock", wait=0) as mine:
         assert mine
 
 
@@ -289,10 +289,10 @@ def test_who_waits_gets_the_lock_when_it_is_freed(tmp_path: Path) -> None:
     got = []
 
     def wait() -> None:
-        with held(tmp_path / ".lock", wait=30.0) as mine:
+        with file_lock(tmp_path / ".lock", wait=30.0) as mine:
             got.append(mine)
 
-    with held(tmp_path / ".lock"):
+    with file_lock(tmp_path / ".lock"):
         thread = threading.Thread(target=wait)
         thread.start()
         time.sleep(0.1)
@@ -302,16 +302,16 @@ def test_who_waits_gets_the_lock_when_it_is_freed(tmp_path: Path) -> None:
 
 
 def test_the_folder_of_a_lock_is_made(tmp_path: Path) -> None:
-    with held(tmp_path / "a" / "b" / ".lock") as mine:
+    with file_lock(tmp_path / "a" / "b" / ".lock") as mine:
         assert mine
 
 
 def test_a_lock_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="cannot write"), held(tmp_path / "file" / ".lock"):
+    with pytest.raises(OutputError, match="cannot write"), file_lock(tmp_path / "file" / ".lock"):
         pytest.fail("held")
 
 
 def test_the_error_of_the_work_under_a_lock_is_its_own(tmp_path: Path) -> None:
-    with pytest.raises(PermissionError), held(tmp_path / ".lock"):
+    with pytest.raises(PermissionError), file_lock(tmp_path / ".lock"):
         raise PermissionError(errno.EACCES, "of the work")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from medassay.core.types import LabelledImages, Splits
-from medassay.data.given import GivenData, copies, digest, without_duplicates
+from medassay.data.given import GivenData, digest, drop_duplicates, find_copies
 
 
 def images_of(*values: int, channels: int = 1) -> Tensor:
@@ -36,7 +36,7 @@ def random_split(n: int, levels: int, channels: int = 1) -> LabelledImages:
 
 def test_every_image_stays_once_in_the_old_order_and_the_first_of_equal_ones_is_kept() -> None:
     split = split_of(9, 3, 9, 7, 3, 1, labels=[0, 1, 2, 3, 4, 5])
-    unique = without_duplicates(split)
+    unique = drop_duplicates(split)
     assert torch.equal(unique.images, images_of(9, 3, 7, 1))
     assert unique.labels.tolist() == [0, 1, 3, 5]
 
@@ -49,7 +49,7 @@ def test_duplicates_are_those_of_a_plain_loop_over_bytes(channels: int) -> None:
     for index, image in enumerate(split.images):
         seen.setdefault(image.numpy().tobytes(), index)
     assert len(seen) < 60
-    unique = without_duplicates(split)
+    unique = drop_duplicates(split)
     assert torch.equal(unique.images, split.images[list(seen.values())])
     assert unique.labels.tolist() == split.labels[list(seen.values())].tolist()
 
@@ -57,14 +57,14 @@ def test_duplicates_are_those_of_a_plain_loop_over_bytes(channels: int) -> None:
 def test_images_that_differ_in_one_pixel_by_one_step_both_stay() -> None:
     pixels = torch.zeros(2, 1, 2, 3, dtype=torch.uint8)
     pixels[1, 0, 1, 2] = 1
-    assert len(without_duplicates(LabelledImages(pixels, torch.zeros(2, dtype=torch.int64)))) == 2
+    assert len(drop_duplicates(LabelledImages(pixels, torch.zeros(2, dtype=torch.int64)))) == 2
 
 
 def test_a_mask_stays_with_its_image() -> None:
     masks = torch.zeros(3, 2, 3, dtype=torch.bool)
     masks[2] = True
     split = LabelledImages(images_of(4, 4, 8), torch.tensor([0, 0, 1]), masks)
-    unique = without_duplicates(split)
+    unique = drop_duplicates(split)
     assert unique.masks is not None
     assert unique.masks.flatten(1).all(1).tolist() == [False, True]
 
@@ -72,14 +72,14 @@ def test_a_mask_stays_with_its_image() -> None:
 def test_images_that_do_not_lie_in_one_piece_of_memory_are_compared_by_value() -> None:
     channel_last = images_of(5, 6, 5, channels=3).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
     assert not channel_last.is_contiguous()
-    assert len(without_duplicates(LabelledImages(channel_last, torch.zeros(3, dtype=torch.int64)))) == 2
+    assert len(drop_duplicates(LabelledImages(channel_last, torch.zeros(3, dtype=torch.int64)))) == 2
 
 
 # --- copies ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_copy_is_an_image_equal_to_one_of_the_others_in_every_pixel() -> None:
-    assert copies(images_of(1, 2, 3, 2), images_of(2, 9)).tolist() == [False, True, False, True]
+    assert find_copies(images_of(1, 2, 3, 2), images_of(2, 9)).tolist() == [False, True, False, True]
 
 
 def test_copies_are_those_of_a_plain_loop_over_bytes() -> None:
@@ -87,13 +87,13 @@ def test_copies_are_those_of_a_plain_loop_over_bytes() -> None:
     known = {image.numpy().tobytes() for image in of}
     expected = [image.numpy().tobytes() in known for image in images]
     assert 0 < sum(expected) < 50
-    found = copies(images, of)
+    found = find_copies(images, of)
     assert found.dtype == torch.bool
     assert found.tolist() == expected
 
 
 def test_nothing_is_a_copy_of_nothing() -> None:
-    assert copies(images_of(1, 2), images_of(1)[:0]).tolist() == [False, False]
+    assert find_copies(images_of(1, 2), images_of(1)[:0]).tolist() == [False, False]
 
 
 # --- digest ----------------------------------------------------------------------------------------------------------

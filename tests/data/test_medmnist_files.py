@@ -19,7 +19,7 @@ from torchvision.datasets import utils as torchvision_download
 from medassay.core.errors import DataError
 from medassay.core.types import Splits
 from medassay.data import medmnist_files
-from medassay.data.medmnist_files import DataFile, check_channels, check_names, find, name_file
+from medassay.data.medmnist_files import DataFile, check_channels, check_names, find_file, name_file
 from medassay.data.npz import read_splits
 
 FLAG = "breastmnist"
@@ -101,13 +101,13 @@ def remote(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Path], None]]
 
 def test_a_published_file_is_found_and_its_md5_recorded(tmp_path: Path, published: Path) -> None:
     path = published.rename(tmp_path / "breastmnist.npz")
-    assert find(FLAG, root=tmp_path, phantom="chest_phantom") == DataFile(path, md5(path), published=True)
+    assert find_file(FLAG, root=tmp_path, phantom="chest_phantom") == DataFile(path, md5(path), published=True)
 
 
 def test_larger_sizes_have_a_file_name_and_an_md5_of_their_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(tmp_path / "breastmnist_64.npz", **arrays(64))
     monkeypatch.setitem(medmnist.INFO[FLAG], "MD5_64", md5(path))
-    assert find(FLAG, size=64, root=str(tmp_path), phantom="chest_phantom").path == path
+    assert find_file(FLAG, size=64, root=str(tmp_path), phantom="chest_phantom").path == path
 
 
 def test_without_a_root_the_cache_folder_of_medmnist_is_used(
@@ -115,39 +115,39 @@ def test_without_a_root_the_cache_folder_of_medmnist_is_used(
 ) -> None:
     path = published.rename(tmp_path / "breastmnist.npz")
     monkeypatch.setattr("medmnist.info.DEFAULT_ROOT", str(tmp_path))
-    assert find(FLAG, phantom="chest_phantom").path == path
+    assert find_file(FLAG, phantom="chest_phantom").path == path
 
 
 def test_a_file_with_another_md5_is_refused_with_both_and_kept(tmp_path: Path) -> None:
     path = save(tmp_path / "breastmnist.npz")
-    message = error_of(find, FLAG, root=tmp_path, phantom="chest_phantom")
+    message = error_of(find_file, FLAG, root=tmp_path, phantom="chest_phantom")
     for fact in (str(path), md5(path), medmnist.INFO[FLAG]["MD5"], "delete", f"data.file={path}"):
         assert fact in message
     assert path.exists()
 
 
 def test_an_unknown_data_set_is_answered_with_the_nearest() -> None:
-    message = error_of(find, "bloodmnst", phantom="blood_phantom")
+    message = error_of(find_file, "bloodmnst", phantom="blood_phantom")
     assert "bloodmnst" in message
     assert "Did you mean 'bloodmnist'?" in message
 
 
 @pytest.mark.parametrize(("flag", "reason"), [("nodulemnist3d", "3-D"), ("chestmnist", "multi-label")])
 def test_data_sets_of_another_kind_are_refused(flag: str, reason: str, tmp_path: Path) -> None:
-    message = error_of(find, flag, root=tmp_path, phantom="chest_phantom")
+    message = error_of(find_file, flag, root=tmp_path, phantom="chest_phantom")
     assert flag in message
     assert reason in message
 
 
 def test_a_size_that_is_not_published_is_refused(tmp_path: Path) -> None:
-    message = error_of(find, FLAG, size=32, root=tmp_path, phantom="chest_phantom")
+    message = error_of(find_file, FLAG, size=32, root=tmp_path, phantom="chest_phantom")
     assert "data.size=32" in message
     assert "28, 64, 128, 224" in message
 
 
 def test_a_size_missing_for_this_data_set_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(medmnist.INFO[FLAG], "MD5_224")
-    assert "28, 64, 128 pixels" in error_of(find, FLAG, size=224, root=tmp_path, phantom="chest_phantom")
+    assert "28, 64, 128 pixels" in error_of(find_file, FLAG, size=224, root=tmp_path, phantom="chest_phantom")
 
 
 # --- download --------------------------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ def test_a_missing_file_is_downloaded_into_a_new_folder_and_nothing_else_is_left
 ) -> None:
     asked = remote(lambda path: shutil.copy(published, path))
     root = tmp_path / "new" / "root"
-    file = find(FLAG, root=root, phantom="chest_phantom")
+    file = find_file(FLAG, root=root, phantom="chest_phantom")
     assert file == DataFile(root / "breastmnist.npz", md5(published), published=True)
     assert asked == [medmnist.INFO[FLAG]["url"]]
     assert [path.name for path in root.iterdir()] == ["breastmnist.npz"]
@@ -168,7 +168,7 @@ def test_a_missing_file_is_downloaded_into_a_new_folder_and_nothing_else_is_left
 def test_a_file_that_is_there_is_not_downloaded_again(tmp_path: Path, published: Path, remote: Any) -> None:
     published.rename(tmp_path / "breastmnist.npz")
     asked = remote(lambda path: None)
-    find(FLAG, root=tmp_path, phantom="chest_phantom")
+    find_file(FLAG, root=tmp_path, phantom="chest_phantom")
     assert asked == []
 
 
@@ -203,7 +203,7 @@ def test_a_failed_download_leaves_nothing_and_says_all_that_is_needed(
 ) -> None:
     remote(failure)
     root = tmp_path / "root"
-    message = error_of(find, FLAG, root=root, phantom="chest_phantom")
+    message = error_of(find_file, FLAG, root=root, phantom="chest_phantom")
     info = medmnist.INFO[FLAG]
     for fact in (reason, "breastmnist.npz", str(root / "breastmnist.npz"), info["MD5"], info["url"]):
         assert fact in message
@@ -215,7 +215,7 @@ def test_an_md5_that_the_downloader_let_pass_is_checked_again(tmp_path: Path, mo
     monkeypatch.setattr(
         medmnist_files, "_fetch", lambda flag, size, folder: (Path(folder) / f"{flag}.npz").write_bytes(b"x")
     )
-    assert hashlib.md5(b"x").hexdigest() in error_of(find, FLAG, root=tmp_path, phantom="chest_phantom")
+    assert hashlib.md5(b"x").hexdigest() in error_of(find_file, FLAG, root=tmp_path, phantom="chest_phantom")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -226,14 +226,14 @@ def test_an_interrupted_download_stays_an_interrupt_and_leaves_nothing(tmp_path:
 
     remote(interrupted)
     with pytest.raises(KeyboardInterrupt):
-        find(FLAG, root=tmp_path, phantom="chest_phantom")
+        find_file(FLAG, root=tmp_path, phantom="chest_phantom")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_root_that_cannot_be_made_is_one_line(tmp_path: Path, remote: Any) -> None:
     remote(wrong_content)
     (tmp_path / "file").write_text("not a folder")
-    message = error_of(find, FLAG, root=tmp_path / "file" / "root", phantom="chest_phantom")
+    message = error_of(find_file, FLAG, root=tmp_path / "file" / "root", phantom="chest_phantom")
     assert "data.root=" in message
 
 
@@ -398,7 +398,7 @@ def real(name: str) -> Path:
 @pytest.mark.parametrize(("flag", "counts"), [("pneumoniamnist", [4708, 524, 624]), ("breastmnist", [546, 78, 156])])
 def test_the_published_files_are_verified_and_read(flag: str, counts: list[int]) -> None:
     real(f"{flag}.npz")
-    file = find(flag, root=REAL, phantom="chest_phantom")
+    file = find_file(flag, root=REAL, phantom="chest_phantom")
     splits = read(file, channels=1, size=28, num_classes=2)
     assert file.published
     assert [len(split) for split in splits] == counts
@@ -406,7 +406,7 @@ def test_the_published_files_are_verified_and_read(flag: str, counts: list[int])
 
 def test_the_rebuilt_bloodmnist_is_refused_under_the_official_name(tmp_path: Path) -> None:
     (tmp_path / "bloodmnist.npz").symlink_to(real("bloodmnist_rebuilt.npz").resolve())
-    message = error_of(find, "bloodmnist", root=tmp_path, phantom="blood_phantom")
+    message = error_of(find_file, "bloodmnist", root=tmp_path, phantom="blood_phantom")
     assert "d64ea70a3a0b23a7c351648d9c63589a" in message
     assert "7053d0359d879ad8a5505303e11de1dc" in message
 

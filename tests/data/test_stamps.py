@@ -12,7 +12,7 @@ import torch
 from medassay import config as configuration
 from medassay.core.errors import ConfigError
 from medassay.data.modules import PhantomData
-from medassay.data.stamps import POSITIONS, WORDS, Stamp, fitting, written
+from medassay.data.stamps import POSITIONS, WORDS, Stamp, check_stamp, draw_text
 from medassay.runs.load import build_data
 
 Factory = Callable[..., PhantomData]
@@ -23,7 +23,7 @@ CLASSES = ["normal", "pneumonia"]
 
 
 def test_letters_are_three_by_five_pixels_with_one_between_them() -> None:
-    assert written("A1").tolist() == [
+    assert draw_text("A1").tolist() == [
         [False, True, False, False, False, True, False],
         [True, False, True, False, True, True, False],
         [True, True, True, False, False, True, False],
@@ -33,15 +33,15 @@ def test_letters_are_three_by_five_pixels_with_one_between_them() -> None:
 
 
 def test_a_full_stop_takes_one_column_so_that_a_date_fits_into_28_pixels() -> None:
-    assert written("03.21").shape == (5, 3 + 1 + 3 + 1 + 1 + 1 + 3 + 1 + 3)
+    assert draw_text("03.21").shape == (5, 3 + 1 + 3 + 1 + 1 + 1 + 3 + 1 + 3)
 
 
 def test_no_two_signs_look_the_same() -> None:
     signs = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ.:-/+ "
-    drawn = [tuple(map(tuple, written(sign).tolist())) for sign in signs]
+    drawn = [tuple(map(tuple, draw_text(sign).tolist())) for sign in signs]
     # an O of three by five pixels has round corners, a zero has not; small letters are written as capitals
     assert len(set(drawn)) == len(signs)
-    assert torch.equal(written("ab"), written("AB"))
+    assert torch.equal(draw_text("ab"), draw_text("AB"))
 
 
 @pytest.mark.parametrize("position", POSITIONS)
@@ -87,7 +87,7 @@ def test_ink_is_mixed_with_what_lies_below_and_other_pixels_stay(opacity: float,
 @pytest.mark.parametrize(("share", "expected"), [(1.0, 40), (0.9, 36), (0.5, 20), (0.01, 0)])
 def test_the_share_of_one_class_carries_the_stamp(share: float, expected: int) -> None:
     labels = torch.arange(80) % 2
-    carriers = Stamp(kind="date", label="pneumonia", share=share).carriers(labels, CLASSES)
+    carriers = Stamp(kind="date", label="pneumonia", share=share).choose_carriers(labels, CLASSES)
     assert int(carriers.sum()) == expected
     assert not carriers[labels == 0].any()
 
@@ -141,7 +141,7 @@ def test_the_record_names_the_stamp_only_where_there_is_one(tiny_chest: Factory)
 def test_the_configuration_puts_a_stamp_on_and_is_off_by_default(data: str) -> None:
     small = [f"data={data}", "data.train=16", "data.val=8", "data.test=8"]
     plain, stamped = (
-        configuration.resolved(configuration.compose("train", [*small, *extra])[0])["data"]
+        configuration.resolve(configuration.compose("train", [*small, *extra])[0])["data"]
         for extra in ([], ["data.stamp.kind=text", "data.stamp.text='L'", "data.stamp.label=1"])
     )
     for node in (plain, stamped):
@@ -179,8 +179,8 @@ def test_a_sign_that_cannot_be_written_is_refused(text: str, message: str) -> No
 
 
 def test_no_stamp_needs_no_class() -> None:
-    assert fitting(None, CLASSES, 28) is None
-    assert fitting(Stamp(), CLASSES, 28) is None
+    assert check_stamp(None, CLASSES, 28) is None
+    assert check_stamp(Stamp(), CLASSES, 28) is None
 
 
 @pytest.mark.parametrize("given", [{"label": "pneumonia"}, {"label": 0}, {"text": "R"}])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from medassay.evaluation.about import About, command_line, flattened, warnings
+from medassay.evaluation.about import About, command_line, flatten, list_warnings
 
 PUBLISHED = {"name": "bloodmnist", "published": True}
 PHANTOM = {"name": "blood_phantom", "phantom": True}
@@ -20,7 +20,7 @@ def about(data: dict[str, Any], *, generated: bool = False) -> About:
 
 
 def test_of_a_finished_run_judged_on_published_data_there_is_nothing_to_warn_of() -> None:
-    assert warnings(about(PUBLISHED), {"status": "done", "overrides": {}}, "test") == []
+    assert list_warnings(about(PUBLISHED), {"status": "done", "overrides": {}}, "test") == []
 
 
 @pytest.mark.parametrize(
@@ -32,35 +32,35 @@ def test_of_a_finished_run_judged_on_published_data_there_is_nothing_to_warn_of(
     ],
 )
 def test_the_origin_of_the_images_judged_is_said(data: dict[str, Any], fact: str) -> None:
-    (text,) = warnings(about(data), {}, "test")
+    (text,) = list_warnings(about(data), {}, "test")
     assert fact in text
 
 
 def test_where_other_images_are_judged_only_a_model_that_learnt_from_phantoms_is_warned_of() -> None:
     renamed = {"overrides": {"data.file": "x.npz"}}
-    assert warnings(about({"name": "mine"}, generated=True), renamed, None) == []
-    (text,) = warnings(about({"real": PHANTOM}), renamed, None)
+    assert list_warnings(about({"name": "mine"}, generated=True), renamed, None) == []
+    (text,) = list_warnings(about({"real": PHANTOM}), renamed, None)
     assert "learnt from rendered phantoms, not real images: what it says of real images means nothing" in text
 
 
 @pytest.mark.parametrize("key", ["data.file", "data.path"])
 def test_data_named_anew_are_said_to_be(key: str) -> None:
-    (text,) = warnings(about(PUBLISHED), {"overrides": {key: "x", "trainer.gpus": 0}}, "test")
+    (text,) = list_warnings(about(PUBLISHED), {"overrides": {key: "x", "trainer.gpus": 0}}, "test")
     assert "named anew" in text
-    assert warnings(about(PUBLISHED), {"overrides": {"data.root": "x"}}, "test") == []
+    assert list_warnings(about(PUBLISHED), {"overrides": {"data.root": "x"}}, "test") == []
 
 
 @pytest.mark.parametrize(
     ("split", "fact"), [("val", "the validation images are generated too"), ("test", "the test images are real")]
 )
 def test_a_model_that_learnt_from_generated_images_is_said_to(split: str, fact: str) -> None:
-    (text,) = warnings(about(PUBLISHED, generated=True), {}, split)
+    (text,) = list_warnings(about(PUBLISHED, generated=True), {}, split)
     assert f"learnt from generated images only; {fact}" in text
 
 
 @pytest.mark.parametrize("split", ["test", None])
 def test_a_run_that_is_not_done_is_said_to_be_unfinished(split: str | None) -> None:
-    (text,) = warnings(about(PUBLISHED), {"status": "interrupted"}, split)
+    (text,) = list_warnings(about(PUBLISHED), {"status": "interrupted"}, split)
     assert "status is interrupted: the model was judged before it was finished" in text
 
 
@@ -109,4 +109,4 @@ def test_without_a_record_of_what_was_evaluated_there_is_no_command() -> None:
 
 def test_nested_values_are_shown_by_the_names_of_all_levels() -> None:
     values = {"best_epoch": None, "hardware": {"gpus": 0, "fast": True}}
-    assert dict(flattened(values)) == {"best epoch": "–", "hardware: gpus": 0, "hardware: fast": "yes"}
+    assert dict(flatten(values)) == {"best epoch": "–", "hardware: gpus": 0, "hardware: fast": "yes"}

@@ -23,7 +23,7 @@ from medassay.core.types import LabelledImages
 from medassay.data.modules import PhantomData
 from medassay.data.npz import read_splits
 from medassay.evaluation import arms
-from medassay.evaluation.arms import Arm, full_steps, new_task, trained
+from medassay.evaluation.arms import Arm, full_steps, new_task, train_arms
 from medassay.tasks.classification import Classification
 
 BLOOD = ("data=blood_phantom", "data.train=96", "data.val=40", "data.test=16", "trainer.gpus=0", "logger=none")
@@ -81,7 +81,7 @@ def test_an_arm_on_a_generators_images_is_the_run_of_tstr_bit_for_bit(tmp_path: 
     expected = run(*argv, "seed=3", "test=false", path=tmp_path / "tstr")
     (file,) = (tmp_path / "outputs" / ".cache" / "samples").iterdir()
     train, val = read_splits(file, ("train", "val"), channels=3, size=28, num_classes=8)
-    (task,) = trained([Arm("TSTR", train, val, 8, 3, full_steps(96))], tmp_path)
+    (task,) = train_arms([Arm("TSTR", train, val, 8, 3, full_steps(96))], tmp_path)
     assert same(weights_of(task), expected)
 
 
@@ -91,7 +91,7 @@ def test_an_arm_on_real_images_is_the_run_of_tstr_without_a_generator(
 ) -> None:
     expected = run("model=tstr", *BLOOD, "trainer.threads=1", "test=false", "seed=1", path=tmp_path / "trtr")
     real = tiny_blood(train=96, val=40, test=16).splits
-    (task,) = trained([Arm("TRTR", real.train, real.val, 8, 1, full_steps(96))], tmp_path)
+    (task,) = train_arms([Arm("TRTR", real.train, real.val, 8, 1, full_steps(96))], tmp_path)
     assert same(weights_of(task), expected)
 
 
@@ -101,7 +101,7 @@ def test_full_steps_are_20_passes_in_batches_of_64(n: int, steps: int) -> None:
 
 
 def test_an_arm_learns(tmp_path: Path) -> None:
-    (task,) = trained([arm_of(train=split_of(64), steps=40)], tmp_path)
+    (task,) = train_arms([arm_of(train=split_of(64), steps=40)], tmp_path)
     split = split_of(40, seed=5)
     with torch.no_grad():
         score = task(split.images / 255).diff(dim=1)[:, 0]
@@ -109,13 +109,13 @@ def test_an_arm_learns(tmp_path: Path) -> None:
 
 
 def test_a_trained_arm_is_ready_to_predict_on_the_cpu(tmp_path: Path) -> None:
-    (task,) = trained([arm_of()], tmp_path)
+    (task,) = train_arms([arm_of()], tmp_path)
     assert not any(module.training for module in task.modules())
     assert {value.device.type for value in task.state_dict().values()} == {"cpu"}
 
 
 def test_the_best_of_20_looks_is_kept_and_recorded(tmp_path: Path) -> None:
-    (task,) = trained([arm_of(steps=60)], tmp_path)
+    (task,) = train_arms([arm_of(steps=60)], tmp_path)
     (file,) = files(tmp_path)
     contents = torch.load(file, weights_only=True)
     assert same(contents["state_dict"], weights_of(task))
@@ -140,7 +140,7 @@ def test_an_arm_takes_its_steps_however_many_images_it_has(tmp_path: Path, monke
         return real(self, batch, *args)
 
     monkeypatch.setattr(Classification, "training_step", step)
-    trained([arm_of(train=split_of(72), steps=40)], tmp_path)
+    train_arms([arm_of(train=split_of(72), steps=40)], tmp_path)
     assert batches == [64, 8] * 20
 
 
@@ -209,9 +209,9 @@ def test_a_second_call_trains_nothing_and_gives_the_same_weights(
     tmp_path: Path, no_training: Callable[[], None]
 ) -> None:
     wanted = [arm_of(), arm_of(seed=1)]
-    first = trained(wanted, tmp_path, jobs=1)
+    first = train_arms(wanted, tmp_path, jobs=1)
     no_training()
-    again = trained([wanted[1], replace(wanted[0], name="renamed")], tmp_path)
+    again = train_arms([wanted[1], replace(wanted[0], name="renamed")], tmp_path)
     assert same(weights_of(again[0]), weights_of(first[1]))
     assert same(weights_of(again[1]), weights_of(first[0]))
     assert not same(weights_of(first[0]), weights_of(first[1]))
@@ -220,22 +220,22 @@ def test_a_second_call_trains_nothing_and_gives_the_same_weights(
 def test_equal_arms_are_trained_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, calls = arms.fit, []
     monkeypatch.setattr(arms, "fit", lambda *a, **k: calls.append(1) or real(*a, **k))
-    first, second = trained([arm_of(name="one"), arm_of(name="other")], tmp_path)
+    first, second = train_arms([arm_of(name="one"), arm_of(name="other")], tmp_path)
     assert len(calls) == 1
     assert same(weights_of(first), weights_of(second))
     assert first is not second
 
 
 def test_no_arms_are_none(tmp_path: Path) -> None:
-    assert trained([], tmp_path) == []
+    assert train_arms([], tmp_path) == []
 
 
 def test_a_kept_arm_that_is_damaged_is_one_line(tmp_path: Path) -> None:
-    trained([arm_of()], tmp_path)
+    train_arms([arm_of()], tmp_path)
     (file,) = files(tmp_path)
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="cannot be read") as caught:
-        trained([arm_of()], tmp_path)
+        train_arms([arm_of()], tmp_path)
     assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -253,10 +253,10 @@ def test_weights_do_not_depend_on_the_threads_outside_which_are_set_back(
 ) -> None:
     real, inside = arms.fit, []
     monkeypatch.setattr(arms, "fit", lambda *a, **k: inside.append(torch.get_num_threads()) or real(*a, **k))
-    (task,) = trained([arm_of()], tmp_path / "three")
+    (task,) = train_arms([arm_of()], tmp_path / "three")
     assert torch.get_num_threads() == 3
     torch.set_num_threads(1)
-    (alone,) = trained([arm_of()], tmp_path / "one")
+    (alone,) = train_arms([arm_of()], tmp_path / "one")
     assert inside == [1, 1]
     assert same(weights_of(task), weights_of(alone))
 
@@ -270,7 +270,7 @@ def test_a_training_that_fails_sets_the_threads_back_and_keeps_nothing(
 
     monkeypatch.setattr(arms, "fit", fail)
     with pytest.raises(type(error)):
-        trained([arm_of()], tmp_path)
+        train_arms([arm_of()], tmp_path)
     assert torch.get_num_threads() == 3
     assert files(tmp_path) == []
 
@@ -288,10 +288,10 @@ def test_arms_finished_before_an_interruption_are_kept(
 
     monkeypatch.setattr(arms, "fit", once)
     with pytest.raises(KeyboardInterrupt):
-        trained([arm_of(), arm_of(seed=1)], tmp_path, jobs=1)
+        train_arms([arm_of(), arm_of(seed=1)], tmp_path, jobs=1)
     assert [file.stem for file in files(tmp_path)] == [arm_of().key()]
     no_training()
-    trained([arm_of()], tmp_path)
+    train_arms([arm_of()], tmp_path)
 
 
 # --- several processes -----------------------------------------------------------------------------------------------
@@ -301,8 +301,8 @@ def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
     wanted = [arm_of(), arm_of(seed=1)]
     masks = torch.ones(16, 8, 8, dtype=torch.bool)  # phantoms have them
     wanted[1] = replace(wanted[1], train=LabelledImages(wanted[1].train.images, wanted[1].train.labels, masks))
-    alone = trained(wanted, tmp_path / "one", jobs=1)
-    together = trained(wanted, tmp_path / "two", jobs=2)
+    alone = train_arms(wanted, tmp_path / "one", jobs=1)
+    together = train_arms(wanted, tmp_path / "two", jobs=2)
     for one, other in zip(alone, together, strict=True):
         assert same(weights_of(one), weights_of(other))
     assert [f.name for f in files(tmp_path / "one")] == [f.name for f in files(tmp_path / "two")]
@@ -348,7 +348,7 @@ def test_no_more_processes_than_jobs_run_at_once(tmp_path: Path, worker: Worker)
         f'mkdir -p "$(dirname "$file")"\necho start >> {tmp_path}/log\nsleep 0.1\necho end >> {tmp_path}/log\n'
         f'cp {made} "$file"'
     )
-    assert len(trained([arm_of(seed=seed) for seed in range(5)], tmp_path, jobs=2)) == 5
+    assert len(train_arms([arm_of(seed=seed) for seed in range(5)], tmp_path, jobs=2)) == 5
     running = np.cumsum([{"start": 1, "end": -1}[line] for line in (tmp_path / "log").read_text().split()])
     assert running.max() == 2
     assert running[-1] == 0
@@ -366,7 +366,7 @@ def test_by_default_there_are_as_many_processes_as_cores(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(arms, "_in_processes", in_processes)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 5}, raising=False)
-    trained([arm_of(seed=seed) for seed in range(4)], tmp_path)
+    train_arms([arm_of(seed=seed) for seed in range(4)], tmp_path)
     assert asked == [3]
 
 
@@ -374,7 +374,7 @@ def test_workers_compute_with_one_thread_each(tmp_path: Path, worker: Worker, mo
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     made = finished_elsewhere(arm_of(), tmp_path / "made.ckpt")
     worker(f'mkdir -p "$(dirname "$file")"\necho $OMP_NUM_THREADS >> {tmp_path}/log\ncp {made} "$file"')
-    trained([arm_of(seed=seed) for seed in range(2)], tmp_path, jobs=2)
+    train_arms([arm_of(seed=seed) for seed in range(2)], tmp_path, jobs=2)
     assert (tmp_path / "log").read_text().split() == ["1", "1"]
 
 
@@ -390,7 +390,7 @@ def test_an_error_in_a_process_is_one_line_that_names_the_arm_and_ends_the_other
     )
     begun = time.monotonic()
     with pytest.raises(TrainingError) as caught:
-        trained([arm_of(name=f"arm {seed}", seed=seed) for seed in range(3)], tmp_path, jobs=2)
+        train_arms([arm_of(name=f"arm {seed}", seed=seed) for seed in range(3)], tmp_path, jobs=2)
     message = str(caught.value)
     assert "'arm 1'" in message
     assert "no number" in message
@@ -404,7 +404,7 @@ def test_an_error_in_a_process_is_one_line_that_names_the_arm_and_ends_the_other
 def test_a_process_that_dies_without_a_word_is_named_with_its_exit_code(tmp_path: Path, worker: Worker) -> None:
     worker("kill -9 $$")
     with pytest.raises(TrainingError, match="exit code -9"):
-        trained([arm_of(seed=seed) for seed in range(2)], tmp_path, jobs=2)
+        train_arms([arm_of(seed=seed) for seed in range(2)], tmp_path, jobs=2)
 
 
 def test_an_interruption_ends_the_processes_and_keeps_what_is_finished(
@@ -421,7 +421,7 @@ def test_an_interruption_ends_the_processes_and_keeps_what_is_finished(
     monkeypatch.setattr(processes, "time", SimpleNamespace(monotonic=time.monotonic, sleep=interrupted))
     begun = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
-        trained([arm_of(seed=seed) for seed in range(4)], tmp_path, jobs=2)
+        train_arms([arm_of(seed=seed) for seed in range(4)], tmp_path, jobs=2)
     assert len(started) == 3
     assert all(map(ended, started))
     assert [file.stem for file in files(tmp_path)] == [arm_of().key()]
@@ -438,6 +438,6 @@ def test_an_interruption_while_the_caller_has_the_turn_ends_the_processes_too(
 
     monkeypatch.setattr(arms.tqdm, "update", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        trained([arm_of(seed=seed) for seed in range(2)], tmp_path, jobs=2)
+        train_arms([arm_of(seed=seed) for seed in range(2)], tmp_path, jobs=2)
     assert len(started) == 2
     assert all(map(ended, started))

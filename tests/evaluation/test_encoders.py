@@ -24,7 +24,7 @@ from medassay.evaluation.encoders import (
     pixels,
     principal_components,
     random_conv,
-    trained_classifier,
+    train_encoder,
 )
 from medassay.nets.block_cnn import BlockCNN
 from medassay.tasks.classification import Classification
@@ -142,8 +142,8 @@ def test_the_classifier_behind_the_encoder_is_the_arm_trtr_with_full_steps(
         assert cache == tmp_path
         return [task_of(3)]
 
-    monkeypatch.setattr(arms, "trained", trained)
-    trained_classifier(split_of(130), split_of(20), 2, tmp_path, seed=5)
+    monkeypatch.setattr(arms, "train_arms", trained)
+    train_encoder(split_of(130), split_of(20), 2, tmp_path, seed=5)
     (arm,) = asked
     assert (len(arm.train), len(arm.held_out), arm.num_classes, arm.seed) == (130, 20, 2, 5)
     assert arm.steps == 20 * 3

@@ -187,7 +187,7 @@ def test_a_key_that_changes_nothing_about_samples_is_refused(
 def test_inception_without_its_file_is_refused_before_anything_is_trained(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arms, "trained", lambda *_, **__: pytest.fail("trained"))
+    monkeypatch.setattr(arms, "train_arms", lambda *_, **__: pytest.fail("trained"))
     path = samples_file(tmp_path / "made.npz")
     result = command("evaluate", f"samples={path}", *SMALL, *QUICK, "protocol.encoders=[pixels,inception]")
     assert_one_line(result, "protocol.inception_weights=")

@@ -17,7 +17,7 @@ from sklearn import metrics as sk
 
 from medassay.core.errors import CheckpointError
 from medassay.core.files import write_json
-from medassay.evaluation.several import Evaluations, evaluate_many, is_several, runs_of
+from medassay.evaluation.several import Evaluations, evaluate_many, is_several, list_runs
 from medassay.runs.directory import RunDirectory
 from medassay.runs.table import configuration_hash
 
@@ -92,16 +92,16 @@ def test_of_a_sweep_that_has_chosen_only_the_chosen_runs_are_looked_at(tmp_path:
     made_run(tmp_path / "c", 0, lr=1e-2)
     listed = [{"directory": name, "overrides": []} for name in "abc"]
     write_json(tmp_path / "sweep.json", {"jobs": listed, "chosen": None})
-    assert len(runs_of([str(tmp_path)])) == 3
+    assert len(list_runs([str(tmp_path)])) == 3
     chosen = {"configuration": configuration_hash(RunDirectory(good[0]).config())}
     write_json(tmp_path / "sweep.json", {"jobs": listed, "chosen": chosen})
-    assert runs_of([str(tmp_path)]) == good
+    assert list_runs([str(tmp_path)]) == good
 
 
 def test_the_runs_below_a_folder_are_found_sorted_and_each_once(tmp_path: Path) -> None:
     b, a = made_run(tmp_path / "s" / "b", 1), made_run(tmp_path / "s" / "deep" / "a", 0)
-    assert runs_of([str(tmp_path / "s")]) == [b, a]
-    assert runs_of([str(a), str(tmp_path / "s")]) == [a, b]
+    assert list_runs([str(tmp_path / "s")]) == [b, a]
+    assert list_runs([str(a), str(tmp_path / "s")]) == [a, b]
 
 
 @pytest.mark.parametrize(("name", "fact"), [("empty", "holds no run"), ("nothing", "does not exist")])

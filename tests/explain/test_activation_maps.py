@@ -18,7 +18,7 @@ from medassay.explain.activation_maps import (
     Method,
     grad_cam_steps,
     layer_name,
-    randomised,
+    randomise_weights,
 )
 from medassay.nets.block_cnn import BlockCNN
 
@@ -162,7 +162,7 @@ def test_a_class_asked_for_alone_has_the_map_it_has_among_all(net: BlockCNN, ima
 
 def test_a_class_per_image_is_picked_from_the_maps_of_all_classes(net: BlockCNN, images: Tensor) -> None:
     explain, labels = ActivationMaps(net), torch.tensor([1, 0, 1])
-    assert torch.equal(explain.of(images, labels), explain(images)[torch.arange(3), labels])
+    assert torch.equal(explain.map_class(images, labels), explain(images)[torch.arange(3), labels])
 
 
 def test_images_in_chunks_have_the_maps_they_have_together(
@@ -252,7 +252,7 @@ def test_a_layer_that_runs_twice_is_refused(images: Tensor) -> None:
 
 def test_all_weights_and_statistics_are_drawn_anew_and_the_net_is_kept(net: BlockCNN) -> None:
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    drawn = randomised(net, 5)
+    drawn = randomise_weights(net, 5)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     weights = [name for name, value in before.items() if value.ndim > 1]
     assert len(weights) == 7
@@ -262,7 +262,7 @@ def test_all_weights_and_statistics_are_drawn_anew_and_the_net_is_kept(net: Bloc
 
 def test_random_weights_depend_on_the_seed_alone(net: BlockCNN) -> None:
     state = torch.random.get_rng_state()
-    first, again, other = (randomised(net, seed).state_dict()["head.weight"] for seed in (0, 0, 1))
+    first, again, other = (randomise_weights(net, seed).state_dict()["head.weight"] for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert torch.equal(torch.random.get_rng_state(), state)
@@ -275,6 +275,6 @@ def test_a_parameter_that_cannot_initialise_itself_is_shuffled() -> None:
             self.scale = nn.Parameter(torch.arange(50.0))
 
     net = Scale()
-    shuffled = randomised(net, 0).scale
+    shuffled = randomise_weights(net, 0).scale
     assert not torch.equal(shuffled, net.scale)
     assert torch.equal(shuffled.sort().values, net.scale)

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from medassay.metrics.authenticity import (
     Cells,
-    authentic,
     authenticity,
     c_t,
+    find_authentic,
     membership_attack,
     memorisation_ratio,
     suspicion,
 )
-from medassay.metrics.neighbours import Neighbours, nearest
+from medassay.metrics.neighbours import Neighbours, find_nearest
 
 
 def points(n: int, d: int = 3, *, seed: int = 0) -> Tensor:
@@ -44,7 +44,7 @@ def test_authenticity_and_suspicion_follow_alaa_for_fewer_and_for_more_samples(n
         expected.append(distances[star] > gap)
         ratios.append(distances[star] / gap)
     found = Neighbours(real, generated)
-    assert authentic(found).tolist() == expected
+    assert find_authentic(found).tolist() == expected
     assert authenticity(found) == pytest.approx(np.mean(expected), abs=1e-12)
     assert suspicion(found).numpy() == pytest.approx(np.array(ratios), rel=1e-10)
     assert 0 < authenticity(found) < 1
@@ -72,7 +72,7 @@ def test_shuffling_the_samples_shuffles_who_is_authentic() -> None:
     real, generated = points(25), points(40, seed=1)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
     found, shuffled = Neighbours(real, generated), Neighbours(real, generated[order])
-    assert torch.equal(authentic(shuffled), authentic(found)[order])
+    assert torch.equal(find_authentic(shuffled), find_authentic(found)[order])
     assert authenticity(shuffled) == authenticity(found)
 
 
@@ -84,7 +84,7 @@ def test_scaling_all_features_changes_no_authenticity() -> None:
 def test_a_sample_exactly_as_far_as_the_next_training_point_is_not_authentic() -> None:
     real = torch.tensor([[0.0], [2.0], [10.0], [11.0]])
     found = Neighbours(real, torch.tensor([[-2.0], [-2.5], [10.5], [30.0]]), manifold_k=3, density_k=3)
-    assert authentic(found).tolist() == [False, True, False, True]
+    assert find_authentic(found).tolist() == [False, True, False, True]
 
 
 def test_a_copy_of_a_duplicated_training_point_is_as_suspicious_as_can_be() -> None:
@@ -142,7 +142,7 @@ def test_c_t_is_negative_for_copies_about_zero_for_held_out_points_and_positive_
 
     def score(generated: Tensor) -> float:
         cell = Cells(real, cells=5)
-        distances = (nearest(one, real)[0][:, 0] for one in (generated, validation))
+        distances = (find_nearest(one, real)[0][:, 0] for one in (generated, validation))
         return c_t(*distances, cell(generated), cell(validation))
 
     assert score(real[:400] + 0.01 * points(400, 4, seed=2)) < -5

@@ -167,7 +167,7 @@ def test_the_order_goes_from_the_largest_value_and_scatters_equal_ones() -> None
 def test_blur_is_the_gaussian_of_an_eighth_of_the_side() -> None:
     image = random_maps(1, side=16)[:, None]
     expected = ndimage.gaussian_filter(image[0, 0].double().numpy(), 2.0, mode="nearest", truncate=3.0)
-    np.testing.assert_allclose(explanation.blurred(image)[0, 0].numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(explanation.blur_images(image)[0, 0].numpy(), expected, atol=1e-5)
 
 
 def test_maps_that_do_not_fit_the_images_are_refused() -> None:

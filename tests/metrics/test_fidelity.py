@@ -14,9 +14,9 @@ from medassay.metrics.fidelity import (
     alpha_precision,
     beta_recall,
     coverage,
-    covered,
     density,
-    integrated,
+    find_covered,
+    integrate_curve,
     precision,
     recall,
 )
@@ -31,7 +31,7 @@ def points(n: int, d: int = 3, *, seed: int = 0, spread: float = 1.0) -> Tensor:
 
 def all_scores(neighbours: Neighbours) -> list[float]:
     curves = [alpha_precision(neighbours.reference, neighbours.generated), beta_recall(neighbours)]
-    return [score(neighbours) for score in SCORES] + [integrated(curve) for curve in curves]
+    return [score(neighbours) for score in SCORES] + [integrate_curve(curve) for curve in curves]
 
 
 def distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -69,7 +69,7 @@ def test_density_and_coverage_follow_naeem(sets: tuple[Tensor, Tensor]) -> None:
     found = Neighbours(*sets)
     assert density(found) == pytest.approx(inside.sum() / (5 * len(generated)), abs=1e-12)
     assert coverage(found) == pytest.approx(inside.any(0).mean(), abs=1e-12)
-    assert covered(found).tolist() == inside.any(0).tolist()
+    assert find_covered(found).tolist() == inside.any(0).tolist()
 
 
 def test_alpha_precision_follows_alaa(sets: tuple[Tensor, Tensor]) -> None:
@@ -98,21 +98,21 @@ def test_beta_recall_follows_alaa(sets: tuple[Tensor, Tensor]) -> None:
 
 
 def test_the_integrated_score_is_one_minus_twice_the_area_beside_the_diagonal() -> None:
-    assert integrated(GRID) == 1
-    assert integrated(torch.zeros(101)) == pytest.approx(0)
-    assert integrated(torch.ones(101)) == pytest.approx(0)
+    assert integrate_curve(GRID) == 1
+    assert integrate_curve(torch.zeros(101)) == pytest.approx(0)
+    assert integrate_curve(torch.ones(101)) == pytest.approx(0)
     values, grid = points(101)[:, 0].abs(), GRID.numpy()
     gaps = np.abs(values.numpy() - grid)
     expected = 1 - 2 * sum((a + b) / 2 * 0.01 for a, b in itertools.pairwise(gaps))
-    assert integrated(values) == pytest.approx(expected, abs=1e-12)
+    assert integrate_curve(values) == pytest.approx(expected, abs=1e-12)
 
 
 def test_identical_sets_score_one() -> None:
     real = points(60)
     found = Neighbours(real, real.clone())
     assert [score(found) for score in SCORES] == [1, 1, 1, 1]
-    assert integrated(alpha_precision(found.reference, real)) > 0.97  # a step of 1/60 each
-    assert integrated(beta_recall(found)) > 0.97
+    assert integrate_curve(alpha_precision(found.reference, real)) > 0.97  # a step of 1/60 each
+    assert integrate_curve(beta_recall(found)) > 0.97
 
 
 def test_sets_far_apart_score_zero() -> None:
@@ -128,7 +128,7 @@ def test_samples_of_one_mode_are_precise_and_cover_half() -> None:
     assert precision(found) > 0.9
     assert recall(found) < 0.5
     assert coverage(found) < 0.5
-    assert not covered(found)[200:].any()
+    assert not find_covered(found)[200:].any()
 
 
 def test_many_samples_at_a_dense_spot_have_a_density_above_one() -> None:
@@ -140,8 +140,8 @@ def test_many_samples_at_a_dense_spot_have_a_density_above_one() -> None:
 
 def test_held_out_points_lie_near_the_diagonal_of_alpha_precision() -> None:
     reference, held_out = Reference(points(3000)), points(2000, seed=1)
-    assert integrated(alpha_precision(reference, held_out)) > 0.95
-    assert integrated(alpha_precision(reference, 2 * held_out)) < 0.7
+    assert integrate_curve(alpha_precision(reference, held_out)) > 0.95
+    assert integrate_curve(alpha_precision(reference, 2 * held_out)) < 0.7
 
 
 @pytest.mark.parametrize("spread", [0.5, 1.0, 2.0])
@@ -188,4 +188,4 @@ def test_features_of_another_dimension_are_refused() -> None:
 
 def test_a_curve_off_its_grid_is_refused() -> None:
     with pytest.raises(ValueError, match="grid"):
-        integrated(torch.zeros(100))
+        integrate_curve(torch.zeros(100))

@@ -13,7 +13,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from medassay.metrics.neighbours import Neighbours, Reference, nearest
+from medassay.metrics.neighbours import Neighbours, Reference, find_nearest
 
 Make = Callable[..., Tensor]
 
@@ -41,7 +41,7 @@ def sorted_others(queries: np.ndarray, reference: np.ndarray, *, exclude_self: b
 def test_neighbours_are_those_of_a_plain_loop_with_the_lowest_index_first(make: Make, exclude_self: bool) -> None:
     reference = make(31)
     queries = reference if exclude_self else make(17, seed=1)
-    distance, index = nearest(queries, reference, 4, exclude_self=exclude_self)
+    distance, index = find_nearest(queries, reference, 4, exclude_self=exclude_self)
     expected = sorted_others(queries.numpy(), reference.numpy(), exclude_self=exclude_self)
     assert index.tolist() == [[j for _, j in row[:4]] for row in expected]
     assert distance.numpy() == pytest.approx(np.array([[d for d, _ in row[:4]] for row in expected]), abs=1e-12)
@@ -50,7 +50,7 @@ def test_neighbours_are_those_of_a_plain_loop_with_the_lowest_index_first(make: 
 
 def test_neighbours_are_those_of_scikit_learn() -> None:
     reference, queries = points(300, 16), points(200, 16, seed=1)
-    distance, index = nearest(queries, reference, 5)
+    distance, index = find_nearest(queries, reference, 5)
     expected, expected_index = NearestNeighbors(n_neighbors=5).fit(reference.numpy()).kneighbors(queries.numpy())
     assert distance.numpy() == pytest.approx(expected, abs=1e-10)
     assert (index.numpy() == expected_index).all()
@@ -58,22 +58,22 @@ def test_neighbours_are_those_of_scikit_learn() -> None:
 
 def test_a_copy_lies_at_exactly_zero() -> None:
     reference = points(50, 64) * 1e3 + 1e6  # far from the origin, where the product form has no digits left
-    distance, index = nearest(reference[[7, 30]].clone(), reference)
+    distance, index = find_nearest(reference[[7, 30]].clone(), reference)
     assert distance.flatten().tolist() == [0.0, 0.0]
     assert index.flatten().tolist() == [7, 30]
 
 
 def test_a_duplicate_counts_where_the_point_itself_does_not() -> None:
     reference = torch.tensor([[0.0], [0.0], [3.0]])
-    distance, index = nearest(reference, reference, exclude_self=True)
+    distance, index = find_nearest(reference, reference, exclude_self=True)
     assert distance.flatten().tolist() == [0.0, 0.0, 3.0]
     assert index.flatten().tolist() == [1, 0, 0]
 
 
 def test_distances_are_symmetric_bit_for_bit() -> None:
     a, b = points(40, 33), points(30, 33, seed=1)
-    there, index = nearest(a, b, 30)
-    back, back_index = nearest(b, a, 40)
+    there, index = find_nearest(a, b, 30)
+    back, back_index = find_nearest(b, a, 40)
     matrix = torch.empty(40, 30, dtype=torch.float64).scatter_(1, index, there)
     other = torch.empty(30, 40, dtype=torch.float64).scatter_(1, back_index, back)
     assert torch.equal(matrix, other.T)
@@ -83,8 +83,8 @@ def test_distances_are_symmetric_bit_for_bit() -> None:
 def test_neighbours_do_not_depend_on_the_chunk_size(chunk_elements: int) -> None:
     for make in (points, grid_points):
         reference = make(40)
-        whole = nearest(reference, reference, 3, exclude_self=True)
-        pieces = nearest(reference, reference, 3, exclude_self=True, chunk_elements=chunk_elements)
+        whole = find_nearest(reference, reference, 3, exclude_self=True)
+        pieces = find_nearest(reference, reference, 3, exclude_self=True, chunk_elements=chunk_elements)
         assert all(torch.equal(a, b) for a, b in zip(whole, pieces, strict=True))
 
 
@@ -131,7 +131,7 @@ def test_the_reference_knows_its_size_centre_and_gaps() -> None:
     reference = Reference(features.float(), k=3)
     assert (reference.n, reference.gaps.shape, reference.features.dtype) == (30, (30, 3), torch.float64)
     assert reference.mean.numpy() == pytest.approx(features.float().double().numpy().mean(0), abs=1e-12)
-    assert torch.equal(reference.gaps, nearest(reference.features, reference.features, 3, exclude_self=True)[0])
+    assert torch.equal(reference.gaps, find_nearest(reference.features, reference.features, 3, exclude_self=True)[0])
 
 
 def test_gaps_of_a_reference_are_computed_once_for_all_sets() -> None:
@@ -170,14 +170,14 @@ def test_a_gpu_finds_the_same_neighbours() -> None:
 )
 def test_what_has_no_neighbours_is_refused(queries: Tensor, reference: Tensor, k: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        nearest(queries, reference, k)
+        find_nearest(queries, reference, k)
 
 
 def test_leaving_oneself_out_needs_one_point_more_and_one_set() -> None:
     with pytest.raises(ValueError, match=re.escape("1..4")):
-        nearest(points(5), points(5), 5, exclude_self=True)
+        find_nearest(points(5), points(5), 5, exclude_self=True)
     with pytest.raises(ValueError, match="same points"):
-        nearest(points(5), points(5, seed=1), exclude_self=True)
+        find_nearest(points(5), points(5, seed=1), exclude_self=True)
 
 
 @pytest.mark.parametrize(("n", "m", "k", "message"), [(5, 9, 5, "other real points"), (9, 3, 5, "manifold_k=3")])

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medassay.nets.cvae import CVAE, label_planes, sides
+from medassay.nets.cvae import CVAE, label_planes, list_sides
 
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 LATENT = 128
@@ -133,7 +133,7 @@ def test_the_encoder_gives_a_mean_and_a_log_variance_of_the_latents_length(speci
 
 
 def test_the_sides_of_28_pixels_are_those_of_the_specification() -> None:
-    assert sides(28) == [28, 14, 7, 4, 2, 1]
+    assert list_sides(28) == [28, 14, 7, 4, 2, 1]
 
 
 @pytest.mark.parametrize("size", [8, 17, 31, 32, 33, 64, 224])
@@ -142,7 +142,7 @@ def test_sides_are_those_of_a_convolution_of_stride_2(size: int) -> None:
     for _ in range(6):
         found.append(x.shape[-1])
         x = F.conv2d(x, torch.zeros(1, 1, 3, 3), stride=2, padding=1)
-    assert sides(size) == found
+    assert list_sides(size) == found
 
 
 def test_all_convolutions_have_kernel_3_padding_1_and_a_bias(specified: CVAE) -> None:

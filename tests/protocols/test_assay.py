@@ -359,7 +359,7 @@ def row(**changes: Any) -> Row:
 )
 def test_the_verdict_names_one_fault_for_one_fault(changes: dict[str, Any], fault: str | None) -> None:
     findings = verdict.judge(row(**changes), row(), ["round", "long"])
-    assert verdict.faults(findings) == ([] if fault is None else [fault])
+    assert verdict.list_faults(findings) == ([] if fault is None else [fault])
 
 
 def test_copies_that_one_encoder_does_not_see_are_found_in_another() -> None:

@@ -18,7 +18,7 @@ from medassay.core.types import LabelledImages, Splits
 from medassay.data.given import GivenData
 from medassay.data.modules import PhantomData
 from medassay.data.npz import read_splits
-from medassay.protocols.assay.subjects import Candidate, Real, in_proportion, of_files, of_run
+from medassay.protocols.assay.subjects import Candidate, Real, choose_in_proportion, take_file_samples, take_run_samples
 from medassay.runs import load
 from medassay.runs.run import Run
 
@@ -98,7 +98,7 @@ def test_distances_are_measured_to_each_training_image_once() -> None:
 def test_the_share_of_copies_counts_images_equal_to_a_training_image() -> None:
     split = split_of(6)
     mixed = LabelledImages(torch.cat([split.images[:2], split_of(6, 9).images]), torch.zeros(8, dtype=torch.int64))
-    assert real_with(split).copies_among(mixed) == 2 / 8
+    assert real_with(split).share_of_copies(mixed) == 2 / 8
 
 
 # --- in proportion ---------------------------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ def test_the_share_of_copies_counts_images_equal_to_a_training_image() -> None:
 @pytest.mark.parametrize("n", [1, 7, 10, 33, 99])
 def test_a_part_in_proportion_has_every_class_within_one_image_of_its_share(n: int) -> None:
     labels = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)[torch.randperm(100, generator=torch.Generator())]
-    chosen = in_proportion(labels, n)
+    chosen = choose_in_proportion(labels, n)
     assert len(chosen) == n
     assert chosen.tolist() == sorted(set(chosen.tolist()))
     counts = np.bincount(labels[chosen], minlength=3)
@@ -116,12 +116,12 @@ def test_a_part_in_proportion_has_every_class_within_one_image_of_its_share(n: i
 
 @pytest.mark.parametrize("n", [5, 6, 100])
 def test_a_part_as_large_as_the_whole_is_the_whole(n: int) -> None:
-    assert in_proportion(torch.tensor([1, 0, 1, 1, 0]), n).tolist() == [0, 1, 2, 3, 4]
+    assert choose_in_proportion(torch.tensor([1, 0, 1, 1, 0]), n).tolist() == [0, 1, 2, 3, 4]
 
 
 def test_a_part_is_a_beginning_of_every_larger_part() -> None:
     labels = torch.arange(50) % 3
-    assert set(in_proportion(labels, 10).tolist()) < set(in_proportion(labels, 20).tolist())
+    assert set(choose_in_proportion(labels, 10).tolist()) < set(choose_in_proportion(labels, 20).tolist())
 
 
 # --- a generator's run -----------------------------------------------------------------------------------------------
@@ -138,14 +138,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 
 def test_a_generator_is_judged_by_as_many_images_as_there_are_real_ones(run: Run, tmp_path: Path) -> None:
-    candidate = of_run(run, tmp_path, seed=0)
+    candidate = take_run_samples(run, tmp_path, seed=0)
     assert candidate.images.counts(8).tolist() == [5] * 8
     assert candidate.held_out.counts(8).tolist() == [3] * 8
     assert candidate.images.labels.tolist() != sorted(candidate.images.labels.tolist())  # any part has every class
 
 
 def test_a_generators_candidate_is_the_samples_that_tstr_trains_on(run: Run, tmp_path: Path) -> None:
-    candidate = of_run(run, tmp_path, seed=5)
+    candidate = take_run_samples(run, tmp_path, seed=5)
     file = load.samples_for_training(run.directory.path, cache=tmp_path, seed=5)
     train, val = read_splits(file, ("train", "val"), channels=3, size=28, num_classes=8)
     assert torch.equal(candidate.images.images, train.images)
@@ -154,7 +154,7 @@ def test_a_generators_candidate_is_the_samples_that_tstr_trains_on(run: Run, tmp
 
 
 def test_further_samples_are_others_of_the_same_generator_and_drawn_on_demand(run: Run, tmp_path: Path) -> None:
-    candidate = of_run(run, tmp_path, seed=0)
+    candidate = take_run_samples(run, tmp_path, seed=0)
     assert len(list((tmp_path / "samples").iterdir())) == 1
     assert candidate.more is not None
     more = candidate.more(80)
@@ -165,7 +165,7 @@ def test_further_samples_are_others_of_the_same_generator_and_drawn_on_demand(ru
 
 
 def test_a_generators_provenance_names_run_model_and_seeds(run: Run, tmp_path: Path) -> None:
-    candidate = of_run(run, tmp_path, seed=4)
+    candidate = take_run_samples(run, tmp_path, seed=4)
     wanted = {"run": str(run.directory.path), "model": "cgan", "epochs": 1, "seed": 2, "samples_seed": 4}
     assert {key: candidate.provenance[key] for key in wanted} == wanted
     assert "code" in candidate.provenance
@@ -199,7 +199,7 @@ def class_folders(path: Path, n: int = 12, size: int = SIZE, names: tuple[str, s
 
 def error_of(path: Path, data: GivenData | None = None, *, resize: bool = False) -> str:
     with pytest.raises(DataError) as caught:
-        of_files(path, data or data_of(), resize=resize)
+        take_file_samples(path, data or data_of(), resize=resize)
     message = str(caught.value)
     assert "\n" not in message
     assert str(path) in message
@@ -214,7 +214,7 @@ def pixels(*splits: LabelledImages) -> list[tuple[bytes, int]]:
 def test_with_validation_images_all_training_images_are_judged_in_random_order(tmp_path: Path) -> None:
     train, val = split_of(24), split_of(10, 5)
     ordered = train[train.labels.argsort(stable=True)]
-    candidate = of_files(
+    candidate = take_file_samples(
         written(tmp_path / "a.npz", train=as_arrays(ordered), val=as_arrays(val)), data_of(), resize=False
     )
     assert pixels(candidate.images) == pixels(train)
@@ -225,7 +225,7 @@ def test_with_validation_images_all_training_images_are_judged_in_random_order(t
 
 def test_without_validation_images_a_fifth_of_each_class_is_held_out(tmp_path: Path) -> None:
     train = split_of(50)
-    candidate = of_files(written(tmp_path / "a.npz", train=as_arrays(train)), data_of(), resize=False)
+    candidate = take_file_samples(written(tmp_path / "a.npz", train=as_arrays(train)), data_of(), resize=False)
     assert candidate.held_out.counts(2).tolist() == [5, 5]
     assert candidate.images.counts(2).tolist() == [20, 20]
     assert pixels(candidate.images, candidate.held_out) == pixels(train)
@@ -234,7 +234,7 @@ def test_without_validation_images_a_fifth_of_each_class_is_held_out(tmp_path: P
 
 def test_no_more_are_held_out_than_there_are_real_validation_images(tmp_path: Path) -> None:
     path = written(tmp_path / "a.npz", train=as_arrays(split_of(200)))
-    candidate = of_files(path, data_of(val=8), resize=False)
+    candidate = take_file_samples(path, data_of(val=8), resize=False)
     assert (len(candidate.images), len(candidate.held_out)) == (192, 8)
 
 
@@ -242,7 +242,7 @@ def test_a_small_class_is_held_out_too(tmp_path: Path) -> None:
     split = split_of(200)
     labels = torch.tensor([1] * 190 + [0] * 10)
     path = written(tmp_path / "a.npz", train=as_arrays(LabelledImages(split.images, labels)))
-    candidate = of_files(path, data_of(val=100), resize=False)
+    candidate = take_file_samples(path, data_of(val=100), resize=False)
     assert candidate.held_out.counts(2).tolist() == [2, 38]
 
 
@@ -250,7 +250,7 @@ def test_a_rare_class_is_held_out_where_few_images_are(tmp_path: Path) -> None:
     split = split_of(2000)
     labels = torch.tensor([1] * 1990 + [0] * 10)
     path = written(tmp_path / "a.npz", train=as_arrays(LabelledImages(split.images, labels)))
-    candidate = of_files(path, data_of(val=20), resize=False)
+    candidate = take_file_samples(path, data_of(val=20), resize=False)
     assert (candidate.held_out.counts(2) > 0).all()
 
 
@@ -262,9 +262,9 @@ def test_validation_images_without_one_of_the_classes_are_refused(tmp_path: Path
 
 def test_the_same_file_is_always_judged_in_the_same_order(tmp_path: Path) -> None:
     path = written(tmp_path / "a.npz", train=as_arrays(split_of(50)))
-    first = of_files(path, data_of(), resize=False)
+    first = take_file_samples(path, data_of(), resize=False)
     torch.rand(3)
-    again = of_files(path, data_of(), resize=False)
+    again = take_file_samples(path, data_of(), resize=False)
     assert torch.equal(first.images.images, again.images.images)
     assert torch.equal(first.held_out.images, again.held_out.images)
 
@@ -275,7 +275,7 @@ def test_the_same_file_is_always_judged_in_the_same_order(tmp_path: Path) -> Non
 )
 def test_class_folders_are_found_by_their_names(names: tuple[str, str], below: str, tmp_path: Path) -> None:
     class_folders(tmp_path / "made" / below, n=20, names=names)
-    candidate = of_files(tmp_path / "made", data_of(), resize=False)
+    candidate = take_file_samples(tmp_path / "made", data_of(), resize=False)
     both = torch.cat([candidate.images.images, candidate.held_out.images])[:, 0, 0, 0]
     labels = torch.cat([candidate.images.labels, candidate.held_out.labels])
     assert sorted(both.tolist()) == [*range(20), *range(100, 120)]
@@ -284,13 +284,13 @@ def test_class_folders_are_found_by_their_names(names: tuple[str, str], below: s
 
 
 def test_grey_files_are_judged_beside_colour_images(tmp_path: Path) -> None:
-    candidate = of_files(class_folders(tmp_path / "made"), data_of(channels=3), resize=False)
+    candidate = take_file_samples(class_folders(tmp_path / "made"), data_of(channels=3), resize=False)
     assert candidate.images.images.shape[1:] == (3, SIZE, SIZE)
 
 
 def test_provenance_names_the_files_their_md5_and_numbers(tmp_path: Path) -> None:
     path = written(tmp_path / "made.npz", train=as_arrays(split_of(50)))
-    candidate = of_files(path, data_of(), resize=False)
+    candidate = take_file_samples(path, data_of(), resize=False)
     md5 = hashlib.md5(path.read_bytes()).hexdigest()
     assert candidate.provenance == {"samples": str(path), "md5": md5, "images": 40, "held_out": 10}
     assert candidate.name == "made.npz"
@@ -298,9 +298,9 @@ def test_provenance_names_the_files_their_md5_and_numbers(tmp_path: Path) -> Non
 
 def test_a_folders_provenance_changes_with_an_image(tmp_path: Path) -> None:
     path = class_folders(tmp_path / "made")
-    before = of_files(path, data_of(), resize=False).provenance["md5"]
+    before = take_file_samples(path, data_of(), resize=False).provenance["md5"]
     Image.new("L", (SIZE, SIZE), 99).save(path / "dog" / "000.png")
-    assert of_files(path, data_of(), resize=False).provenance["md5"] != before
+    assert take_file_samples(path, data_of(), resize=False).provenance["md5"] != before
 
 
 # --- refused ---------------------------------------------------------------------------------------------------------
@@ -332,7 +332,7 @@ def test_a_class_with_too_few_images_is_named(kind: str, tmp_path: Path) -> None
 
 
 def test_ten_images_of_every_class_are_enough(tmp_path: Path) -> None:
-    candidate = of_files(class_folders(tmp_path / "made", n=10), data_of(), resize=False)
+    candidate = take_file_samples(class_folders(tmp_path / "made", n=10), data_of(), resize=False)
     assert candidate.held_out.counts(2).tolist() == [2, 2]
     assert len(candidate.images) == 16
 
@@ -346,7 +346,7 @@ def test_another_size_is_refused_with_the_way_out_and_accepted_when_asked_for(ki
         path = class_folders(tmp_path / "made", size=16)
     assert "resize=true" in error_of(path)
     assert "16x16, the data set 8x8" in error_of(path)
-    candidate = of_files(path, data_of(), resize=True)
+    candidate = take_file_samples(path, data_of(), resize=True)
     assert candidate.images.images.shape[1:] == (1, SIZE, SIZE)
 
 
@@ -368,7 +368,7 @@ def test_an_image_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     file = class_folders(tmp_path / "made") / "dog" / "003.png"
     file.write_bytes(b"no image")
     with pytest.raises(DataError, match="cannot be read") as caught:
-        of_files(tmp_path / "made", data_of(), resize=False)
+        take_file_samples(tmp_path / "made", data_of(), resize=False)
     assert str(file) in str(caught.value)
 
 
@@ -391,7 +391,7 @@ def test_refusing_for_the_samples_alone_reads_no_real_images(
     data = tiny_chest()
     monkeypatch.setattr(data, "load", lambda: pytest.fail("rendered"))
     with pytest.raises(DataError):
-        of_files(tmp_path / "none", data, resize=False)
+        take_file_samples(tmp_path / "none", data, resize=False)
 
 
 def test_a_candidate_is_what_the_assay_gets_and_nothing_more() -> None:

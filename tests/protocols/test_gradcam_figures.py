@@ -54,7 +54,7 @@ def test_a_full_overlay_has_the_colours_of_the_map(images: Tensor, maps: Tensor)
 
 def test_an_overlay_lies_between_image_and_colours(maps: Tensor) -> None:
     images = torch.full((2, 3, 28, 28), 100, dtype=torch.uint8)
-    colours = heat_maps.coloured(maps, "jet").double()
+    colours = heat_maps.colour_maps(maps, "jet").double()
     found = heat_maps.overlay(images, maps, "jet", 0.25)
     torch.testing.assert_close(found.double(), 75 + 0.25 * colours, atol=0.51, rtol=0)
 

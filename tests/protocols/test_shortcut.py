@@ -125,8 +125,8 @@ def test_the_worst_class_decides_and_is_named() -> None:
 def test_by_default_the_runs_own_stamp_is_tried_else_a_date_on_each_class() -> None:
     own = Stamp(kind="square", label="pneumonia", share=0.5)
     assert Shortcut().stamp is None
-    assert stamps_to_try(None, own, CLASSES, 28) == [own.of_class(1)]
-    assert stamps_to_try(Stamp(), own, CLASSES, 28) == [own.of_class(1)]
+    assert stamps_to_try(None, own, CLASSES, 28) == [own.with_class(1)]
+    assert stamps_to_try(Stamp(), own, CLASSES, 28) == [own.with_class(1)]
     assert [(s.kind, s.position, s.label) for s in stamps_to_try(None, None, CLASSES, 28)] == [
         ("date", "top_left", 0), ("date", "top_left", 1),
     ]  # fmt: skip
@@ -146,7 +146,7 @@ def test_conditions_put_the_stamp_where_their_names_say() -> None:
     ]  # fmt: skip
 
     def marked(name: str, position: Any) -> Tensor:
-        return (found[name][:, 0, stamp.at(position).ink(28)] == 255).all(1)
+        return (found[name][:, 0, stamp.move_to(position).ink(28)] == 255).all(1)
 
     assert torch.equal(found["clean"], split.images)
     trained = marked("as_trained", "top_left")
@@ -160,7 +160,7 @@ def test_conditions_put_the_stamp_where_their_names_say() -> None:
 def test_the_protocols_configuration_can_be_given_a_stamp() -> None:
     typed = ["run=x", "protocol=shortcut", "protocol.stamp.kind=square", "protocol.stamp.label=1"]
     cfg, _ = configuration.compose("evaluate", typed)
-    node = configuration.resolved(cfg)["protocol"]
+    node = configuration.resolve(cfg)["protocol"]
     configuration.check(node, "protocol")
     assert configuration.build(node) == Shortcut(stamp=Stamp(kind="square", label=1))
 
@@ -196,7 +196,7 @@ def test_log_odds_are_those_of_the_softmax() -> None:
 def test_shares_and_their_intervals_are_those_of_a_plain_bootstrap() -> None:
     rng = torch.Generator().manual_seed(2)
     values, members = torch.rand(50, generator=rng), torch.rand(50, generator=rng) < 0.6
-    found = measures.shares({"x": (values, members)})["x"]
+    found = measures.estimate_shares({"x": (values, members)})["x"]
     drawn = torch.randint(50, (1000, 50), generator=torch.Generator().manual_seed(0)).numpy()
     v, m = values.double().numpy(), members.numpy()
     means = [v[rows][m[rows]].mean() for rows in drawn]
@@ -207,7 +207,7 @@ def test_shares_and_their_intervals_are_those_of_a_plain_bootstrap() -> None:
 
 
 def test_rates_are_counted_by_hand() -> None:
-    found = measures.rates(torch.tensor([1, 1, 0, 1, 0]), torch.tensor([1, 1, 1, 0, 0]), 1)
+    found = measures.estimate_rates(torch.tensor([1, 1, 0, 1, 0]), torch.tensor([1, 1, 1, 0, 0]), 1)
     means = {name: estimate.value for name, estimate in found.items()}
     assert means == pytest.approx({"accuracy": 3 / 5, "recall": 2 / 3, "false_positive_rate": 1 / 2})
 
@@ -216,7 +216,7 @@ def test_rates_are_counted_by_hand() -> None:
 def test_outranking_is_one_minus_the_area_under_the_roc_curve(decimals: int) -> None:
     rng = np.random.default_rng(3)
     others, own = (np.round(rng.normal(at, 1.5, size), decimals) for at, size in ((0, 70), (1, 40)))
-    found = measures.outranking(torch.from_numpy(others), torch.from_numpy(own))
+    found = measures.measure_outranking(torch.from_numpy(others), torch.from_numpy(own))
     area = roc_auc_score([0] * 70 + [1] * 40, np.concatenate([others, own]))
     assert found.value == pytest.approx(1 - area)
     resampled = [

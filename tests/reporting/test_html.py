@@ -74,7 +74,7 @@ def test_a_chart_is_the_same_for_the_same_figure() -> None:
 
 def test_images_in_a_strip_keep_their_pixels_with_a_transparent_gap() -> None:
     images = torch.randint(256, (3, 3, 5, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    pixels = decoded(html.strip(images))
+    pixels = decoded(html.draw_strip(images))
     assert pixels.shape == (5, 3 * 4 + 2, 4)
     assert torch.equal(pixels[:, 5:9, :3], images[1].permute(1, 2, 0))
     assert (pixels[:, [4, 9], 3] == 0).all()
@@ -83,15 +83,15 @@ def test_images_in_a_strip_keep_their_pixels_with_a_transparent_gap() -> None:
 
 def test_grey_images_are_grey_in_a_strip() -> None:
     images = torch.full((2, 1, 4, 4), 77, dtype=torch.uint8)
-    assert decoded(html.strip(images))[0, 0].tolist() == [77, 77, 77, 255]
+    assert decoded(html.draw_strip(images))[0, 0].tolist() == [77, 77, 77, 255]
 
 
 def test_large_images_are_reduced_in_a_page() -> None:
-    assert decoded(html.strip(torch.zeros(1, 3, 224, 112, dtype=torch.uint8))).shape == (96, 48, 4)
+    assert decoded(html.draw_strip(torch.zeros(1, 3, 224, 112, dtype=torch.uint8))).shape == (96, 48, 4)
 
 
 def test_the_address_of_an_image_is_a_png_of_its_size() -> None:
-    assert html.picture_address(torch.zeros(3, 5, 7, dtype=torch.uint8)).startswith("data:image/png;base64,")
+    assert html.embed_picture(torch.zeros(3, 5, 7, dtype=torch.uint8)).startswith("data:image/png;base64,")
 
 
 class Skeleton(HTMLParser):

@@ -19,7 +19,7 @@ import torch
 from omegaconf import OmegaConf
 
 from medassay.core.errors import CheckpointError, ConfigError, Interrupted, OutputError
-from medassay.core.files import held
+from medassay.core.files import file_lock
 from medassay.runs import directory as module
 from medassay.runs.directory import RunDirectory, code_version
 
@@ -105,7 +105,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 def work(run: RunDirectory, error: BaseException | None = None) -> None:
     """Does some work in the run, which ends with ``error``."""
-    with run.recording():
+    with run.record_ending():
         assert record(run)["status"] == "running"
         if error is not None:
             raise error
@@ -162,7 +162,7 @@ def test_a_resumed_run_forgets_why_it_stopped(run: RunDirectory) -> None:
 
 def test_the_seconds_of_all_attempts_are_added_up(run: RunDirectory, clock: Clock) -> None:
     def attempt(seconds: float, error: BaseException | None) -> None:
-        with run.recording():
+        with run.record_ending():
             clock.now += seconds
             if error is not None:
                 raise error
@@ -178,23 +178,23 @@ def test_the_seconds_of_all_attempts_are_added_up(run: RunDirectory, clock: Cloc
 
 
 def test_work_that_was_given_up_is_recorded_as_pruned_with_its_reason(run: RunDirectory) -> None:
-    with run.recording() as ending:
+    with run.record_ending() as ending:
         ending.status, ending.reason = "pruned", "worse than the median"
     assert (record(run)["status"], record(run)["reason"]) == ("pruned", "worse than the median")
 
 
 def test_a_run_is_recorded_by_one_process_at_a_time(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "held", lambda path: held(path, wait=0.1))  # seconds
+    monkeypatch.setattr(module, "file_lock", lambda path: file_lock(path, wait=0.1))  # seconds
     here = re.escape(f"is being trained by process {os.getpid()} on ")
-    with run.recording():
-        with pytest.raises(OutputError, match=here), RunDirectory(run.path).recording():
+    with run.record_ending():
+        with pytest.raises(OutputError, match=here), RunDirectory(run.path).record_ending():
             pytest.fail("two at once")
         assert record(run)["status"] == "running"  # the refused one has written nothing
     assert record(run)["status"] == "done"
 
 
 def test_the_process_on_record_is_the_one_at_work(run: RunDirectory) -> None:
-    with run.recording():
+    with run.record_ending():
         assert record(run)["process"] == {"pid": os.getpid(), "host": platform.node()}
 
 
@@ -204,7 +204,7 @@ def full_disk(*arguments: Any, **named: Any) -> None:
 
 def test_on_a_full_disk_the_first_reason_still_comes_out(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> None:
-        with run.recording():
+        with run.record_ending():
             monkeypatch.setattr(module, "write_json", full_disk)
             raise ConfigError("the first reason")
 
@@ -214,7 +214,7 @@ def test_on_a_full_disk_the_first_reason_still_comes_out(run: RunDirectory, monk
 
 def test_on_a_full_disk_an_interruption_is_still_one(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt() -> None:
-        with run.recording():
+        with run.record_ending():
             monkeypatch.setattr(module, "write_json", full_disk)
             raise Interrupted(signal.SIGTERM)
 
@@ -227,7 +227,7 @@ def test_on_a_full_disk_an_interruption_is_still_one(run: RunDirectory, monkeypa
 
 
 def test_a_run_is_running_while_it_is_recorded_and_cannot_be_started_again(run: RunDirectory) -> None:
-    with run.recording():
+    with run.record_ending():
         assert RunDirectory(run.path).state() == "running"
         with pytest.raises(OutputError, match="is being trained by"):
             RunDirectory(run.path).refuse_if_alive()
@@ -255,7 +255,7 @@ def test_without_a_record_a_run_is_waiting(tmp_path: Path) -> None:
 WORK = """
 import sys, time
 from medassay.runs.directory import RunDirectory
-with RunDirectory(sys.argv[1]).recording():
+with RunDirectory(sys.argv[1]).record_ending():
     print("at work", flush=True)
     time.sleep(100)
 """

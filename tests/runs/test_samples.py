@@ -16,11 +16,11 @@ from torch import Tensor
 
 import medassay
 from medassay.core.errors import ConfigError
-from medassay.core.files import whole
+from medassay.core.files import atomic_write
 from medassay.data.npz import read_splits
 from medassay.runs import samples
 from medassay.runs.load import samples_for_training
-from medassay.runs.samples import draw, proportional_labels, samples_of, write_samples
+from medassay.runs.samples import draw, make_proportional_labels, write_run_samples, write_samples
 
 TINY = (
     "data.train=40",
@@ -49,32 +49,32 @@ def by_largest_remainder(counts: list[int], n: int) -> list[int]:
 
 @pytest.mark.parametrize("counts", [[3, 5], [1214, 3494], [0, 7, 1], [1] * 8, [852, 2181, 1085, 2026]])
 def test_as_many_labels_as_images_repeat_the_counts_exactly(counts: list[int]) -> None:
-    labels = proportional_labels(torch.tensor(counts), sum(counts))
+    labels = make_proportional_labels(torch.tensor(counts), sum(counts))
     assert np.bincount(labels.numpy(), minlength=len(counts)).tolist() == counts
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 10, 101, 524, 9999])
 @pytest.mark.parametrize("counts", [[3, 5], [1214, 3494], [0, 7, 1], [852, 2181, 1085, 2026, 849, 993, 2330, 1643]])
 def test_other_numbers_go_by_the_largest_remainder_and_sum_up(counts: list[int], n: int) -> None:
-    labels = proportional_labels(torch.tensor(counts), n)
+    labels = make_proportional_labels(torch.tensor(counts), n)
     assert len(labels) == n
     assert np.bincount(labels.numpy(), minlength=len(counts)).tolist() == by_largest_remainder(counts, n)
 
 
 def test_fewer_labels_than_classes_are_those_of_the_largest_classes() -> None:
-    assert proportional_labels(torch.tensor([10, 40, 20, 30]), 2).tolist() == [1, 3]
+    assert make_proportional_labels(torch.tensor([10, 40, 20, 30]), 2).tolist() == [1, 3]
 
 
 def test_equal_shares_of_too_few_labels_go_to_the_first_classes() -> None:
-    assert proportional_labels(torch.tensor([5, 5, 5, 5]), 3).tolist() == [0, 1, 2]
+    assert make_proportional_labels(torch.tensor([5, 5, 5, 5]), 3).tolist() == [0, 1, 2]
 
 
 def test_no_labels_are_none() -> None:
-    assert proportional_labels(torch.tensor([3, 5]), 0).tolist() == []
+    assert make_proportional_labels(torch.tensor([3, 5]), 0).tolist() == []
 
 
 def test_labels_are_sorted_class_indices() -> None:
-    labels = proportional_labels(torch.tensor([3, 5, 2]), 7)
+    labels = make_proportional_labels(torch.tensor([3, 5, 2]), 7)
     assert labels.dtype == torch.int64
     assert labels.tolist() == sorted(labels.tolist())
 
@@ -168,7 +168,7 @@ def split_of(channels: int, n: int, size: int = 5) -> tuple[Tensor, Tensor]:
 
 def write(path: Path, splits: dict[str, tuple[Tensor, Tensor]], provenance: dict[str, Any]) -> None:
     """Writes the file as those do who need one: whole or not at all."""
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         write_samples(partial, splits, provenance)
 
 
@@ -305,13 +305,13 @@ def test_a_generator_trained_on_a_gpu_teaches_a_classifier_on_the_cpu(
 
 
 def test_any_splits_of_any_sizes_have_the_training_sets_proportions(generator: Path, tmp_path: Path) -> None:
-    path = samples_of(medassay.load_run(generator), tmp_path, {"train": 16, "val": 8, "test": 24}, 0)
+    path = write_run_samples(medassay.load_run(generator), tmp_path, {"train": 16, "val": 8, "test": 24}, 0)
     parts = read_splits(path, ("train", "val", "test"), channels=3, size=28, num_classes=8)
     assert [part.counts(8).tolist() for part in parts] == [[2] * 8, [1] * 8, [3] * 8]
 
 
 def test_each_split_is_shuffled_by_itself(generator: Path, tmp_path: Path) -> None:
-    path = samples_of(medassay.load_run(generator), tmp_path, {"train": 40, "val": 24}, 0)
+    path = write_run_samples(medassay.load_run(generator), tmp_path, {"train": 40, "val": 24}, 0)
     rng = torch.Generator().manual_seed(0)
     with np.load(path) as file:
         for name, n in (("train", 40), ("val", 24)):
@@ -320,18 +320,18 @@ def test_each_split_is_shuffled_by_itself(generator: Path, tmp_path: Path) -> No
 
 
 def test_training_on_samples_and_judging_them_share_a_file(generator: Path, tmp_path: Path) -> None:
-    judged = samples_of(medassay.load_run(generator), tmp_path, {"train": 40, "val": 24}, 0)
+    judged = write_run_samples(medassay.load_run(generator), tmp_path, {"train": 40, "val": 24}, 0)
     assert samples_for_training(generator, cache=tmp_path) == judged
 
 
 def test_other_sizes_are_another_file(generator: Path, tmp_path: Path) -> None:
     run = medassay.load_run(generator)
     sizes: list[dict[str, int]] = [{"train": 16}, {"train": 24}, {"train": 16, "val": 8}, {"val": 16}]
-    assert len({samples_of(run, tmp_path, some, 0) for some in sizes}) == 4
+    assert len({write_run_samples(run, tmp_path, some, 0) for some in sizes}) == 4
 
 
 def test_the_file_says_how_many_images_of_which_checkpoint_it_holds(generator: Path, tmp_path: Path) -> None:
-    path = samples_of(medassay.load_run(generator), tmp_path, {"train": 16}, 7)
+    path = write_run_samples(medassay.load_run(generator), tmp_path, {"train": 16}, 7)
     checkpoint = hashlib.sha256((generator / "checkpoints" / "best.ckpt").read_bytes()).hexdigest()
     with np.load(path) as file:
         provenance = json.loads(str(file["provenance"]))

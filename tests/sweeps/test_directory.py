@@ -38,28 +38,28 @@ def job(sweep: SweepDirectory, name: str, *overrides: str) -> Job:
 
 def test_a_second_command_is_refused_in_one_line_that_names_the_first(sweep: SweepDirectory) -> None:
     def second() -> None:
-        with SweepDirectory(sweep.path).held():
+        with SweepDirectory(sweep.path).lock():
             pytest.fail("two commands hold one directory")
 
-    with sweep.held(), pytest.raises(OutputError, match=rf"being run by process {os.getpid()} on .*sweep\.name"):
+    with sweep.lock(), pytest.raises(OutputError, match=rf"being run by process {os.getpid()} on .*sweep\.name"):
         second()
 
 
 def test_the_lock_is_free_after_a_command_however_it_ended(sweep: SweepDirectory) -> None:
     def fail() -> None:
-        with sweep.held():
+        with sweep.lock():
             raise ValueError("of the command")
 
     with pytest.raises(ValueError, match="of the command"):
         fail()
-    with sweep.held():
+    with sweep.lock():
         pass
 
 
 HOLD = """
 import sys, time
 from medassay.sweeps.directory import SweepDirectory
-with SweepDirectory(sys.argv[1]).held():
+with SweepDirectory(sys.argv[1]).lock():
     print("held", flush=True)
     time.sleep(100)
 """
@@ -70,11 +70,11 @@ def test_a_killed_command_holds_the_directory_no_longer(sweep: SweepDirectory) -
     with subprocess.Popen([sys.executable, "-c", HOLD, str(sweep.path)], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
-        with pytest.raises(OutputError, match=f"process {process.pid}"), sweep.held():
+        with pytest.raises(OutputError, match=f"process {process.pid}"), sweep.lock():
             pass
         process.send_signal(signal.SIGKILL)
         process.wait()
-    with sweep.held():
+    with sweep.lock():
         assert sweep.record()["process"]["pid"] == os.getpid()
 
 

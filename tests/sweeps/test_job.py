@@ -12,7 +12,7 @@ from omegaconf import DictConfig, open_dict
 
 from medassay import config as configuration
 from medassay.core.errors import ConfigError, DataError
-from medassay.core.files import held, write_json
+from medassay.core.files import file_lock, write_json
 from medassay.evaluation import evaluate as evaluation
 from medassay.runs import train as jobs
 from medassay.runs.directory import RunDirectory
@@ -147,7 +147,7 @@ def test_a_reason_that_the_run_has_recorded_stays(
 ) -> None:
     def train(config: dict[str, Any], path: Path, overrides: list[str], *, test: bool) -> None:
         run.create(config, overrides)
-        with run.recording():
+        with run.record_ending():
             raise DataError("the first reason")
 
     monkeypatch.setattr(jobs, "train", train)
@@ -162,7 +162,7 @@ def test_the_record_of_a_run_that_another_process_trains_is_not_touched(
     start()
     monkeypatch.undo()  # the real resume
     run.update(status="running")
-    with held(run.lock), pytest.raises(Exception, match="is being trained by"):
+    with file_lock(run.lock), pytest.raises(Exception, match="is being trained by"):
         start()
     assert run.record()["status"] == "running"
 

@@ -183,7 +183,7 @@ def test_of_two_equal_commands_started_at_once_one_is_refused_and_names_the_othe
 
 def test_two_unnamed_sweeps_at_the_same_moment_have_directories_of_their_own() -> None:
     register_resolvers()
-    directories = {multirun._prepared(parse(["data=chest_phantom", "seed=0,1"]))[0] for _ in range(2)}
+    directories = {multirun._prepare(parse(["data=chest_phantom", "seed=0,1"]))[0] for _ in range(2)}
     assert len(directories) == 2
 
 
@@ -192,7 +192,7 @@ def test_two_unnamed_sweeps_at_the_same_moment_have_directories_of_their_own() -
 
 def prepared(*argv: str) -> list[str]:
     register_resolvers()
-    return multirun._prepared(parse(["data=chest_phantom", *argv]))[2]
+    return multirun._prepare(parse(["data=chest_phantom", *argv]))[2]
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_a_directory_with_spaces_and_signs_is_taken_as_it_is(tmp_path: Path, mon
     monkeypatch.setattr(multirun, "_launch", lambda argv: asked.append(list(argv)))
     monkeypatch.setattr(multirun, "_conclude", lambda *_: 0)
     there = tmp_path / "a=b [c], it's"
-    argv = ["-m", "data=chest_phantom", "seed=0,1", f"outputs={multirun._quoted(str(there))}", "sweep.name=x"]
+    argv = ["-m", "data=chest_phantom", "seed=0,1", f"outputs={multirun._quote(str(there))}", "sweep.name=x"]
     assert cli.main("train", argv) == 0
     (given,) = parse([asked[0][-1]])
     assert (given.key_or_group, given.value()) == ("hydra.sweep.dir", str(there / "sweeps" / "x"))

@@ -61,7 +61,7 @@ def run(path: Path, name: str, overrides: list[str], status: str = "done") -> No
 
 
 def overrides_of(path: Path, number: int) -> list[str]:
-    with studies.opened(path) as study:
+    with studies.open_study(path) as study:
         assert study is not None
         return [f"{name}={value}" for name, value in study.trials[number].params.items()]
 
@@ -94,7 +94,7 @@ def test_one_finished_trial_is_a_table_but_no_picture(tmp_path: Path) -> None:
 
 def test_the_parameter_that_makes_the_difference_is_the_most_important(tmp_path: Path) -> None:
     stored(tmp_path, 40)
-    with studies.opened(tmp_path) as study:
+    with studies.open_study(tmp_path) as study:
         assert study is not None
         shares = studies.importances(study)
     assert next(iter(shares)) == "model.optimizer.lr"

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 from medassay.core.errors import CheckpointError, ConfigError
 from medassay.runs.groups import labels
 from medassay.runs.table import configuration_hash
-from medassay.sweeps.summary import shown, summarise
+from medassay.sweeps.summary import format_value, summarise
 
 LR, WIDTH = "model.optimizer.lr", "model.net.width"
 
@@ -343,7 +343,7 @@ def test_labels_are_as_short_as_they_can_be_told_apart() -> None:
 
 @pytest.mark.parametrize(("value", "text"), [("1e-3", "0.001"), ("0.123456", "0.1235"), ("64", "64"), ("v1.x", "v1.x")])
 def test_settings_are_shown_with_four_digits(value: str, text: str) -> None:
-    assert shown(value) == text
+    assert format_value(value) == text
 
 
 def test_a_summary_needs_no_torch() -> None:

@@ -22,7 +22,7 @@ from medassay.core.types import Sampler
 from medassay.data.augment import BatchAugment
 from medassay.data.modules import PhantomData
 from medassay.nets.cvae import CVAE
-from medassay.runs.check import checked
+from medassay.runs.check import check_training
 from medassay.runs.load import build_task
 from medassay.runs.samples import draw
 from medassay.tasks import generator as generators
@@ -71,7 +71,7 @@ def one_hot_planes(labels: Tensor, classes: int, size: int) -> np.ndarray:
 @pytest.fixture(scope="module")
 def configured() -> dict[str, Any]:
     cfg, _ = configuration.compose("train", ["model=cvae"])
-    return checked(cfg, ["model=cvae"])
+    return check_training(cfg, ["model=cvae"])
 
 
 def test_the_default_run_is_the_specified_one(configured: dict[str, Any]) -> None:

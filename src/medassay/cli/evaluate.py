@@ -9,7 +9,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from medassay import config as configuration
-from medassay.config.command_line import is_hydra, listed_values, paired, parse, run_hydra, single_value
+from medassay.config.command_line import is_hydra, list_values, pair_arguments, parse, run_hydra, single_value
 from medassay.core.errors import ConfigError
 
 OK, FAILED = 0, 1
@@ -26,7 +26,7 @@ def run_evaluate(argv: list[str]) -> int:
     if "-m" in argv or "--multirun" in argv:
         raise ConfigError("evaluate.py takes one command at a time: leave out -m")
     overrides = parse(argv)
-    paths, samples = listed_values(overrides, "run"), single_value(overrides, "samples")
+    paths, samples = list_values(overrides, "run"), single_value(overrides, "samples")
     if not paths and any(o.key_or_group == "run" for o in overrides):
         raise ConfigError("run=: give one run directory, or several as a list: 'run=[a,b]'")
     if paths and samples is not None:
@@ -46,7 +46,7 @@ def run_evaluate(argv: list[str]) -> int:
     known = ("run", "samples", "resize", "outputs", "protocol")
     changes = {
         argument: o
-        for argument, o in paired(argv)
+        for argument, o in pair_arguments(argv)
         if o is not None and not is_hydra(o) and o.key_or_group.partition(".")[0] not in known
     }
     passed = [argument for argument in argv if argument not in changes]
@@ -58,7 +58,7 @@ def run_evaluate(argv: list[str]) -> int:
     run_hydra("evaluate", job, [*passed, *extra])
     if not found:  # --help, --cfg: nothing to run
         return OK
-    values = configuration.resolved(found[0])
+    values = configuration.resolve(found[0])
     configuration.check_arguments({"resize": values["resize"]}, EvaluateSettings, "")
     if values["resize"] and samples is None:
         raise ConfigError("resize=true is for samples=: a run's own images have the size of its data")

@@ -84,10 +84,10 @@ def _is_sweep(argv: Sequence[str]) -> bool:
 
 def _train_job(cfg: DictConfig, directory: Path) -> None:
     # torch and Lightning take seconds to import: an error in the command line needs neither
-    from medassay.runs.check import checked
+    from medassay.runs.check import check_training
 
     overrides = [str(text) for text in OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False) or []]
-    config = checked(cfg, overrides)
+    config = check_training(cfg, overrides)
     train_and_assay(config, directory, overrides)
 
 
@@ -144,7 +144,7 @@ def train_run(*overrides: str, directory: str | Path | None = None) -> Run:
     Raises:
         UserError: as on the command line.
     """
-    from medassay.runs.check import checked
+    from medassay.runs.check import check_training
     from medassay.runs.load import open_run
 
     try:
@@ -152,7 +152,7 @@ def train_run(*overrides: str, directory: str | Path | None = None) -> Run:
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error) or str(error)) from error
     path = usual if directory is None else Path(directory)
-    train_and_assay(checked(cfg, overrides), path, list(overrides))
+    train_and_assay(check_training(cfg, overrides), path, list(overrides))
     return open_run(path, {})
 
 

@@ -7,12 +7,12 @@ from medassay.config.checks import conforms as conforms
 from medassay.config.checks import describe as describe
 from medassay.config.checks import locate as locate
 from medassay.config.checks import trusted_targets as trusted_targets
-from medassay.config.composition import class_folders as class_folders
 from medassay.config.composition import compose as compose
 from medassay.config.composition import compose_with_hydra as compose_with_hydra
 from medassay.config.composition import conf_directory as conf_directory
+from medassay.config.composition import list_class_folders as list_class_folders
 from medassay.config.composition import register_resolvers as register_resolvers
-from medassay.config.composition import resolved as resolved
+from medassay.config.composition import resolve as resolve
 from medassay.config.composition import run_id as run_id
 from medassay.config.composition import slug as slug
 from medassay.config.construction import build as build

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from medassay.config.moved import MOVED
-from medassay.core.errors import ConfigError, nearest
+from medassay.core.errors import ConfigError, suggest_nearest
 
 TRUSTED_ENVIRONMENT_VARIABLE = "MEDASSAY_TRUSTED_PACKAGES"  # comma-separated packages whose classes a config may name
 
@@ -80,10 +80,10 @@ def check_arguments(
         if name not in parameters:
             if not open_ended:
                 known = ", ".join(parameters)
-                raise ConfigError(f"{prefix}{name}: unknown key.{nearest(name, parameters)} Accepted: {known}")
+                raise ConfigError(f"{prefix}{name}: unknown key.{suggest_nearest(name, parameters)} Accepted: {known}")
             continue
         if name in hints and not conforms(value, hints[name]):
-            raise ConfigError(f"{prefix}{name}={_shown(value)}: expected {describe(hints[name])}")
+            raise ConfigError(f"{prefix}{name}={_format_value(value)}: expected {describe(hints[name])}")
     for name, parameter in parameters.items():
         required = parameter.default is parameter.empty and parameter.kind not in (
             parameter.VAR_KEYWORD,
@@ -93,7 +93,7 @@ def check_arguments(
             raise ConfigError(f"{prefix}{name}: missing; expected {describe(hints.get(name, Any))}")
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
@@ -149,7 +149,7 @@ def describe(hint: Any) -> str:
     if origin in (typing.Union, types.UnionType):
         return " or ".join(describe(choice) for choice in arguments)
     if origin is Literal:
-        return "one of " + ", ".join(_shown(a) for a in arguments)
+        return "one of " + ", ".join(_format_value(a) for a in arguments)
     if origin is tuple and Ellipsis not in arguments:
         return f"a list of {len(arguments)} values, each {describe(arguments[0])}"
     if origin in (list, tuple, collections.abc.Sequence):

@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 
 from medassay import config as configuration
-from medassay.config.messages import unreadable
+from medassay.config.messages import explain_unreadable
 from medassay.core.errors import ConfigError
 
 # Hydra's flags: what it does not know it answers with many lines
@@ -47,10 +47,10 @@ def run_hydra(config_name: str, job: Callable[[DictConfig], object], argv: Seque
 
 def parse(argv: Sequence[str]) -> list[Override]:
     """The overrides in ``argv``, flags left out."""
-    return [override for _, override in paired(argv) if override is not None]
+    return [override for _, override in pair_arguments(argv) if override is not None]
 
 
-def paired(argv: Sequence[str]) -> Iterator[tuple[str, Override | None]]:
+def pair_arguments(argv: Sequence[str]) -> Iterator[tuple[str, Override | None]]:
     """Each argument with its parsed override; None for Hydra's flags and their values.
 
     Raises:
@@ -74,7 +74,7 @@ def paired(argv: Sequence[str]) -> Iterator[tuple[str, Override | None]]:
             try:
                 override = parser.parse_override(argument)
             except HydraException as error:
-                raise ConfigError(unreadable(argument)) from error
+                raise ConfigError(explain_unreadable(argument)) from error
             yield argument, override
 
 
@@ -92,7 +92,7 @@ def single_value(overrides: Sequence[Override], key: str) -> str | None:
     return None
 
 
-def listed_values(overrides: Sequence[Override], key: str) -> list[str]:
+def list_values(overrides: Sequence[Override], key: str) -> list[str]:
     """What is given for ``key``, one value or a list of them, as text; empty where nothing is."""
     for override in reversed(overrides):
         if override.key_or_group == key and not override.is_sweep_override():
@@ -101,6 +101,6 @@ def listed_values(overrides: Sequence[Override], key: str) -> list[str]:
     return []
 
 
-def swept_keys(overrides: Sequence[Override]) -> set[str]:
+def find_swept_keys(overrides: Sequence[Override]) -> set[str]:
     """The keys given several values, for a multirun."""
     return {o.key_or_group for o in overrides if o.is_sweep_override()}

@@ -40,7 +40,7 @@ def conf_directory() -> Path:
     return inside if inside.is_dir() else Path(__file__).parents[3] / "conf"
 
 
-def resolved(cfg: DictConfig) -> dict[str, Any]:
+def resolve(cfg: DictConfig) -> dict[str, Any]:
     """``cfg`` as plain values, every interpolation resolved.
 
     Raises:
@@ -69,7 +69,7 @@ def slug(text: str, length: int = 60) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:length].rstrip("-.")
 
 
-def class_folders(path: str | None) -> list[str]:
+def list_class_folders(path: str | None) -> list[str]:
     """The class names of a folder data set: sub-folders of ``path/train``, or of ``path`` itself."""
     if path is None:
         raise ConfigError("data=folder needs data.path=<directory with train/val/test/<class>/*.png or <class>/*.png>")
@@ -86,4 +86,4 @@ def register_resolvers() -> None:
     OmegaConf.register_resolver("medassay.run_id", run_id, use_cache=True)
     OmegaConf.register_resolver("medassay.slug", slug)
     OmegaConf.register_resolver("medassay.len", lambda items: len(items))
-    OmegaConf.register_resolver("medassay.class_folders", class_folders)
+    OmegaConf.register_resolver("medassay.class_folders", list_class_folders)

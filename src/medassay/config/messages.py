@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from medassay import config as configuration
-from medassay.core.errors import UserError, nearest, output_error
+from medassay.core.errors import UserError, output_error, suggest_nearest
 
 
 def explain(error: BaseException) -> str | None:
@@ -32,7 +32,7 @@ def explain(error: BaseException) -> str | None:
     return None
 
 
-def unreadable(argument: str) -> str:
+def explain_unreadable(argument: str) -> str:
     """What to say of an override that Hydra cannot parse: how to quote it."""
     key, separator, value = argument.partition("=")
     if not separator:
@@ -49,7 +49,7 @@ def _explain_missing(error: MissingConfigException) -> str:
     match = re.search(r"Could not find '(.+)'", text)
     group, _, name = (match.group(1) if match else str(error.missing_cfg_file)).rpartition("/")
     options = list(error.options or re.findall(r"^\t(?!provider)(\S+)$", text, re.MULTILINE))
-    return f"{group}={name}: there is no such choice.{nearest(name, options)} Accepted: {', '.join(sorted(options))}"
+    return f"{group}={name}: there is no such choice.{suggest_nearest(name, options)} Accepted: {', '.join(sorted(options))}"
 
 
 def _explain_composition(error: Exception) -> str:
@@ -58,7 +58,7 @@ def _explain_composition(error: Exception) -> str:
     match = re.match(r"Could not override '(.+)'", lines[0]) if lines else None
     if match:
         key = match.group(1)
-        hint = nearest(key, _known_keys())
+        hint = suggest_nearest(key, _known_keys())
         if not hint and cause is not None and (suggested := re.search(r"Did you mean: '(.+?)'", str(cause))):
             hint = f" Did you mean '{key.rpartition('.')[0]}.{suggested.group(1)}'?".replace("'.", "'")
         if cause is not None and "is not in struct" not in str(cause):

@@ -34,18 +34,18 @@ FIRST = {now: before for before, now in MOVED.items()}
 
 def current_targets(node: Any) -> Any:
     """``node`` (plain values) with every ``_target_`` that has moved under its present name."""
-    return _renamed(node, MOVED)
+    return _rename(node, MOVED)
 
 
 def first_targets(node: Any) -> Any:
     """``node`` with every ``_target_`` under the name it had first: what a hash of a configuration may depend on."""
-    return _renamed(node, FIRST)
+    return _rename(node, FIRST)
 
 
-def _renamed(node: Any, names: Mapping[str, str]) -> Any:
+def _rename(node: Any, names: Mapping[str, str]) -> Any:
     if isinstance(node, dict):
-        renamed = {key: _renamed(value, names) for key, value in node.items()}
+        renamed = {key: _rename(value, names) for key, value in node.items()}
         if isinstance(target := renamed.get("_target_"), str):
             renamed["_target_"] = names.get(target, target)
         return renamed
-    return [_renamed(value, names) for value in node] if isinstance(node, list) else node
+    return [_rename(value, names) for value in node] if isinstance(node, list) else node

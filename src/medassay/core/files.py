@@ -15,7 +15,7 @@ from medassay.core.errors import CheckpointError, output_error
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_write(path: Path) -> Iterator[Path]:
     """A name beside ``path`` to write to; renamed to ``path`` once that succeeded, removed if it did not.
 
     Raises:
@@ -27,14 +27,14 @@ def whole(path: Path) -> Iterator[Path]:
         yield partial
         partial.replace(path)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
-        _forget(partial)
+        _remove_partial(partial)
         raise output_error(error, path) from error
     except BaseException:
-        _forget(partial)
+        _remove_partial(partial)
         raise
 
 
-def _forget(partial: Path) -> None:
+def _remove_partial(partial: Path) -> None:
     try:
         partial.unlink(missing_ok=True)
     except OSError:  # its folder is no folder: there is nothing to forget
@@ -42,7 +42,7 @@ def _forget(partial: Path) -> None:
 
 
 @contextmanager
-def held(path: Path, wait: float = 5.0) -> Iterator[bool]:
+def file_lock(path: Path, wait: float = 5.0) -> Iterator[bool]:
     """Holds the lock file ``path`` for this process alone; gives whether that succeeded within ``wait`` seconds.
 
     The operating system frees it when the process ends, even if it is killed. On a network file system it holds between
@@ -87,20 +87,20 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OutputError: the file cannot be written.
     """
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="")
 
 
 def write_json(path: Path, values: Any) -> None:
     """``values`` as indented JSON; NaN and infinity as null, since JSON has neither."""
-    write_text(path, json.dumps(_finite(values), indent=2, ensure_ascii=False) + "\n")
+    write_text(path, json.dumps(_replace_non_finite(values), indent=2, ensure_ascii=False) + "\n")
 
 
-def _finite(value: Any) -> Any:
+def _replace_non_finite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(k): _finite(v) for k, v in value.items()}
+        return {str(k): _replace_non_finite(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
+        return [_replace_non_finite(v) for v in value]
     if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
         return None
     return value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 
-def cores() -> int:
+def count_cores() -> int:
     """CPU cores for this process: those it may run on, and no more than a launcher has given it in ``MEDASSAY_CORES``."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     given = os.environ.get("MEDASSAY_CORES", "")

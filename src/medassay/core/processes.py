@@ -18,7 +18,7 @@ Job = TypeVar("Job")
 Place = TypeVar("Place")
 
 
-def environment_of(threads: int, gpu: str | None = None) -> dict[str, str]:
+def make_environment(threads: int, gpu: str | None = None) -> dict[str, str]:
     """Variables for a process with so many threads that finds the modules which this one finds.
 
     Args:

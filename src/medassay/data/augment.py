@@ -88,13 +88,13 @@ class BatchAugment:
     def _move(self, images: Tensor, rng: torch.Generator) -> Tensor:
         """Flips, which copy values exactly, and one interpolation for rotation, translation and scale."""
         if self.horizontal_flip:
-            images = torch.where(_chosen(images, self.horizontal_flip, rng), images.flip(3), images)
+            images = torch.where(_choose_images(images, self.horizontal_flip, rng), images.flip(3), images)
         if self.vertical_flip:
-            images = torch.where(_chosen(images, self.vertical_flip, rng), images.flip(2), images)
+            images = torch.where(_choose_images(images, self.vertical_flip, rng), images.flip(2), images)
         if self.rotation or self.translation or self.scale:
-            angle = math.radians(self.rotation) * _symmetric(images, 1, rng)
-            zoom = 1 + self.scale * _symmetric(images, 1, rng)
-            shift = self.translation * _symmetric(images, 2, rng)
+            angle = math.radians(self.rotation) * _draw_symmetric(images, 1, rng)
+            zoom = 1 + self.scale * _draw_symmetric(images, 1, rng)
+            shift = self.translation * _draw_symmetric(images, 2, rng)
             images = _resample(images, angle, zoom, shift)
         return images
 
@@ -102,19 +102,19 @@ class BatchAugment:
         """Contrast, brightness, colour."""
         if self.contrast:
             mean = images.mean(dim=(1, 2, 3), keepdim=True)
-            images = mean + (images - mean) * (1 + self.contrast * _symmetric(images, 1, rng))
+            images = mean + (images - mean) * (1 + self.contrast * _draw_symmetric(images, 1, rng))
         if self.brightness:
-            images = images + self.brightness * _symmetric(images, 1, rng)
+            images = images + self.brightness * _draw_symmetric(images, 1, rng)
         if self.colour and images.shape[1] > 1:
-            images = images * (1 + self.colour * _symmetric(images, images.shape[1], rng))
+            images = images * (1 + self.colour * _draw_symmetric(images, images.shape[1], rng))
         return images
 
     def _filter(self, images: Tensor, rng: torch.Generator) -> Tensor:
         """Blur, sharpening."""
         if self.blur:
-            images = torch.where(_chosen(images, self.blur, rng), _blurred(images), images)
+            images = torch.where(_choose_images(images, self.blur, rng), _blur(images), images)
         if self.sharpen:
-            images = torch.where(_chosen(images, self.sharpen, rng), 2 * images - _blurred(images), images)
+            images = torch.where(_choose_images(images, self.sharpen, rng), 2 * images - _blur(images), images)
         return images
 
     def _occlude(self, images: Tensor, rng: torch.Generator) -> Tensor:
@@ -128,25 +128,25 @@ class BatchAugment:
             images = images.masked_fill(draw < self.salt_pepper, 0.0)
             images = images.masked_fill(draw < self.salt_pepper / 2, 1.0)
         if self.erasing:
-            rows = _interval(images, height, self.erasing_size, rng)[:, :, :, None]
-            columns = _interval(images, width, self.erasing_size, rng)[:, :, None, :]
-            inside = rows & columns & _chosen(images, self.erasing, rng)
+            rows = _draw_interval(images, height, self.erasing_size, rng)[:, :, :, None]
+            columns = _draw_interval(images, width, self.erasing_size, rng)[:, :, None, :]
+            inside = rows & columns & _choose_images(images, self.erasing, rng)
             images = torch.where(inside, images.mean(dim=(2, 3), keepdim=True), images)
         return images
 
 
-def _chosen(images: Tensor, probability: float, rng: torch.Generator) -> Tensor:
+def _choose_images(images: Tensor, probability: float, rng: torch.Generator) -> Tensor:
     """Which images are changed, ``(B, 1, 1, 1) bool``."""
     return torch.rand((len(images), 1, 1, 1), generator=rng, device=images.device) < probability
 
 
-def _symmetric(images: Tensor, count: int, rng: torch.Generator) -> Tensor:
+def _draw_symmetric(images: Tensor, count: int, rng: torch.Generator) -> Tensor:
     """``count`` uniform numbers in [-1, 1) per image, ``(B, count, 1, 1)``."""
     shape = (len(images), count, 1, 1)
     return 2 * torch.rand(shape, generator=rng, device=images.device, dtype=images.dtype) - 1
 
 
-def _interval(images: Tensor, side: int, largest: float, rng: torch.Generator) -> Tensor:
+def _draw_interval(images: Tensor, side: int, largest: float, rng: torch.Generator) -> Tensor:
     """A random interval of 1 to ``largest * side`` pixels along one axis per image, ``(B, 1, side) bool``."""
     draw = torch.rand((2, len(images), 1, 1), generator=rng, device=images.device)
     length = (draw[0] * max(int(largest * side), 1)).floor() + 1
@@ -173,7 +173,7 @@ def _resample(images: Tensor, angle: Tensor, zoom: Tensor, shift: Tensor) -> Ten
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
 
-def _blurred(images: Tensor) -> Tensor:
+def _blur(images: Tensor) -> Tensor:
     """Each image convolved with the binomial kernel (1, 2, 1)/4 along both axes, reflected at the edge."""
     padded = F.pad(images, (1, 1, 1, 1), mode="reflect")
     rows = (padded[:, :, :-2] + 2 * padded[:, :, 1:-1] + padded[:, :, 2:]) / 4

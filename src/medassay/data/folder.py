@@ -62,8 +62,8 @@ def read_folder(
     if not top.is_dir():
         raise DataError(f"data.path={top} is not a directory: {LAYOUT}")
     present = [name for name in Splits._fields if (top / name).is_dir()]
-    files = _ready_made(top, present) if present else _split_at_random(_class_files(top), split, seed)
-    names = _ordered(top, sorted(files["train"]), classes)
+    files = _list_ready_splits(top, present) if present else _split_at_random(_class_files(top), split, seed)
+    names = _order_classes(top, sorted(files["train"]), classes)
     return Splits(*(_read(files[part], names, size, channels, part) for part in Splits._fields)), names
 
 
@@ -143,7 +143,7 @@ def _class_files(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _ready_made(top: Path, present: Sequence[str]) -> dict[str, _Files]:
+def _list_ready_splits(top: Path, present: Sequence[str]) -> dict[str, _Files]:
     """The images by split and class, where the folder is split."""
     missing = [name for name in Splits._fields if name not in present]
     if missing:
@@ -184,7 +184,7 @@ def _split_at_random(files: _Files, shares: tuple[float, float, float], seed: in
     return dict(parts)
 
 
-def _ordered(top: Path, found: list[str], classes: Sequence[str] | None) -> list[str]:
+def _order_classes(top: Path, found: list[str], classes: Sequence[str] | None) -> list[str]:
     """The class names in the order of their indices."""
     if classes is None:
         return found
@@ -234,10 +234,10 @@ def read_image(file: Path, size: int, channels: int, *, exact: bool = False) -> 
     if exact and colours.size != (size, size):
         width, height = colours.size
         raise DataError(f"{file} is {width}x{height}, the data set {size}x{size}: give resize=true to crop and resize")
-    return fitted(colours, size)
+    return fit_to_square(colours, size)
 
 
-def fitted(image: Image.Image, size: int) -> Tensor:
+def fit_to_square(image: Image.Image, size: int) -> Tensor:
     """The largest centred square of a grey or RGB image, ``(C, size, size) uint8``; resized where its side differs."""
     from PIL import Image
 

@@ -43,18 +43,18 @@ def digest(*splits: LabelledImages) -> str:
     return total.hexdigest()[:16]
 
 
-def _rows(images: Tensor) -> np.ndarray[tuple[int], np.dtype[np.void]]:
+def _view_rows(images: Tensor) -> np.ndarray[tuple[int], np.dtype[np.void]]:
     """Each image of ``images (N, C, H, W) uint8`` as one opaque value, to be sorted and compared."""
     flat = np.ascontiguousarray(images.cpu().flatten(1).numpy())
     return flat.view(np.dtype((np.void, flat.shape[1])))[:, 0]
 
 
-def without_duplicates(split: LabelledImages) -> LabelledImages:
+def drop_duplicates(split: LabelledImages) -> LabelledImages:
     """``split`` with every image once, in the old order; of equal images the first stays."""
-    _, first = np.unique(_rows(split.images), return_index=True)
+    _, first = np.unique(_view_rows(split.images), return_index=True)
     return split[torch.from_numpy(np.sort(first))]
 
 
-def copies(images: Tensor, of: Tensor) -> Tensor:
+def find_copies(images: Tensor, of: Tensor) -> Tensor:
     """Which of ``images (M, C, H, W) uint8`` are equal to one of ``of (N, C, H, W)``, pixel by pixel; ``(M,) bool``."""
-    return torch.from_numpy(np.isin(_rows(images), _rows(of)))
+    return torch.from_numpy(np.isin(_view_rows(images), _view_rows(of)))

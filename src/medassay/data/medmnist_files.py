@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medassay.core.errors import DataError, nearest
+from medassay.core.errors import DataError, suggest_nearest
 from medassay.data.npz import md5
 
 SIZES = (28, 64, 128, 224)
@@ -41,7 +41,7 @@ class DataFile:
     published: bool
 
 
-def find(flag: str, *, size: int = 28, root: str | Path | None = None, phantom: str) -> DataFile:
+def find_file(flag: str, *, size: int = 28, root: str | Path | None = None, phantom: str) -> DataFile:
     """The published file of a data set, downloaded first if it is not there.
 
     Args:
@@ -133,16 +133,16 @@ def _info(flag: str) -> Mapping[str, Any]:
     import medmnist  # slow: it imports torchvision and scikit-learn
 
     table: Mapping[str, Mapping[str, Any]] = medmnist.INFO
-    usable = [name for name, info in table.items() if not _unusable(name, info)]
+    usable = [name for name, info in table.items() if not _explain_unusable(name, info)]
     if flag not in table:
-        hint = nearest(flag, usable)
+        hint = suggest_nearest(flag, usable)
         raise DataError(f"data.flag={flag} is no MedMNIST data set.{hint} Accepted: {', '.join(usable)}")
-    if why := _unusable(flag, table[flag]):
+    if why := _explain_unusable(flag, table[flag]):
         raise DataError(f"data.flag={flag} {why}: choose one of {', '.join(usable)}")
     return table[flag]
 
 
-def _unusable(flag: str, info: Mapping[str, Any]) -> str:
+def _explain_unusable(flag: str, info: Mapping[str, Any]) -> str:
     """Why a data set cannot be read; empty if it can."""
     if flag.endswith("3d"):
         return "is a set of 3-D volumes, and only 2-D images can be read"

@@ -20,7 +20,7 @@ from medassay.data.augment import BatchAugment
 from medassay.data.loader import ResidentLoader
 from medassay.data.order import stratified_order
 from medassay.data.phantoms import blood, chest
-from medassay.data.stamps import Stamp, fitting
+from medassay.data.stamps import Stamp, check_stamp
 
 Channels = Literal[1, 3]
 
@@ -75,7 +75,7 @@ class ImageDataModule(DataOptions, LightningDataModule):
         if len(self.classes) < 2:
             raise ConfigError(f"data.classes={self.classes}: at least two classes are needed")
         self.classes = list(self.classes)
-        self.stamp = fitting(self.stamp, self.classes, self.size)
+        self.stamp = check_stamp(self.stamp, self.classes, self.size)
         self._splits: Splits | None = None
 
     def __getstate__(self) -> dict[str, Any]:
@@ -104,7 +104,7 @@ class ImageDataModule(DataOptions, LightningDataModule):
         if self._splits is None:
             splits = self.load()
             if self.stamp is not None:
-                splits = self.stamp.on(splits, self.classes)
+                splits = self.stamp.apply_to(splits, self.classes)
             if self.subset is not None:
                 chosen = stratified_order(splits.train.labels, derived_seed(0, 4))[: self.subset]
                 splits = splits._replace(train=splits.train[chosen])
@@ -176,7 +176,7 @@ class MedMNISTData(ImageDataModule):
         if self.file is None:
             medmnist_files.check_names(self.flag, self.classes, self.aliases)
             medmnist_files.check_channels(self.flag, self.channels)
-            found = medmnist_files.find(self.flag, size=self.size, root=self.root, phantom=self.phantom)
+            found = medmnist_files.find_file(self.flag, size=self.size, root=self.root, phantom=self.phantom)
         else:
             found = medmnist_files.name_file(self.file, self.flag, self.size)
         self._data_file = found

@@ -84,10 +84,10 @@ def read_samples(
             f"{path}: 'train_images' are {shape[1]}x{shape[2]}, the data set {size}x{size}: give resize=true to resize them"
         )
     found = read_splits(path, splits, channels=channels, size=shape[1], num_classes=num_classes)
-    return [LabelledImages(_resized(split.images, size), split.labels) for split in found]
+    return [LabelledImages(_resize(split.images, size), split.labels) for split in found]
 
 
-def _resized(images: torch.Tensor, size: int) -> torch.Tensor:
+def _resize(images: torch.Tensor, size: int) -> torch.Tensor:
     scaled = torch.nn.functional.interpolate(images.float(), (size, size), mode="bicubic", antialias=True)
     return scaled.round().clamp(0, 255).to(torch.uint8)
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from medassay.core.errors import ConfigError, nearest
+from medassay.core.errors import ConfigError, suggest_nearest
 from medassay.core.seeds import derived_seed
 from medassay.core.types import LabelledImages, NonNegativeInt, Probability, Range, Splits
 
@@ -39,7 +39,7 @@ _GLYPHS = {
 _NARROW = ".:-"  # signs that need fewer columns than a letter
 
 
-def written(text: str) -> Tensor:
+def draw_text(text: str) -> Tensor:
     """``text`` in letters of three by five pixels, ``(5, W) bool``; small letters are written as capitals."""
     columns = []
     for character in text.upper():
@@ -102,11 +102,11 @@ class Stamp:
         faint = "" if self.opacity == 1 else f", opacity {self.opacity:g}"
         return f"{what}, {self.position.replace('_', ' ')}{faint}"
 
-    def at(self, position: Position) -> Stamp:
+    def move_to(self, position: Position) -> Stamp:
         """The same stamp in another corner."""
         return dataclasses.replace(self, position=position)
 
-    def of_class(self, label: int) -> Stamp:
+    def with_class(self, label: int) -> Stamp:
         """The same stamp on another class."""
         return dataclasses.replace(self, label=label)
 
@@ -125,7 +125,7 @@ class Stamp:
         if str(self.label).lower() in lowered:
             return lowered.index(str(self.label).lower())
         raise ConfigError(
-            f"{key}.label={self.label}: no such class.{nearest(str(self.label).lower(), lowered)} Accepted: {accepted}"
+            f"{key}.label={self.label}: no such class.{suggest_nearest(str(self.label).lower(), lowered)} Accepted: {accepted}"
         )
 
     def ink(self, size: int, key: str = "data.stamp") -> Tensor:
@@ -135,7 +135,7 @@ class Stamp:
             ConfigError: it does not fit into the image.
         """
         side, margin = (max(1, size // _PIXEL) * pixels for pixels in (1, MARGIN))
-        drawn = written(self.words) if self.words else torch.ones(SQUARE, SQUARE, dtype=torch.bool)
+        drawn = draw_text(self.words) if self.words else torch.ones(SQUARE, SQUARE, dtype=torch.bool)
         drawn = drawn.repeat_interleave(side, 0).repeat_interleave(side, 1)
         height, width = drawn.shape
         if max(height, width) + 2 * margin > size:
@@ -156,7 +156,7 @@ class Stamp:
         found[int(rows.min()) : int(rows.max()) + 1, int(columns.min()) : int(columns.max()) + 1] = True
         return found
 
-    def carriers(self, labels: Tensor, classes: list[str], stream: int = 0) -> Tensor:
+    def choose_carriers(self, labels: Tensor, classes: list[str], stream: int = 0) -> Tensor:
         """Which images carry the stamp: :attr:`share` of its class's, ``(N,) bool``; ``stream`` tells splits apart."""
         members = (labels == self.class_index(classes)).nonzero()[:, 0]
         rng = torch.Generator().manual_seed(derived_seed(self.seed, 6, stream))
@@ -184,14 +184,14 @@ class Stamp:
         stamped[chosen] = part
         return stamped, chosen[:, None, None] & ink
 
-    def on(self, splits: Splits, classes: list[str]) -> Splits:
+    def apply_to(self, splits: Splits, classes: list[str]) -> Splits:
         """A data set as it would have been collected with the stamp: training and validation images; test images stay clean.
 
         Masks stay those of the disease.
         """
         marked = [
             LabelledImages(
-                self(split.images, self.carriers(split.labels, classes, place))[0], split.labels, split.masks
+                self(split.images, self.choose_carriers(split.labels, classes, place))[0], split.labels, split.masks
             )
             for place, split in enumerate(splits[:2])
         ]
@@ -202,7 +202,7 @@ class Stamp:
         return dataclasses.asdict(self) | ({"text": self.words} if self.words else {})
 
 
-def fitting(stamp: Stamp | None, classes: list[str], size: int, key: str = "data.stamp") -> Stamp | None:
+def check_stamp(stamp: Stamp | None, classes: list[str], size: int, key: str = "data.stamp") -> Stamp | None:
     """``stamp``, or None where it is none; raises :class:`ConfigError` where it fits neither classes nor image size."""
     if stamp is None or not stamp.active:
         return None

@@ -47,19 +47,19 @@ def describe_run(run: Run, split: str | None) -> About:
         name=run.directory.path.resolve().name,
         model=run.config["model"]["name"],
         seed=run.config["seed"],
-        data=recorded if split is None else source_of(run.data, split).provenance(),
+        data=recorded if split is None else describe_source(run.data, split).provenance(),
         generated=generated,
         classes=run.data.classes,
         weights={"epoch": trained.get("best_epoch"), "chosen_by": trained.get("chosen_by")},
     )
 
 
-def source_of(data: ImageDataModule, split: str) -> ImageDataModule:
+def describe_source(data: ImageDataModule, split: str) -> ImageDataModule:
     """The data set whose images the split's are."""
     return data.real if isinstance(data, SyntheticData) and split == "test" else data
 
 
-def warnings(about: About, record: Mapping[str, Any], split: str | None) -> list[str]:
+def list_warnings(about: About, record: Mapping[str, Any], split: str | None) -> list[str]:
     """What a reader must know of the run and its data; ``split`` is None where none of the run's own images were judged."""
     source = about.data.get("real", about.data)
     found = [_origin_of_learning(source) if split is None else origin(source)]
@@ -91,11 +91,11 @@ def origin(provenance: Mapping[str, Any]) -> str | None:
     return None
 
 
-def flattened(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Nested dictionaries as ``name: value``, for a reader."""
     for key, value in values.items():
         if isinstance(value, Mapping):
-            yield from flattened(value, f"{prefix}{key}: ")
+            yield from flatten(value, f"{prefix}{key}: ")
         else:
             shown = DASH if value is None else ("no", "yes")[value] if isinstance(value, bool) else value
             yield f"{prefix}{key}".replace("_", " "), shown

@@ -20,9 +20,9 @@ import torch
 from tqdm import tqdm
 
 from medassay.core.errors import OutputError, TrainingError
-from medassay.core.files import whole
-from medassay.core.machine import cores
-from medassay.core.processes import end_with_parent, environment_of, run_in_places, start_module
+from medassay.core.files import atomic_write
+from medassay.core.machine import count_cores
+from medassay.core.processes import end_with_parent, make_environment, run_in_places, start_module
 from medassay.core.types import LabelledImages, Splits
 from medassay.data.given import GivenData, digest
 from medassay.nets.block_cnn import BlockCNN
@@ -76,7 +76,7 @@ def new_task(arm: Arm) -> Classification:
     return Classification(BlockCNN(channels, arm.num_classes, size), arm.num_classes)
 
 
-def trained(
+def train_arms(
     arms: Sequence[Arm], cache: Path, *, jobs: int | None = None, gpus: int | list[int] | None = 0, progress: str = ""
 ) -> list[Classification]:
     """The trained classifiers, in evaluation mode on the CPU; those that are kept already are not trained again.
@@ -96,7 +96,7 @@ def trained(
     paths = [cache / "arms" / f"{arm.key(device)}.ckpt" for arm in arms]
     missing = {path: arm for path, arm in zip(paths, arms, strict=True) if not path.exists()}
     with tqdm(total=len(missing), desc=progress, unit="arm", disable=not sys.stderr.isatty() or not missing) as bar:
-        workers = min(len(missing), 1 if device == "cuda" else cores() if jobs is None else jobs)
+        workers = min(len(missing), 1 if device == "cuda" else count_cores() if jobs is None else jobs)
         if workers > 1:
             for name in _in_processes(missing, workers):
                 bar.set_postfix_str(name)
@@ -142,7 +142,7 @@ def _train(arm: Arm, path: Path, gpus: int | list[int] | None) -> None:
         "held_out_auroc": result.values["val/auroc"],
         "torch": str(torch.__version__),
     }
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         torch.save({"state_dict": task.cpu().state_dict(), "record": record}, partial)
 
 
@@ -155,11 +155,11 @@ def _in_processes(arms: dict[Path, Arm], workers: int) -> Iterator[str]:
 
         def start(path: Path, place: int) -> subprocess.Popen[bytes]:
             given, arm = Path(folder) / f"{path.stem}.pt", arms[path]
-            plain = {"train": _plain(arm.train), "held_out": _plain(arm.held_out)}
+            plain = {"train": _copy_tensors(arm.train), "held_out": _copy_tensors(arm.held_out)}
             torch.save({**vars(arm), **plain}, given)
             with given.with_suffix(".err").open("wb") as said:
                 return start_module(
-                    "medassay.evaluation.arms", given, path.absolute(), environment=environment_of(1), stderr=said
+                    "medassay.evaluation.arms", given, path.absolute(), environment=make_environment(1), stderr=said
                 )
 
         for path, code in run_in_places(arms, range(workers), start):
@@ -170,7 +170,7 @@ def _in_processes(arms: dict[Path, Arm], workers: int) -> Iterator[str]:
             yield arms[path].name
 
 
-def _plain(split: LabelledImages) -> dict[str, torch.Tensor]:
+def _copy_tensors(split: LabelledImages) -> dict[str, torch.Tensor]:
     """The images without a class of ours; part of a larger tensor, they are written without the rest."""
     return {"images": split.images.clone(), "labels": split.labels.clone()}
 

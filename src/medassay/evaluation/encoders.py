@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from medassay.core.errors import ConfigError, DataError
-from medassay.core.files import whole
+from medassay.core.files import atomic_write
 from medassay.core.types import LabelledImages
 from medassay.data.given import digest
 from medassay.evaluation import arms
@@ -66,12 +66,12 @@ def classifier(task: Classification, device: torch.device) -> Encoder:
     return Encoder("classifier", description, net.features, device)
 
 
-def trained_classifier(
+def train_encoder(
     train: LabelledImages, val: LabelledImages, num_classes: int, cache: Path, *, seed: int = 0, gpus: Any = 0
 ) -> Classification:
     """The classifier behind :func:`classifier`: the arm TRTR of a full comparison, with that seed."""
     arm = arms.Arm(f"TRTR, seed {seed}", train, val, num_classes, seed, arms.full_steps(len(train)))
-    return arms.trained([arm], cache, gpus=gpus, progress="encoder")[0]
+    return arms.train_arms([arm], cache, gpus=gpus, progress="encoder")[0]
 
 
 def random_conv(channels: int, device: torch.device) -> Encoder:
@@ -103,7 +103,7 @@ def pixels(train: LabelledImages, device: torch.device, cache: Path) -> Encoder:
     else:
         mean, basis = principal_components(train.images.flatten(1).double() / 255, DIMENSIONS)
         record = {"images": len(train), "what": "mean and principal components of the training images in [0, 1]"}
-        with whole(path) as partial:
+        with atomic_write(path) as partial:
             torch.save({"state_dict": {"mean": mean, "basis": basis}, "record": record}, partial)
     on_device = mean.float().to(device), basis.float().to(device)
 

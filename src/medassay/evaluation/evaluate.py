@@ -18,7 +18,7 @@ from medassay.core.errors import ConfigError, DataError
 from medassay.data.modules import SyntheticData
 from medassay.evaluation.about import About, describe_run
 from medassay.evaluation.protocol import ComputeContext, Protocol, SamplesProtocol
-from medassay.evaluation.several import is_several, runs_of
+from medassay.evaluation.several import is_several, list_runs
 from medassay.evaluation.writer import write_report
 from medassay.runs.directory import RunDirectory
 from medassay.runs.load import build_data, data_node, open_run
@@ -89,7 +89,7 @@ def evaluate_samples(
         cfg, _ = configuration.compose("train", ["model=tstr", *overrides])
     except (HydraException, OmegaConfBaseException) as error:
         raise ConfigError(explain(error) or str(error)) from error
-    config = configuration.resolved(cfg)
+    config = configuration.resolve(cfg)
     configuration.check(data_node(config["data"]), "data")
     configuration.check(config["trainer"], "trainer")
     trainer: TrainerSettings = configuration.build(config["trainer"])
@@ -104,7 +104,7 @@ def evaluate_samples(
 
 def default_protocol(paths: Sequence[str]) -> str:
     """The protocol that fits the first run: ``assay`` for a generator, ``classification`` for a classifier."""
-    first = runs_of(paths)[0] if is_several(paths) else Path(paths[0])
+    first = list_runs(paths)[0] if is_several(paths) else Path(paths[0])
     return "assay" if makes_images(RunDirectory(first).config()) else "classification"
 
 

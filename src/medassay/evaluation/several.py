@@ -18,12 +18,12 @@ from medassay.core.results import to_json
 from medassay.evaluation.about import command_line, origin
 from medassay.evaluation.protocol import Combined, Protocol
 from medassay.reporting import html
-from medassay.reporting.numbers import DASH, fixed, spread, with_bounds
+from medassay.reporting.numbers import DASH, format_fixed, format_spread, format_with_bounds
 from medassay.reporting.tables import Table, as_markdown
 from medassay.runs.csv_view import runs_as_csv
 from medassay.runs.directory import RunDirectory
 from medassay.runs.groups import Group, group_over_seeds, is_place
-from medassay.runs.table import RunRow, configuration_hash, read_row, runs_below, single_numbers
+from medassay.runs.table import RunRow, configuration_hash, find_runs, read_row, single_numbers
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,10 @@ class Column:
     def cells(self, name: str) -> list[str]:
         """``mean ± sd``, and beside it the number of what the runs give together, where there is that."""
         estimates = [self.group.numbers.get(name), *(self.numbers.get(name) for _ in self.together)]
-        texts = (DASH if e is None else form(e) for e, form in zip(estimates, (spread, with_bounds), strict=False))
+        texts = (
+            DASH if e is None else form(e)
+            for e, form in zip(estimates, (format_spread, format_with_bounds), strict=False)
+        )
         return [text.replace("\N{NO-BREAK SPACE}", " ") for text in texts]
 
     @property
@@ -89,7 +92,7 @@ class Column:
         """A line per number, a column per seed."""
         members = self.group.counted
         rows = [
-            [name.replace("_", " "), *self.cells(name), *(fixed(row.values[name]) for row in members)]
+            [name.replace("_", " "), *self.cells(name), *(format_fixed(row.values[name]) for row in members)]
             for name in self.group.numbers
         ]
         header = ["metric", "mean ± sd", *self.together, *(f"seed {seed}" for seed in self.group.seeds)]
@@ -107,7 +110,7 @@ def is_several(paths: Sequence[str]) -> bool:
     return not (top / ".hydra").is_dir() and top.is_dir() and any(top.rglob("run.json"))
 
 
-def runs_of(paths: Sequence[str]) -> list[Path]:
+def list_runs(paths: Sequence[str]) -> list[Path]:
     """The run directories that ``paths`` name, each once: themselves, or all below them, sorted.
 
     Of a sweep that has chosen a configuration, the runs of that one: no other is to be looked at on test images.
@@ -118,8 +121,8 @@ def runs_of(paths: Sequence[str]) -> list[Path]:
     found: dict[Path, Path] = {}
     for path in paths:
         top = Path(path).expanduser()
-        below = runs_below(top) if top.exists() and not (top / ".hydra").is_dir() else []
-        runs = [top] if (top / ".hydra").is_dir() else [run for run in below if not _passed_over(run)]
+        below = find_runs(top) if top.exists() and not (top / ".hydra").is_dir() else []
+        runs = [top] if (top / ".hydra").is_dir() else [run for run in below if not _describe_skipped(run)]
         if not runs:
             hint = "it holds no run" if top.exists() else "it does not exist"
             raise CheckpointError(f"run={path}: {hint}; give run directories, or a folder with some below")
@@ -128,7 +131,7 @@ def runs_of(paths: Sequence[str]) -> list[Path]:
     return list(found.values())
 
 
-def _passed_over(run: Path) -> bool:
+def _describe_skipped(run: Path) -> bool:
     """Whether the run's sweep has chosen another configuration."""
     chosen = (read_json(run.parent / "sweep.json").get("chosen") or {}).get("configuration")
     return chosen is not None and configuration_hash(RunDirectory(run).config()) != chosen
@@ -159,7 +162,7 @@ def evaluate_many(
         CheckpointError: a path without a run.
         OutputError: the table cannot be written.
     """
-    runs = runs_of(paths)
+    runs = list_runs(paths)
     done: list[tuple[Path, Path]] = []
     failed: list[tuple[Path, str]] = []
     for number, run in enumerate(runs, 1):
@@ -178,7 +181,7 @@ def evaluate_many(
     return evaluations
 
 
-def measured_rows(done: Sequence[tuple[Path, Path]]) -> list[RunRow]:
+def collect_rows(done: Sequence[tuple[Path, Path]]) -> list[RunRow]:
     """The evaluated runs as rows of the table of runs, with the numbers just measured in place of earlier ones.
 
     A protocol that leaves no ``metrics.json`` leaves the numbers that the table has of the run.
@@ -197,7 +200,7 @@ def write_table(evaluations: Evaluations, protocol: Protocol, record: dict[str, 
         OutputError: a file cannot be written.
     """
     results = {run.resolve(): directory for run, directory in evaluations.done}
-    rows = measured_rows(evaluations.done)
+    rows = collect_rows(evaluations.done)
     groups = [group for group in group_over_seeds(rows) if group.counted]
     columns = [
         Column(group, protocol.combine([results[row.path.resolve()] for row in group.counted])) for group in groups
@@ -205,7 +208,7 @@ def write_table(evaluations: Evaluations, protocol: Protocol, record: dict[str, 
     further = [{column.combined.name: column.numbers} if column.combined else {} for column in columns]
     files = {
         "summary.csv": runs_as_csv(groups, rows, further=[{k: v for k, v in one.items() if v} for one in further]),
-        "summary.md": markdown_of(columns, evaluations.failed),
+        "summary.md": write_markdown(columns, evaluations.failed),
         "report.html": _page(evaluations, columns, rows, record),
     }
     for name, text in files.items():
@@ -237,7 +240,7 @@ def _headlines(columns: Sequence[Column]) -> Iterator[str]:
 # --- as text ---------------------------------------------------------------------------------------------------------
 
 
-def markdown_of(columns: Sequence[Column], failed: Sequence[tuple[Path, str]]) -> str:
+def write_markdown(columns: Sequence[Column], failed: Sequence[tuple[Path, str]]) -> str:
     """A table of mean ± sd, a column per group, and one for what its runs give together beside it; and what failed."""
     names = dict.fromkeys(name for column in columns for name in column.group.numbers)
     header = ["metric", *(head for column in columns for head in (column.heading, *column.together))]

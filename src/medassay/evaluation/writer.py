@@ -9,9 +9,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from medassay.core.files import whole, write_json, write_text
+from medassay.core.files import atomic_write, write_json, write_text
 from medassay.core.results import to_json
-from medassay.evaluation.about import About, command_line, flattened, warnings
+from medassay.evaluation.about import About, command_line, flatten, list_warnings
 from medassay.evaluation.protocol import Page, Report
 from medassay.reporting import figures, html
 from medassay.reporting.charts import Chart
@@ -64,7 +64,7 @@ def _write_file(path: Path, content: Any) -> None:
     elif isinstance(content, str):
         write_text(path, content)
     else:
-        with whole(path) as partial:
+        with atomic_write(path) as partial:
             content(partial)
 
 
@@ -93,10 +93,10 @@ def _page(report: Report, page: Page, about: About, record: Mapping[str, Any], h
         "about": about,
         "record": record,
         "split": report.split,
-        "warnings": [*warnings(about, record, report.split), *report.warnings],
+        "warnings": [*list_warnings(about, record, report.split), *report.warnings],
         "charts": html.inline(charts),
         "command": command_line(record),
-        "provenance": dict(flattened(about.data)),
-        "environment": dict(flattened(here)),
+        "provenance": dict(flatten(about.data)),
+        "environment": dict(flatten(here)),
     }
     return html.page(page.template.absolute(), **{**page.values, **shared})

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medassay.core.errors import ConfigError, nearest
+from medassay.core.errors import ConfigError, suggest_nearest
 
 Method = Literal["gradcam", "gradcam++", "scorecam", "layercam", "eigencam", "hirescam"]
 METHODS: tuple[Method, ...] = get_args(Method)
@@ -53,7 +53,7 @@ def layer_name(net: nn.Module, name: str | None = None) -> str:
     if name is not None:
         if name not in names:
             raise ConfigError(
-                f"protocol.layer={name}: the net has no such module.{nearest(name, names)} "
+                f"protocol.layer={name}: the net has no such module.{suggest_nearest(name, names)} "
                 f"Accepted: null for the activation before the last pooling, or a dotted name, e.g. {_examples(names, name)}"
             )
         return name
@@ -125,10 +125,10 @@ class ActivationMaps:
         n, _, height, width = images.shape
         maps = torch.zeros(n, len(chosen), height, width)
         for place, label in enumerate(chosen):
-            maps[:, place] = self.of(images, torch.full((n,), label))
+            maps[:, place] = self.map_class(images, torch.full((n,), label))
         return maps
 
-    def of(self, images: Tensor, labels: Tensor) -> Tensor:
+    def map_class(self, images: Tensor, labels: Tensor) -> Tensor:
         """One map per image, of a class of its own: ``images (N, C, H, W), labels (N,) -> (N, H, W)``, else as a call."""
         if len(images) == 0:
             return torch.zeros(0, *images.shape[2:])
@@ -241,11 +241,11 @@ def grad_cam_steps(net: nn.Module, image: Tensor, label: int, layer: str | None 
     maps, alphas = given[0].detach(), gradient[0].mean((1, 2))
     total = (alphas[:, None, None] * maps).sum(0)
     relu = total.relu()
-    enlarged = F.interpolate(_scaled(relu)[None, None], image.shape[1:], mode="bilinear", align_corners=False)[0, 0]
-    return Steps(maps, alphas, total, relu, _scaled(enlarged))
+    enlarged = F.interpolate(_scale_maps(relu)[None, None], image.shape[1:], mode="bilinear", align_corners=False)[0, 0]
+    return Steps(maps, alphas, total, relu, _scale_maps(enlarged))
 
 
-def _scaled(values: Tensor) -> Tensor:
+def _scale_maps(values: Tensor) -> Tensor:
     """From 0 to 1, with the package's guard against division by zero."""
     lifted = values - values.min()
     return lifted / (1e-7 + lifted.max())
@@ -254,7 +254,7 @@ def _scaled(values: Tensor) -> Tensor:
 # --- the same net without what it has learnt -------------------------------------------------------------------------
 
 
-def randomised(net: nn.Module, seed: int) -> nn.Module:
+def randomise_weights(net: nn.Module, seed: int) -> nn.Module:
     """A copy of the net with all its weights drawn anew, as for the sanity check of Adebayo et al. 2018.
 
     Every module that knows how to initialise itself does so, running statistics of batch normalisation included; a

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from medassay.metrics.classification import auroc, roc_curve
-from medassay.metrics.neighbours import Neighbours, checked, nearest
+from medassay.metrics.neighbours import Neighbours, check_features, find_nearest
 
 MAX_FPR = 0.01
 
 
-def authentic(neighbours: Neighbours) -> Tensor:
+def find_authentic(neighbours: Neighbours) -> Tensor:
     """``(m,) bool``: the sample is farther from its nearest training image than that one's nearest *other* one (``>``).
 
     Source: Alaa et al. 2022 (arXiv:2102.08921). A copy lies at distance 0 and is never authentic.
@@ -37,7 +37,7 @@ def authenticity(neighbours: Neighbours) -> float:
 
     Source: Alaa et al. 2022 (arXiv:2102.08921).
     """
-    mask = authentic(neighbours)
+    mask = find_authentic(neighbours)
     return int(mask.sum()) / len(mask)
 
 
@@ -67,7 +67,7 @@ def memorisation_ratio(generated_distances: Tensor, validation_distances: Tensor
     """
     # quantile, not median, which takes the lower of the middle two
     generated, validation = (
-        float(torch.quantile(_checked_distances(values), 0.5)) for values in (generated_distances, validation_distances)
+        float(torch.quantile(_check_distances(values), 0.5)) for values in (generated_distances, validation_distances)
     )
     return generated / validation if validation > 0 else torch.nan
 
@@ -87,7 +87,7 @@ class Cells:
     def __init__(self, real: Tensor, cells: int = 10, seed: int = 0) -> None:
         from sklearn.cluster import KMeans  # a second to import, and only C_T needs it
 
-        points = checked(real, "real features").cpu().double()
+        points = check_features(real, "real features").cpu().double()
         if not 1 <= cells <= len(points):
             raise ValueError(f"cells must lie in 1..{len(points)}, the number of real points, not {cells}")
         fitted = KMeans(n_clusters=cells, n_init=1, random_state=seed).fit(points.numpy())
@@ -95,7 +95,7 @@ class Cells:
 
     def __call__(self, points: Tensor) -> Tensor:
         """The cell of each of ``points (N, d)``, ``(N,) int64`` on the CPU."""
-        return nearest(points, self.centres)[1][:, 0].cpu()
+        return find_nearest(points, self.centres)[1][:, 0].cpu()
 
 
 def c_t(
@@ -129,7 +129,7 @@ def c_t(
     Raises:
         ValueError: if shapes or dtypes do not fit, or distances are negative or not finite.
     """
-    generated, validation = _checked_distances(generated_distances), _checked_distances(validation_distances)
+    generated, validation = _check_distances(generated_distances), _check_distances(validation_distances)
     mine, theirs = generated_cells.cpu(), validation_cells.cpu()
     if mine.shape != generated.shape or theirs.shape != validation.shape:
         raise ValueError("every distance needs the cell of its point")
@@ -172,7 +172,7 @@ def membership_attack(member_distances: Tensor, non_member_distances: Tensor) ->
     Raises:
         ValueError: if distances are not ``(N,)`` float, finite and at least 0, or there are none.
     """
-    members, others = _checked_distances(member_distances), _checked_distances(non_member_distances)
+    members, others = _check_distances(member_distances), _check_distances(non_member_distances)
     scores = -torch.cat([members, others])
     is_member = torch.arange(len(scores)) < len(members)
     auc = auroc(scores, is_member)
@@ -190,7 +190,7 @@ def _distance_and_gap(neighbours: Neighbours) -> tuple[Tensor, Tensor]:
     return distance, neighbours.reference.gaps[index, 0]
 
 
-def _checked_distances(values: Tensor) -> Tensor:
+def _check_distances(values: Tensor) -> Tensor:
     if values.ndim != 1 or not values.is_floating_point() or not len(values):
         raise ValueError(f"distances must be (N,) float, not {tuple(values.shape)} {values.dtype}")
     values = values.detach().cpu().double()

@@ -109,10 +109,10 @@ def insertion_auc(classifier: Classifier, images: Tensor, maps: Tensor, labels: 
 
     Arguments and result are those of :func:`deletion_auc`; the blur is a Gaussian as wide as an eighth of the image.
     """
-    return _curve_area(classifier, blurred(images), images, maps, labels, steps)
+    return _curve_area(classifier, blur_images(images), images, maps, labels, steps)
 
 
-def blurred(images: Tensor) -> Tensor:
+def blur_images(images: Tensor) -> Tensor:
     """Images ``(N, C, H, W)`` float under a Gaussian as wide as an eighth of their side, edges repeated."""
     found = images
     for axis, side in ((2, images.shape[2]), (3, images.shape[3])):

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medassay.metrics.neighbours import Neighbours, Reference, checked, distances
+from medassay.metrics.neighbours import Neighbours, Reference, check_features, distances
 
 GRID = torch.linspace(0, 1, 101, dtype=torch.float64)
 
@@ -43,7 +43,7 @@ def density(neighbours: Neighbours) -> float:
     return int(neighbours.balls.sum()) / (neighbours.density_k * neighbours.m)
 
 
-def covered(neighbours: Neighbours) -> Tensor:
+def find_covered(neighbours: Neighbours) -> Tensor:
     """``(n,) bool``: the ball of this real point holds a generated one (``density_k``, strict ``<``)."""
     return neighbours.real_to_generated[0] < neighbours.reference.gaps[:, neighbours.density_k - 1]
 
@@ -53,7 +53,7 @@ def coverage(neighbours: Neighbours) -> float:
 
     Source: Naeem et al. 2020 (arXiv:2002.09797).
     """
-    return _share(covered(neighbours))
+    return _share(find_covered(neighbours))
 
 
 def alpha_precision(reference: Reference, generated: Tensor, alphas: Tensor = GRID) -> Tensor:
@@ -73,7 +73,7 @@ def alpha_precision(reference: Reference, generated: Tensor, alphas: Tensor = GR
     Raises:
         ValueError: if shapes, dtypes or devices do not fit, values are not finite, or an α is out of range.
     """
-    generated = checked(generated, "generated features")
+    generated = check_features(generated, "generated features")
     if generated.shape[1] != reference.features.shape[1] or generated.device != reference.features.device:
         raise ValueError("generated features must have the real ones' dimension and device")
     radii = _quantiles(_radii(reference.features, reference.mean), alphas)
@@ -106,7 +106,7 @@ def beta_recall(neighbours: Neighbours, betas: Tensor = GRID) -> Tensor:
     return (near & (matched <= radii[:, None])).double().mean(1)
 
 
-def integrated(curve: Tensor, grid: Tensor = GRID) -> float:
+def integrate_curve(curve: Tensor, grid: Tensor = GRID) -> float:
     """A curve's closeness to the diagonal, ``1 - 2 ∫ |P(α) - α| dα`` by the trapezoidal rule; 1 is on it.
 
     Source: Alaa et al. 2022 (arXiv:2102.08921). To be read beside the value of real held-out images: the

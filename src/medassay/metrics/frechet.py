@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medassay.metrics.neighbours import checked
+from medassay.metrics.neighbours import check_features
 
 
 def frechet_distance(real: Tensor, generated: Tensor) -> float:
@@ -142,7 +142,7 @@ def kid(
 
 def _pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     # On the CPU where the device has no float64: eigenvalues of a covariance need it
-    x, y = (checked(z.cpu() if z.device.type == "mps" else z, "features") for z in (x, y))
+    x, y = (check_features(z.cpu() if z.device.type == "mps" else z, "features") for z in (x, y))
     if x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
         raise ValueError(
             "two sets of features must have one dimension and at least 2 points each, not "

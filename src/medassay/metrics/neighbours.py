@@ -21,7 +21,7 @@ from torch import Tensor
 CHUNK_ELEMENTS = 1 << 20
 
 
-def checked(features: Tensor, name: str) -> Tensor:
+def check_features(features: Tensor, name: str) -> Tensor:
     """Features as the metrics compute with them: ``(N, D) float64``, float32 on MPS; without gradients.
 
     Args:
@@ -43,7 +43,7 @@ def distances(a: Tensor, b: Tensor) -> Tensor:
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def nearest(
+def find_nearest(
     queries: Tensor,
     reference: Tensor,
     k: int = 1,
@@ -71,7 +71,7 @@ def nearest(
         ValueError: if shapes, dtypes or devices do not fit, values are not finite, there are fewer than ``k`` reference
             points (``k + 1`` with ``exclude_self``), or ``exclude_self`` is asked of two different sets.
     """
-    queries, reference = checked(queries, "queries"), checked(reference, "reference points")
+    queries, reference = check_features(queries, "queries"), check_features(reference, "reference points")
     _check_pair(queries, reference)
     if exclude_self and not torch.equal(queries, reference):
         raise ValueError("exclude_self needs the same points as queries and as reference")
@@ -103,7 +103,7 @@ class Reference:
     """
 
     def __init__(self, features: Tensor, *, k: int = 5) -> None:
-        self.features = checked(features, "real features")
+        self.features = check_features(features, "real features")
         self.k = k
         if not 1 <= k < self.n:
             raise ValueError(f"k must lie in 1..{self.n - 1}, the number of other real points, not {k}")
@@ -121,7 +121,7 @@ class Reference:
     @cached_property
     def gaps(self) -> Tensor:
         """``(n, k)``: distances of every real point to its k nearest *other* ones, rising."""
-        return nearest(self.features, self.features, self.k, exclude_self=True)[0]
+        return find_nearest(self.features, self.features, self.k, exclude_self=True)[0]
 
 
 class Neighbours:
@@ -169,13 +169,15 @@ class Neighbours:
                 f"not {manifold_k} and {density_k}"
             )
         self.reference = reference
-        self.generated = checked(generated, "generated features")
+        self.generated = check_features(generated, "generated features")
         _check_pair(self.generated, reference.features)
         if self.m <= manifold_k:
             raise ValueError(f"manifold_k={manifold_k} needs more than {manifold_k} generated points, not {self.m}")
         self.manifold_k, self.density_k = manifold_k, density_k
         inner, outer = reference.gaps[:, manifold_k - 1], reference.gaps[:, density_k - 1]
-        own, _ = nearest(self.generated, self.generated, manifold_k, exclude_self=True, chunk_elements=chunk_elements)
+        own, _ = find_nearest(
+            self.generated, self.generated, manifold_k, exclude_self=True, chunk_elements=chunk_elements
+        )
         m, n, device = self.m, self.n, inner.device
         # Filled in place, as in nearest
         to_real, real_index = inner.new_empty(m), torch.empty(m, dtype=torch.int64, device=device)

@@ -30,7 +30,7 @@ def _init(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
-def _up(in_channels: int, out_channels: int, stride: int = 2) -> nn.Sequential:
+def _make_up_block(in_channels: int, out_channels: int, stride: int = 2) -> nn.Sequential:
     padding = 1 if stride == 2 else 0
     return nn.Sequential(
         nn.ConvTranspose2d(in_channels, out_channels, 4, stride, padding),
@@ -49,10 +49,10 @@ class Generator(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         self.latent = latent
-        self.from_noise = _up(latent, 4 * width, stride=1)
-        self.from_label = _up(num_classes, 4 * width, stride=1)
-        self.up1 = _up(8 * width, 4 * width)
-        self.up2 = _up(4 * width, 2 * width)
+        self.from_noise = _make_up_block(latent, 4 * width, stride=1)
+        self.from_label = _make_up_block(num_classes, 4 * width, stride=1)
+        self.up1 = _make_up_block(8 * width, 4 * width)
+        self.up2 = _make_up_block(4 * width, 2 * width)
         self.to_image = nn.ConvTranspose2d(2 * width, channels, 4, 2, 1)
         self.apply(_init)
 
@@ -76,13 +76,13 @@ class Discriminator(nn.Module):
         self.normalise = Normalise()
         self.from_image = nn.Sequential(nn.Conv2d(channels, width, 4, 2, 1), nn.LeakyReLU(SLOPE, inplace=True))
         self.from_label = nn.Sequential(nn.Conv2d(num_classes, width, 4, 2, 1), nn.LeakyReLU(SLOPE, inplace=True))
-        self.down1 = self._down(2 * width, 4 * width)
-        self.down2 = self._down(4 * width, 8 * width)
+        self.down1 = self._make_down_block(2 * width, 4 * width)
+        self.down2 = self._make_down_block(4 * width, 8 * width)
         self.to_logit = nn.Conv2d(8 * width, 1, 4, 1, 0)
         self.apply(_init)
 
     @staticmethod
-    def _down(in_channels: int, out_channels: int) -> nn.Sequential:
+    def _make_down_block(in_channels: int, out_channels: int) -> nn.Sequential:
         return nn.Sequential(
             nn.Conv2d(in_channels, out_channels, 4, 2, 1),
             nn.BatchNorm2d(out_channels),

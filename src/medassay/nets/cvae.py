@@ -21,7 +21,7 @@ HALVINGS = 5  # convolutions of stride 2, in each direction
 SLOPE = 0.01  # of the leaky ReLU
 
 
-def sides(image_size: int) -> list[int]:
+def list_sides(image_size: int) -> list[int]:
     """The side of the maps before and after each halving: 28, 14, 7, 4, 2, 1."""
     found = [image_size]
     for _ in range(HALVINGS):
@@ -41,7 +41,7 @@ class Encoder(nn.Module):
             stride = 2 if place < HALVINGS else 1
             layers += [nn.Conv2d(before, after, 3, stride, padding=1), activation_layer("leaky_relu", SLOPE)]
         self.body = nn.Sequential(*layers, nn.Flatten())
-        features = widths[-1] * sides(image_size)[-1] ** 2
+        features = widths[-1] * list_sides(image_size)[-1] ** 2
         self.mean = nn.Linear(features, latent)
         self.log_variance = nn.Linear(features, latent)
 
@@ -57,7 +57,7 @@ class Decoder(nn.Module):
         super().__init__()
         self.num_classes = num_classes
         widths = [*(width * 2**i for i in range(HALVINGS, -1, -1)), channels + num_classes]
-        maps = sides(image_size)[::-1]
+        maps = list_sides(image_size)[::-1]
         self.from_latent = nn.Linear(latent + num_classes, widths[0] * maps[0] ** 2)
         self.unflatten = nn.Unflatten(1, (widths[0], maps[0], maps[0]))
         layers: list[nn.Module] = [nn.ConvTranspose2d(widths[0], widths[1], 3, 1, padding=1)]

@@ -18,12 +18,12 @@ _CHARACTER = 5.4  # dots, about the mean width of a caption's characters
 _TILE = 84  # dots that a small image's side is enlarged to, about
 
 
-def enlargement(side: int) -> int:
+def choose_enlargement(side: int) -> int:
     """The whole number that brings a small image's side near 84 dots; 1 for a large one."""
     return max(1, _TILE // side)
 
 
-def captioned(images: Tensor, captions: Sequence[Sequence[str]], *, columns: int, title: str = "") -> Figure:
+def add_captions(images: Tensor, captions: Sequence[Sequence[str]], *, columns: int, title: str = "") -> Figure:
     """Images row by row, each with its lines of text below.
 
     Args:
@@ -38,7 +38,7 @@ def captioned(images: Tensor, captions: Sequence[Sequence[str]], *, columns: int
     n, _, height, width = images.shape
     if n == 0 or len(captions) != n:
         raise ValueError(f"a caption for each of at least one image is needed, not {len(captions)} for {n}")
-    columns, scale = min(columns, n), enlargement(height)
+    columns, scale = min(columns, n), choose_enlargement(height)
     height, width, above = scale * height, scale * width, 8 + _TITLE * len(title.splitlines())
     longest = min(_LONGEST, max(len(line) for lines in captions for line in lines))
     cell_width = 12 + max(width, round(_CHARACTER * longest))
@@ -58,13 +58,13 @@ def captioned(images: Tensor, captions: Sequence[Sequence[str]], *, columns: int
         axes.imshow(pixels[place], interpolation="nearest", aspect="auto")
         axes.set_axis_off()
         for number, line in enumerate(lines):
-            write(left, top + height + 5 + number * _LINE, drawable(line, _LONGEST), size=_CAPTION_SIZE)
+            write(left, top + height + 5 + number * _LINE, replace_undrawable(line, _LONGEST), size=_CAPTION_SIZE)
     for number, line in enumerate(title.splitlines()):
         write(8, 8 + number * _TITLE, line, size=SMALL, weight="bold")
     return figure
 
 
-def drawable(text: str, length: int) -> str:
+def replace_undrawable(text: str, length: int) -> str:
     """A text in characters that matplotlib's own font has, at most ``length`` of them: its beginning and its end."""
     plain = "".join(c if c.isprintable() and ord(c) < 0x250 else "→" if c == "→" else "?" for c in text)
     if len(plain) <= length:

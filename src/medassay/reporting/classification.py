@@ -17,7 +17,7 @@ from medassay.metrics import classification
 from medassay.metrics.scores import ClassificationScores
 from medassay.reporting.charts import DPI, GREY, PALETTE, legend_below, small_axes
 from medassay.reporting.figures import text_width
-from medassay.reporting.numbers import fixed
+from medassay.reporting.numbers import format_fixed
 
 _STYLES = ("-", "--", "-.")  # one for each round through the palette
 
@@ -102,7 +102,7 @@ def roc_curves(probabilities: Tensor, labels: Tensor, class_names: Sequence[str]
         scores, is_positive = probabilities[:, index], labels == index
         areas.append(classification.auroc(scores, is_positive))
         false_positive_rate, true_positive_rate = classification.roc_curve(scores, is_positive)
-        label = f"{class_names[index]}  {fixed(areas[-1])}"
+        label = f"{class_names[index]}  {format_fixed(areas[-1])}"
         axes.plot(false_positive_rate.numpy(), true_positive_rate.numpy(), label=label, **look)
     _enlarge_corner(axes, areas, right=False)
     legend_below(figure, axes, 1, "AUROC")
@@ -123,7 +123,7 @@ def pr_curves(probabilities: Tensor, labels: Tensor, class_names: Sequence[str])
         recall, precision = classification.pr_curve(scores, is_positive)
         # Only where another positive is found: the area under these steps is the average precision.
         steps = F.pad(recall.diff() > 0, (1, 0))
-        label = f"{class_names[index]}  {fixed(areas[-1])} ({prevalence:.3f})"
+        label = f"{class_names[index]}  {format_fixed(areas[-1])} ({prevalence:.3f})"
         x, y = recall[steps].tolist(), precision[steps].tolist()
         axes.step([0, *x] if x else [], y[:1] + y, where="pre", label=label, **look)
         axes.axhline(prevalence, color=look["color"], linewidth=0.9, linestyle=":", zorder=1)

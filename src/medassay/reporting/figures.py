@@ -17,7 +17,7 @@ from matplotlib.textpath import TextPath
 from torch import Tensor
 from torch.nn import functional as F
 
-from medassay.core.files import whole
+from medassay.core.files import atomic_write
 from medassay.reporting.charts import DPI, SMALL
 
 
@@ -116,7 +116,7 @@ def save(figure: Figure, path: Path, dpi: float = 2 * DPI) -> None:
     """
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=dpi, metadata={"Software": None})
-    with whole(path) as partial:
+    with atomic_write(path) as partial:
         partial.write_bytes(drawn.getvalue())
 
 

@@ -23,7 +23,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medassay.reporting.charts import PALETTE, Chart
-from medassay.reporting.numbers import bounds, fixed, significant, spread, unbroken, with_bounds
+from medassay.reporting.numbers import (
+    format_bounds,
+    format_fixed,
+    format_significant,
+    format_spread,
+    format_with_bounds,
+    keep_together,
+)
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _LARGEST = 96  # pixels of an image's side in a page; larger ones are reduced
@@ -49,7 +56,15 @@ def page(template: str | Path, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    filters = (fixed, significant, spread, bounds, with_bounds, strip, unbroken)
+    filters = (
+        format_fixed,
+        format_significant,
+        format_spread,
+        format_bounds,
+        format_with_bounds,
+        draw_strip,
+        keep_together,
+    )
     environment.filters |= {function.__name__: function for function in filters}
     return environment.get_template(file.name).render(values)
 
@@ -92,7 +107,7 @@ def inline(charts: Mapping[str, Chart]) -> dict[str, tuple[Markup, str]]:
     }
 
 
-def reduced(images: Tensor) -> Tensor:
+def shrink_images(images: Tensor) -> Tensor:
     """``(N, C, H, W) uint8`` images with sides of at most 96 pixels."""
     side = max(images.shape[2:])
     if side <= _LARGEST or len(images) == 0:
@@ -101,20 +116,20 @@ def reduced(images: Tensor) -> Tensor:
     return F.interpolate(images.float(), size, mode="area").round().to(torch.uint8)
 
 
-def strip(images: Tensor) -> str:
+def draw_strip(images: Tensor) -> str:
     """Images side by side, one transparent pixel between them, as the address of an image that needs no file.
 
     Args:
-        images: ``(N, C, H, W) uint8``, C 1 or 3, N at least 1; :func:`reduced` where they are large.
+        images: ``(N, C, H, W) uint8``, C 1 or 3, N at least 1; :func:`shrink_images` where they are large.
     """
-    tiles = reduced(images)
+    tiles = shrink_images(images)
     colours = tiles.expand(-1, 3, -1, -1)
     opaque = torch.cat([colours, torch.full_like(colours[:, :1], 255)], 1)
     row = torch.cat(list(F.pad(opaque, (0, 1))), 2)[:, :, :-1]
-    return picture_address(row)
+    return embed_picture(row)
 
 
-def picture_address(pixels: Tensor) -> str:
+def embed_picture(pixels: Tensor) -> str:
     """A picture ``(C, H, W) uint8``, C 3 or 4 (with opacity), as large as it is, as an address that needs no file."""
     written = io.BytesIO()
     Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()).save(written, format="PNG", optimize=True)

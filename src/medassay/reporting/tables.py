@@ -14,7 +14,7 @@ def as_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     written = io.StringIO()
     writer = csv.writer(written, lineterminator="\n")
     writer.writerow(header)
-    writer.writerows([_plain(value) for value in row] for row in rows)
+    writer.writerows([_to_plain(value) for value in row] for row in rows)
     return written.getvalue()
 
 
@@ -45,5 +45,5 @@ class Table:
         return "\n\n".join(filter(None, [f"## {self.title}", as_markdown(self.header, self.rows), self.note]))
 
 
-def _plain(value: Any) -> Any:
+def _to_plain(value: Any) -> Any:
     return "" if value is None or value != value else repr(value) if isinstance(value, float) else value

@@ -19,7 +19,7 @@ from medassay.runs.settings import RunSettings
 GENERATOR_KEYS = ("batch_size", "augment", "seed", "subset", "generator", "generator_seed")
 
 
-def checked(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
+def check_training(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     """The resolved configuration, every key and value checked; nothing is loaded yet.
 
     Raises:
@@ -27,7 +27,7 @@ def checked(cfg: DictConfig, overrides: Sequence[str]) -> dict[str, Any]:
     """
     if OmegaConf.select(cfg, "data.generator") is not None:
         _take_data_from_generator(cfg, overrides)
-    values = configuration.resolved(cfg)
+    values = configuration.resolve(cfg)
     groups = ("data", "model", "trainer", "callbacks", "logger")
     settings = {key: value for key, value in values.items() if key not in groups}
     configuration.check_arguments(settings, RunSettings, "")

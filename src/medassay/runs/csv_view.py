@@ -9,7 +9,7 @@ from typing import Any
 
 from medassay.core.estimate import Estimate
 from medassay.reporting.tables import as_csv
-from medassay.runs.groups import Group, settings_of
+from medassay.runs.groups import Group, describe_settings
 from medassay.runs.table import RunRow
 
 # what a group has beside its mean, e.g. an ensemble: its numbers by its name
@@ -46,8 +46,8 @@ def runs_as_csv(
     records: list[dict[str, Any]] = []
     for row in rows:
         about = {"row": "run", "group": place.get(id(row)), "part": (parts or {}).get(row.path), "status": row.status}
-        ending = {"seconds": row.seconds, "directory": inside(row.path, top), "reason": row.reason}
-        settings = settings_of(row, keys)
+        ending = {"seconds": row.seconds, "directory": shorten_path(row.path, top), "reason": row.reason}
+        settings = describe_settings(row, keys)
         records.append(
             {**about, "model": row.model, "data": row.data, "seed": row.seed, **settings, **row.values, **ending}
         )
@@ -72,6 +72,6 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def inside(path: Path, top: Path | None) -> str:
+def shorten_path(path: Path, top: Path | None) -> str:
     """``path`` relative to ``top`` where it lies in there."""
     return str(path.relative_to(top)) if top is not None and path.is_relative_to(top) else str(path)

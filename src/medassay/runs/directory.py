@@ -22,7 +22,7 @@ from omegaconf import OmegaConf
 
 from medassay import config as configuration
 from medassay.core.errors import CheckpointError, Interrupted, OutputError, UserError
-from medassay.core.files import held, read_json, whole, write_json
+from medassay.core.files import atomic_write, file_lock, read_json, write_json
 
 PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "omegaconf", "medmnist", "torchmetrics", "numpy")
 
@@ -124,13 +124,13 @@ class RunDirectory:
         Raises:
             OutputError: there is a run in the directory already, or it cannot be written.
         """
-        with held(self.lock) as mine:
+        with file_lock(self.lock) as mine:
             if not mine or (self.path / "run.json").exists():
                 raise OutputError(
                     f"{self.path} already holds a run: continue it with resume={self.path}, or choose another hydra.run.dir"
                 )
             for name, values in (("config.yaml", config), ("overrides.yaml", overrides)):
-                with whole(self.path / ".hydra" / name) as partial:
+                with atomic_write(self.path / ".hydra" / name) as partial:
                     OmegaConf.save(OmegaConf.create(values), partial)
             self.update(status="running", started=_now(), overrides=overrides, seed=config["seed"], **environment())
 
@@ -141,7 +141,7 @@ class RunDirectory:
     def refuse_if_alive(self) -> None:
         """Raises :class:`OutputError` where a process is still training the run, and is not about to end."""
         if self.state() == "running":
-            with held(self.lock) as free:
+            with file_lock(self.lock) as free:
                 if not free:
                     raise OutputError(self._in_use())
 
@@ -151,7 +151,7 @@ class RunDirectory:
         return f"{self.path} is being trained by {who}: wait for it, or stop it first"
 
     @contextmanager
-    def recording(self) -> Iterator[Ending]:
+    def record_ending(self) -> Iterator[Ending]:
         """Records how the work inside ended: done, pruned, interrupted, or failed with its reason; the exception goes on.
 
         Nobody else can record the same run meanwhile.
@@ -159,12 +159,12 @@ class RunDirectory:
         Raises:
             OutputError: another process is training the run.
         """
-        with held(self.lock) as mine:
+        with file_lock(self.lock) as mine:
             if not mine:
                 raise OutputError(self._in_use())
-            yield from self._recorded()
+            yield from self._record_ending()
 
-    def _recorded(self) -> Iterator[Ending]:
+    def _record_ending(self) -> Iterator[Ending]:
         begun = time.monotonic()
         here = {"pid": os.getpid(), "host": platform.node()}
         spent = float(read_json(self.path / "run.json").get("seconds", 0.0))
@@ -226,7 +226,7 @@ class RunDirectory:
         if status != "running":
             return status
         try:
-            with held(self.lock, wait=0.1) as free:
+            with file_lock(self.lock, wait=0.1) as free:
                 return "interrupted" if free else "running"
         except OutputError:  # somebody else's directory: nothing can be locked there, or known
             return status

@@ -55,14 +55,14 @@ def group_over_seeds(rows: Sequence[RunRow], keys: Sequence[str] = (), metric: s
 
     Args:
         rows: The runs.
-        keys: Keys of the settings in which groups differ, see :func:`swept_keys`.
+        keys: Keys of the settings in which groups differ, see :func:`find_differing_keys`.
         metric: A number that a counted run must have; it comes first in ``numbers``, and only validation numbers and those of
             its own group beside it. None counts every finished run, and keeps all numbers.
     """
     groups: dict[tuple[Any, ...], dict[str | None, list[RunRow]]] = {}
     first: dict[tuple[Any, ...], dict[str, str]] = {}
     for row in rows:
-        settings = settings_of(row, keys)
+        settings = describe_settings(row, keys)
         first.setdefault(identity(settings), settings)
         groups.setdefault(identity(settings), {}).setdefault(row.configuration, []).append(row)
     members = []
@@ -71,7 +71,7 @@ def group_over_seeds(rows: Sequence[RunRow], keys: Sequence[str] = (), metric: s
         if begun and None in hashed:  # a run that has not begun belongs to those of its settings that have
             hashed[begun[0]] += hashed.pop(None)
         members += [(first[key], name, group) for name, group in hashed.items()]
-    finished = [_counted(group, metric) for _, _, group in members]
+    finished = [_choose_counted(group, metric) for _, _, group in members]
     every = {row.seed for counted in finished for row in counted}
     return [
         Group(
@@ -86,7 +86,7 @@ def group_over_seeds(rows: Sequence[RunRow], keys: Sequence[str] = (), metric: s
     ]
 
 
-def _counted(rows: Sequence[RunRow], metric: str | None) -> list[RunRow]:
+def _choose_counted(rows: Sequence[RunRow], metric: str | None) -> list[RunRow]:
     """The finished runs that have the metric, the last of each seed."""
     finished = (row for row in rows if row.status == "done")
     by_seed = {row.seed: row for row in finished if metric is None or known(row, metric) is not None}
@@ -119,7 +119,7 @@ def rank_order(group: Group, metric: str | None, mode: str) -> tuple[bool, bool,
     return (estimate is None, not group.complete, mean)
 
 
-def effects(groups: Sequence[Group], keys: Sequence[str], metric: str | None) -> dict[str, dict[str, Estimate]]:
+def compare_effects(groups: Sequence[Group], keys: Sequence[str], metric: str | None) -> dict[str, dict[str, Estimate]]:
     """Of each key and each of its values: the metric over all finished runs with that value."""
     found: dict[str, dict[str, Estimate]] = {}
     for place, key in enumerate(keys):
@@ -135,10 +135,10 @@ def effects(groups: Sequence[Group], keys: Sequence[str], metric: str | None) ->
 # --- in what runs differ ---------------------------------------------------------------------------------------------
 
 
-def swept_keys(rows: Sequence[RunRow]) -> list[str]:
+def find_differing_keys(rows: Sequence[RunRow]) -> list[str]:
     """The keys whose value differs among the runs, in the order given; seed and places left out."""
     keys = dict.fromkeys(key for row in rows for key in row.overrides if not is_place(key))
-    return [key for key in keys if len({_comparable(row.overrides.get(key)) for row in rows}) > 1]
+    return [key for key in keys if len({_strip_places(row.overrides.get(key)) for row in rows}) > 1]
 
 
 def is_place(key: str) -> bool:
@@ -147,7 +147,7 @@ def is_place(key: str) -> bool:
     return group.partition("/")[0] in _NO_RESULT[""] or rest.partition(".")[0] in _NO_RESULT.get(group, ())
 
 
-def _comparable(value: str | None) -> str | float | None:
+def _strip_places(value: str | None) -> str | float | None:
     """A value such that different spellings of a number are equal."""
     try:
         return value if value is None else float(value)
@@ -157,10 +157,10 @@ def _comparable(value: str | None) -> str | float | None:
 
 def identity(settings: Mapping[str, str]) -> tuple[str | float | None, ...]:
     """Settings such that different spellings of a number are equal."""
-    return tuple(map(_comparable, settings.values()))
+    return tuple(map(_strip_places, settings.values()))
 
 
-def settings_of(row: RunRow, keys: Sequence[str]) -> dict[str, str]:
+def describe_settings(row: RunRow, keys: Sequence[str]) -> dict[str, str]:
     """The run's value of each key: as given, else as its configuration has it, else a dash."""
     absent = [key for key in keys if key not in row.overrides]
     config = RunDirectory(row.path).config() if absent and row.configuration is not None else {}

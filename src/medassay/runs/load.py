@@ -12,12 +12,12 @@ import torch
 from pytorch_lightning import LightningModule
 
 from medassay import config as configuration
-from medassay.core.errors import CheckpointError, ConfigError, nearest
+from medassay.core.errors import CheckpointError, ConfigError, suggest_nearest
 from medassay.core.types import LabelledImages
 from medassay.data.modules import ImageDataModule, SyntheticData
 from medassay.runs.directory import RunDirectory
 from medassay.runs.run import Run, refuse_classifier
-from medassay.runs.samples import samples_of
+from medassay.runs.samples import write_run_samples
 from medassay.training.checkpoints import load_weights
 from medassay.training.settings import TrainerSettings, devices_for
 
@@ -62,8 +62,8 @@ def with_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> dict
         group, _, name = key.partition(".")
         if key not in known:
             raise ConfigError(
-                f"{key}: a finished run's configuration is fixed;{nearest(key, known)} only data.root, data.file, data.path, "
-                "data.batch_size, trainer.* and protocol.* can be given"
+                f"{key}: a finished run's configuration is fixed;{suggest_nearest(key, known)} only data.root, data.file, "
+                "data.path, data.batch_size, trainer.* and protocol.* can be given"
             )
         if group == "data" and name not in changed["data"]:
             raise ConfigError(f"{key}: this run's data ({changed['data']['name']}) has no such key")
@@ -155,4 +155,6 @@ def samples_for_training(
     """
     run = open_run(run_path, overrides or {})
     refuse_classifier(run_path, run.config)
-    return samples_of(run, cache, {"train": int(run.data.class_counts().sum()), "val": len(run.data.splits.val)}, seed)
+    return write_run_samples(
+        run, cache, {"train": int(run.data.class_counts().sum()), "val": len(run.data.splits.val)}, seed
+    )

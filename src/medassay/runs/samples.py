@@ -14,14 +14,14 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from medassay.core.files import whole
+from medassay.core.files import atomic_write
 from medassay.core.types import Sampler
 from medassay.runs.run import Run
 
 CHUNK = 1024  # images at a time
 
 
-def proportional_labels(counts: Tensor, n: int) -> Tensor:
+def make_proportional_labels(counts: Tensor, n: int) -> Tensor:
     """``n`` labels in the proportions of ``counts (K,)``, sorted; ``counts.sum()`` of them repeat the counts exactly."""
     share = counts.double() * n / counts.sum()
     whole_part = share.floor().long()
@@ -59,7 +59,7 @@ def write_samples(path: Path, splits: dict[str, tuple[Tensor, Tensor]], provenan
         np.savez_compressed(stream, **arrays)
 
 
-def samples_of(run: Run, cache: Path, sizes: Mapping[str, int], seed: int) -> Path:
+def write_run_samples(run: Run, cache: Path, sizes: Mapping[str, int], seed: int) -> Path:
     """A file with ``sizes`` (``{split: images}``) of a generator's images, labels in its training set's proportions.
 
     The file is made once per checkpoint, sizes, proportions and seed.
@@ -78,11 +78,11 @@ def samples_of(run: Run, cache: Path, sizes: Mapping[str, int], seed: int) -> Pa
     path = cache / "samples" / f"{key}.npz"
     if not path.exists():
         rng = torch.Generator().manual_seed(seed)  # a cut-short pass over the images shall meet every class
-        ordered = [proportional_labels(counts, n) for n in sizes.values()]
+        ordered = [make_proportional_labels(counts, n) for n in sizes.values()]
         labels = torch.cat([part[torch.randperm(len(part), generator=rng)] for part in ordered])
         images = draw(run.task, labels, seed, progress="sampling")
         parts = zip(sizes, torch.split(images, [*sizes.values()]), torch.split(labels, [*sizes.values()]), strict=True)
         splits = {name: (some, theirs) for name, some, theirs in parts}
-        with whole(path) as partial:
+        with atomic_write(path) as partial:
             write_samples(partial, splits, {**provenance, "run": str(run.directory.path), "config": run.config})
     return path

@@ -76,7 +76,7 @@ def read_rows(paths: Iterable[str | Path]) -> list[RunRow]:
     """
     rows: dict[Path, RunRow] = {}
     for path in map(Path, paths):
-        for run in runs_below(path):
+        for run in find_runs(path):
             rows.setdefault(run.resolve(), read_row(run))
     if not rows:
         raise CheckpointError(
@@ -85,7 +85,7 @@ def read_rows(paths: Iterable[str | Path]) -> list[RunRow]:
     return list(rows.values())
 
 
-def runs_below(path: Path) -> list[Path]:
+def find_runs(path: Path) -> list[Path]:
     """The run directories at and below ``path``, sorted; of a sweep those that it lists.
 
     Raises:
@@ -112,8 +112,8 @@ def read_row(path: Path) -> RunRow:
         metrics.get("data", config["data"]["name"]),
         config["seed"],
         configuration_hash(config),
-        {**_evaluated(run), **single_numbers(metrics, ("train", "val", "test"))},
-        values_by_key(record.get("overrides") or ()),
+        {**_read_evaluations(run), **single_numbers(metrics, ("train", "val", "test"))},
+        map_overrides(record.get("overrides") or ()),
         record.get("reason"),
         record.get("seconds"),
     )
@@ -126,7 +126,7 @@ def read_job(path: Path, overrides: Iterable[str] = ()) -> RunRow:
         path: The run directory, which need not be there yet.
         overrides: What it is to be started with.
     """
-    run, given = RunDirectory(path), values_by_key(overrides)
+    run, given = RunDirectory(path), map_overrides(overrides)
     try:
         if (path / ".hydra").is_dir() and (path / "run.json").is_file():
             row = read_row(path)
@@ -136,7 +136,7 @@ def read_job(path: Path, overrides: Iterable[str] = ()) -> RunRow:
         record, status, reason = run.record(), run.state(), None
     except CheckpointError as error:
         record, status, reason = {}, "failed", str(error)
-    given = given or values_by_key(record.get("overrides") or ())
+    given = given or map_overrides(record.get("overrides") or ())
     seed = given.get("seed", "")
     return RunRow(
         path,
@@ -148,7 +148,7 @@ def read_job(path: Path, overrides: Iterable[str] = ()) -> RunRow:
     )
 
 
-def values_by_key(overrides: Iterable[str]) -> dict[str, str]:
+def map_overrides(overrides: Iterable[str]) -> dict[str, str]:
     """Overrides of a command line as values by key; what is taken away (``~key``) has an empty one."""
     return {key: value for key, _, value in (text.lstrip("+~").partition("=") for text in overrides)}
 
@@ -165,7 +165,7 @@ def single_numbers(metrics: dict[str, Any], groups: Iterable[str] | None = None)
     }
 
 
-def _evaluated(run: RunDirectory) -> dict[str, float]:
+def _read_evaluations(run: RunDirectory) -> dict[str, float]:
     """What was measured later, on the run's own data: in ``eval/``, of each number the latest."""
     values: dict[str, float] = {}
     validated: dict[str, float] = {}

@@ -14,7 +14,7 @@ from pytorch_lightning import Callback, LightningModule
 
 from medassay import config as configuration
 from medassay.core.errors import CheckpointError, ConfigError
-from medassay.core.files import whole, write_json, write_text
+from medassay.core.files import atomic_write, write_json, write_text
 from medassay.core.types import Sampler
 from medassay.data.modules import ImageDataModule
 from medassay.reporting import tensorboard
@@ -40,7 +40,7 @@ def train(config: dict[str, Any], path: Path, overrides: list[str], *, test: boo
     run = RunDirectory(path)
     config = {**config, "test": test, "resume": None}
     run.create(config, overrides)
-    with run.recording() as ending:
+    with run.record_ending() as ending:
         return _fit_and_report(config, run, ending, resume=False)
 
 
@@ -62,7 +62,7 @@ def resume(path: str | Path, overrides: Mapping[str, Any]) -> tuple[Path, dict[s
         if not run.last.exists():
             logger.info("%s has no finished epoch: starting over", path)
         run.update(resumed_with=given)
-        with run.recording() as ending:
+        with run.record_ending() as ending:
             numbers = _fit_and_report(config, run, ending, resume=True)
         return run.path, numbers
     config = with_overrides(saved, overrides)
@@ -78,9 +78,9 @@ def resume(path: str | Path, overrides: Mapping[str, Any]) -> tuple[Path, dict[s
     longer = RunDirectory(run.path.parent / f"{now}_{configuration.run_id(config['data']['name'])}")
     longer.create(config, [f"resume={path}", *(f"{k}={v}" for k, v in overrides.items())])
     longer.update(continues=str(path))
-    with longer.recording() as ending:
+    with longer.record_ending() as ending:
         for name in ("last.ckpt", "best.ckpt"):
-            with whole(longer.path / "checkpoints" / name) as partial:
+            with atomic_write(longer.path / "checkpoints" / name) as partial:
                 shutil.copyfile(run.path / "checkpoints" / name, partial)
         numbers = _fit_and_report(config, longer, ending, resume=True)
     return longer.path, numbers

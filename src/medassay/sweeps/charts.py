@@ -5,11 +5,11 @@ from __future__ import annotations
 from medassay.core.errors import CheckpointError
 from medassay.core.estimate import Estimate
 from medassay.reporting.charts import Chart
-from medassay.reporting.numbers import compact_spread
+from medassay.reporting.numbers import format_compact_spread
 from medassay.runs.directory import RunDirectory
 from medassay.runs.groups import labels
 from medassay.sweeps import figures
-from medassay.sweeps.summary import Summary, shown
+from medassay.sweeps.summary import Summary, format_value
 
 MANY = 20  # rows of a table before the rest folds away; values of a key that still make a table
 
@@ -46,7 +46,9 @@ def _effect_in_words(summary: Summary, key: str) -> str:
     values = summary.effects[key]
     if len(values) > MANY:
         return f"{summary.metric} of every finished run against {key}, which has {len(values)} values."
-    said = "; ".join(f"{shown(value)}: {compact_spread(one)} (n = {one.n})" for value, one in values.items())
+    said = "; ".join(
+        f"{format_value(value)}: {format_compact_spread(one)} (n = {one.n})" for value, one in values.items()
+    )
     return f"{summary.metric} by {key}. {said}."
 
 

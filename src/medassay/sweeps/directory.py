@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from medassay import config as configuration
 from medassay.core.errors import ConfigError, OutputError
-from medassay.core.files import held, read_json, write_json
+from medassay.core.files import file_lock, read_json, write_json
 from medassay.runs.table import configuration_hash
 
 _writing = threading.Lock()
@@ -48,13 +48,13 @@ class SweepDirectory:
         self.path = Path(path)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def lock(self) -> Iterator[None]:
         """Keeps every other command out of the directory until left; a killed command holds it no longer.
 
         Raises:
             OutputError: another command is at it.
         """
-        with held(self.path / ".lock", wait=1.0) as mine:
+        with file_lock(self.path / ".lock", wait=1.0) as mine:
             if not mine:
                 process = self.record().get("process", {})
                 who = f"process {process.get('pid', 'unknown')} on {process.get('host', 'this machine')}"
@@ -131,7 +131,7 @@ def job_name(overrides: str, _root_: DictConfig) -> str:
     plain = OmegaConf.to_container(_root_, resolve=False)
     assert isinstance(plain, dict)
     try:
-        config = configuration.resolved(OmegaConf.create({k: v for k, v in plain.items() if k != "hydra"}))
+        config = configuration.resolve(OmegaConf.create({k: v for k, v in plain.items() if k != "hydra"}))
         identity = f"{configuration_hash(config)} {config['seed']}"
     except (ConfigError, KeyError):  # the job itself will say what is wrong
         identity = overrides

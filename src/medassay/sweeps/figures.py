@@ -107,7 +107,7 @@ def parallel(keys: Sequence[str], lines: Sequence[Line], metric: str, lower_is_b
             linewidth=3 if line.best else 1.1, zorder=3 if line.best else 2, label="best configuration" if line.best else None,
         )  # fmt: skip
     for place, scale in enumerate(scales):
-        _upright(axes, place, [(scale.share(text), text) for text in scale.shown()])
+        _upright(axes, place, [(scale.share(text), text) for text in scale.choose_labels()])
     ends = [(0.5, low)] if high == low else [(0.0, high), (1.0, low)] if lower_is_better else [(0.0, low), (1.0, high)]
     middle = [] if high == low else [(0.5, (low + high) / 2)]
     _upright(axes, len(keys), [(share, f"{value:.4g}") for share, value in [*ends, *middle]])
@@ -178,7 +178,7 @@ class _Scale:
             return math.log(self.place(value) / self._low) / math.log(self._high / self._low)
         return (self.place(value) - self._low) / (self._high - self._low)
 
-    def shown(self) -> list[str]:
+    def choose_labels(self) -> list[str]:
         """Values to write beside an upright axis."""
         if self.ticks is not None:
             return self.ticks

@@ -59,10 +59,10 @@ class TrainJob:
 
 
 def _train(cfg: DictConfig, run: RunDirectory, overrides: list[str]) -> None:
-    from medassay.runs.check import checked  # torch and Lightning take seconds to import
+    from medassay.runs.check import check_training  # torch and Lightning take seconds to import
     from medassay.runs.train import resume, train
 
-    config = checked(cfg, overrides)
+    config = check_training(cfg, overrides)
     refuse_several_devices(config["trainer"])
     state = run.state()
     if state == "waiting" or not (run.path / ".hydra" / "config.yaml").is_file():

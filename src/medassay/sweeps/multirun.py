@@ -14,7 +14,7 @@ from hydra.core.plugins import Plugins
 from omegaconf import OmegaConf
 
 from medassay import config as configuration
-from medassay.config.command_line import is_hydra, paired, parse, run_hydra, swept_keys
+from medassay.config.command_line import find_swept_keys, is_hydra, pair_arguments, parse, run_hydra
 from medassay.core.errors import ConfigError
 from medassay.runs.directory import RunDirectory
 from medassay.runs.settings import SweepSettings
@@ -40,20 +40,19 @@ def multirun(argv: Sequence[str], overrides: Sequence[Override]) -> int:
     Raises:
         UserError: what is wrong with the command line as a whole; a job's own errors are listed instead.
     """
-    directory, settings, added = _prepared(overrides)
+    directory, settings, added = _prepare(overrides)
     sweep = SweepDirectory(directory)
-    with sweep.held():
-        command = [argument for argument, _ in paired(argv) if argument not in ("-m", "--multirun")]
+    with sweep.lock():
+        command = [argument for argument, _ in pair_arguments(argv) if argument not in ("-m", "--multirun")]
         sweep.begin(name=directory.name, command=command, metric=settings.metric, mode=settings.mode)
-        here = f"hydra.sweep.dir={_quoted(str(directory))}"
+        here = f"hydra.sweep.dir={_quote(str(directory))}"
         try:
             _launch([*argv, *added, here])
-            hydra = [a for a, o in paired([*argv, *added]) if o is not None and is_hydra(o)]
+            hydra = [a for a, o in pair_arguments([*argv, *added]) if o is not None and is_hydra(o)]
             return _conclude(sweep, settings, [*(a for a in hydra if not a.startswith(SWEEPER)), here])
         except KeyboardInterrupt as error:
-            _say(
-                f"interrupted; finished jobs are kept: start the same command again{_again(sweep, settings)} to continue"
-            )
+            again = _describe_repetition(sweep, settings)
+            _say(f"interrupted; finished jobs are kept: start the same command again{again} to continue")
             return 128 + int(getattr(error, "signum", signal.SIGINT))
         except Exception:
             _leave_nothing_of(sweep)
@@ -69,7 +68,7 @@ def _leave_nothing_of(sweep: SweepDirectory) -> None:
         sweep.path.rmdir()
 
 
-def _prepared(overrides: Sequence[Override]) -> tuple[Path, SweepSettings, list[str]]:
+def _prepare(overrides: Sequence[Override]) -> tuple[Path, SweepSettings, list[str]]:
     """The sweep's directory, its settings, and what to add to the command line: whether jobs look at test images."""
     plain: list[str] = []
     for override in overrides:
@@ -83,8 +82,8 @@ def _prepared(overrides: Sequence[Override]) -> tuple[Path, SweepSettings, list[
         OmegaConf.select(cfg, "hydra.sweeper.params") or OmegaConf.create({}), resolve=False
     )
     assert isinstance(params, dict)
-    swept = swept_keys([*parse([f"{key!s}={value}" for key, value in params.items()]), *overrides])
-    node = configuration.resolved(OmegaConf.create({"sweep": cfg.sweep}))["sweep"]
+    swept = find_swept_keys([*parse([f"{key!s}={value}" for key, value in params.items()]), *overrides])
+    node = configuration.resolve(OmegaConf.create({"sweep": cfg.sweep}))["sweep"]
     configuration.check(node, "sweep")
     added = [] if cfg.test is not None else [f"test={str(swept <= {'seed'}).lower()}"]
     if cfg.hydra.runtime.choices["hydra/launcher"] == "basic":  # Hydra's default, which cannot skip a finished job
@@ -127,7 +126,8 @@ def _conclude(sweep: SweepDirectory, settings: SweepSettings, hydra: list[str]) 
         _say(f"job {row.path.name} {row.status}: {row.reason or 'see its directory'}")
     if lost:
         total = len(found.rows) + len(found.final)
-        _say(f"{len(lost)} of {total} jobs failed; start the same command again{_again(sweep, settings)} to retry them")
+        again = _describe_repetition(sweep, settings)
+        _say(f"{len(lost)} of {total} jobs failed; start the same command again{again} to retry them")
     return FAILED if lost else OK
 
 
@@ -155,12 +155,12 @@ def _test_chosen(sweep: SweepDirectory, settings: SweepSettings, found: Summary,
     runs = [RunDirectory(path) for path in paths]
     protocol = protocol_node(default_protocol([str(paths[0])]))
     for run in runs:
-        if run.state() == "done" and not _tested(run):
+        if run.state() == "done" and not _is_tested(run):
             print(f"testing {run.path.name}")
             evaluate(str(run.path), protocol, {}, Path(run.config()["outputs"]))
 
 
-def _tested(run: RunDirectory) -> bool:
+def _is_tested(run: RunDirectory) -> bool:
     """Whether the run has been measured on test images already."""
     evaluations = [RunDirectory(file.parent).metrics() for file in run.path.glob("eval/*/metrics.json")]
     return any("test" in numbers for numbers in (run.metrics(), *evaluations)) or any(
@@ -178,14 +178,14 @@ def _forget_checkpoints(found: Summary) -> None:
             shutil.rmtree(entry.path / "checkpoints", ignore_errors=True)
 
 
-def _again(sweep: SweepDirectory, settings: SweepSettings) -> str:
+def _describe_repetition(sweep: SweepDirectory, settings: SweepSettings) -> str:
     """What the same command must say besides to go on with this sweep."""
     placed = any(override.startswith("hydra.sweep.dir=") for override in sweep.record()["command"])
     named = "" if settings.name or placed else f" with sweep.name={sweep.path.name}"
     return named + (" and without sweep.force" if settings.force else "")
 
 
-def _quoted(text: str) -> str:
+def _quote(text: str) -> str:
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 

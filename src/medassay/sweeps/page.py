@@ -16,13 +16,13 @@ from medassay.evaluation.about import origin
 from medassay.reporting import figures as drawing
 from medassay.reporting import html
 from medassay.reporting.charts import Chart
-from medassay.reporting.numbers import DASH, compact, compact_spread
+from medassay.reporting.numbers import DASH, format_compact, format_compact_spread
 from medassay.reporting.tables import Table
-from medassay.runs.csv_view import inside, runs_as_csv
-from medassay.runs.groups import known, labels, settings_of
+from medassay.runs.csv_view import runs_as_csv, shorten_path
+from medassay.runs.groups import describe_settings, known, labels
 from medassay.runs.table import RunRow
 from medassay.sweeps.charts import MANY, charts, tabled
-from medassay.sweeps.summary import Summary, cell, headlines, seeds_of, shown, verdict
+from medassay.sweeps.summary import Summary, cell, format_value, headlines, list_seeds, verdict
 
 _TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".svg": "image/svg+xml"}
 
@@ -87,10 +87,10 @@ def ranking(summary: Summary) -> Table:
     header = ["", *(names[key] for key in summary.swept), summary.metric or "metric", "seeds", *shown_others]
     rows = []
     for place, group in enumerate(summary.groups, 1):
-        settings = map(shown, group.settings.values())
+        settings = map(format_value, group.settings.values())
         numbers = (cell(group, name) for name in shown_others)
         place_text = str(place) if group.complete else DASH
-        rows.append([place_text, *settings, cell(group, summary.metric), seeds_of(group), *numbers])
+        rows.append([place_text, *settings, cell(group, summary.metric), list_seeds(group), *numbers])
     note = "Mean ± sample standard deviation over the seeds; chosen by the first number, on validation data alone."
     return Table("Configurations, best first", header, rows, note)
 
@@ -108,7 +108,7 @@ def effect_tables(summary: Summary) -> list[Table]:
         Table(
             f"{summary.metric} by {key}",
             [key, "mean ± sd", "runs"],
-            [[shown(v), *_cells(e)] for v, e in values.items()],
+            [[format_value(v), *_cells(e)] for v, e in values.items()],
         )
         for key, values in tabled(summary).items()
     ]
@@ -126,7 +126,7 @@ def troubles(summary: Summary) -> list[Table]:
         Table(
             f"{title}: {len(rows)}",
             ["run", "reason", "settings"],
-            [[inside(row.path, summary.path), row.reason or DASH, _settings_text(summary, row)] for row in rows],
+            [[shorten_path(row.path, summary.path), row.reason or DASH, _settings_text(summary, row)] for row in rows],
         )
         for title, rows in kinds.items()
         if rows
@@ -137,11 +137,11 @@ def runs_table(summary: Summary) -> Table:
     """Every run, with a link to its directory."""
     rows = []
     for row in (*summary.rows, *summary.final):
-        name = inside(row.path, summary.path)
+        name = shorten_path(row.path, summary.path)
         link = Markup('<a href="{}/">{}</a>').format(quote(name), name)
         status = row.status + (", for the test alone" if row in summary.final else "")
         seconds = DASH if row.seconds is None else _time(row.seconds)
-        rows.append([link, status, compact(known(row, summary.metric)), seconds, _settings_text(summary, row)])
+        rows.append([link, status, format_compact(known(row, summary.metric)), seconds, _settings_text(summary, row)])
     return Table("All runs", ["run", "status", summary.metric or "metric", "time", "settings"], rows)
 
 
@@ -184,11 +184,11 @@ def _command(overrides: Sequence[str] | None) -> str | None:
 
 def _tiles(summary: Summary) -> list[tuple[str, str, str, str]]:
     """Name, value, its deviation and a note of the headline numbers."""
-    best, done = summary.best, len(summary.having("done"))
+    best, done = summary.best, len(summary.choose_rows("done"))
     tiles = []
     if best is not None:
         name = summary.metric or ""
-        tiles.append((f"Best {name}", *_halves(best.numbers[name]), f"validation, seeds {seeds_of(best)}"))
+        tiles.append((f"Best {name}", *_halves(best.numbers[name]), f"validation, seeds {list_seeds(best)}"))
     for name in headlines(summary.test, summary.metric, 1):
         tiles.append((name, *_halves(summary.test[name]), f"test images, n = {summary.test[name].n}"))
     total = len(summary.rows) + len(summary.final)
@@ -198,11 +198,11 @@ def _tiles(summary: Summary) -> list[tuple[str, str, str, str]]:
 
 def _cells(estimate: Estimate) -> tuple[str, str]:
     """The number with its deviation, and how many runs it is of."""
-    return compact_spread(estimate), str(estimate.n)
+    return format_compact_spread(estimate), str(estimate.n)
 
 
 def _halves(estimate: Estimate) -> tuple[str, str]:
-    mean, sign, sd = compact_spread(estimate).partition("±")
+    mean, sign, sd = format_compact_spread(estimate).partition("±")
     return mean.strip(), sign + sd
 
 
@@ -227,16 +227,16 @@ def _reading(summary: Summary) -> str:
         return "No other configuration has all its seeds: nothing was chosen among several."
     behind = abs(first.value - others[0].value)
     if first.sd is None:
-        return f"The next one lies {compact(behind)} behind; with one seed each, chance alone may have ordered them."
+        return f"The next one lies {format_compact(behind)} behind; with one seed each, chance alone may have ordered them."
     near = sum(abs(first.value - other.value) <= first.sd for other in others)
     if near:
         return f"{near} of {len(others)} others lie within one standard deviation of it: their order is uncertain."
-    return f"The next one lies {compact(behind)} behind, more than one standard deviation over the seeds."
+    return f"The next one lies {format_compact(behind)} behind, more than one standard deviation over the seeds."
 
 
 def _warnings(summary: Summary) -> list[str]:
     """What a reader must know first."""
-    origins = [origin(row.data_provenance) for row in summary.having("done")]
+    origins = [origin(row.data_provenance) for row in summary.choose_rows("done")]
     failed = len(summary.failed)
     lost = f"{failed} of {len(summary.rows) + len(summary.final)} runs failed; their reasons stand below."
     found = [*origins, *summary.notes, lost if failed else None]
@@ -249,8 +249,8 @@ def _embedded(file: Path) -> str:
 
 
 def _settings_text(summary: Summary, row: RunRow) -> str:
-    names, values = labels(summary.swept), settings_of(row, summary.swept)
-    said = [f"{names[key]}={shown(value)}" for key, value in values.items()]
+    names, values = labels(summary.swept), describe_settings(row, summary.swept)
+    said = [f"{names[key]}={format_value(value)}" for key, value in values.items()]
     return " ".join([*said, *([] if row.seed is None else [f"seed={row.seed}"])])
 
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from medassay.core.errors import CheckpointError, ConfigError, nearest
+from medassay.core.errors import CheckpointError, ConfigError, suggest_nearest
 from medassay.core.types import NonNegativeInt, PositiveInt
 from medassay.runs.directory import RunDirectory
 from medassay.sweeps.directory import SweepDirectory
@@ -63,7 +63,7 @@ class MedianPruning(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1
-        self.best = best((self.best, self._value(trainer)), self.mode)
+        self.best = find_best((self.best, self._value(trainer)), self.mode)
         since = epoch - self.warmup_epochs - 1
         if since < 0 or since % self.interval_epochs or epoch == trainer.max_epochs:
             return
@@ -79,7 +79,7 @@ class MedianPruning(Callback):
             known = sorted(str(name) for name in trainer.callback_metrics)
             raise ConfigError(
                 f"callbacks.pruning.monitor={self.monitor}: nothing of that name is logged."
-                f"{nearest(self.monitor, known)} Accepted: {', '.join(known)}"
+                f"{suggest_nearest(self.monitor, known)} Accepted: {', '.join(known)}"
             )
         return float(trainer.callback_metrics[self.monitor])
 
@@ -111,7 +111,7 @@ class MedianPruning(Callback):
         found = []
         for done, rows in self._finished.values():
             if done or any(row["epoch"] >= epoch for row in rows):
-                found.append(best([row.get(self.monitor) for row in rows if row["epoch"] <= epoch], self.mode))
+                found.append(find_best([row.get(self.monitor) for row in rows if row["epoch"] <= epoch], self.mode))
         return [value for value in found if value is not None]
 
     def state_dict(self) -> dict[str, Any]:
@@ -122,7 +122,7 @@ class MedianPruning(Callback):
         self.pruned = state_dict["pruned"]
 
 
-def best(values: Sequence[float | None], mode: Literal["min", "max"]) -> float | None:
+def find_best(values: Sequence[float | None], mode: Literal["min", "max"]) -> float | None:
     """The best of ``values``, those missing and not a number left out; None if there is no other."""
     known = [value for value in values if value is not None and value == value]
     return None if not known else max(known) if mode == "max" else min(known)

@@ -54,7 +54,7 @@ def figures(sweep_directory: str | Path) -> list[tuple[str, Path]]:
         OutputError: a file cannot be written.
     """
     path = Path(sweep_directory)
-    with opened(path) as study:
+    with open_study(path) as study:
         if study is None:
             return []
         trials = _trials(study, path)
@@ -82,7 +82,7 @@ def figures(sweep_directory: str | Path) -> list[tuple[str, Path]]:
 
 
 @contextmanager
-def opened(sweep_directory: Path) -> Iterator[Study | None]:
+def open_study(sweep_directory: Path) -> Iterator[Study | None]:
     """The study in ``sweep_directory``; None where there is none.
 
     Raises:
@@ -107,7 +107,7 @@ def opened(sweep_directory: Path) -> Iterator[Study | None]:
         storage.engine.dispose()
 
 
-def finished(study: Study) -> list[FrozenTrial]:
+def list_finished(study: Study) -> list[FrozenTrial]:
     """The trials that came to a value, or were pruned before."""
     from optuna.trial import TrialState
 
@@ -143,7 +143,7 @@ def importances(study: Study) -> dict[str, float]:
     """
     import optuna
 
-    complete = [trial for trial in finished(study) if trial.value is not None]
+    complete = [trial for trial in list_finished(study) if trial.value is not None]
     names = set.intersection(*(set(trial.params) for trial in complete)) if complete else set()
     varied = sorted(name for name in names if len({trial.params[name] for trial in complete}) > 1)
     if len(varied) < 2 or len({trial.value for trial in complete}) < 2:

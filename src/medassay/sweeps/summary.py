@@ -12,9 +12,9 @@ from typing import Any, Literal
 
 from medassay.core.errors import CheckpointError, ConfigError
 from medassay.core.estimate import Estimate, mean_over
-from medassay.reporting.numbers import DASH, compact_spread
+from medassay.reporting.numbers import DASH, format_compact_spread
 from medassay.runs.directory import RunDirectory
-from medassay.runs.groups import Group, effects, group_over_seeds, labels, rank_order, swept_keys
+from medassay.runs.groups import Group, compare_effects, find_differing_keys, group_over_seeds, labels, rank_order
 from medassay.runs.table import RunRow, read_job
 from medassay.sweeps.directory import SweepDirectory
 from medassay.sweeps.objective import objective
@@ -57,32 +57,37 @@ class Summary:
     def name(self) -> str:
         return str(self.record.get("name") or self.path.resolve().name)
 
-    def having(self, *status: str) -> list[RunRow]:
+    def choose_rows(self, *status: str) -> list[RunRow]:
         """The jobs with one of these statuses; final ones too."""
         return [row for row in (*self.rows, *self.final) if row.status in status]
 
     @property
     def failed(self) -> list[RunRow]:
-        return self.having("failed")
+        return self.choose_rows("failed")
 
     @property
     def pruned(self) -> list[RunRow]:
-        return self.having("pruned")
+        return self.choose_rows("pruned")
 
     @property
     def unfinished(self) -> list[RunRow]:
-        return self.having("interrupted", "running")
+        return self.choose_rows("interrupted", "running")
 
     @property
     def waiting(self) -> list[RunRow]:
-        return self.having("waiting")
+        return self.choose_rows("waiting")
 
     def lines(self, n: int = 10) -> list[str]:
         """The first ``n`` configurations as aligned columns, then the best and, if it was tested, its test numbers."""
         names = labels(self.swept)
         heads = ["", *(names[key] for key in self.swept), self.metric or "metric", "seeds"]
         rows = [
-            [str(place) if c.complete else DASH, *map(shown, c.settings.values()), cell(c, self.metric), seeds_of(c)]
+            [
+                str(place) if c.complete else DASH,
+                *map(format_value, c.settings.values()),
+                cell(c, self.metric),
+                list_seeds(c),
+            ]
             for place, c in enumerate(self.groups[:n], 1)
         ]
         widths = [max(map(len, column)) for column in zip(heads, *rows, strict=True)]
@@ -95,7 +100,7 @@ class Summary:
 # --- as text ---------------------------------------------------------------------------------------------------------
 
 
-def shown(value: str) -> str:
+def format_value(value: str) -> str:
     """A setting as short as it stays readable: decimals with four significant digits."""
     if "." not in value and "e" not in value.lower():
         return value
@@ -107,10 +112,10 @@ def shown(value: str) -> str:
 
 def cell(group: Group, name: str | None) -> str:
     """``mean ± sd`` of one of its numbers, or a dash."""
-    return compact_spread(group.numbers[name]) if name in group.numbers else DASH
+    return format_compact_spread(group.numbers[name]) if name in group.numbers else DASH
 
 
-def seeds_of(group: Group) -> str:
+def list_seeds(group: Group) -> str:
     """Its finished seeds; ``incomplete`` where others have more."""
     if not group.counted:
         return "none"
@@ -125,13 +130,15 @@ def verdict(summary: Summary) -> list[str]:
         said = ["no best configuration yet"]
     else:
         settings = " ".join(best.overrides) or "the only configuration"
-        said = [f"best: {settings}: {summary.metric} {cell(best, summary.metric)} (seeds {seeds_of(best)})"]
+        said = [f"best: {settings}: {summary.metric} {cell(best, summary.metric)} (seeds {list_seeds(best)})"]
     if chosen is not None and summary.test:
         names = list(summary.test)
         headline = headlines(names, summary.metric)
         whose = "test" if chosen is best else f"test of the chosen {' '.join(chosen.overrides)}"
         n = max(estimate.n or 0 for estimate in summary.test.values())
-        numbers = ", ".join(f"{name.partition('/')[2]} {compact_spread(summary.test[name])}" for name in headline)
+        numbers = ", ".join(
+            f"{name.partition('/')[2]} {format_compact_spread(summary.test[name])}" for name in headline
+        )
         said.append(f"{whose}: {numbers} (n = {n})")
     return [*said, *summary.notes]
 
@@ -161,10 +168,10 @@ def summarise(path: str | Path, metric: str | None = None, mode: Literal["max", 
     """
     record = SweepDirectory(path).record()
     rows, final = _read_jobs(SweepDirectory(path), listed=bool(record))
-    metric, mode = _ranked_by(
+    metric, mode = _describe_ranking(
         rows, metric or record.get("metric"), mode or (record.get("mode") if metric is None else None)
     )
-    keys = swept_keys(rows)
+    keys = find_differing_keys(rows)
     groups = group_over_seeds(rows, keys, metric or "")
     groups.sort(key=lambda group: rank_order(group, metric, mode))
     notes = _notes(groups, metric)
@@ -174,7 +181,7 @@ def summarise(path: str | Path, metric: str | None = None, mode: Literal["max", 
     chosen = next((g for g in groups if hashed is not None and g.configuration == hashed), best)
     if chosen is not best:
         notes.append("The configuration tested was the best when it was chosen; it is not the best of the jobs now.")
-    found = effects(groups, keys, metric)
+    found = compare_effects(groups, keys, metric)
     test = _test(chosen, final)
     return Summary(Path(path), record, metric, mode, keys, rows, final, groups, best, chosen, found, test, notes)
 
@@ -198,7 +205,7 @@ def _read_jobs(sweep: SweepDirectory, *, listed: bool) -> tuple[list[RunRow], li
     return [read_job(run) for run in runs], []
 
 
-def _ranked_by(
+def _describe_ranking(
     rows: Sequence[RunRow], metric: str | None, mode: Literal["max", "min"] | None
 ) -> tuple[str | None, Literal["max", "min"]]:
     if metric is not None and metric.startswith("test/"):

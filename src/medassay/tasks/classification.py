@@ -14,7 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC
 
 from medassay.core.types import Range
 from medassay.tasks.ema import EMA
-from medassay.tasks.optim import OptimizerFactory, SchedulerFactory, adam, configured
+from medassay.tasks.optim import OptimizerFactory, SchedulerFactory, adam, configure
 from medassay.tasks.steps import check_finite
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) float32 in [0, 1], labels (B,) int64
@@ -119,7 +119,7 @@ class Classification(LightningModule):
         self.log("val/auroc", auroc, prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
-        return configured(self, self._optimizer, self._scheduler)
+        return configure(self, self._optimizer, self._scheduler)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.ema is None or "optimizer_states" in checkpoint:  # what resumes needs both nets

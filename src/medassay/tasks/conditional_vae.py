@@ -11,7 +11,7 @@ from torch import Tensor
 from medassay.core.types import NonNegative, NonNegativeInt, PositiveInt
 from medassay.nets.cvae import CVAE, label_planes
 from medassay.tasks.generator import Batch, ConditionalGenerator
-from medassay.tasks.optim import OptimizerFactory, SchedulerFactory, adam, configured
+from medassay.tasks.optim import OptimizerFactory, SchedulerFactory, adam, configure
 from medassay.tasks.steps import check_finite
 
 
@@ -131,4 +131,4 @@ class ConditionalVAE(ConditionalGenerator):
         self.log_dict({"val/reconstruction": reconstruction, "val/kl": kl}, **options)
 
     def configure_optimizers(self) -> Any:
-        return configured(self, self._optimizer, self._scheduler)
+        return configure(self, self._optimizer, self._scheduler)

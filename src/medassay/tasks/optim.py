@@ -69,7 +69,7 @@ def step_decay(milestones: list[Probability], factor: Annotated[float, Range(gt=
     return _Bound(_schedule, {"factor": _step_factor, "arguments": {"milestones": list(milestones), "factor": factor}})
 
 
-def configured(task: LightningModule, optimizer: OptimizerFactory, scheduler: SchedulerFactory | None) -> Any:
+def configure(task: LightningModule, optimizer: OptimizerFactory, scheduler: SchedulerFactory | None) -> Any:
     """What ``configure_optimizers`` of a task with one optimizer gives Lightning; the schedule steps with the optimizer."""
     made = optimizer([parameter for parameter in task.parameters() if parameter.requires_grad])
     if scheduler is None:

@@ -42,10 +42,10 @@ def predict(task: nn.Module, split: LabelledImages, device: torch.device) -> Pre
 
 def predict_logits(task: nn.Module, images: Tensor, device: torch.device) -> Tensor:
     """``images (N, C, H, W) uint8 -> logits (N, K) float64`` on the CPU; the task is left as by :func:`predict`."""
-    return _forward(task, unlabelled(images), device).double()
+    return _forward(task, make_unlabelled(images), device).double()
 
 
-def unlabelled(images: Tensor) -> LabelledImages:
+def make_unlabelled(images: Tensor) -> LabelledImages:
     """``images (N, C, H, W) uint8`` whose labels are not known, and 0."""
     return LabelledImages(images, torch.zeros(len(images), dtype=torch.int64))
 

@@ -11,15 +11,15 @@ from lightning_fabric.plugins.io.torch_io import TorchCheckpointIO
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
-from medassay.core.errors import CheckpointError, ConfigError, TrainingError, nearest
-from medassay.core.files import whole
+from medassay.core.errors import CheckpointError, ConfigError, TrainingError, suggest_nearest
+from medassay.core.files import atomic_write
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes a checkpoint beside its final name and then renames it: an interrupted or failed save leaves the old one."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        with whole(Path(path)) as partial:
+        with atomic_write(Path(path)) as partial:
             torch.save(checkpoint, partial)
 
 
@@ -65,7 +65,7 @@ class Checkpoints(Checkpoint):
         if self.monitor not in trainer.callback_metrics:
             known = sorted(str(name) for name in trainer.callback_metrics)
             raise ConfigError(
-                f"model.recipe.monitor={self.monitor}: nothing of that name is logged.{nearest(self.monitor, known)} "
+                f"model.recipe.monitor={self.monitor}: nothing of that name is logged.{suggest_nearest(self.monitor, known)} "
                 f"Accepted: {', '.join(known)}"
             )
         value = float(trainer.callback_metrics[self.monitor])

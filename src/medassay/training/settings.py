@@ -92,7 +92,7 @@ def devices_for(settings: TrainerSettings, gpus_present: int, mps: bool = False)
         if settings.accelerator is not None or settings.devices is not None:
             accelerator = settings.accelerator or "auto"
             if accelerator in ("cuda", "gpu") and (settings.devices or 1) > gpus_present:
-                raise ConfigError(_absent(f"trainer.devices={settings.devices or 1}", gpus_present))
+                raise ConfigError(_explain_absent(f"trainer.devices={settings.devices or 1}", gpus_present))
             if accelerator == "mps" and not mps:
                 raise ConfigError("trainer.accelerator=mps: this machine has none; use trainer.gpus=0 for the CPU")
             return accelerator, settings.devices or 1
@@ -106,10 +106,10 @@ def devices_for(settings: TrainerSettings, gpus_present: int, mps: bool = False)
     if len(set(chosen)) < len(chosen):
         raise ConfigError(f"trainer.gpus={gpus} names a GPU twice: name each once")
     if max(chosen) >= gpus_present or min(chosen) < 0:
-        raise ConfigError(_absent(f"trainer.gpus={gpus}", gpus_present))
+        raise ConfigError(_explain_absent(f"trainer.gpus={gpus}", gpus_present))
     return "cuda", chosen
 
 
-def _absent(asked: str, present: int) -> str:
+def _explain_absent(asked: str, present: int) -> str:
     have = "no CUDA GPU" if present == 0 else f"{present} CUDA GPU{'s' if present > 1 else ''} (numbered from 0)"
     return f"{asked}: this machine has {have}; use trainer.gpus=0 for the CPU, or leave it out for what is there"

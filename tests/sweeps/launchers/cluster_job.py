@@ -37,7 +37,7 @@ class SeedJob:
         run = RunDirectory(directory)
         starts = [*run.record().get("starts", []), os.getpid()]
         run.update(starts=starts, threads=os.environ.get("OMP_NUM_THREADS"), overrides=overrides)
-        with run.recording():
+        with run.record_ending():
             if cfg.seed == FAILS:
                 raise ValueError("no such luck")
             if cfg.seed == DIES:

@@ -20,7 +20,7 @@ from unittest import mock
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from medassay.config import resolved
+from medassay.config import resolve
 from medassay.core.errors import DataError
 from medassay.core.files import write_json
 from medassay.runs.directory import RunDirectory
@@ -41,8 +41,8 @@ class FakeJob:
             if not run.record().get("overrides"):
                 overrides = OmegaConf.to_container(HydraConfig.get().overrides.task)
                 with mock.patch("medassay.runs.directory.environment", dict):  # which would ask torch
-                    run.create(resolved(cfg), [str(text) for text in overrides or []])
-            with run.recording():
+                    run.create(resolve(cfg), [str(text) for text in overrides or []])
+            with run.record_ending():
                 numbers = work(cfg, run)
             write_json(run.path / "metrics.json", numbers)
         finally:

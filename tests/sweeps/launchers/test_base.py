@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from medassay.core.files import held, write_json
+from medassay.core.files import file_lock, write_json
 from medassay.sweeps import directory as directories
 
 Launch = Callable[..., Any]
@@ -77,7 +77,7 @@ def test_force_leaves_a_run_alone_that_another_process_is_training(
 ) -> None:
     _, (task,) = handed_over(tmp_path / "sweep", "seed=0")
     write_json(task.directory / "run.json", {"status": "running"})
-    with held(task.directory / ".lock") as mine:
+    with file_lock(task.directory / ".lock") as mine:
         assert mine
         handed_over(tmp_path / "sweep", "seed=0", "sweep.force=true")
     assert (task.directory / "run.json").exists()

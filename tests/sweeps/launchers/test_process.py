@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from medassay.sweeps.launchers.base import Task
-from medassay.sweeps.launchers.process import payload, run_payload
+from medassay.sweeps.launchers.process import make_payload, run_payload
 
 HandedOver = Callable[..., Any]
 LIMIT = 60  # seconds: far beyond what any of these takes
@@ -25,7 +25,7 @@ LIMIT = 60  # seconds: far beyond what any of these takes
 def started(launcher: Any, task: Task, job: Any, folder: Path) -> tuple[subprocess.Popen[bytes], Path]:
     """The process of a job, as the launcher starts it, and the file of its result."""
     given, result = folder / "job", folder / "result"
-    given.write_bytes(payload(launcher.hydra_context, job, task))
+    given.write_bytes(make_payload(launcher.hydra_context, job, task))
     line = [sys.executable, "-m", "medassay.sweeps.launchers.process", str(given), str(result)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     return subprocess.Popen(line, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment), result
@@ -38,13 +38,13 @@ def record(task: Task) -> dict[str, Any]:
 
 def test_a_job_handed_over_runs_where_it_is_opened(handed_over: HandedOver, fake_jobs: Any, tmp_path: Path) -> None:
     launcher, (task,) = handed_over(tmp_path / "sweep", "seed=3")
-    number = run_payload(payload(launcher.hydra_context, fake_jobs.FakeJob(), task))
+    number = run_payload(make_payload(launcher.hydra_context, fake_jobs.FakeJob(), task))
     assert number == json.loads((task.directory / "metrics.json").read_text())["val"]["auroc"]
 
 
 def test_a_job_that_fails_gives_nothing(handed_over: HandedOver, fake_jobs: Any, tmp_path: Path) -> None:
     launcher, (task,) = handed_over(tmp_path / "sweep", "+do=fail")
-    assert run_payload(payload(launcher.hydra_context, fake_jobs.FakeJob(), task)) is None
+    assert run_payload(make_payload(launcher.hydra_context, fake_jobs.FakeJob(), task)) is None
     assert record(task)["status"] == "failed"
 
 
@@ -52,7 +52,7 @@ def test_the_directory_is_the_one_decided_where_the_job_was_handed_over(
     handed_over: HandedOver, fake_jobs: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     launcher, (task,) = handed_over(tmp_path / "sweep", "seed=3")
-    given = payload(launcher.hydra_context, fake_jobs.FakeJob(), task)
+    given = make_payload(launcher.hydra_context, fake_jobs.FakeJob(), task)
     monkeypatch.setattr("medassay.sweeps.directory.code_hash", lambda: "another")  # somebody is editing
     monkeypatch.chdir(tmp_path)
     run_payload(given)

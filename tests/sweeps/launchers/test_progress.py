@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from medassay.core.files import held, write_json
+from medassay.core.files import file_lock, write_json
 from medassay.runs.directory import RunDirectory
 from medassay.sweeps.launchers.progress import Progress
 
@@ -48,7 +48,7 @@ def test_a_job_that_ended_is_one_line(
     record: dict[str, Any], value: float | None, line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Progress(3) as progress:
-        progress.ended("a", run(tmp_path / "a", **record), value)
+        progress.report_ended("a", run(tmp_path / "a", **record), value)
     captured = capsys.readouterr()
     assert (captured.out, captured.err) == (f"{line}\n", "")
 
@@ -57,13 +57,13 @@ def test_where_there_is_no_terminal_a_running_job_says_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with Progress(3) as progress:
-        progress.at_work("a", run(tmp_path / "a", rows=2, status="running"))
+        progress.report_running("a", run(tmp_path / "a", rows=2, status="running"))
     assert "".join(capsys.readouterr()) == ""
 
 
 def test_jobs_of_earlier_batches_and_commands_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Progress(40, before=10, skipped=2) as progress:
-        progress.ended("a", run(tmp_path / "a", status="done"), None)
+        progress.report_ended("a", run(tmp_path / "a", status="done"), None)
     assert capsys.readouterr().out.splitlines() == ["2 of 40 jobs were finished before", "[13/40] a: done"]
 
 
@@ -92,7 +92,7 @@ def test_on_a_terminal_every_running_job_has_a_bar_with_its_epochs_and_numbers(
     runs = {name: run(tmp_path / name, rows, status="running") for name, rows in (("a", 2), ("b", 5))}
     with progress(3) as live:
         for name, one in runs.items():
-            live.at_work(name, one)
+            live.report_running(name, one)
         places = dict(live.places)
         shown = {name: str(bar) for name, bar in live.bars.items()}
     assert sorted(places.values()) == [1, 2]
@@ -104,7 +104,7 @@ def test_on_a_terminal_every_running_job_has_a_bar_with_its_epochs_and_numbers(
 
 def test_a_job_in_a_queue_has_no_bar(tmp_path: Path, progress: Callable[[int], Progress]) -> None:
     with progress(3) as live:
-        live.at_work("a", RunDirectory(tmp_path / "a"))
+        live.report_running("a", RunDirectory(tmp_path / "a"))
         assert live.bars == {}
 
 
@@ -113,10 +113,10 @@ def test_the_next_job_gets_the_line_of_the_one_that_ended(
 ) -> None:
     with progress(3) as live:
         for name in "ab":
-            live.at_work(name, run(tmp_path / name, status="running"))
+            live.report_running(name, run(tmp_path / name, status="running"))
         write_json(tmp_path / "a" / "run.json", {"status": "failed", "reason": "no such file"})
-        live.ended("a", RunDirectory(tmp_path / "a"), None)
-        live.at_work("c", run(tmp_path / "c", status="running"))
+        live.report_ended("a", RunDirectory(tmp_path / "a"), None)
+        live.report_running("c", run(tmp_path / "c", status="running"))
         assert live.places == {"b": 2, "c": 1}
         assert "failed=1" in str(live.bar)
     assert "[1/3] a: failed: no such file" in capsys.readouterr().out
@@ -126,6 +126,6 @@ def test_a_run_held_by_another_process_is_said_to_be_running(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = run(tmp_path / "a", status="running")
-    with held(one.lock), Progress(1) as progress:
-        progress.ended("a", one, None)
+    with file_lock(one.lock), Progress(1) as progress:
+        progress.report_ended("a", one, None)
     assert capsys.readouterr().out == "[1/1] a: running\n"

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from medassay.core.errors import ConfigError
-from medassay.sweeps.launchers.ray import RayLauncher, gpus_of_job, lacks, refuse_silent
+from medassay.sweeps.launchers.ray import RayLauncher, find_lacking, gpus_of_job, refuse_silent
 
 from .cluster_job import DIES, FAILS, FINISHED_BEFORE, GOES_WELL, TAKES_LONG, interrupt_once, run_of, start
 
@@ -127,12 +127,12 @@ def test_a_job_gets_one_gpu_where_there_are_any_unless_told(
 
 
 def test_more_than_there_is_is_named() -> None:
-    assert lacks({"CPU": 4.0}, 1, 1.0) == "hydra.launcher.gpus_per_job=1: this Ray has 0"
-    assert lacks({"CPU": 4.0}, 8, 0.0) == "hydra.launcher.cpus_per_job=8: this Ray has 4"
+    assert find_lacking({"CPU": 4.0}, 1, 1.0) == "hydra.launcher.gpus_per_job=1: this Ray has 0"
+    assert find_lacking({"CPU": 4.0}, 8, 0.0) == "hydra.launcher.cpus_per_job=8: this Ray has 4"
 
 
 def test_what_there_is_is_enough() -> None:
-    assert lacks({"CPU": 4.0, "GPU": 1.0}, 4, 0.25) is None
+    assert find_lacking({"CPU": 4.0, "GPU": 1.0}, 4, 0.25) is None
 
 
 # --- errors ----------------------------------------------------------------------------------------------------------

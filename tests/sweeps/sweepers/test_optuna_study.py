@@ -23,7 +23,7 @@ from optuna.trial import TrialState
 
 from medassay import config as configuration
 from medassay.core.errors import CheckpointError, ConfigError
-from medassay.runs.check import checked
+from medassay.runs.check import check_training
 from medassay.sweeps import study as studies
 from medassay.sweeps.directory import SweepDirectory
 from medassay.sweeps.sweepers.optuna_study import OptunaStudySweeper
@@ -114,7 +114,7 @@ class Search:
         return self.jobs[before:]
 
     def trials(self, *states: TrialState) -> list[optuna.trial.FrozenTrial]:
-        with studies.opened(self.path) as study:
+        with studies.open_study(self.path) as study:
             assert study is not None
             return study.get_trials(states=states or None)
 
@@ -416,6 +416,6 @@ def test_whatever_the_ready_search_may_draw_passes_the_check() -> None:
     for _ in range(3):
         drawn = [f"{name}={value}" for name, value in study.ask(space).params.items()]
         cfg, _ = configuration.compose("train", ["search=pneumonia_optuna", *drawn])
-        config = checked(cfg, drawn)
+        config = check_training(cfg, drawn)
         assert config["callbacks"]["pruning"]["monitor"] == "val/auroc"
         assert config["test"] is False

@@ -27,7 +27,7 @@ from medassay.data.phantoms.shapes import (
     draw_wobble,
     ellipse,
     grid,
-    moved,
+    move_grid,
     render_in_chunks,
     smooth_noise,
     to_uint8,
@@ -82,7 +82,7 @@ def render(labels: Tensor, *, rng: torch.Generator, size: int = 28) -> LabelledI
 def _draw(labels: Tensor, frame: Grid, rng: torch.Generator) -> tuple[Tensor, Tensor]:
     """Images ``(N, 1, H, W) uint8`` and masks ``(N, H, W) bool`` of one chunk."""
     n, size = len(labels), frame.x.shape[-1]
-    points = moved(
+    points = move_grid(
         frame,
         dy=uniform(rng, (n,), -0.1, 0.1),
         dx=uniform(rng, (n,), -0.12, 0.12),

@@ -56,7 +56,7 @@ def uniform(rng: torch.Generator, shape: tuple[int, ...], low: float | Tensor, h
     return low + (high - low) * torch.rand((*shape, 1, 1), generator=rng)
 
 
-def moved(points: Grid, *, dy: Tensor, dx: Tensor, angle: Tensor, zoom: Tensor) -> Grid:
+def move_grid(points: Grid, *, dy: Tensor, dx: Tensor, angle: Tensor, zoom: Tensor) -> Grid:
     """The grid as seen by an object that is shifted, turned by ``angle`` and magnified by ``zoom``; ``(N, H, W)``."""
     y, x = points.y - dy, points.x - dx
     cos, sin = angle.cos() / zoom, angle.sin() / zoom

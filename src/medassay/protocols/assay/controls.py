@@ -24,7 +24,7 @@ from medassay.protocols.assay import measures
 from medassay.protocols.assay.measures import Yardstick
 from medassay.protocols.assay.performance import Trainer
 from medassay.protocols.assay.results import SCORES, Kind, Row, Scores
-from medassay.protocols.assay.subjects import Real, in_proportion
+from medassay.protocols.assay.subjects import Real, choose_in_proportion
 
 NOISE = 0.05  # standard deviation of control (c), in units of the full range
 TRAIN_SHARE = 0.8  # of the validation images, for TSTR on controls (a) and (e); the rest chooses the epoch
@@ -45,7 +45,7 @@ class Control:
 
 def make_floor(real: Real, m: int) -> Control:
     """Control (a): ``m`` real validation images."""
-    chosen = in_proportion(real.val.labels, m)
+    chosen = choose_in_proportion(real.val.labels, m)
     return Control("floor", "real validation images (floor)", real.val[chosen], None, chosen, True, "floor")
 
 
@@ -56,10 +56,10 @@ def make_controls(real: Real, m: int) -> list[Control]:
     rng = torch.Generator().manual_seed(0)
     noise = NOISE * torch.randn(copied.images.shape, generator=rng)
     noisy = (copied.images / 255 + noise).clamp(0, 1).mul(255).round().to(torch.uint8)
-    labels, indices = base.images.labels, in_proportion(real.val.labels, m)
+    labels, indices = base.images.labels, choose_in_proportion(real.val.labels, m)
     largest = int(base.images.counts(len(real.classes)).argmax())
     kept = indices[labels != largest]
-    fewer = indices[in_proportion(labels, len(kept))]
+    fewer = indices[choose_in_proportion(labels, len(kept))]
     shuffled = LabelledImages(base.images.images, labels[torch.randperm(len(labels), generator=rng)])
     return [
         Control("copies", "copies of training images", copied, members=chosen),

@@ -22,8 +22,8 @@ from medassay.protocols.assay.results import AssayResults, Performance, Row
 from medassay.protocols.assay.subjects import Candidate, Real
 from medassay.reporting.charts import GREY, PALETTE, Chart, Series, dot_plot, legend_below, small_axes
 from medassay.reporting.figures import image_grid
-from medassay.reporting.html import reduced
-from medassay.reporting.numbers import fixed
+from medassay.reporting.html import shrink_images
+from medassay.reporting.numbers import format_fixed
 
 GALLERY = 24  # most suspicious samples shown
 SEARCHED = 10_000  # samples they are looked for among, at most
@@ -96,19 +96,20 @@ def draw(results: AssayResults, examples: Examples, gallery: Gallery) -> dict[st
         ("recall", "recall on real images", ("TSTR", "TRTR"), learned.tstr.recall, learned.trtr.recall),
     ):
         triples = zip(classes, judged, reference, strict=True)
-        values = "; ".join(f"{c} {fixed(mine, 2)} ({fixed(beside, 2)})" for c, mine, beside in triples)
+        values = "; ".join(f"{c} {format_fixed(mine, 2)} ({format_fixed(beside, 2)})" for c, mine, beside in triples)
         text = f"{title.capitalize()}: {labels[0]} (in brackets: {labels[1]}). {values}."
         drawn[f"class_{name}"] = Chart(per_class(classes, judged, reference, labels, title), text)
     for x, y in (("recall", "precision"), ("coverage", "density")):
         points = ((LOOKS[row.key].name, getattr(row.headline, x).value, getattr(row.headline, y).value) for row in rows)
-        values = "; ".join(f"{name} {fixed(across, 2)}, {fixed(up, 2)}" for name, across, up in points)
+        values = "; ".join(f"{name} {format_fixed(across, 2)}, {format_fixed(up, 2)}" for name, across, up in points)
         drawn[f"plane_{x}_{y}"] = Chart(plane(rows, x, y), f"{x.capitalize()} and {y} of each row: {values}.")
     for kind, score in (("alpha", "alpha_precision"), ("beta", "beta_recall")):
-        mine, best = (fixed(getattr(row.headline, score).value) for row in rows[:2])
+        mine, best = (format_fixed(getattr(row.headline, score).value) for row in rows[:2])
         text = f"Curves of generator and floor beside the diagonal; integrated scores {mine} and {best}."
         drawn[f"curve_{kind}"] = Chart(curve(rows[:2], kind), text)
     values = "; ".join(
-        f"{name} {fixed(arm.balanced_accuracy.value)} from {arm.images} images" for name, arm in learned.arms.items()
+        f"{name} {format_fixed(arm.balanced_accuracy.value)} from {arm.images} images"
+        for name, arm in learned.arms.items()
     )
     text = f"Balanced accuracy against the number of images learnt from: {values}."
     drawn["learning_curve"] = Chart(learning_curve(learned, 1 / len(classes)), text)
@@ -181,14 +182,17 @@ def learning_curve(performance: Performance, chance: float) -> Figure:
     figure, axes = small_axes(4.4, 3.8)
     arms, real = performance.arms, performance.trtr.balanced_accuracy
     axes.axhline(real.value, color=REAL, label="TRTR: real images")
-    if (span := _cut(real)) is not None:
+    if (span := _shorten(real)) is not None:
         axes.axhspan(*span, color=REAL, alpha=0.15, linewidth=0)
     for start, colour, marker, label, line in (
         ("TSTR", GENERATED, "o", "TSTR: generated images", "-"),
         ("TR+STR", PALETTE[1], "D", "TR+STR: both", "none"),
     ):
         chosen = sorted((arm for name, arm in arms.items() if name.startswith(start)), key=lambda arm: arm.images)
-        means, cuts = [arm.balanced_accuracy.value for arm in chosen], [_cut(arm.balanced_accuracy) for arm in chosen]
+        means, cuts = (
+            [arm.balanced_accuracy.value for arm in chosen],
+            [_shorten(arm.balanced_accuracy) for arm in chosen],
+        )
         lengths = [(mean - cut[0], cut[1] - mean) for mean, cut in zip(means, cuts, strict=True) if cut is not None]
         bars = list(zip(*lengths, strict=True)) if len(lengths) == len(chosen) else None  # all or none
         look: dict[str, Any] = {"color": colour, "marker": marker, "linestyle": line, "label": label}
@@ -207,7 +211,7 @@ def learning_curve(performance: Performance, chance: float) -> Figure:
 
 def example_grid(real: Tensor, generated: Tensor, classes: Sequence[str]) -> Figure:
     """A row per class: real images, a gap, generated ones; ``real`` and ``generated`` are ``(K, N, C, H, W) uint8``."""
-    left, right = (torch.unflatten(reduced(i.flatten(0, 1)), 0, i.shape[:2]) for i in (real, generated))
+    left, right = (torch.unflatten(shrink_images(i.flatten(0, 1)), 0, i.shape[:2]) for i in (real, generated))
     rows = torch.cat([left, torch.full_like(left[:, :1], 255), right], 1)
     title = "Left: real images. Right: generated images."
     return image_grid(rows.flatten(0, 1), columns=rows.shape[1], row_labels=classes, scale=_scale(rows), title=title)
@@ -217,13 +221,13 @@ def gallery_grid(samples: Tensor, nearest: Tensor, columns: int = 12) -> Figure:
     """Samples, and below each its nearest training image, in lines of at most ``columns``; ``(N, C, H, W) uint8``."""
     columns = min(columns, len(samples))
     padding = (*[0] * 7, -len(samples) % columns)
-    pair = [F.pad(reduced(images), padding, value=255) for images in (samples, nearest)]
+    pair = [F.pad(shrink_images(images), padding, value=255) for images in (samples, nearest)]
     grid = torch.stack([torch.unflatten(images, 0, (-1, columns)) for images in pair], 1)
     labels = ["sample", "nearest training image"] * len(grid)
     return image_grid(grid.flatten(0, 2), columns=columns, row_labels=labels, scale=_scale(grid))
 
 
-def _cut(estimate: Estimate) -> tuple[float, float] | None:
+def _shorten(estimate: Estimate) -> tuple[float, float] | None:
     """The interval cut to [0, 1]; None where there is none."""
     low, high = estimate.low, estimate.high
     return None if low is None or high is None or math.isnan(low) else (max(0.0, low), min(1.0, high))

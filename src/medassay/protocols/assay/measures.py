@@ -15,11 +15,11 @@ from medassay.core.types import LabelledImages
 from medassay.data.order import stratified_order
 from medassay.evaluation.encoders import Encoder
 from medassay.metrics import authenticity, fidelity, frechet
-from medassay.metrics.neighbours import Neighbours, Reference, nearest
+from medassay.metrics.neighbours import Neighbours, Reference, find_nearest
 from medassay.protocols.assay.results import Curves, Kind, Metrics, PerClass, Row
 from medassay.protocols.assay.subjects import Real
 from medassay.tasks.classification import Classification
-from medassay.tasks.predictions import predict, unlabelled
+from medassay.tasks.predictions import make_unlabelled, predict
 
 VERSION = 1  # part of every cached row's key: raise it where a number's definition changes
 CELLS = 10  # of C_T
@@ -54,7 +54,7 @@ class Space:
     @cached_property
     def validation_distances(self) -> Tensor:
         """``(V,)``: from each validation image to its nearest training image."""
-        return nearest(self.validation, self.reference.features)[0][:, 0]
+        return find_nearest(self.validation, self.reference.features)[0][:, 0]
 
     def measure(
         self, features: Tensor, labels: Tensor, *, members: Tensor | None = None, validation: Tensor | None = None
@@ -81,8 +81,8 @@ class Space:
             "recall": fidelity.recall(around),
             "density": fidelity.density(around),
             "coverage": fidelity.coverage(around),
-            "alpha_precision": fidelity.integrated(alpha),
-            "beta_recall": fidelity.integrated(beta),
+            "alpha_precision": fidelity.integrate_curve(alpha),
+            "beta_recall": fidelity.integrate_curve(beta),
             "authenticity": authenticity.authenticity(around),
         }
         copying, unseen = around, torch.arange(len(self.validation), device=self.device)
@@ -91,8 +91,8 @@ class Space:
             chosen = validation.to(self.device)
             copying = Neighbours(self.reference, self.validation[chosen[torch.isin(chosen, generated)]])
         lists = {
-            "coverage": share_by_class(fidelity.covered(around).cpu(), self.labels, self.num_classes),
-            "authenticity": share_by_class(authenticity.authentic(around).cpu(), labels, self.num_classes),
+            "coverage": share_by_class(fidelity.find_covered(around).cpu(), self.labels, self.num_classes),
+            "authenticity": share_by_class(authenticity.find_authentic(around).cpu(), labels, self.num_classes),
             "frechet": own.tolist(),
             "alpha": alpha.tolist(),
             "beta": beta.tolist(),
@@ -104,7 +104,7 @@ class Space:
         validation, to_training = self.validation[unseen], self.validation_distances[unseen]
         distances, of_training = around.generated_to_real[0], around.real_to_generated[0]
         known = of_training if members is None else of_training[members.to(self.device)]
-        attack = authenticity.membership_attack(known, nearest(validation, around.generated)[0][:, 0])
+        attack = authenticity.membership_attack(known, find_nearest(validation, around.generated)[0][:, 0])
         # The null: training images against training images
         shuffled = torch.randperm(len(of_training), generator=torch.Generator().manual_seed(0)).to(self.device)
         pretended, rest = shuffled[: len(validation)], shuffled[len(validation) :]
@@ -147,7 +147,7 @@ class Yardstick:
             [space.measure(space.encode(s.images), s.labels, members=members, validation=validation) for s in sets]
             for space in self.spaces
         ]
-        right = [predict(self.task, unlabelled(s.images), self.device).decisions == s.labels for s in sets]
+        right = [predict(self.task, make_unlabelled(s.images), self.device).decisions == s.labels for s in sets]
         consistency = [
             share_by_class(mask, s.labels, len(self.real.classes)) for mask, s in zip(right, sets, strict=True)
         ]
@@ -165,7 +165,7 @@ class Yardstick:
                 for space, each in zip(self.spaces, found, strict=True)
             },
             class_consistency=mean_over("sets", [float(mask.double().mean()) for mask in right]),
-            exact_copies=mean_over("sets", [self.real.copies_among(s) for s in sets]),
+            exact_copies=mean_over("sets", [self.real.share_of_copies(s) for s in sets]),
             per_class=PerClass(lists["coverage"], lists["authenticity"], lists["frechet"], average(consistency)),
             curves=Curves(lists["alpha"], lists["beta"]),
         )

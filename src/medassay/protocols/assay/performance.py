@@ -34,7 +34,7 @@ class Trainer:
     def train(self, wanted: Sequence[arms.Arm]) -> list[Classification]:
         """The trained classifiers."""
         place = self.context
-        return arms.trained(wanted, place.cache, jobs=self.jobs, gpus=place.gpus, progress="training classifiers")
+        return arms.train_arms(wanted, place.cache, jobs=self.jobs, gpus=place.gpus, progress="training classifiers")
 
     def test(self, task: Classification, images: LabelledImages) -> dict[str, Any]:
         """All metrics of a classifier on ``images``."""

@@ -16,8 +16,8 @@ from medassay.core.errors import ConfigError
 from medassay.core.types import NonNegativeInt, PositiveInt, Range, Sampler
 from medassay.data.modules import ImageDataModule
 from medassay.evaluation import arms
-from medassay.evaluation.about import flattened
-from medassay.evaluation.encoders import EncoderName, encoders, inception, trained_classifier
+from medassay.evaluation.about import flatten
+from medassay.evaluation.encoders import EncoderName, encoders, inception, train_encoder
 from medassay.evaluation.protocol import ComputeContext, Page, Protocol, Report, SamplesProtocol
 from medassay.protocols.assay import figures, tables, verdict
 from medassay.protocols.assay.controls import make_controls, make_floor, measure_controls
@@ -25,7 +25,7 @@ from medassay.protocols.assay.figures import Examples, Gallery, choose_examples,
 from medassay.protocols.assay.measures import Yardstick
 from medassay.protocols.assay.performance import Trainer, measure_performance
 from medassay.protocols.assay.results import AssayResults, Budget, RealCounts, Split
-from medassay.protocols.assay.subjects import Candidate, Real, of_files, of_run
+from medassay.protocols.assay.subjects import Candidate, Real, take_file_samples, take_run_samples
 from medassay.runs.run import Run
 
 logger = logging.getLogger(__name__)
@@ -73,11 +73,11 @@ class Assay(Protocol, SamplesProtocol):
     def run(self, run: Run, context: ComputeContext) -> Report:
         """Judges a generator's samples beside the real images; DataError if these are too few."""
         real = Real.of(run.data, self.split)
-        return self.judge(real, of_run(run, context.cache, self.seed), context)
+        return self.judge(real, take_run_samples(run, context.cache, self.seed), context)
 
     def run_on_samples(self, samples: Path, data: ImageDataModule, context: ComputeContext, *, resize: bool) -> Report:
         """Judges images made by any tool; DataError if they cannot be used, or there are too few."""
-        candidate = of_files(samples, data, resize=resize)
+        candidate = take_file_samples(samples, data, resize=resize)
         return self.judge(Real.of(data, self.split), candidate, context)
 
     def judge(self, real: Real, candidate: Candidate, context: ComputeContext) -> Report:
@@ -95,7 +95,7 @@ class Assay(Protocol, SamplesProtocol):
         # First the classifiers: TRTR with seed 0 is the encoder too, and several are trained at a time
         with timed("classifiers", seconds):
             learned = measure_performance(real, candidate, trainer, seeds=seeds, steps=steps, full=full)
-            task = trained_classifier(real.train, real.val, len(real.classes), context.cache, gpus=context.gpus)
+            task = train_encoder(real.train, real.val, len(real.classes), context.cache, gpus=context.gpus)
         found = encoders(self.encoders, real.unique, task, context.device, context.cache, self.inception_weights)
         yardstick = Yardstick(real, found, task, context.device)
         images = candidate.images
@@ -113,7 +113,7 @@ class Assay(Protocol, SamplesProtocol):
             verdict.judge(one, floors.get(one.m, rows[1]), real.classes, learned if one is row else None)
             for one in rows
         ]
-        rows = [replace(one, faults=verdict.faults(found)) for one, found in zip(rows, findings, strict=True)]
+        rows = [replace(one, faults=verdict.list_faults(found)) for one, found in zip(rows, findings, strict=True)]
         results = AssayResults(
             generator=candidate.provenance,
             name=candidate.name,
@@ -155,7 +155,7 @@ def build_report(results: AssayResults, examples: Examples, gallery: Gallery) ->
                 "expected": tables.EXPECTED,
                 "comparison": {e: tables.compare(rows, e, general=e == headline) for e in results.encoders},
                 "large": results.large and tables.compare([results.large], headline, general=True),
-                "origin": dict(flattened(results.generator)),
+                "origin": dict(flatten(results.generator)),
                 "real": vars(results.real),
                 "examples": examples,
                 "gallery": gallery,

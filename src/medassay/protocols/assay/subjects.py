@@ -16,11 +16,11 @@ from medassay.core.errors import DataError
 from medassay.core.seeds import derived_seed
 from medassay.core.types import LabelledImages
 from medassay.data import folder, npz
-from medassay.data.given import copies, digest, without_duplicates
+from medassay.data.given import digest, drop_duplicates, find_copies
 from medassay.data.modules import ImageDataModule
 from medassay.data.order import stratified_order
 from medassay.runs.run import Run
-from medassay.runs.samples import samples_of
+from medassay.runs.samples import write_run_samples
 
 MINIMUM_PER_CLASS = 10  # judged images: below, no number of a class means anything
 MINIMUM_TRAINING, MINIMUM_REAL = 40, 16  # real images: below, there are too few neighbours
@@ -58,16 +58,16 @@ class Real:
     @cached_property
     def unique(self) -> LabelledImages:
         """The training images without exact duplicates: what distances are measured to."""
-        return without_duplicates(self.train)
+        return drop_duplicates(self.train)
 
     @cached_property
     def digest(self) -> str:
         """Of all that metrics and controls depend on."""
         return digest(self.train, self.val, self.test)
 
-    def copies_among(self, split: LabelledImages) -> float:
+    def share_of_copies(self, split: LabelledImages) -> float:
         """The share of ``split`` that equals a training image pixel by pixel."""
-        return float(copies(split.images, self.unique.images).double().mean())
+        return float(find_copies(split.images, self.unique.images).double().mean())
 
 
 @dataclass(frozen=True)
@@ -81,15 +81,15 @@ class Candidate:
     provenance: dict[str, Any]
 
 
-def of_run(run: Run, cache: Path, seed: int) -> Candidate:
+def take_run_samples(run: Run, cache: Path, seed: int) -> Candidate:
     """As many samples of a generator's run as it has real training and validation images, and more on demand."""
     counts = run.data.class_counts()
     sizes = {"train": int(counts.sum()), "val": len(run.data.splits.val)}
     shape: dict[str, int] = {"channels": run.data.channels, "size": run.data.size, "num_classes": run.data.num_classes}
-    train, val = npz.read_splits(samples_of(run, cache, sizes, seed), ("train", "val"), **shape)
+    train, val = npz.read_splits(write_run_samples(run, cache, sizes, seed), ("train", "val"), **shape)
 
     def more(n: int) -> LabelledImages:
-        further = samples_of(run, cache, {"train": n}, derived_seed(seed, 9))
+        further = write_run_samples(run, cache, {"train": n}, derived_seed(seed, 9))
         return npz.read_splits(further, ("train",), **shape)[0]
 
     metrics = run.directory.metrics()
@@ -104,7 +104,7 @@ def of_run(run: Run, cache: Path, seed: int) -> Candidate:
     return Candidate(f"{provenance['model']}, seed {provenance['seed']}", train, val, more, provenance)
 
 
-def of_files(path: Path, data: ImageDataModule, *, resize: bool) -> Candidate:
+def take_file_samples(path: Path, data: ImageDataModule, *, resize: bool) -> Candidate:
     """Images made by any tool: an ``.npz`` with ``train_*`` keys (and ``val_*``, if it likes), or class folders.
 
     Without validation images a fifth of the images is held out, some of every class, at most as many as the data set has.
@@ -153,6 +153,6 @@ def of_files(path: Path, data: ImageDataModule, *, resize: bool) -> Candidate:
     return Candidate(path.name, images, held_out, None, provenance)
 
 
-def in_proportion(labels: Tensor, n: int) -> Tensor:
+def choose_in_proportion(labels: Tensor, n: int) -> Tensor:
     """The indices, rising, of ``n`` of the images with ``labels (N,)``, classes in proportion; all of them if N <= n."""
     return stratified_order(labels, 0)[:n].sort().values

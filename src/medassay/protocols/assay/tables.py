@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from medassay.core.estimate import Estimate
 from medassay.protocols.assay.results import SCORES, AssayResults, Row
-from medassay.reporting.numbers import fixed, spread
+from medassay.reporting.numbers import format_fixed, format_spread
 from medassay.reporting.tables import records_as_csv
 
 GENERAL = ("class_consistency", "exact_copies")  # numbers of a row that depend on no encoder
@@ -79,12 +79,12 @@ def compare(rows: Sequence[Row], encoder: str, *, general: bool) -> dict[str, li
 
     def line(metric: Metric, of: Sequence[Any]) -> Line:
         name = metric.name.replace("Fréchet distance", "FID") if encoder == "inception" else metric.name
-        return Line(name, metric.better, [spread(getattr(one, metric.key), metric.decimals) for one in of])
+        return Line(name, metric.better, [format_spread(getattr(one, metric.key), metric.decimals) for one in of])
 
     numbers = [row.encoders[encoder] for row in rows]
     groups = {group: [line(metric, numbers) for metric in metrics] for group, metrics in METRICS.items()}
     if general:
-        own = [fixed(None if row.tstr is None else row.tstr.balanced_accuracy) for row in rows]
+        own = [format_fixed(None if row.tstr is None else row.tstr.balanced_accuracy) for row in rows]
         others = [*(line(metric, rows) for metric in OTHER_METRICS), Line(*TSTR, own)]
         groups["Labels, copies and use (no encoder)"] = others
     return groups
@@ -114,11 +114,11 @@ def rows_as_csv(results: AssayResults) -> str:
         general = {name: getattr(row, name) for name in GENERAL}
         tstr = {f"tstr_{name}": row.tstr and getattr(row.tstr, name) for name in SCORES}
         for encoder, numbers in row.encoders.items():
-            records.append({**named, "encoder": encoder, **with_deviations(vars(numbers) | general), **tstr})
+            records.append({**named, "encoder": encoder, **format_deviations(vars(numbers) | general), **tstr})
     return records_as_csv(records)
 
 
-def with_deviations(numbers: dict[str, Estimate]) -> dict[str, float | None]:
+def format_deviations(numbers: dict[str, Estimate]) -> dict[str, float | None]:
     """Two columns each: the number, and its standard deviation as ``<name>_sd``."""
     return {
         column: value

@@ -42,7 +42,7 @@ def judge(row: Row, floor: Row, classes: Sequence[str], performance: Performance
     ]
 
 
-def faults(findings: Sequence[Finding]) -> list[Fault]:
+def list_faults(findings: Sequence[Finding]) -> list[Fault]:
     """The names of what is wrong."""
     return [finding.fault for finding in findings if finding.fault is not None]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from medassay import config as configuration
 from medassay.data.modules import ImageDataModule, MedMNISTData
-from medassay.evaluation.about import source_of
+from medassay.evaluation.about import describe_source
 from medassay.metrics.scores import ClassificationScores
 from medassay.tasks.predictions import Predictions
 
@@ -31,7 +31,7 @@ def medmnist_scores(data: ImageDataModule, split: str, predictions: Predictions)
 
     None, too, where a class has no images: the AUC is not defined then.
     """
-    source = source_of(data, split)
+    source = describe_source(data, split)
     if not isinstance(source, MedMNISTData) or len(set(predictions.labels.tolist())) < source.num_classes:
         return None
     import medmnist  # slow: it imports torchvision, scikit-learn and pandas
@@ -47,7 +47,7 @@ def medmnist_scores(data: ImageDataModule, split: str, predictions: Predictions)
 
 def predictions_name(data: ImageDataModule, split: str, scores: ClassificationScores, seed: int) -> str:
     """MedMNIST's name of a file of predictions: ``{flag}{_size}_{split}_[AUC]…_[ACC]…@{seed}.csv``."""
-    source = source_of(data, split)
+    source = describe_source(data, split)
     flag, size = configuration.slug(str(data.name)), ""
     if isinstance(source, MedMNISTData):
         flag, size = source.flag, "" if source.size == 28 else f"_{source.size}"

@@ -21,10 +21,10 @@ from medassay.protocols.classification.ensemble import KEPT, combine, write_prob
 from medassay.protocols.classification.measures import Calibration, ClassificationResults, class_scores, find_mistakes
 from medassay.protocols.classification.medmnist_results import medmnist_scores, predictions_name, predictions_text
 from medassay.protocols.classification.threshold import Threshold, choose_threshold, group_name
-from medassay.reporting.captions import captioned
+from medassay.reporting.captions import add_captions
 from medassay.reporting.charts import Chart
 from medassay.reporting.classification import confusion_matrix, prediction_figures, scores_summary
-from medassay.reporting.numbers import fixed
+from medassay.reporting.numbers import format_fixed
 from medassay.runs.load import evaluated_images
 from medassay.runs.run import Run
 from medassay.tasks.predictions import Classifier, Predictions, predict
@@ -122,9 +122,9 @@ def _draw(
     """The charts of the page and the pictures that are files only, by file name."""
     areas = zip(classes, results.per_class["auroc"], strict=True)
     described = {
-        "roc": f"ROC curves. Areas: {'; '.join(f'{name} {fixed(area.value)}' for name, area in areas)}.",
+        "roc": f"ROC curves. Areas: {'; '.join(f'{name} {format_fixed(area.value)}' for name, area in areas)}.",
         "precision_recall": "Precision against recall.",
-        "calibration": f"Accuracy against confidence; ECE {fixed(results.calibration.ece)}.",
+        "calibration": f"Accuracy against confidence; ECE {format_fixed(results.calibration.ece)}.",
     }
     drawn = prediction_figures(predictions.probabilities, predictions.labels, results.scores, classes)
     drawn["calibration"] = figures.reliability_diagram(bins, len(classes))
@@ -135,7 +135,7 @@ def _draw(
             (f"true: {one.true}", f"said: {one.predicted}", f"p = {one.probability:.4f}   (image {one.index})")
             for one in shown
         ]
-        drawn["mistakes"] = captioned(mistaken, captions, columns=8)
+        drawn["mistakes"] = add_captions(mistaken, captions, columns=8)
     return {
         f"{results.split}_{name}": Chart(figure, described[name]) if name in described else figure
         for name, figure in drawn.items()

@@ -15,11 +15,11 @@ from medassay.core.estimate import Estimate
 from medassay.explain.activation_maps import Steps
 from medassay.protocols.gradcam.results import Comparison, ExplainedImage
 from medassay.protocols.gradcam.verdict import SIMILAR
-from medassay.reporting.captions import captioned
+from medassay.reporting.captions import add_captions
 from medassay.reporting.charts import DPI, GREY, PALETTE, SMALL, Chart, Series, dot_plot
 from medassay.reporting.heat_maps import overlay
-from medassay.reporting.html import reduced
-from medassay.reporting.numbers import decimals, fixed
+from medassay.reporting.html import shrink_images
+from medassay.reporting.numbers import count_decimals, format_fixed
 
 LARGEST_SUM = 32  # feature maps drawn in the strip
 SCORES = {
@@ -56,7 +56,7 @@ def draw_sheet(
         colormap, opacity: Look of the heat maps, as :func:`overlay`.
     """
     over = lay_over(images, maps, colormap, opacity)
-    tiles = reduced(torch.cat([images.expand(-1, 3, -1, -1)[:, None], over], 1).flatten(0, 1))
+    tiles = shrink_images(torch.cat([images.expand(-1, 3, -1, -1)[:, None], over], 1).flatten(0, 1))
     captions: list[list[str]] = []
     for image, of_classes in zip(explained, maps, strict=True):
         wrong = " (wrong)" if image.label != image.predicted else ""
@@ -64,7 +64,7 @@ def draw_sheet(
         captions.append([f"no. {image.index}", f"true: {classes[image.label]}", says])
         for name, p, found in zip(classes, image.probabilities, of_classes, strict=True):
             captions.append([name, f"p = {p:.2f}{'' if found.any() else ', empty'}"])
-    figure = captioned(tiles, captions, columns=1 + len(classes), title=f"{title}\n ")
+    figure = add_captions(tiles, captions, columns=1 + len(classes), title=f"{title}\n ")
     width, height = figure.get_size_inches() * DPI
     y = height - 20 - 18 * len(title.splitlines())  # of the title's last line, which is left for the colours
     axes = figure.add_axes((8 / width, y / height, 120 / width, 9 / height))
@@ -92,7 +92,7 @@ def draw_steps(image: Tensor, steps: Steps, name: str, colormap: str = "jet", op
     shown = f"the {count}" if count == len(order) else f"{len(order)} of {count}"
     text = f"1  Feature maps, {shown}, all on one grey scale; α: the gradient of “{name}”, averaged over the map"
     upper.suptitle(text, size=9, parse_math=False)
-    places = decimals(float(steps.alphas.abs().max()), 2)
+    places = count_decimals(float(steps.alphas.abs().max()), 2)
     grey = {"cmap": "gray", "vmin": float(steps.maps.min()), "vmax": float(steps.maps.max())}
     for axes, index in zip_longest(upper.subplots(rows, 8).flat, order.tolist()):
         if index is None:
@@ -100,7 +100,7 @@ def draw_steps(image: Tensor, steps: Steps, name: str, colormap: str = "jet", op
             continue
         alpha = float(steps.alphas[index])
         _show_picture(axes, steps.maps[index], **grey)
-        axes.set_title(f"α = {fixed(alpha, places)}", size=SMALL, pad=2, color=PALETTE[0 if alpha > 0 else 1])
+        axes.set_title(f"α = {format_fixed(alpha, places)}", size=SMALL, pad=2, color=PALETTE[0 if alpha > 0 else 1])
     reach = max(float(steps.total.abs().max()), 1e-12)
     over = overlay(image[None], steps.heat[None], colormap, opacity)[0]
     stages: list[tuple[str, Tensor, dict[str, Any]]] = [
@@ -140,4 +140,4 @@ def draw_charts(found: Comparison) -> dict[str, Chart]:
 
 
 def _list(means: dict[str, Estimate]) -> str:
-    return "; ".join(f"{name} {fixed(mean.value)}" for name, mean in means.items())
+    return "; ".join(f"{name} {format_fixed(mean.value)}" for name, mean in means.items())

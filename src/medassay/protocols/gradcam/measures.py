@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from medassay.explain.activation_maps import NAMES, ActivationMaps, Method, randomised
+from medassay.explain.activation_maps import NAMES, ActivationMaps, Method, randomise_weights
 from medassay.metrics import explanation
 from medassay.metrics.estimates import mean_over_images
 from medassay.protocols.gradcam.results import (
@@ -97,13 +97,13 @@ def score_images(subject: Subject, method: Method, layer: str | None, randomisat
     The maps are of the predicted class, but where a mask is compared of the true class, whose mask it is.
     """
     explain = ActivationMaps(subject.net, method, layer, subject.device)
-    maps = explain.of(subject.images, subject.predicted)
+    maps = explain.map_class(subject.images, subject.predicted)
     of_truth = maps.clone()
     wrong = subject.predicted != subject.labels
-    of_truth[wrong] = explain.of(subject.images[wrong], subject.labels[wrong])
-    nets = (randomised(subject.net, seed) for seed in range(randomisations))
+    of_truth[wrong] = explain.map_class(subject.images[wrong], subject.labels[wrong])
+    nets = (randomise_weights(subject.net, seed) for seed in range(randomisations))
     unlearnt = (ActivationMaps(net, method, layer, subject.device) for net in nets)
-    others = torch.stack([explainer.of(subject.images, subject.predicted) for explainer in unlearnt])
+    others = torch.stack([explainer.map_class(subject.images, subject.predicted) for explainer in unlearnt])
     return locate(subject, of_truth) | follow_class(subject, maps) | correlate(maps, others)
 
 

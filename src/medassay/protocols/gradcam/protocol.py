@@ -12,7 +12,7 @@ from matplotlib import colormaps
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from medassay.core.errors import ConfigError, nearest
+from medassay.core.errors import ConfigError, suggest_nearest
 from medassay.core.types import NonNegativeInt, PositiveInt, Range
 from medassay.data.order import stratified_order
 from medassay.evaluation.protocol import ComputeContext, Page, Protocol, Report
@@ -72,7 +72,8 @@ class GradCAM(Protocol):
     def __post_init__(self) -> None:
         if self.colormap not in colormaps:
             raise ConfigError(
-                f"protocol.colormap={self.colormap}: matplotlib has no such colours.{nearest(self.colormap, colormaps)} "
+                f"protocol.colormap={self.colormap}: matplotlib has no such colours."
+                f"{suggest_nearest(self.colormap, colormaps)} "
                 "Common ones: jet, viridis, inferno, turbo, hot"
             )
         for key in ("methods", "score_methods"):

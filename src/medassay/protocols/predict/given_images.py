@@ -184,7 +184,7 @@ def _read_npz(path: Path, size: int, channels: int, found: GivenImages) -> None:
                     images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
                 else:
                     mode = "L" if channels == 1 else "RGB"
-                    images = torch.stack([folder.fitted(_image(one).convert(mode), size) for one in pixels])
+                    images = torch.stack([folder.fit_to_square(_image(one).convert(mode), size) for one in pixels])
                 found.add([f"{key}/{index}" for index in range(len(pixels))], images, steps)
 
 

@@ -18,11 +18,11 @@ from medassay.explain.activation_maps import NAMES, ActivationMaps, Method
 from medassay.protocols.predict import given_images
 from medassay.protocols.predict.given_images import Unreadable
 from medassay.reporting import html
-from medassay.reporting.captions import captioned
-from medassay.reporting.heat_maps import beside_heat_map
+from medassay.reporting.captions import add_captions
+from medassay.reporting.heat_maps import place_beside_heat_map
 from medassay.reporting.tables import as_csv
 from medassay.runs.run import Run
-from medassay.tasks.predictions import Classifier, predict, unlabelled
+from medassay.tasks.predictions import Classifier, make_unlabelled, predict
 
 logger = logging.getLogger(__name__)
 
@@ -94,13 +94,16 @@ class Predict(Protocol):
         assert isinstance(run.task.net, torch.nn.Module)
         data, classes = run.data, run.data.classes
         given = given_images.read(self.images, size=data.size, channels=data.channels)
-        probabilities = predict(run.task, unlabelled(given.images), context.device).probabilities
+        probabilities = predict(run.task, make_unlabelled(given.images), context.device).probabilities
         decisions = probabilities.argmax(1)
         shown = given.images[: self.show]
         overlays, layer = torch.zeros(0, 3, data.size, data.size, dtype=torch.uint8), self.layer
         if len(shown):
             maps = ActivationMaps(run.task.net, self.method, self.layer, context.device)
-            overlays, layer = beside_heat_map(shown, maps.of(shown.float() / 255, decisions[: len(shown)])), maps.layer
+            overlays, layer = (
+                place_beside_heat_map(shown, maps.map_class(shown.float() / 255, decisions[: len(shown)])),
+                maps.layer,
+            )
         results = PredictResults(
             images=self.images,
             size=data.size,
@@ -121,7 +124,7 @@ class Predict(Protocol):
         files: dict[str, Any] = {"predictions.csv": as_csv(["image", "predicted", *classes], table)}
         if cards:
             captions = [(card.name, "{}  {:.3f}".format(*card.chances[0])) for card in cards]
-            files["predictions.png"] = captioned(overlays, captions, columns=4)
+            files["predictions.png"] = add_captions(overlays, captions, columns=4)
         return Report(
             results,
             verdict=_verdict(results, classes),
@@ -136,7 +139,7 @@ def make_cards(names: Sequence[str], probabilities: Tensor, overlays: Tensor, cl
     cards = []
     for name, row, picture in zip(names, probabilities, overlays, strict=False):  # the first ones only
         order = row.argsort(descending=True, stable=True)[:CHANCES].tolist()
-        cards.append(Card(name, [(classes[k], float(row[k])) for k in order], html.picture_address(picture)))
+        cards.append(Card(name, [(classes[k], float(row[k])) for k in order], html.embed_picture(picture)))
     return cards
 
 

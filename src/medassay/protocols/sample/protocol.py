@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from medassay.core.errors import ConfigError, nearest
+from medassay.core.errors import ConfigError, suggest_nearest
 from medassay.core.types import NonNegativeInt, PositiveInt, Sampler
 from medassay.evaluation.protocol import ComputeContext, Protocol, Report
 from medassay.reporting import figures
@@ -87,7 +87,7 @@ def class_indices(labels: list[str | int] | None, classes: list[str]) -> list[in
             chosen.append(lowered.index(str(label).lower()))
         else:
             raise ConfigError(
-                f"protocol.labels: no class {label!r}.{nearest(str(label).lower(), lowered)} "
+                f"protocol.labels: no class {label!r}.{suggest_nearest(str(label).lower(), lowered)} "
                 f"Accepted: 0..{len(classes) - 1} or {', '.join(classes)}"
             )
     return sorted(set(chosen))

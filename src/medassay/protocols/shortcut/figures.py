@@ -13,8 +13,8 @@ from medassay.core.estimate import Estimate
 from medassay.protocols.shortcut.measures import Trial
 from medassay.reporting.charts import GREY, PALETTE, Chart, Series, dot_plot, legend_below, small_axes
 from medassay.reporting.figures import image_grid
-from medassay.reporting.heat_maps import coloured
-from medassay.reporting.numbers import fixed
+from medassay.reporting.heat_maps import colour_maps
+from medassay.reporting.numbers import format_fixed
 
 _RATES = {  # colour and marker
     "accuracy": ("accuracy", "#000000", "o"),
@@ -66,17 +66,19 @@ def heat(trial: Trial) -> Chart:
     ]
     lines = [("the box’s share of the image", area)]
     numbers = "; ".join(
-        f"{name} {fixed(group.energy_clean.value, 2)} without and {fixed(group.energy.value, 2)} with the stamp"
+        f"{name} {format_fixed(group.energy_clean.value, 2)} without and {format_fixed(group.energy.value, 2)} with the stamp"
         for name, group in groups.items()
     )
     figure = dot_plot([*groups], series, "share of the heat map in the stamp’s box", lines)
-    return Chart(figure, f"Heat maps for {trial.class_name}: {numbers}. The box is {fixed(area, 2)} of the image.")
+    return Chart(
+        figure, f"Heat maps for {trial.class_name}: {numbers}. The box is {format_fixed(area, 2)} of the image."
+    )
 
 
 def colour_views(images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
     """The brightness of plain images in several colormaps, by name: ``(N, 3, H, W) uint8`` to the same each."""
     brightness = (images.float() / 255 * torch.tensor(_GRAY_WEIGHTS)[:, None, None]).sum(1)
-    return {name: coloured(brightness, name) for name in names}
+    return {name: colour_maps(brightness, name) for name in names}
 
 
 def picture_rows(lines: Mapping[str, Tensor], title: str | None = None) -> Figure:
@@ -86,7 +88,7 @@ def picture_rows(lines: Mapping[str, Tensor], title: str | None = None) -> Figur
 
 
 def _words(row: Mapping[str, Estimate]) -> str:
-    return ", ".join(f"{label} {fixed(row[key].value, 2)}" for key, (label, _, _) in _RATES.items())
+    return ", ".join(f"{label} {format_fixed(row[key].value, 2)}" for key, (label, _, _) in _RATES.items())
 
 
 def _short(name: str) -> str:

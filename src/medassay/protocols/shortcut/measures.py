@@ -62,7 +62,9 @@ class Group:
         """From heat maps ``(n, H, W)`` without and with the stamp, and its ``box (H, W) bool``."""
         every, boxes = torch.ones(len(clean), dtype=torch.bool), box.expand(len(clean), -1, -1)
         maps = {"energy": stamped, "energy_clean": clean}
-        return cls(len(clean), **shares({name: (energy_inside(some, boxes), every) for name, some in maps.items()}))
+        return cls(
+            len(clean), **estimate_shares({name: (energy_inside(some, boxes), every) for name, some in maps.items()})
+        )
 
 
 @dataclass(frozen=True)
@@ -92,7 +94,7 @@ def log_odds(scores: Tensor, label: int) -> Tensor:
     return scores[:, label] - others.logsumexp(1)
 
 
-def shares(parts: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Estimate]:
+def estimate_shares(parts: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Estimate]:
     """Means over some of the images, with their intervals.
 
     Args:
@@ -112,10 +114,10 @@ def shares(parts: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Estimate]:
     }
 
 
-def rates(predicted: Tensor, labels: Tensor, label: int) -> dict[str, Estimate]:
+def estimate_rates(predicted: Tensor, labels: Tensor, label: int) -> dict[str, Estimate]:
     """Accuracy, the class's recall, and the share of the other classes' images that are given to it."""
     own = labels == label
-    return shares(
+    return estimate_shares(
         {
             "accuracy": (predicted == labels, torch.ones_like(own)),
             "recall": (predicted == label, own),
@@ -124,7 +126,7 @@ def rates(predicted: Tensor, labels: Tensor, label: int) -> dict[str, Estimate]:
     )
 
 
-def outranking(others: Tensor, own: Tensor) -> Estimate:
+def measure_outranking(others: Tensor, own: Tensor) -> Estimate:
     """How often an image of another class speaks more for a class than an image of that class does.
 
     It is the area under the ROC curve with the roles turned round: 1 - AUROC where nothing was changed.

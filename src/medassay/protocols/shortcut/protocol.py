@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from medassay.core.errors import ConfigError, DataError
 from medassay.core.types import LabelledImages, NonNegativeInt, PositiveInt, Range
 from medassay.data.order import stratified_order
-from medassay.data.stamps import POSITIONS, Stamp, fitting
+from medassay.data.stamps import POSITIONS, Stamp, check_stamp
 from medassay.evaluation.protocol import ComputeContext, Page, Protocol, Report
 from medassay.explain.activation_maps import ActivationMaps, Method
 from medassay.protocols.shortcut import figures, measures, verdict
@@ -99,7 +99,7 @@ class Shortcut(Protocol):
         maps = ActivationMaps(run.task.net, self.method, device=context.device)
         tried, pictures = [], []
         for stamp in stamps_to_try(self.stamp, own, data.classes, data.size):
-            is_own = own is not None and stamp == own.of_class(own.class_index(data.classes))
+            is_own = own is not None and stamp == own.with_class(own.class_index(data.classes))
             numbers = evaluate_stamp(run.task, stamp, split, data.classes, context.device)
             heat, shown = self.heat(maps, stamp, split)
             level, text = verdict.judge(numbers)
@@ -169,9 +169,9 @@ def stamps_to_try(asked: Stamp | None, own: Stamp | None, classes: list[str], si
     """
     stamp = (asked if asked is not None and asked.active else None) or own or Stamp(kind="date")
     labels = range(len(classes)) if stamp.label is None else [stamp.class_index(classes, "protocol.stamp")]
-    stamps = [stamp.of_class(label) for label in labels]
+    stamps = [stamp.with_class(label) for label in labels]
     for each in stamps:
-        fitting(each, classes, size, "protocol.stamp")
+        check_stamp(each, classes, size, "protocol.stamp")
     return stamps
 
 
@@ -182,12 +182,12 @@ def conditions(stamp: Stamp, split: LabelledImages, classes: list[str]) -> dict[
     another corner. In ``other_classes`` every image of the other classes carries it, and none of the class.
     """
     assert isinstance(stamp.label, int)
-    carriers = stamp.carriers(split.labels, classes, _STREAM)
+    carriers = stamp.choose_carriers(split.labels, classes, _STREAM)
     return {
         "clean": split.images,
         "as_trained": stamp(split.images, carriers)[0],
         **{
-            f"moved_{corner}": stamp.at(corner)(split.images, carriers)[0]
+            f"moved_{corner}": stamp.move_to(corner)(split.images, carriers)[0]
             for corner in POSITIONS
             if corner != stamp.position
         },
@@ -222,10 +222,10 @@ def evaluate_stamp(
         label=label,
         class_name=classes[label],
         n={"class": int(own.sum()), "others": int((~own).sum())},
-        conditions={name: measures.rates(guess, split.labels, label) for name, guess in predicted.items()},
-        drawn_over=measures.shares({"difference": (moved, ~own)})["difference"],
-        outranks=measures.outranking(other[~own], clean[own]),
-        outranks_clean=measures.outranking(clean[~own], clean[own]),
+        conditions={name: measures.estimate_rates(guess, split.labels, label) for name, guess in predicted.items()},
+        drawn_over=measures.estimate_shares({"difference": (moved, ~own)})["difference"],
+        outranks=measures.measure_outranking(other[~own], clean[own]),
+        outranks_clean=measures.measure_outranking(clean[~own], clean[own]),
         odds={"class": clean[own].tolist(), "others": clean[~own].tolist(), "others_stamped": other[~own].tolist()},
     )
 

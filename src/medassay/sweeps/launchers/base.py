@@ -89,13 +89,13 @@ class SweepLauncher(Launcher):
         """
         setup_globals()
         self._configure_log()
-        swept = self._swept(job_overrides)
+        swept = self._list_swept(job_overrides)
         tasks = [self._task(list(overrides), initial_job_idx + i, swept) for i, overrides in enumerate(job_overrides)]
         sweep = SweepDirectory(str(self.config.hydra.sweep.dir))
         sweep.add([Job(task.directory, task.overrides) for task in tasks])
         results = self._results({task.directory: task for task in tasks}, initial_job_idx)
         self._configure_log()  # a job in this process has sent messages to its own file
-        return [_returned(task, results[task.directory]) for task in tasks]
+        return [_make_job_return(task, results[task.directory]) for task in tasks]
 
     def _results(self, tasks: dict[Path, Task], before: int) -> dict[Path, Any]:
         """What each of ``tasks`` (by directory) returned, those finished earlier included.
@@ -117,14 +117,14 @@ class SweepLauncher(Launcher):
         with Progress(max(self.planned, before + len(tasks)), before, skipped=len(results)) as progress:
             for task, value in self.run(waiting, progress) if waiting else ():
                 results[task.directory] = value
-                progress.ended(task.name, task.run, value)
+                progress.report_ended(task.name, task.run, value)
         return results
 
     def _configure_log(self) -> None:
         hydra = self.config.hydra
         configure_log(hydra.hydra_logging, hydra.verbose, execution_whitelist=self.hydra_context.execution_whitelist)
 
-    def _swept(self, job_overrides: Sequence[Sequence[str]]) -> set[str]:
+    def _list_swept(self, job_overrides: Sequence[Sequence[str]]) -> set[str]:
         """The keys that the sweep's jobs differ by: those worth having in the name of a directory."""
         earlier = [job.overrides for job in SweepDirectory(str(self.config.hydra.sweep.dir)).jobs()]
         jobs = [
@@ -162,7 +162,7 @@ def _short(value: str) -> str:
         return value
 
 
-def _returned(task: Task, value: Any) -> JobReturn:
+def _make_job_return(task: Task, value: Any) -> JobReturn:
     returned = JobReturn(overrides=task.overrides, cfg=task.config, status=JobStatus.COMPLETED)
     returned.return_value = value
     return returned

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from medassay.core.errors import ConfigError
-from medassay.core.machine import cores
-from medassay.core.processes import environment_of, run_in_places
+from medassay.core.machine import count_cores
+from medassay.core.processes import make_environment, run_in_places
 from medassay.sweeps.launchers.base import SweepLauncher, Task
-from medassay.sweeps.launchers.process import payload, read_result, start_job
+from medassay.sweeps.launchers.process import make_payload, read_result, start_job
 from medassay.sweeps.launchers.progress import Progress
 
 
@@ -56,15 +56,17 @@ class LocalParallelLauncher(SweepLauncher):
 
     def run(self, tasks: Sequence[Task], progress: Progress) -> Iterator[tuple[Task, Any]]:
         """See :class:`SweepLauncher`."""
-        places = slots(visible_gpus(), cores(), self.jobs, self.threads, self.gpus, self.jobs_per_gpu)
+        places = slots(visible_gpus(), count_cores(), self.jobs, self.threads, self.gpus, self.jobs_per_gpu)
         with tempfile.TemporaryDirectory(prefix="medassay-") as folder:
 
             def start(task: Task, slot: Slot) -> subprocess.Popen[bytes]:
-                given = payload(self.hydra_context, self.task_function, task)
-                environment = environment_of(slot.threads, slot.gpu)
+                given = make_payload(self.hydra_context, self.task_function, task)
+                environment = make_environment(slot.threads, slot.gpu)
                 return start_job(given, task.directory, environment, Path(folder) / task.name)
 
-            for task, code in run_in_places(tasks, places, start, lambda task: progress.at_work(task.name, task.run)):
+            for task, code in run_in_places(
+                tasks, places, start, lambda task: progress.report_running(task.name, task.run)
+            ):
                 result = Path(folder) / task.name
                 yield task, read_result(task, code, result.read_bytes() if result.exists() else b"")
 

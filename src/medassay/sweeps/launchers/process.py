@@ -19,13 +19,13 @@ from medassay.sweeps.directory import register_resolvers
 from medassay.sweeps.launchers.base import Task
 
 
-def payload(context: HydraContext, function: TaskFunction, task: Task) -> bytes:
+def make_payload(context: HydraContext, function: TaskFunction, task: Task) -> bytes:
     """All that another process needs to run ``task``; ``function`` must be importable there."""
     return pickle.dumps((context, function, task.config))
 
 
 def run_payload(given: bytes) -> Any:
-    """Runs a job handed over by :func:`payload` and gives what it returned, None where it failed.
+    """Runs a job handed over by :func:`make_payload` and gives what it returned, None where it failed.
 
     The process should be a fresh one: threads and GPU state of an earlier job would stay.
     """
@@ -51,7 +51,7 @@ def run_here(context: HydraContext, function: TaskFunction, config: DictConfig) 
 def start_job(
     given: bytes, directory: Path, environment: dict[str, str], result: Path, where: Path | None = None
 ) -> subprocess.Popen[bytes]:
-    """Starts the process of a job handed over by :func:`payload`.
+    """Starts the process of a job handed over by :func:`make_payload`.
 
     Args:
         given: all it needs.

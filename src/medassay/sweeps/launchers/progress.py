@@ -42,7 +42,7 @@ class Progress:
             self.bar.close()
             sys.stderr.flush()
 
-    def at_work(self, name: str, run: RunDirectory) -> None:
+    def report_running(self, name: str, run: RunDirectory) -> None:
         """Shows how far a running job is, where somebody can see it; called as often as it likes."""
         if not self.live or time.monotonic() < self.shown.get(name, 0.0) + 1.0:
             return
@@ -61,7 +61,7 @@ class Progress:
             )
         bar.refresh()
 
-    def ended(self, name: str, run: RunDirectory, value: Any) -> None:
+    def report_ended(self, name: str, run: RunDirectory, value: Any) -> None:
         """Says what became of a job."""
         if name in self.bars:
             self.bars.pop(name).close()

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from medassay.core.errors import ConfigError
-from medassay.core.machine import cores
-from medassay.core.processes import PATIENCE, environment_of, run_in_places
+from medassay.core.machine import count_cores
+from medassay.core.processes import PATIENCE, make_environment, run_in_places
 from medassay.core.types import NonNegative, Positive
 from medassay.sweeps.launchers.base import SweepLauncher, Task
-from medassay.sweeps.launchers.process import payload, read_result, start_job
+from medassay.sweeps.launchers.process import make_payload, read_result, start_job
 from medassay.sweeps.launchers.progress import Progress
 
 _log = logging.getLogger(__name__)
@@ -62,17 +62,17 @@ class RayLauncher(SweepLauncher):
         self._connect()
         present: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
         gpus = gpus_of_job(present, self.gpus_per_job)
-        if lacking := lacks(present, self.cpus_per_job, gpus):
+        if lacking := find_lacking(present, self.cpus_per_job, gpus):
             if self.address is None:
                 raise ConfigError(f"{lacking}; ask for less")
             _log.warning(f"{lacking}; the jobs wait until it has more")  # a cluster may grow
         start = ray.remote(num_cpus=self.cpus_per_job, num_gpus=gpus, max_retries=0)(run_call)
         environment = {name: value for name, value in os.environ.items() if name.startswith("MEDASSAY_")}
         # Ray hides no GPU from who asked for none
-        environment |= environment_of(max(1, int(self.cpus_per_job)), gpu=None if gpus > 0 else "")
+        environment |= make_environment(max(1, int(self.cpus_per_job)), gpu=None if gpus > 0 else "")
         pending: dict[Any, Task] = {}
         for task in tasks:
-            given = payload(self.hydra_context, self.task_function, task)
+            given = make_payload(self.hydra_context, self.task_function, task)
             pending[start.remote(given, task.directory, environment, Path.cwd())] = task
         try:
             while pending:
@@ -81,7 +81,7 @@ class RayLauncher(SweepLauncher):
                     task = pending.pop(reference)
                     yield task, _result(task, reference)
                 for task in pending.values():
-                    progress.at_work(task.name, task.run)
+                    progress.report_running(task.name, task.run)
         except BaseException:
             _cancel(pending)
             if self.close is not None:
@@ -100,7 +100,9 @@ class RayLauncher(SweepLauncher):
             if self.address is None:
                 folder = _folder()
                 self.close = weakref.finalize(self, _end, folder, _prepare_environment())
-                ray.init(address="local", num_cpus=cores(), include_dashboard=self.dashboard, _temp_dir=folder, **quiet)
+                ray.init(
+                    address="local", num_cpus=count_cores(), include_dashboard=self.dashboard, _temp_dir=folder, **quiet
+                )
             else:
                 refuse_silent(self.address)
                 self.close = weakref.finalize(self, _end, None, {})
@@ -119,7 +121,7 @@ def gpus_of_job(present: Mapping[str, float], asked: float | None) -> float:
     return min(1.0, present.get("GPU", 0.0)) if asked is None else float(asked)
 
 
-def lacks(present: Mapping[str, float], cpus: float, gpus: float) -> str | None:
+def find_lacking(present: Mapping[str, float], cpus: float, gpus: float) -> str | None:
     """What a cluster with the resources ``present`` has too little of for one job; None if nothing."""
     for name, key, asked in (("cpus_per_job", "CPU", cpus), ("gpus_per_job", "GPU", gpus)):
         if asked > present.get(key, 0.0):

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from medassay.core.errors import ConfigError
 from medassay.core.interrupts import interrupt
-from medassay.core.processes import PATIENCE, environment_of
+from medassay.core.processes import PATIENCE, make_environment
 from medassay.core.types import NonNegativeInt, PositiveInt
 from medassay.sweeps.launchers.base import SweepLauncher, Task
-from medassay.sweeps.launchers.process import payload, run_payload
+from medassay.sweeps.launchers.process import make_payload, run_payload
 from medassay.sweeps.launchers.progress import Progress
 
 if TYPE_CHECKING:
@@ -97,11 +97,11 @@ class SlurmLauncher(SweepLauncher):
                 if waiting and room:
                     queued += self._submit(executor, waiting[:room])
                     del waiting[:room]
-                for task, job in [(task, job) for task, job in queued if states.ended(job)]:
+                for task, job in [(task, job) for task, job in queued if states.has_ended(job)]:
                     queued.remove((task, job))
                     yield task, _result(task, job)
                 for task, _ in queued:
-                    progress.at_work(task.name, task.run)
+                    progress.report_running(task.name, task.run)
                 time.sleep(2.0 if self.cluster == "slurm" else 0.1)
         finally:
             _cancel([job for _, job in queued], self.cluster)
@@ -126,8 +126,8 @@ class SlurmLauncher(SweepLauncher):
     def _submit(self, executor: submitit.AutoExecutor, tasks: Sequence[Task]) -> list[Submitted]:
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-        calls = [QueuedJob(payload(self.hydra_context, self.task_function, task)) for task in tasks]
-        changes = environment_of(self.cpus_per_task)
+        calls = [QueuedJob(make_payload(self.hydra_context, self.task_function, task)) for task in tasks]
+        changes = make_environment(self.cpus_per_task)
         try:
             with _environment(changes), redirect_stderr(io.StringIO()):  # submitit prints there what the error says too
                 jobs = executor.submit_array(calls)
@@ -143,7 +143,7 @@ class QueuedJob:
     in the same good order as by Ctrl-C, and then that handler is called.
 
     Args:
-        given: by :func:`medassay.sweeps.launchers.process.payload`.
+        given: by :func:`medassay.sweeps.launchers.process.make_payload`.
     """
 
     def __init__(self, given: bytes) -> None:
@@ -192,7 +192,7 @@ class _States:
         self.asked = time.monotonic()
         self.preempted: dict[str, float] = {}
 
-    def ended(self, job: submitit.Job[Any]) -> bool:
+    def has_ended(self, job: submitit.Job[Any]) -> bool:
         """Whether the job has ended, in whatever way."""
         now = time.monotonic()
         force = now - self.asked > ASKING

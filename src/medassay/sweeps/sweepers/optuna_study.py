@@ -78,12 +78,12 @@ class OptunaStudySweeper(OptunaSweeper):
             try:
                 self._run(study, space, arguments)
             finally:  # jobs that an earlier command finished belong to this sweep, too
-                jobs, finished = studies.jobs(study, directory), studies.finished(study)
+                jobs, finished = studies.jobs(study, directory), studies.list_finished(study)
                 SweepDirectory(directory).add(jobs[trial.number] for trial in finished if trial.number in jobs)
 
     def _run(self, study: Study, space: Mapping[str, BaseDistribution], arguments: list[str]) -> None:
         again = _queue_retries(study, space, self._n_trials)
-        finished = len(studies.finished(study))
+        finished = len(studies.list_finished(study))
         self.sweeper.job_idx = finished  # jobs are numbered through the whole study
         logger.info(
             "study: %d of %d trials are finished; %d to be tried again, %d to be drawn",
@@ -91,8 +91,8 @@ class OptunaStudySweeper(OptunaSweeper):
         )
         if again:
             self._trials(study, again, arguments)
-        self._trials(study, max(0, self._n_trials - len(studies.finished(study))), arguments)
-        if studies.finished(study) and len(study.directions) == 1:
+        self._trials(study, max(0, self._n_trials - len(studies.list_finished(study))), arguments)
+        if studies.list_finished(study) and len(study.directions) == 1:
             drawn = ", ".join(f"{name}={value}" for name, value in study.best_params.items())
             logger.info("study: the best objective is %.5g, with %s", study.best_value, drawn)
 
@@ -105,7 +105,7 @@ class OptunaStudySweeper(OptunaSweeper):
         try:
             super().sweep(arguments)
         except ValueError:  # it looks for the best trial at its end: where all have failed there is none
-            if studies.finished(study) or len(_ended(study)) < before + count:
+            if studies.list_finished(study) or len(_ended(study)) < before + count:
                 raise
 
     def _sampler(self, trials: int) -> Any:
@@ -179,7 +179,7 @@ def _queue_retries(study: Study, space: Mapping[str, BaseDistribution], n_trials
         study._storage.set_trial_user_attr(trial._trial_id, studies.INTERRUPTED, True)
         study.tell(trial.number, state=TrialState.FAIL)
     waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-    seen = [trial.params for trial in studies.finished(study)]
+    seen = [trial.params for trial in studies.list_finished(study)]
     seen += [trial.system_attrs.get("fixed_params", {}) for trial in waiting]
     room = n_trials - len(seen)
     for trial in study.get_trials(states=(TrialState.FAIL,)):
@@ -188,7 +188,7 @@ def _queue_retries(study: Study, space: Mapping[str, BaseDistribution], n_trials
             seen.append(trial.params)
             room -= 1
     queued = len(study.get_trials(deepcopy=False, states=(TrialState.WAITING,)))
-    return max(0, min(queued, n_trials - len(studies.finished(study))))
+    return max(0, min(queued, n_trials - len(studies.list_finished(study))))
 
 
 def _fits(params: Mapping[str, Any], space: Mapping[str, BaseDistribution]) -> bool:
@@ -204,7 +204,7 @@ def _refuse_another_basis(study: Study, arguments: Sequence[str]) -> None:
     given = [override.input_line or "" for override in parse(arguments) if not override.is_sweep_override()]
     fixed = [text for text in given if not text.startswith(tuple(f"{key}{end}" for key in places for end in "=."))]
     basis = {"settings": sorted(fixed), "code": code_hash()}
-    if studies.finished(study) and study.user_attrs.get("basis", basis) != basis:
+    if studies.list_finished(study) and study.user_attrs.get("basis", basis) != basis:
         raise ConfigError(f"the stored study had other settings or other code: {ANOTHER}")
     study.set_user_attr("basis", basis)
 
@@ -213,7 +213,7 @@ def _refuse_another_space(study: Study, space: Mapping[str, BaseDistribution], *
     """Raises :class:`ConfigError` where the study's trials were drawn from other parameters or choices."""
     from optuna.distributions import check_distribution_compatibility
 
-    for trial in studies.finished(study):
+    for trial in studies.list_finished(study):
         before = trial.distributions
         if not extended and (changed := sorted(before.keys() ^ space.keys())):
             raise ConfigError(f"{changed[0]}: the stored study searched other parameters: {ANOTHER}")
