@@ -55,8 +55,9 @@ def once(train: int, samples: int) -> dict[str, float]:
     """Seconds and MB of one measurement."""
     import torch
 
-    from medassay.data.modules import PhantomData
+    from medassay.data.modules import LabelledData
     from medassay.data.phantoms import blood
+    from medassay.data.sources import phantom_data
     from medassay.evaluation import encoders
     from medassay.nets.block_cnn import BlockCNN
     from medassay.protocols.assay.measures import Yardstick
@@ -69,8 +70,8 @@ def once(train: int, samples: int) -> dict[str, float]:
         def forward(self, images: torch.Tensor) -> torch.Tensor:
             return torch.eye(len(blood.CLASSES))[:1].expand(len(images), -1)
 
-    def rendered(seed: int, n: int) -> PhantomData:
-        return PhantomData(
+    def rendered(seed: int, n: int) -> LabelledData:
+        return phantom_data(
             "blood_phantom", "blood", list(blood.CLASSES), 3, train=n, val=VALIDATION, test=64, phantom_seed=seed
         )
 

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from medassay.data.modules import PhantomData
+from medassay.data.modules import LabelledData
 from medassay.data.phantoms import blood, chest
+from medassay.data.sources import phantom_data
 from tests.helpers import Command, Result
 
 ROOT = Path(__file__).parents[1]
-Factory = Callable[..., PhantomData]
+Factory = Callable[..., LabelledData]
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -94,9 +95,9 @@ def real_file(data_root: Path) -> Callable[[str], Path]:
 def tiny_chest() -> Factory:
     """``tiny_chest(train=96, batch_size=16, ...)``: chest phantoms, few of them."""
 
-    def make(**changes: Any) -> PhantomData:
+    def make(**changes: Any) -> LabelledData:
         values: dict[str, Any] = {"train": 96, "val": 32, "test": 32, "batch_size": 16, **changes}
-        return PhantomData("chest_phantom", "chest", list(chest.CLASSES), 1, **values)
+        return phantom_data("chest_phantom", "chest", list(chest.CLASSES), 1, **values)
 
     return make
 
@@ -105,9 +106,9 @@ def tiny_chest() -> Factory:
 def tiny_blood() -> Factory:
     """``tiny_blood(train=96, batch_size=16, ...)``: blood-cell phantoms, few of them."""
 
-    def make(**changes: Any) -> PhantomData:
+    def make(**changes: Any) -> LabelledData:
         values: dict[str, Any] = {"train": 96, "val": 32, "test": 32, "batch_size": 16, **changes}
-        return PhantomData("blood_phantom", "blood", list(blood.CLASSES), 3, **values)
+        return phantom_data("blood_phantom", "blood", list(blood.CLASSES), 3, **values)
 
     return make
 

@@ -53,31 +53,30 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_yaml_composes_and_passes_the_check(group: str, choice: str, folder: Path) -> None:
     extra = [text.replace("FOLDER", str(folder)) for text in ALWAYS.get(f"{group}/{choice}", [])]
     overrides = [*FITS.get(f"{group}/{choice}", []), f"{group}={choice}", *extra]
-    cfg, _ = configuration.compose("train", overrides)
-    assert check_training(cfg, overrides)["model"]["name"] in choices("model")
+    cfg = configuration.compose("train", overrides)
+    assert check_training(cfg)["recipe"]["name"] in choices("model")
 
 
 @pytest.mark.parametrize("optimizer", choices("model/optimizer"))
 @pytest.mark.parametrize("scheduler", choices("model/scheduler"))
 def test_a_task_built_from_the_configuration_can_be_sent_to_another_process(optimizer: str, scheduler: str) -> None:
     overrides = ["data=chest_phantom", f"model/optimizer={optimizer}", f"model/scheduler={scheduler}"]
-    cfg, _ = configuration.compose("train", overrides)
-    task = build_task(check_training(cfg, overrides)["model"])
+    task = build_task(check_training(configuration.compose("train", overrides)))
     copy = pickle.loads(pickle.dumps(task))  # what training with one process per device does
     assert type(copy._optimizer(copy.parameters())) is type(task._optimizer(task.parameters()))
 
 
 @pytest.mark.parametrize("preset", ["overfit", "profile"])
 def test_a_preset_can_set_what_stands_at_the_top(preset: str) -> None:
-    cfg, _ = configuration.compose("train", [f"debug={preset}", "data=chest_phantom"])
+    cfg = configuration.compose("train", [f"debug={preset}", "data=chest_phantom"])
     assert cfg.test is False
-    cfg, _ = configuration.compose("train", [f"debug={preset}", "data=chest_phantom", "test=true"])
+    cfg = configuration.compose("train", [f"debug={preset}", "data=chest_phantom", "test=true"])
     assert cfg.test is True  # the command line still wins
 
 
 @pytest.mark.parametrize("choice", choices("protocol"))
 def test_every_protocol_composes_and_passes_the_check(choice: str) -> None:
-    cfg, _ = configuration.compose("evaluate", [f"protocol={choice}", "run=x"])
+    cfg = configuration.compose("evaluate", [f"protocol={choice}", "run=x"])
     protocol = OmegaConf.to_container(cfg.protocol)
     configuration.check(protocol, "protocol")
     assert configuration.build(protocol).name == choice  # type: ignore[arg-type]

@@ -18,9 +18,8 @@ from sklearn.metrics import balanced_accuracy_score
 import medassay
 from medassay import config as configuration
 from medassay.core.types import Splits
-from medassay.data.modules import ImageDataModule
+from medassay.data.modules import LabelledData
 from medassay.nets.block_cnn import BlockCNN
-from medassay.runs.load import build_data
 from medassay.tasks.classification import Classification
 from medassay.tasks.predictions import predict
 from tests.helpers import load_script
@@ -87,7 +86,7 @@ def linear_accuracy(splits: Splits) -> float:
     return found
 
 
-def cnn_accuracy(data: ImageDataModule, directory: Path) -> float:
+def cnn_accuracy(data: LabelledData, directory: Path) -> float:
     """Balanced test accuracy of the project's CNN after ten epochs, the best of them chosen on validation."""
     torch.manual_seed(0)
     task = Classification(BlockCNN(data.channels, len(data.classes)), len(data.classes))
@@ -98,8 +97,7 @@ def cnn_accuracy(data: ImageDataModule, directory: Path) -> float:
 
 @pytest.mark.parametrize("name", ["chest_phantom", "blood_phantom"])
 def test_on_a_full_size_phantom_the_cnn_beats_logistic_regression_by_ten_points(name: str, tmp_path: Path) -> None:
-    cfg, _ = configuration.compose("train", [f"data={name}"])
-    data = build_data(configuration.resolve(cfg)["data"])
+    data = configuration.build(configuration.compose("train", [f"data={name}"]).data)
     assert [len(split) for split in data.splits] == [4096, 512, 1024]
     linear, cnn = linear_accuracy(data.splits), cnn_accuracy(data, tmp_path)
     print(f"{name}: balanced accuracy of logistic regression {linear:.3f}, of the CNN {cnn:.3f}")

@@ -6,6 +6,8 @@ From Python::
 
     run = medassay.load_run("outputs/pneumonia_cnn/<run>")           # .config, .data, .task with its weights
     run = medassay.train_run("model=cgan", "data=blood_phantom")     # what train.py does
+    cfg = medassay.compose("model=cgan", "data=blood_phantom")       # the configuration alone …
+    data, task = medassay.build(cfg.data), medassay.build(cfg.model) # … and what its nodes describe
     medassay.fit(task, data, directory="outputs/mine", max_epochs=3) # objects of your own, no configuration
 """
 
@@ -15,18 +17,22 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from medassay.cli.train import compose as compose
     from medassay.cli.train import train_run as train_run
+    from medassay.config.construction import build as build
     from medassay.runs.load import load_run as load_run
     from medassay.training.fit import fit as fit
     from medassay.training.settings import TrainerSettings as TrainerSettings
 
 _HOMES = {
+    "build": "medassay.config.construction",
+    "compose": "medassay.cli.train",
     "load_run": "medassay.runs.load",
     "train_run": "medassay.cli.train",
     "fit": "medassay.training.fit",
     "TrainerSettings": "medassay.training.settings",
 }
-__all__ = ["TrainerSettings", "fit", "load_run", "train_run"]
+__all__ = ["TrainerSettings", "build", "compose", "fit", "load_run", "train_run"]
 
 
 def __dir__() -> list[str]:

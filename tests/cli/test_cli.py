@@ -92,7 +92,7 @@ def numbers(run: Path, name: str = "metrics.json") -> dict[str, Any]:
         (["data.size=4"], ["data.size=4", ">= 8"]),
         (["model.net.in_channels=3"], ["model.net.in_channels=3", "data.channels"]),
         (["model.num_classes=3"], ["model.num_classes=3", "data.classes"]),
-        ([*TINY, "model.recipe.monitor=val/auroxc"], ["val/auroxc", "Did you mean 'val/auroc'"]),
+        ([*TINY, "recipe.monitor=val/auroxc"], ["val/auroxc", "Did you mean 'val/auroc'"]),
         (["-m", "resume=a,b"], ["leave out -m"]),
         (["resume=x", "hydra.run.dir=y"], ["hydra.run.dir"]),
         (["data=folder"], ["data.path=<directory"]),

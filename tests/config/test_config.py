@@ -438,16 +438,17 @@ def test_the_yaml_files_are_found() -> None:
 
 
 def test_composing_gives_the_configuration_and_the_run_directory(tmp_path: Path) -> None:
-    cfg, directory = config.compose("train", ["model=cgan", "data=blood_phantom", "seed=7", f"outputs={tmp_path}"])
-    assert (cfg.model.name, cfg.data.name, cfg.seed) == ("cgan", "blood_phantom", 7)
-    assert "hydra" not in cfg
+    cfg = config.compose("train", ["model=cgan", "data=blood_phantom", "seed=7", f"outputs={tmp_path}"])
+    directory = config.run_directory(cfg)
+    assert (cfg.recipe.name, cfg.data.name, cfg.seed) == ("cgan", "blood_phantom", 7)
+    assert "hydra" not in config.without_hydra(cfg)
     assert directory.parent == tmp_path / "cgan"
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{4}_blood_phantom", directory.name)
     assert not directory.exists()
 
 
 def test_composing_twice_gives_two_directories_even_in_one_second() -> None:
-    names = {config.compose("train", ["data=chest_phantom"])[1].name for _ in range(2)}
+    names = {config.run_directory(config.compose("train", ["data=chest_phantom"])).name for _ in range(2)}
     assert len(names) == 2
 
 

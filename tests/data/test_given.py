@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from medassay.core.types import LabelledImages, Splits
-from medassay.data.given import GivenData, digest, drop_duplicates, find_copies
+from medassay.data.given import digest, drop_duplicates, find_copies
+from medassay.data.sources import memory_data
 
 
 def images_of(*values: int, channels: int = 1) -> Tensor:
@@ -155,7 +156,7 @@ def square(n: int) -> LabelledImages:
 
 
 def test_given_splits_are_served_as_they_are_with_their_shape_and_classes() -> None:
-    data = GivenData("mine", ["a", "b"], Splits(square(5), square(2), square(2)[:0]), batch_size=2)
+    data = memory_data("mine", ["a", "b"], Splits(square(5), square(2), square(2)[:0]), batch_size=2)
     assert data.image_shape == (3, 4, 4)
     assert data.num_classes == 2
     images, labels = next(iter(data.val_dataloader()))
@@ -165,14 +166,14 @@ def test_given_splits_are_served_as_they_are_with_their_shape_and_classes() -> N
 
 @pytest.mark.parametrize("steps", [None, 1, 2, 7])
 def test_a_training_epoch_has_so_many_batches_and_validation_one_pass(steps: int | None) -> None:
-    data = GivenData("mine", ["a", "b"], Splits(square(9), square(5), square(1)[:0]), batch_size=4, steps=steps)
+    data = memory_data("mine", ["a", "b"], Splits(square(9), square(5), square(1)[:0]), batch_size=4, steps=steps)
     assert len(list(data.train_dataloader())) == (steps or 3)
     assert len(list(data.val_dataloader())) == 2
 
 
 def test_the_same_seed_gives_the_same_order_and_another_seed_another() -> None:
     def order(seed: int) -> list[int]:
-        data = GivenData("mine", ["a", "b"], Splits(square(32), square(1), square(1)[:0]), seed=seed)
+        data = memory_data("mine", ["a", "b"], Splits(square(32), square(1), square(1)[:0]), seed=seed)
         return torch.cat([labels for _, labels in data.train_dataloader()]).tolist()
 
     assert order(0) == order(0)

@@ -14,7 +14,7 @@ from medassay.core.seeds import derived_seed
 from medassay.core.types import LabelledImages
 from medassay.data.augment import BatchAugment
 from medassay.data.loader import ResidentLoader, ShardedBatches
-from medassay.data.modules import PhantomData
+from medassay.data.modules import LabelledData
 
 STABLE = [2598789274482403935, 8461649343682384916, 8451317794452653904]  # computed once by splitmix_chain below
 SIZES = [(12, 4), (13, 4), (10, 3), (7, 2), (3, 8), (25, 4), (97, 16)]  # (images, batch size), few of them divisible
@@ -198,7 +198,7 @@ def test_two_processes_together_take_the_batches_of_one_with_twice_the_size() ->
 
 @pytest.mark.parametrize("steps", [None, 3])
 def test_a_data_modules_steps_are_those_of_its_training_epochs_alone(
-    steps: int | None, tiny_chest: Callable[..., PhantomData]
+    steps: int | None, tiny_chest: Callable[..., LabelledData]
 ) -> None:
     data = tiny_chest(train=40, val=32, batch_size=8)
     data.steps = steps

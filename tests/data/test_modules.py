@@ -14,13 +14,14 @@ import torch
 from PIL import Image
 
 from medassay.core.errors import ConfigError, DataError
-from medassay.data.modules import FolderData, MedMNISTData, PhantomData, SyntheticData
+from medassay.data.modules import LabelledData
 from medassay.data.order import stratified_order
+from medassay.data.sources import GeneratedSamples, folder_data, medmnist_data, phantom_data
 
 CELLS = [
     "basophil", "eosinophil", "erythroblast", "immature granulocyte", "lymphocyte", "monocyte", "neutrophil", "platelet",
 ]  # fmt: skip
-Factory = Callable[..., PhantomData]
+Factory = Callable[..., LabelledData]
 
 
 def file_md5(path: Path) -> str:
@@ -155,19 +156,19 @@ def test_only_training_batches_are_augmented(tiny_chest: Factory) -> None:
 
 def test_one_class_is_refused_in_one_line() -> None:
     with pytest.raises(ConfigError, match=r"data\.classes=\['only'\]: at least two classes"):
-        PhantomData("x", "chest", ["only"], 1)
+        phantom_data("x", "chest", ["only"], 1)
 
 
 # --- files in MedMNIST's layout --------------------------------------------------------------------------------------
 
 
-def medmnist_data(file: Path | None, **changes: Any) -> MedMNISTData:
-    return MedMNISTData("bloodmnist", "bloodmnist", CELLS, 3, file=None if file is None else str(file), **changes)
+def make_medmnist(file: Path | None, **changes: Any) -> LabelledData:
+    return medmnist_data("bloodmnist", "bloodmnist", CELLS, 3, file=None if file is None else str(file), **changes)
 
 
 def test_a_file_named_by_the_user_is_read_and_recorded_as_not_published(tmp_path: Path) -> None:
     path = doctored(tmp_path / "mine.npz", channels=3, classes=8)
-    data = medmnist_data(path)
+    data = make_medmnist(path)
     raw = np.load(path)
     for name, split in zip(("train", "val", "test"), data.splits, strict=True):
         assert np.array_equal(split.images.numpy().transpose(0, 2, 3, 1), raw[f"{name}_images"])
@@ -177,23 +178,23 @@ def test_a_file_named_by_the_user_is_read_and_recorded_as_not_published(tmp_path
 
 def test_a_file_of_other_channels_is_refused_before_training(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"expected \(N, 28, 28, 3\)"):
-        _ = medmnist_data(doctored(tmp_path / "grey.npz", channels=1, classes=8)).splits
+        _ = make_medmnist(doctored(tmp_path / "grey.npz", channels=1, classes=8)).splits
 
 
 def test_a_file_with_a_label_too_many_is_refused_before_training(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"labels 0\.\.8, expected 0\.\.7"):
-        _ = medmnist_data(doctored(tmp_path / "nine.npz", channels=3, classes=9)).splits
+        _ = make_medmnist(doctored(tmp_path / "nine.npz", channels=3, classes=9)).splits
 
 
 def test_a_doctored_file_under_the_official_name_is_refused(tmp_path: Path) -> None:
     doctored(tmp_path / "bloodmnist.npz", channels=3, classes=8)
     with pytest.raises(DataError, match="is not the published bloodmnist file"):
-        _ = medmnist_data(None, root=str(tmp_path)).splits
+        _ = make_medmnist(None, root=str(tmp_path)).splits
 
 
 def test_the_published_file_is_recorded_as_published(real_file: Callable[[str], Path]) -> None:
     path = real_file("pneumoniamnist.npz")
-    data = MedMNISTData("pneumoniamnist", "pneumoniamnist", ["normal", "pneumonia"], 1, root=str(path.parent))
+    data = medmnist_data("pneumoniamnist", "pneumoniamnist", ["normal", "pneumonia"], 1, root=str(path.parent))
     assert [len(split) for split in data.splits] == [4708, 524, 624]
     assert data.class_counts().tolist() == [1214, 3494]
     assert data.provenance()["published"] is True
@@ -208,8 +209,8 @@ def paint(path: Path, value: int) -> None:
     Image.fromarray(np.full((28, 28), value, dtype=np.uint8)).save(path)
 
 
-def folder_data(path: Path, **changes: Any) -> FolderData:
-    return FolderData("mine", str(path), **{"classes": ["cat", "dog"], "channels": 1, "batch_size": 4, **changes})
+def make_folder(path: Path, **changes: Any) -> LabelledData:
+    return folder_data("mine", str(path), **{"classes": ["cat", "dog"], "channels": 1, "batch_size": 4, **changes})
 
 
 def test_split_folders_become_the_three_splits(tmp_path: Path) -> None:
@@ -217,7 +218,7 @@ def test_split_folders_become_the_three_splits(tmp_path: Path) -> None:
         for label, name in enumerate(("cat", "dog")):
             for number in range(3 - position):
                 paint(tmp_path / part / name / f"{number}.png", 100 * label + 10 * position + number)
-    data = folder_data(tmp_path)
+    data = make_folder(tmp_path)
     assert [len(split) for split in data.splits] == [6, 4, 2]
     assert data.splits.train.images[:, 0, 0, 0].tolist() == [0, 1, 2, 100, 101, 102]
     assert data.splits.test.images[:, 0, 0, 0].tolist() == [20, 120]
@@ -228,7 +229,7 @@ def test_plain_class_folders_are_split_by_the_shares(tmp_path: Path) -> None:
     for label, name in enumerate(("cat", "dog")):
         for number in range(20):
             paint(tmp_path / name / f"{number:02d}.png", 100 * label + number)
-    data = folder_data(tmp_path, split=(0.5, 0.25, 0.25))
+    data = make_folder(tmp_path, split=(0.5, 0.25, 0.25))
     assert [split.counts(2).tolist() for split in data.splits] == [[10, 10], [5, 5], [5, 5]]
     every = torch.cat([split.images[:, 0, 0, 0] for split in data.splits])
     assert sorted(every.tolist()) == [*range(20), *range(100, 120)]
@@ -238,13 +239,17 @@ def test_a_folders_provenance_changes_with_any_pixel(tmp_path: Path) -> None:
     for part in ("train", "val", "test"):
         for name in ("cat", "dog"):
             paint(tmp_path / part / name / "0.png", 5)
-    before = folder_data(tmp_path).provenance()
+    before = make_folder(tmp_path).provenance()
     assert (before["name"], before["path"], before["published"]) == ("mine", str(tmp_path), False)
     paint(tmp_path / "test" / "dog" / "0.png", 6)
-    assert folder_data(tmp_path).provenance()["md5"] != before["md5"]
+    assert make_folder(tmp_path).provenance()["md5"] != before["md5"]
 
 
 # --- synthetic data --------------------------------------------------------------------------------------------------
+
+
+def synthetic(find_file: Callable[[], Path], real: LabelledData, **options: Any) -> LabelledData:
+    return LabelledData("synthetic_blood", real.classes, real.channels, GeneratedSamples(find_file, real), **options)
 
 
 def test_synthetic_data_learn_from_the_samples_and_are_tested_on_real_images(
@@ -252,7 +257,7 @@ def test_synthetic_data_learn_from_the_samples_and_are_tested_on_real_images(
 ) -> None:
     path = doctored(tmp_path / "samples.npz", channels=3, classes=8, splits=("train", "val"))
     real = tiny_blood()
-    data = SyntheticData("synthetic_blood", lambda: path, real, batch_size=8)
+    data = synthetic(lambda: path, real, batch_size=8)
     raw = np.load(path)
     assert np.array_equal(data.splits.train.images.numpy().transpose(0, 2, 3, 1), raw["train_images"])
     assert np.array_equal(data.splits.val.images.numpy().transpose(0, 2, 3, 1), raw["val_images"])
@@ -265,7 +270,7 @@ def test_the_test_split_of_synthetic_data_needs_no_samples(tiny_blood: Factory) 
         raise AssertionError("samples were asked for")
 
     real = tiny_blood()
-    data = SyntheticData("synthetic_blood", unwanted, real)
+    data = synthetic(unwanted, real)
     assert torch.equal(data.split("test").images, real.splits.test.images)
 
 
@@ -282,7 +287,7 @@ def test_synthetic_data_take_classes_and_shape_from_the_real_ones_and_record_bot
 ) -> None:
     path = doctored(tmp_path / "samples.npz", channels=3, classes=8, splits=("train", "val"))
     real = tiny_blood()
-    data = SyntheticData("synthetic_blood", lambda: path, real, batch_size=8)
+    data = synthetic(lambda: path, real, batch_size=8)
     assert (data.classes, data.image_shape, data.batch_size) == (real.classes, (3, 28, 28), 8)
     assert data.provenance() == {
         "name": "synthetic_blood", "file": str(path), "md5": file_md5(path), "published": False, "real": real.provenance(),
@@ -292,4 +297,4 @@ def test_synthetic_data_take_classes_and_shape_from_the_real_ones_and_record_bot
 def test_a_samples_file_without_validation_images_is_refused(tmp_path: Path, tiny_blood: Factory) -> None:
     path = doctored(tmp_path / "samples.npz", channels=3, classes=8, splits=("train",))
     with pytest.raises(DataError, match="has no val_images, val_labels"):
-        _ = SyntheticData("synthetic_blood", lambda: path, tiny_blood()).splits
+        _ = synthetic(lambda: path, tiny_blood()).splits

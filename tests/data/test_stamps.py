@@ -11,11 +11,11 @@ import torch
 
 from medassay import config as configuration
 from medassay.core.errors import ConfigError
-from medassay.data.modules import PhantomData
+from medassay.data.modules import LabelledData
 from medassay.data.stamps import POSITIONS, WORDS, Stamp, check_stamp, draw_text
 from medassay.runs.load import build_data
 
-Factory = Callable[..., PhantomData]
+Factory = Callable[..., LabelledData]
 CLASSES = ["normal", "pneumonia"]
 
 
@@ -141,7 +141,7 @@ def test_the_record_names_the_stamp_only_where_there_is_one(tiny_chest: Factory)
 def test_the_configuration_puts_a_stamp_on_and_is_off_by_default(data: str) -> None:
     small = [f"data={data}", "data.train=16", "data.val=8", "data.test=8"]
     plain, stamped = (
-        configuration.resolve(configuration.compose("train", [*small, *extra])[0])["data"]
+        configuration.resolve(configuration.without_hydra(configuration.compose("train", [*small, *extra])))
         for extra in ([], ["data.stamp.kind=text", "data.stamp.text='L'", "data.stamp.label=1"])
     )
     for node in (plain, stamped):

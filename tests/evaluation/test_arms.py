@@ -20,7 +20,7 @@ from medassay import cli
 from medassay.core import processes
 from medassay.core.errors import CheckpointError, TrainingError
 from medassay.core.types import LabelledImages
-from medassay.data.modules import PhantomData
+from medassay.data.modules import LabelledData
 from medassay.data.npz import read_splits
 from medassay.evaluation import arms
 from medassay.evaluation.arms import Arm, full_steps, new_task, train_arms
@@ -87,7 +87,7 @@ def test_an_arm_on_a_generators_images_is_the_run_of_tstr_bit_for_bit(tmp_path: 
 
 @pytest.mark.usefixtures("one_thread_set")
 def test_an_arm_on_real_images_is_the_run_of_tstr_without_a_generator(
-    tmp_path: Path, tiny_blood: Callable[..., PhantomData]
+    tmp_path: Path, tiny_blood: Callable[..., LabelledData]
 ) -> None:
     expected = run("model=tstr", *BLOOD, "trainer.threads=1", "test=false", "seed=1", path=tmp_path / "trtr")
     real = tiny_blood(train=96, val=40, test=16).splits

@@ -13,8 +13,8 @@ import torch
 import yaml
 
 from medassay.core.errors import DataError
-from medassay.data.modules import PhantomData
 from medassay.data.phantoms import blood
+from medassay.data.sources import Phantom, phantom_data
 from medassay.evaluation import arms
 from medassay.evaluation.protocol import Report
 from medassay.protocols.assay.protocol import Assay
@@ -35,7 +35,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def samples_file(path: Path, size: int = 12, n: int = 96) -> Path:
     """Phantoms of another seed: as good as a generator can be."""
-    images = PhantomData("b", "blood", list(blood.CLASSES), 3, n, 40, 8, phantom_seed=7, size=size).splits.train
+    images = phantom_data("b", "blood", list(blood.CLASSES), 3, n, 40, 8, phantom_seed=7, size=size).splits.train
     np.savez(path, train_images=images.images.permute(0, 2, 3, 1).numpy(), train_labels=images.labels[:, None].numpy())
     return path
 
@@ -83,7 +83,7 @@ def test_the_keys_of_data_say_which_real_images_to_compare_with(
     ((settings, real, candidate, place),) = judged
     (directory,) = (tmp_path / "outputs" / "eval").iterdir()
     record = results(directory)
-    expected = PhantomData("b", "blood", list(blood.CLASSES), 3, 48, 40, 40, phantom_seed=3, size=12).splits
+    expected = phantom_data("b", "blood", list(blood.CLASSES), 3, 48, 40, 40, phantom_seed=3, size=12).splits
     assert torch.equal(real.train.images, expected.train.images)
     assert torch.equal(real.test.images, expected.test.images)
     assert len(candidate.images) + len(candidate.held_out) == 96
@@ -300,7 +300,7 @@ def test_a_run_resumed_on_a_machine_without_gpu_is_judged_there(
 def test_an_assay_of_a_classifier_is_refused_before_any_image_is_read(
     model: str, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(PhantomData, "load", lambda _: pytest.fail("rendered"))
+    monkeypatch.setattr(Phantom, "read", lambda *_: pytest.fail("rendered"))
     run = tmp_path / "run"
     result = command("train", f"model={model}", "data=blood_phantom", "assay=quick", f"hydra.run.dir={run}")
     assert_one_line(result, "assay=quick", f"model={model}", "model=cgan")

@@ -31,7 +31,8 @@ PROTOCOL = {
 def made_run(path: Path, seed: int, lr: float = 1e-3, status: str = "done", **data: Any) -> Path:
     config = {
         "seed": seed,
-        "model": {"_target_": "x", "name": "pneumonia_cnn", "optimizer": {"lr": lr}},
+        "recipe": {"name": "pneumonia_cnn"},
+        "model": {"_target_": "x", "optimizer": {"lr": lr}},
         "data": {"_target_": "x", "name": "pneumoniamnist", "seed": seed},
         "trainer": {"_target_": "x"},
         "callbacks": {},

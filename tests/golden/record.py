@@ -377,7 +377,7 @@ def mistakes() -> Iterator[tuple[str, list[str]]]:
         ["resume=cnn", "model.net.width=4"], ["-m", "resume=cnn"], ["logger=null"], ["data=folder"], ["trainer.gpus=7"],
         ["trainer.accumulate=2", "model=cgan", *BLOOD], ["assay=quick"], ["model.num_classes=3"], ["hydra.run.dir=cnn"],
         ["model=tstr", "data.generator=trtr"], ["model=tstr", "data.generator=cgan", "data=chest_phantom"],
-        ["callbacks.early_stopping=3"], ["model.recipe.monitor=val/auroxc", *CHEST], ["data.file=nothing.npz"],
+        ["callbacks.early_stopping=3"], ["recipe.monitor=val/auroxc", *CHEST], ["data.file=nothing.npz"],
         ["model.optimizer.lr=1e30", *CHEST, "hydra.run.dir=nan"], ["-m", "sweep.metric=test/auroc", "seed=0,1"],
         ["-m", "sweep.name=a b", "seed=0,1"], ["search=nothing"], ["data.stamp.label=5", "data.stamp.kind=date", *CHEST],
     ):  # fmt: skip

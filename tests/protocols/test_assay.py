@@ -16,13 +16,14 @@ from scipy import stats
 from torch import Tensor
 
 from medassay import config as configuration
-from medassay.config.moved import current_targets
+from medassay.config.moved import update_targets
 from medassay.core.errors import CheckpointError, ConfigError
 from medassay.core.estimate import Estimate
 from medassay.core.results import to_json
 from medassay.core.types import LabelledImages, Splits
-from medassay.data.modules import MedMNISTData, PhantomData
+from medassay.data.modules import LabelledData
 from medassay.data.phantoms import blood
+from medassay.data.sources import medmnist_data, phantom_data
 from medassay.evaluation import arms
 from medassay.evaluation.encoders import Encoder, pixels
 from medassay.evaluation.protocol import ComputeContext
@@ -47,9 +48,9 @@ CLASSES = list(blood.CLASSES)
 CHANCE = 1 / 8
 
 
-def phantoms(seed: int, **sizes: int) -> PhantomData:
+def phantoms(seed: int, **sizes: int) -> LabelledData:
     values = {"train": 640, "val": 320, "test": 320, **sizes}
-    return PhantomData("blood_phantom", "blood", CLASSES, 3, phantom_seed=seed, **values)
+    return phantom_data("blood_phantom", "blood", CLASSES, 3, phantom_seed=seed, **values)
 
 
 def candidate_of(splits: Splits, name: str = "fresh real images") -> Candidate:
@@ -134,7 +135,7 @@ def test_controls_score_as_they_must_and_the_verdict_names_their_faults(rows: di
 def test_controls_score_as_they_must_on_real_blood_cells(real_file: Callable[[str], Path], tmp_path: Path) -> None:
     file = str(real_file("bloodmnist_rebuilt.npz"))
     names = ["basophil", "eosinophil", "erythroblast", "immature granulocyte", "lymphocyte", "monocyte", "neutrophil"]
-    data = MedMNISTData("bloodmnist", "bloodmnist", [*names, "platelet"], 3, file=file)
+    data = medmnist_data("bloodmnist", "bloodmnist", [*names, "platelet"], 3, file=file)
     splits = data.splits
     half = splits.test[: len(splits.test) // 2], splits.test[len(splits.test) // 2 :]
     unseen = Candidate("real test images", half[0], half[1], None, {"samples": "test"})
@@ -532,7 +533,7 @@ def test_the_floor_is_measured_for_copying_on_one_half_against_the_other(real: R
 
 
 def test_settings_of_a_full_assay_need_three_seeds() -> None:
-    node = current_targets({"_target_": "medassay.protocols.assay.AssaySettings"})  # as older versions wrote it
+    node = update_targets({"_target_": "medassay.protocols.assay.AssaySettings"})  # as older versions wrote it
     with pytest.raises(ConfigError, match="seeds=2"):
         configuration.check({**node, "seeds": 2}, "protocol")
     assert configuration.build(node) == Assay(seeds=3)

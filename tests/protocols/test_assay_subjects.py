@@ -15,11 +15,11 @@ from PIL import Image
 import medassay
 from medassay.core.errors import DataError
 from medassay.core.types import LabelledImages, Splits
-from medassay.data.given import GivenData
-from medassay.data.modules import PhantomData
+from medassay.data.modules import LabelledData
 from medassay.data.npz import read_splits
+from medassay.data.sources import memory_data
 from medassay.protocols.assay.subjects import Candidate, Real, choose_in_proportion, take_file_samples, take_run_samples
-from medassay.runs import load
+from medassay.runs import samples
 from medassay.runs.run import Run
 
 CLASSES = ["small cat", "Dog"]
@@ -33,8 +33,8 @@ def split_of(n: int, seed: int = 0, channels: int = 1) -> LabelledImages:
     )
 
 
-def data_of(train: int = 40, val: int = 20, channels: int = 1) -> GivenData:
-    return GivenData("animals", CLASSES, Splits(split_of(train, 1, channels), split_of(val, 2), split_of(16, 3)))
+def data_of(train: int = 40, val: int = 20, channels: int = 1) -> LabelledData:
+    return memory_data("animals", CLASSES, Splits(split_of(train, 1, channels), split_of(val, 2), split_of(16, 3)))
 
 
 # --- real images -----------------------------------------------------------------------------------------------------
@@ -73,12 +73,12 @@ def test_for_tests_on_validation_images_everything_else_is_the_same() -> None:
 def test_too_few_real_images_are_refused(sizes: tuple[int, int, int], named: str, split: Any) -> None:
     train, val, test = (split_of(n, n) for n in sizes)
     with pytest.raises(DataError, match=f"at least {named} images"):
-        Real.of(GivenData("animals", CLASSES, Splits(train, val, test)), split)
+        Real.of(memory_data("animals", CLASSES, Splits(train, val, test)), split)
 
 
 def test_a_class_without_real_validation_images_is_refused() -> None:
     val = split_of(60)
-    data = GivenData("animals", CLASSES, Splits(split_of(40), val[val.labels == 0], split_of(20)))
+    data = memory_data("animals", CLASSES, Splits(split_of(40), val[val.labels == 0], split_of(20)))
     with pytest.raises(DataError, match=r"validation images and some of every class.*30, 0 by class"):
         Real.of(data, "test")
 
@@ -146,7 +146,7 @@ def test_a_generator_is_judged_by_as_many_images_as_there_are_real_ones(run: Run
 
 def test_a_generators_candidate_is_the_samples_that_tstr_trains_on(run: Run, tmp_path: Path) -> None:
     candidate = take_run_samples(run, tmp_path, seed=5)
-    file = load.samples_for_training(run.directory.path, cache=tmp_path, seed=5)
+    file = samples.write_training_samples(str(run.directory.path), tmp_path, 5, {})
     train, val = read_splits(file, ("train", "val"), channels=3, size=28, num_classes=8)
     assert torch.equal(candidate.images.images, train.images)
     assert torch.equal(candidate.held_out.images, val.images)
@@ -197,7 +197,7 @@ def class_folders(path: Path, n: int = 12, size: int = SIZE, names: tuple[str, s
     return path
 
 
-def error_of(path: Path, data: GivenData | None = None, *, resize: bool = False) -> str:
+def error_of(path: Path, data: LabelledData | None = None, *, resize: bool = False) -> str:
     with pytest.raises(DataError) as caught:
         take_file_samples(path, data or data_of(), resize=resize)
     message = str(caught.value)
@@ -386,10 +386,10 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 
 def test_refusing_for_the_samples_alone_reads_no_real_images(
-    tmp_path: Path, tiny_chest: Callable[..., PhantomData], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, tiny_chest: Callable[..., LabelledData], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = tiny_chest()
-    monkeypatch.setattr(data, "load", lambda: pytest.fail("rendered"))
+    monkeypatch.setattr(data.source, "read", lambda declared: pytest.fail("rendered"))
     with pytest.raises(DataError):
         take_file_samples(tmp_path / "none", data, resize=False)
 

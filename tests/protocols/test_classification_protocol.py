@@ -20,8 +20,9 @@ from torch import Tensor
 from medassay.core.files import write_json
 from medassay.core.results import from_json, to_json
 from medassay.data.given import digest
-from medassay.data.modules import ImageDataModule, MedMNISTData, PhantomData
+from medassay.data.modules import LabelledData
 from medassay.data.phantoms import blood, chest
+from medassay.data.sources import medmnist_data, phantom_data
 from medassay.evaluation.about import describe_run
 from medassay.evaluation.protocol import ComputeContext
 from medassay.evaluation.writer import write_report
@@ -39,7 +40,7 @@ from medassay.tasks.predictions import Predictions, predict
 from medassay.training.settings import TrainerSettings
 
 CPU = torch.device("cpu")
-Factory = Callable[..., PhantomData]
+Factory = Callable[..., LabelledData]
 # --- what it finds and leaves ----------------------------------------------------------------------------------------
 
 RECORD = {
@@ -50,11 +51,11 @@ RECORD = {
 }
 
 
-def run_of(path: Path, data: ImageDataModule, *, seed: int = 3) -> Run:
+def run_of(path: Path, data: LabelledData, *, seed: int = 3) -> Run:
     """A run as it is opened, with a net that has learnt nothing."""
     torch.manual_seed(seed)
     net = BlockCNN(data.channels, data.num_classes, image_size=data.size, width=4, blocks=2)
-    config = {"model": {"name": "a_model"}, "seed": seed}
+    config = {"recipe": {"name": "a_model"}, "seed": seed}
     return Run(RunDirectory(path), config, data, Classification(net, data.num_classes).eval(), TrainerSettings(gpus=0))
 
 
@@ -86,7 +87,7 @@ class Judged(NamedTuple):
 @pytest.fixture(scope="module")
 def two_classes(tmp_path_factory: pytest.TempPathFactory) -> Judged:
     top = tmp_path_factory.mktemp("two_classes")
-    data = PhantomData("chest_phantom", "chest", list(chest.CLASSES), 1, 16, 64, 64)
+    data = phantom_data("chest_phantom", "chest", list(chest.CLASSES), 1, 16, 64, 64)
     run = run_of(top / "run", data)
     return Judged(run, evaluated(run, top / "e", mistakes=5), top / "e")
 
@@ -94,7 +95,7 @@ def two_classes(tmp_path_factory: pytest.TempPathFactory) -> Judged:
 @pytest.fixture(scope="module")
 def eight_classes(tmp_path_factory: pytest.TempPathFactory) -> Judged:
     top = tmp_path_factory.mktemp("eight_classes")
-    data = PhantomData("blood_phantom", "blood", list(blood.CLASSES), 3, 16, 16, 64)
+    data = phantom_data("blood_phantom", "blood", list(blood.CLASSES), 3, 16, 16, 64)
     run = run_of(top / "run", data)
     return Judged(run, evaluated(run, top / "e", mistakes=0), top / "e")
 
@@ -283,7 +284,7 @@ def medmnist_run(folder: Path, name: str, classes: int, channels: int) -> Run:
     np.savez(folder / f"{name}.npz", **arrays)
     names = [f"class {index}" for index in range(classes)]
     shape_of: Any = channels
-    data = MedMNISTData(name, name, names, shape_of, file=str(folder / f"{name}.npz"))
+    data = medmnist_data(name, name, names, shape_of, file=str(folder / f"{name}.npz"))
     return run_of(folder / "run", data)
 
 

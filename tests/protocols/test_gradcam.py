@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from medassay.core.errors import ConfigError
 from medassay.core.estimate import Estimate
-from medassay.data.modules import ImageDataModule
+from medassay.data.modules import LabelledData
 from medassay.evaluation.about import describe_run
 from medassay.evaluation.protocol import ComputeContext, Report
 from medassay.evaluation.writer import write_report
@@ -35,11 +35,11 @@ from medassay.training.settings import TrainerSettings
 CPU = torch.device("cpu")
 
 
-def run_of(data: ImageDataModule, tmp_path: Path, **settings: Any) -> Run:
+def run_of(data: LabelledData, tmp_path: Path, **settings: Any) -> Run:
     """A run with random weights, as if loaded from its directory."""
     torch.manual_seed(3)
     net = BlockCNN(data.channels, data.num_classes, width=4)
-    config = {"model": {"name": "pneumonia_cnn"}, "seed": 3}
+    config = {"recipe": {"name": "pneumonia_cnn"}, "seed": 3}
     task = Classification(net, data.num_classes).eval()
     return Run(RunDirectory(tmp_path), config, data, task, TrainerSettings(gpus=0, **settings))
 
@@ -243,9 +243,9 @@ def test_pixels_that_no_net_s_maps_reach_make_maps_more_alike_than_they_are() ->
 
 @pytest.fixture(scope="module")
 def chest_report(tmp_path_factory: pytest.TempPathFactory) -> tuple[Report, Path]:
-    from medassay.data.modules import PhantomData
+    from medassay.data.sources import phantom_data
 
-    data = PhantomData("chest_phantom", "chest", ["normal", "pneumonia"], 1, train=8, val=8, test=32)
+    data = phantom_data("chest_phantom", "chest", ["normal", "pneumonia"], 1, train=8, val=8, test=32)
     directory = tmp_path_factory.mktemp("gradcam")
     settings = {"n": 3, "methods": ["gradcam", "eigencam"], "randomisations": 1, "score_images": 24}
     return evaluate(run_of(data, directory), directory, **settings), directory

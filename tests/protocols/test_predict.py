@@ -17,8 +17,8 @@ from PIL import Image
 
 from medassay.core.errors import ConfigError, DataError
 from medassay.data.folder import read_class_folders
-from medassay.data.modules import PhantomData
 from medassay.data.phantoms import blood, chest
+from medassay.data.sources import phantom_data
 from medassay.evaluation.about import describe_run
 from medassay.evaluation.protocol import ComputeContext
 from medassay.evaluation.writer import write_report
@@ -49,10 +49,12 @@ def write(path: Path, pixels: np.ndarray[Any, Any], mode: str | None = None) -> 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
     """A classifier of grey images that has learnt nothing."""
-    data = PhantomData("chest_phantom", "chest", list(chest.CLASSES), 1, 16, 8, 8)
+    data = phantom_data("chest_phantom", "chest", list(chest.CLASSES), 1, 16, 8, 8)
     torch.manual_seed(1)
     task = Classification(BlockCNN(1, 2, width=4, blocks=2), 2).eval()
-    return Run(RunDirectory(tmp_path / "run"), {"model": {"name": "m"}, "seed": 0}, data, task, TrainerSettings(gpus=0))
+    return Run(
+        RunDirectory(tmp_path / "run"), {"recipe": {"name": "m"}, "seed": 0}, data, task, TrainerSettings(gpus=0)
+    )
 
 
 def predicted(run: Run, images: Path, directory: Path, **settings: Any) -> tuple[list[list[str]], dict[str, Any], str]:
@@ -304,10 +306,10 @@ def test_a_folder_without_readable_images_names_the_first(tmp_path: Path) -> Non
 
 
 def test_probabilities_of_many_classes_are_all_in_the_csv_and_the_largest_three_on_the_page(tmp_path: Path) -> None:
-    data = PhantomData("blood_phantom", "blood", list(blood.CLASSES), 3, 16, 8, 8)
+    data = phantom_data("blood_phantom", "blood", list(blood.CLASSES), 3, 16, 8, 8)
     torch.manual_seed(0)
     task = Classification(BlockCNN(3, 8, width=2, blocks=2), 8).eval()
-    config = {"model": {"name": "m"}, "seed": 0}
+    config = {"recipe": {"name": "m"}, "seed": 0}
     run = Run(RunDirectory(tmp_path / "run"), config, data, task, TrainerSettings(gpus=0))
     lines, _, page = predicted(run, write(tmp_path / "x.png", grey()), tmp_path / "out", show=1)
     assert lines[0] == ["image", "predicted", *blood.CLASSES]

@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from medassay.core.errors import ConfigError
-from medassay.data.modules import ImageDataModule
+from medassay.core.types import LabelledImages, Splits
+from medassay.data.sources import memory_data
 from medassay.evaluation.about import describe_run
 from medassay.evaluation.protocol import ComputeContext
 from medassay.evaluation.writer import write_report
@@ -82,8 +83,9 @@ def test_a_class_that_there_is_not_is_one_line(asked: list[str | int], message: 
 
 def drawn(directory: Path, **settings: Any) -> list[Path]:
     """The files that the protocol leaves of a generator's run."""
-    data = ImageDataModule("a_set", CLASSES, 1)  # of which no image is needed
-    config: dict[str, Any] = {"model": {"name": "cgan"}, "seed": 2}
+    nothing = LabelledImages(torch.empty(0, 1, 28, 28, dtype=torch.uint8), torch.empty(0, dtype=torch.int64))
+    data = memory_data("a_set", CLASSES, Splits(nothing, nothing, nothing))  # of which no image is needed
+    config: dict[str, Any] = {"recipe": {"name": "cgan"}, "seed": 2}
     task: Any = Flat()
     run = Run(RunDirectory("outputs/cgan/run"), config, data, task, TrainerSettings(gpus=0))
     report = Sample(**settings).run(run, ComputeContext.of(run.settings, directory))

@@ -159,7 +159,7 @@ def test_conditions_put_the_stamp_where_their_names_say() -> None:
 
 def test_the_protocols_configuration_can_be_given_a_stamp() -> None:
     typed = ["run=x", "protocol=shortcut", "protocol.stamp.kind=square", "protocol.stamp.label=1"]
-    cfg, _ = configuration.compose("evaluate", typed)
+    cfg = configuration.compose("evaluate", typed)
     node = configuration.resolve(cfg)["protocol"]
     configuration.check(node, "protocol")
     assert configuration.build(node) == Shortcut(stamp=Stamp(kind="square", label=1))

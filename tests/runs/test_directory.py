@@ -26,7 +26,8 @@ from medassay.runs.directory import RunDirectory, code_version
 CONFIG: dict[str, Any] = {
     "seed": 3,
     "data": {"_target_": "x", "name": "chest_phantom", "classes": ["normal", "pneumonia"], "subset": None},
-    "model": {"_target_": "x", "name": "pneumonia_cnn", "optimizer": {"lr": 3e-4, "betas": [0.9, 0.999]}},
+    "recipe": {"name": "pneumonia_cnn"},
+    "model": {"_target_": "x", "optimizer": {"lr": 3e-4, "betas": [0.9, 0.999]}},
     "trainer": {"_target_": "x", "max_epochs": 1},
 }
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from medassay.data.modules import PhantomData
+from medassay.data.modules import LabelledData
 from medassay.metrics.scores import classification_scores
 from medassay.nets.block_cnn import BlockCNN
 from medassay.reporting.classification import scores_summary
@@ -20,7 +20,7 @@ from medassay.tasks.predictions import predict
 from medassay.training.settings import TrainerSettings
 
 CPU = torch.device("cpu")
-Factory = Callable[..., PhantomData]
+Factory = Callable[..., LabelledData]
 
 
 @pytest.fixture

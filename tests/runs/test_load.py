@@ -15,10 +15,10 @@ import yaml
 import medassay
 from medassay.cli import train as jobs
 from medassay.core.errors import CheckpointError, ConfigError, UserError
-from medassay.data.modules import PhantomData
+from medassay.data.modules import LabelledData
 from medassay.nets.block_cnn import BlockCNN
 from medassay.runs import load
-from medassay.runs.load import device_for, task_node, with_overrides
+from medassay.runs.load import device_for, with_overrides
 from medassay.runs.run import Run, makes_images
 from medassay.tasks.classification import Classification
 from medassay.tasks.predictions import predict
@@ -154,7 +154,7 @@ def test_an_override_of_something_else_is_one_line(overrides: dict[str, Any], me
 
 
 FILE_DATA = {
-    "_target_": "medassay.data.modules.MedMNISTData",
+    "_target_": "medassay.data.sources.medmnist_data",
     "name": "bloodmnist",
     "flag": "bloodmnist",
     "phantom": "blood_phantom",
@@ -163,13 +163,11 @@ FILE_DATA = {
     "root": None,
     "file": None,
     "batch_size": 64,
-    "generator": "outputs/cgan/run",
-    "generator_seed": 0,
 }
 CONFIG: dict[str, Any] = {
     "seed": 0,
     "data": FILE_DATA,
-    "model": {"name": "tstr"},
+    "recipe": {"name": "tstr"},
     "trainer": {"_target_": "medassay.training.settings.TrainerSettings", "max_epochs": 3, "gpus": None},
 }
 
@@ -229,10 +227,6 @@ def test_no_overrides_leave_the_configuration_as_it_was() -> None:
 )
 def test_a_model_that_samples_is_a_generator(target: str, generates: bool) -> None:
     assert makes_images({"model": {"_target_": target}}) is generates
-
-
-def test_name_and_recipe_are_not_the_tasks() -> None:
-    assert task_node({"_target_": "x", "name": "cgan", "recipe": {}, "net": {}}) == {"_target_": "x", "net": {}}
 
 
 @pytest.mark.parametrize(
@@ -309,7 +303,7 @@ def test_loading_what_is_no_run_is_one_line(tmp_path: Path) -> None:
 
 
 def test_a_notebook_trains_objects_of_its_own_without_a_configuration(
-    tiny_chest: Callable[..., PhantomData], tmp_path: Path
+    tiny_chest: Callable[..., LabelledData], tmp_path: Path
 ) -> None:
     data = tiny_chest(train=32, batch_size=16)
     task = Classification(BlockCNN(in_channels=1, num_classes=2, width=2), num_classes=2)

@@ -19,8 +19,13 @@ from medassay.core.errors import ConfigError
 from medassay.core.files import atomic_write
 from medassay.data.npz import read_splits
 from medassay.runs import samples
-from medassay.runs.load import samples_for_training
-from medassay.runs.samples import draw, make_proportional_labels, write_run_samples, write_samples
+from medassay.runs.samples import (
+    draw,
+    make_proportional_labels,
+    write_run_samples,
+    write_samples,
+    write_training_samples,
+)
 
 TINY = (
     "data.train=40",
@@ -226,7 +231,7 @@ def copy(generator: Path, tmp_path: Path) -> Path:
 
 
 def test_the_file_holds_as_many_images_as_the_real_set_in_its_proportions(generator: Path, tmp_path: Path) -> None:
-    path = samples_for_training(generator, cache=tmp_path)
+    path = write_training_samples(str(generator), tmp_path, 0, {})
     assert path.parent == tmp_path / "samples"
     train, val = read_splits(path, ("train", "val"), channels=3, size=28, num_classes=8)
     assert train.counts(8).tolist() == [5] * 8  # 40 real training images of 8 classes in equal numbers
@@ -235,11 +240,11 @@ def test_the_file_holds_as_many_images_as_the_real_set_in_its_proportions(genera
         provenance = json.loads(str(file["provenance"]))
     assert provenance["run"] == str(generator)
     assert provenance["seed"] == 0
-    assert provenance["config"]["model"]["name"] == "cgan"
+    assert provenance["config"]["recipe"]["name"] == "cgan"
 
 
 def test_the_images_are_the_generators_own_for_these_labels_and_this_seed(generator: Path, tmp_path: Path) -> None:
-    path = samples_for_training(generator, cache=tmp_path, seed=4)
+    path = write_training_samples(str(generator), tmp_path, 4, {})
     with np.load(path) as file:
         labels = torch.from_numpy(np.concatenate([file["train_labels"], file["val_labels"]])[:, 0].astype(np.int64))
         images = medassay.load_run(generator).task.sample(labels, rng=torch.Generator().manual_seed(4))
@@ -252,18 +257,18 @@ def test_the_images_are_the_generators_own_for_these_labels_and_this_seed(genera
 def test_samples_are_drawn_once_per_checkpoint_and_seed(
     generator: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = samples_for_training(generator, cache=tmp_path, seed=0)
-    other = samples_for_training(generator, cache=tmp_path, seed=1)
+    first = write_training_samples(str(generator), tmp_path, 0, {})
+    other = write_training_samples(str(generator), tmp_path, 1, {})
     assert first != other
     assert first.read_bytes() != other.read_bytes()
     monkeypatch.setattr(samples, "draw", lambda *a, **k: pytest.fail("drawn again"))
-    assert samples_for_training(generator, cache=tmp_path, seed=0) == first
-    assert samples_for_training(generator, cache=tmp_path, seed=1) == other
+    assert write_training_samples(str(generator), tmp_path, 0, {}) == first
+    assert write_training_samples(str(generator), tmp_path, 1, {}) == other
 
 
 def test_the_same_run_at_another_place_shares_its_samples(generator: Path, copy: Path, tmp_path: Path) -> None:
     cache = tmp_path / "cache"
-    assert samples_for_training(generator, cache=cache) == samples_for_training(copy, cache=cache)
+    assert write_training_samples(str(generator), cache, 0, {}) == write_training_samples(str(copy), cache, 0, {})
 
 
 def test_other_weights_give_another_file(generator: Path, copy: Path, tmp_path: Path) -> None:
@@ -274,7 +279,7 @@ def test_other_weights_give_another_file(generator: Path, copy: Path, tmp_path: 
             value.mul_(1.5)
     torch.save(contents, best)
     cache = tmp_path / "cache"
-    assert samples_for_training(copy, cache=cache) != samples_for_training(generator, cache=cache)
+    assert write_training_samples(str(copy), cache, 0, {}) != write_training_samples(str(generator), cache, 0, {})
 
 
 def test_a_classifiers_run_is_refused(tmp_path: Path) -> None:
@@ -282,7 +287,7 @@ def test_a_classifiers_run_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"^data\.generator=.* is a classifier's run \(model=pneumonia_cnn\)"
     ) as error:
-        samples_for_training(run.directory.path, cache=tmp_path / "cache")
+        write_training_samples(str(run.directory.path), tmp_path / "cache", 0, {})
     assert "\n" not in str(error.value)
     assert not (tmp_path / "cache").exists()
 
@@ -321,7 +326,7 @@ def test_each_split_is_shuffled_by_itself(generator: Path, tmp_path: Path) -> No
 
 def test_training_on_samples_and_judging_them_share_a_file(generator: Path, tmp_path: Path) -> None:
     judged = write_run_samples(medassay.load_run(generator), tmp_path, {"train": 40, "val": 24}, 0)
-    assert samples_for_training(generator, cache=tmp_path) == judged
+    assert write_training_samples(str(generator), tmp_path, 0, {}) == judged
 
 
 def test_other_sizes_are_another_file(generator: Path, tmp_path: Path) -> None:

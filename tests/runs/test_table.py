@@ -20,7 +20,8 @@ def config(seed: int, lr: float = 1e-3, root: str | None = None) -> dict[str, An
     return {
         "seed": seed,
         "outputs": "outputs",
-        "model": {"_target_": "x", "name": "pneumonia_cnn", "optimizer": {"lr": lr}},
+        "recipe": {"name": "pneumonia_cnn"},
+        "model": {"_target_": "x", "optimizer": {"lr": lr}},
         "data": {"_target_": "x", "name": "chest_phantom", "seed": seed, "root": root},
         "trainer": {"_target_": "x", "max_epochs": 2, "threads": seed + 1},
         "callbacks": {"sample_grid": None},
@@ -152,7 +153,7 @@ def test_whether_a_run_was_assayed_after_training_does_not_make_it_another_exper
 
 
 def test_a_run_from_before_there_were_stamps_is_a_repetition_of_one_without(tmp_path: Path) -> None:
-    config: dict[str, Any] = {"data": {"name": "x"}, "model": {"name": "m"}, "trainer": {}, "callbacks": {}, "seed": 0}
+    config: dict[str, Any] = {"data": {"name": "x"}, "recipe": {"name": "m"}, "trainer": {}, "callbacks": {}, "seed": 0}
     without = {**config, "data": {"name": "x", "stamp": {"kind": "none", "share": 1.0}}}
     stamped = {**config, "data": {"name": "x", "stamp": {"kind": "date", "share": 1.0}}}
     assert configuration_hash(config) == configuration_hash(without) != configuration_hash(stamped)

@@ -14,7 +14,7 @@ from medassay.sweeps.objective import TSTR, Objective, objective, value
 
 
 def config(monitor: str | None, mode: str = "max") -> dict[str, Any]:
-    return {"model": {"recipe": {"monitor": monitor, "mode": mode}}}
+    return {"recipe": {"monitor": monitor, "mode": mode}}
 
 
 @pytest.mark.parametrize(

@@ -30,10 +30,17 @@ def job(
     path: Path, seed: int, lr: str, optimizer: str, val: float, status: str = "done", **metrics: Any
 ) -> dict[str, Any]:
     """A run on disk; gives its entry in ``sweep.json``."""
-    recipe = {"monitor": "val/auroc", "mode": "max"}
-    model = {"_target_": "x", "name": "cnn", "recipe": recipe, "optimizer": {"_target_": optimizer, "lr": float(lr)}}
+    recipe = {"name": "cnn", "monitor": "val/auroc", "mode": "max"}
+    model = {"_target_": "x", "optimizer": {"_target_": optimizer, "lr": float(lr)}}
     data = {"_target_": "x", "name": "chest_phantom", "seed": seed}
-    config = {"seed": seed, "model": model, "data": data, "trainer": {"_target_": "x"}, "callbacks": {}}
+    config = {
+        "seed": seed,
+        "model": model,
+        "recipe": recipe,
+        "data": data,
+        "trainer": {"_target_": "x"},
+        "callbacks": {},
+    }
     (path / ".hydra").mkdir(parents=True)
     OmegaConf.save(OmegaConf.create(config), path / ".hydra" / "config.yaml")
     overrides = [f"{LR}={lr}", f"{OPTIMIZER}={optimizer}", f"seed={seed}"]

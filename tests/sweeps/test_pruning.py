@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from medassay import config as configuration
 from medassay.core.errors import ConfigError
-from medassay.data.modules import PhantomData
+from medassay.data.modules import LabelledData
 from medassay.sweeps.pruning import MedianPruning, median_pruning
 from medassay.training.callbacks import early_stopping
 from medassay.training.checkpoints import read_checkpoint
 from medassay.training.fit import fit
 from medassay.training.settings import TrainerSettings
 
-Factory = Callable[..., PhantomData]
+Factory = Callable[..., LabelledData]
 
 
 class Scripted(LightningModule):
@@ -217,7 +217,7 @@ def test_only_the_first_of_several_processes_reads_and_the_others_do_as_it_says(
 
 
 def train(
-    task: Scripted, data: PhantomData, directory: Path, *callbacks: Any, epochs: int, resume: bool = False
+    task: Scripted, data: LabelledData, directory: Path, *callbacks: Any, epochs: int, resume: bool = False
 ) -> Any:
     settings = TrainerSettings(gpus=0, progress=False, limit_batches=1)
     return fit(

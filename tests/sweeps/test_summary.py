@@ -31,16 +31,21 @@ class Sweep:
         path.mkdir(exist_ok=True)
 
     def config(self, seed: int, lr: str, width: int) -> dict[str, Any]:
-        recipe = {"monitor": self.monitor, "mode": self.mode}
+        recipe = {"name": "cnn", "monitor": self.monitor, "mode": self.mode}
         model = {
             "_target_": "x",
-            "name": "cnn",
-            "recipe": recipe,
             "optimizer": {"lr": float(lr)},
             "net": {"width": width},
         }
         data = {"_target_": "x", "name": "chest_phantom", "seed": seed}
-        return {"seed": seed, "model": model, "data": data, "trainer": {"_target_": "x"}, "callbacks": {}}
+        return {
+            "seed": seed,
+            "model": model,
+            "recipe": recipe,
+            "data": data,
+            "trainer": {"_target_": "x"},
+            "callbacks": {},
+        }
 
     def job(
         self, val: float | None, seed: int = 0, lr: str = "1e-3", width: int = 8, status: str = "done",

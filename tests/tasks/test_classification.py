@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from medassay.cli.train import train_run
 from medassay.core.errors import TrainingError
-from medassay.data.modules import PhantomData
+from medassay.data.modules import LabelledData
 from medassay.metrics.scores import classification_scores
 from medassay.nets.block_cnn import BlockCNN
 from medassay.runs.load import open_run
@@ -30,7 +30,7 @@ from medassay.training.checkpoints import load_weights
 from medassay.training.fit import fit
 from medassay.training.settings import TrainerSettings
 
-Factory = Callable[..., PhantomData]
+Factory = Callable[..., LabelledData]
 CPU = TrainerSettings(gpus=0)
 
 

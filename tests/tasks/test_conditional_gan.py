@@ -18,7 +18,8 @@ import medassay.training.callbacks
 from medassay.core.errors import TrainingError
 from medassay.core.seeds import derived_seed
 from medassay.core.types import Sampler
-from medassay.data.modules import PhantomData
+from medassay.data.modules import LabelledData
+from medassay.data.sources import phantom_data
 from medassay.nets.cgan import CGAN
 from medassay.tasks import conditional_gan
 from medassay.tasks import generator as generators
@@ -30,7 +31,7 @@ from medassay.training.callbacks import SampleGrid
 from medassay.training.fit import fit
 from medassay.training.settings import TrainerSettings
 
-Factory = Callable[..., PhantomData]
+Factory = Callable[..., LabelledData]
 CPU = TrainerSettings(gpus=0)
 LATENT = 4
 
@@ -41,7 +42,7 @@ def gan_of(width: int = 2, *, seed: int = 0, **options: Any) -> ConditionalGAN:
     return ConditionalGAN(CGAN(1, 2, width=width, latent=LATENT), **options)
 
 
-def trained(task: ConditionalGAN, data: PhantomData, directory: Path, **options: Any) -> dict[str, float]:
+def trained(task: ConditionalGAN, data: LabelledData, directory: Path, **options: Any) -> dict[str, float]:
     return fit(task, data, directory=directory, settings=CPU, **{"max_epochs": 1, "log_to": "none", **options}).values
 
 
@@ -74,7 +75,7 @@ class Turn:
     discriminator_learns: bool = True
 
 
-def watched_training(data: PhantomData, directory: Path, loss: str = "bce") -> list[Turn]:
+def watched_training(data: LabelledData, directory: Path, loss: str = "bce") -> list[Turn]:
     """Trains one epoch with optimizers that look at both players whenever one of them steps."""
     turns: list[Turn] = []
     names = iter(("discriminator", "generator"))
@@ -377,7 +378,7 @@ def test_the_progress_grid_shows_what_sampling_will_show(
 @pytest.fixture(scope="module")
 def generator(tmp_path_factory: pytest.TempPathFactory) -> ConditionalGAN:
     """A GAN trained for one epoch, so that its average and statistics are not those of the start."""
-    data = PhantomData("chest_phantom", "chest", ["normal", "pneumonia"], 1, train=64, val=8, test=8, batch_size=16)
+    data = phantom_data("chest_phantom", "chest", ["normal", "pneumonia"], 1, train=64, val=8, test=8, batch_size=16)
     task = gan_of(4, optimizer=adam(lr=5e-3, betas=(0.5, 0.999)))
     trained(task, data, tmp_path_factory.mktemp("gan"))
     return task

@@ -20,7 +20,8 @@ from medassay import config as configuration
 from medassay.core.errors import ConfigError, TrainingError
 from medassay.core.types import Sampler
 from medassay.data.augment import BatchAugment
-from medassay.data.modules import PhantomData
+from medassay.data.modules import LabelledData
+from medassay.data.sources import phantom_data
 from medassay.nets.cvae import CVAE
 from medassay.runs.check import check_training
 from medassay.runs.load import build_task
@@ -33,7 +34,7 @@ from medassay.training.checkpoints import load_weights
 from medassay.training.fit import fit
 from medassay.training.settings import Precision, TrainerSettings
 
-Factory = Callable[..., PhantomData]
+Factory = Callable[..., LabelledData]
 CPU = TrainerSettings(gpus=0)
 LATENT = 4
 NEEDS_A_GPU = "16-mixed"
@@ -45,7 +46,7 @@ def vae_of(width: int = 2, *, seed: int = 0, **options: Any) -> ConditionalVAE:
     return ConditionalVAE(CVAE(1, 2, width=width, latent=LATENT), **options)
 
 
-def trained(task: ConditionalVAE, data: PhantomData, directory: Path, **options: Any) -> dict[str, float]:
+def trained(task: ConditionalVAE, data: LabelledData, directory: Path, **options: Any) -> dict[str, float]:
     defaults: dict[str, Any] = {"max_epochs": 1, "log_to": "none", "settings": CPU}
     return fit(task, data, directory=directory, **{**defaults, **options}).values
 
@@ -70,8 +71,7 @@ def one_hot_planes(labels: Tensor, classes: int, size: int) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def configured() -> dict[str, Any]:
-    cfg, _ = configuration.compose("train", ["model=cvae"])
-    return check_training(cfg, ["model=cvae"])
+    return check_training(configuration.compose("train", ["model=cvae"]))
 
 
 def test_the_default_run_is_the_specified_one(configured: dict[str, Any]) -> None:
@@ -82,7 +82,7 @@ def test_the_default_run_is_the_specified_one(configured: dict[str, Any]) -> Non
     assert (model["optimizer"]["_target_"], model["optimizer"]["lr"]) == ("medassay.tasks.optim.adam", 1e-3)
     assert model["scheduler"]["_target_"] == "medassay.tasks.optim.cosine"
     assert (model["scheduler"]["warmup_steps"], model["scheduler"]["final_share"]) == (0, 0)
-    assert model["recipe"]["monitor"] is None
+    assert configured["recipe"]["monitor"] is None
 
 
 def test_no_augmentation_is_on_by_default(configured: dict[str, Any]) -> None:
@@ -91,7 +91,7 @@ def test_no_augmentation_is_on_by_default(configured: dict[str, Any]) -> None:
 
 
 def test_the_configured_net_has_the_specified_parameters(configured: dict[str, Any]) -> None:
-    task = build_task(configured["model"])
+    task = build_task(configured)
     assert sum(p.numel() for p in task.parameters()) == 3_348_811
 
 
@@ -217,7 +217,7 @@ class Losses(Callback):
         self.seen.append(float(outputs["loss"]))
 
 
-def weights_of_steps(data: PhantomData, directory: Path, epochs: int, **options: Any) -> list[float]:
+def weights_of_steps(data: LabelledData, directory: Path, epochs: int, **options: Any) -> list[float]:
     losses = Losses()
     trained(Given(CVAE(1, 2, width=1, latent=1), **options), data, directory, max_epochs=epochs, callbacks=[losses])
     return [(loss - 3) / 5 for loss in losses.seen]
@@ -288,7 +288,7 @@ class Overfitted(NamedTuple):
 @pytest.fixture(scope="module")
 def overfitted() -> Overfitted:
     """200 steps of a small net on 32 phantoms, half of each class darkened and half lightened: not told by the label."""
-    data = PhantomData("chest_phantom", "chest", ["normal", "pneumonia"], 1, train=32, val=8, test=8)
+    data = phantom_data("chest_phantom", "chest", ["normal", "pneumonia"], 1, train=32, val=8, test=8)
     images, labels = data.splits.train.images.float() / 255, data.splits.train.labels
     for label in (0, 1):
         own = torch.nonzero(labels == label)[:, 0]
@@ -630,7 +630,7 @@ def both_ways(tmp_path_factory: pytest.TempPathFactory) -> Ways:
     def run(name: str, *callbacks: Callback, seed: int = 0, resume: bool = False) -> tuple[dict[str, Any], Any]:
         augment = BatchAugment(horizontal_flip=0.5, rotation=10, brightness=0.1)
         sizes: dict[str, Any] = {"train": 75, "val": 32, "test": 8, "batch_size": 16}
-        data = PhantomData("chest_phantom", "chest", ["normal", "pneumonia"], 1, **sizes, augment=augment, seed=3)
+        data = phantom_data("chest_phantom", "chest", ["normal", "pneumonia"], 1, **sizes, augment=augment, seed=3)
         options: dict[str, Any] = {"optimizer": adam(lr=3e-3), "scheduler": cosine(warmup_steps=2)}
         task = vae_of(seed=seed, kl_weight=2.0, kl_annealing_epochs=3, **options)
         shown = [SampleGrid(1), Reconstructions(1), *callbacks]

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from medassay.core.seeds import derived_seed
 from medassay.core.types import LabelledImages, Splits
-from medassay.data.modules import ImageDataModule, PhantomData
+from medassay.data.modules import LabelledData
+from medassay.data.sources import InMemory
 from medassay.reporting import figures
 from medassay.runs.directory import RunDirectory
 from medassay.training.callbacks import (
@@ -32,7 +33,7 @@ from medassay.training.callbacks import (
 from medassay.training.fit import fit
 from medassay.training.settings import LoggerName, TrainerSettings
 
-Factory = Callable[..., PhantomData]
+Factory = Callable[..., LabelledData]
 ROWS = 3  # images per class of the dummy's grid
 
 
@@ -83,7 +84,7 @@ class Mirror(Task):
 
 
 def train(
-    task: Task, data: ImageDataModule, directory: Path, epochs: int, *callbacks: Callback, log_to: LoggerName = "none"
+    task: Task, data: LabelledData, directory: Path, epochs: int, *callbacks: Callback, log_to: LoggerName = "none"
 ) -> None:
     settings = TrainerSettings(gpus=0, limit_batches=2)
     fit(task, data, directory=directory, max_epochs=epochs, settings=settings, callbacks=callbacks, log_to=log_to)
@@ -207,22 +208,18 @@ def test_every_kind_of_picture_must_say_what_it_draws() -> None:
 # --- reconstructions -------------------------------------------------------------------------------------------------
 
 
-class Grey(ImageDataModule):
+class Grey(LabelledData):
     """Validation images of the given classes; the i-th is all of one grey, 10 * i + 5 out of 255."""
 
     def __init__(self, val: list[int], classes: int = 3, channels: Any = 1) -> None:
-        names = [f"class {label}" for label in range(classes)]
-        super().__init__("grey", names, channels, size=12, batch_size=8)
-        self.val = val
-
-    def load(self) -> Splits:
         def split(labels: list[int]) -> LabelledImages:
             greys = 10 * torch.arange(len(labels), dtype=torch.uint8) + 5
-            images = greys[:, None, None, None].expand(-1, self.channels, self.size, self.size).clone()
+            images = greys[:, None, None, None].expand(-1, channels, 12, 12).clone()
             return LabelledImages(images, torch.tensor(labels))
 
-        others = split([0, 1, 2] * 3)
-        return Splits(others, split(self.val), others)
+        names, others = [f"class {label}" for label in range(classes)], split([0, 1, 2] * 3)
+        source = InMemory(Splits(others, split(val), others))
+        super().__init__("grey", names, channels, source, size=12, batch_size=8)
 
 
 def greys(images: Tensor) -> list[float]:

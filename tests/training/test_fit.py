@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from medassay.core.errors import CheckpointError, ConfigError, Interrupted, OutputError, TrainingError, UserError
 from medassay.data.augment import BatchAugment
-from medassay.data.modules import PhantomData
+from medassay.data.modules import LabelledData
+from medassay.data.sources import phantom_data
 from medassay.nets.block_cnn import BlockCNN
 from medassay.nets.cgan import CGAN
 from medassay.tasks.classification import Classification
@@ -32,7 +33,7 @@ from medassay.training.fit import Fit, fit
 from medassay.training.settings import TrainerSettings, devices_for
 
 ROOT = Path(__file__).parents[2]
-Factory = Callable[..., PhantomData]
+Factory = Callable[..., LabelledData]
 CPU = TrainerSettings(gpus=0)
 
 
@@ -47,7 +48,7 @@ def gan_of(*, seed: int = 0, width: int = 2, **options: Any) -> ConditionalGAN:
     return ConditionalGAN(CGAN(1, 2, width=width, latent=4), **options)
 
 
-def run(task: LightningModule, data: PhantomData, directory: Path, **options: Any) -> Fit:
+def run(task: LightningModule, data: LabelledData, directory: Path, **options: Any) -> Fit:
     return fit(task, data, directory=directory, **{"settings": CPU, "log_to": "none", **options})
 
 
@@ -118,7 +119,7 @@ def both_ways(request: pytest.FixtureRequest, tiny_chest: Factory, tmp_path: Pat
     """The same run without and with a power cut: tasks, fits and directories."""
     case = CASES[request.param]
 
-    def data() -> PhantomData:
+    def data() -> LabelledData:
         return tiny_chest(train=75, augment=BatchAugment(horizontal_flip=0.5, brightness=0.1), seed=3)  # 5 batches
 
     def options() -> dict[str, Any]:
@@ -457,7 +458,7 @@ def test_after_training_the_task_holds_the_chosen_epochs_weights(
 @pytest.fixture(scope="module", params=["classifier", "gan"])
 def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[LightningModule, Fit]:
     case = CASES[request.param]
-    data = PhantomData("chest_phantom", "chest", ["normal", "pneumonia"], 1, train=32, val=16, test=8, batch_size=16)
+    data = phantom_data("chest_phantom", "chest", ["normal", "pneumonia"], 1, train=32, val=16, test=8, batch_size=16)
     task = case.task()
     return task, run(task, data, tmp_path_factory.mktemp("finished"), max_epochs=1, **case.options)
 

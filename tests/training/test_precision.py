@@ -12,7 +12,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from medassay.core.errors import ConfigError
-from medassay.data.modules import PhantomData
+from medassay.data.modules import LabelledData
 from medassay.nets.block_cnn import BlockCNN
 from medassay.nets.cgan import CGAN
 from medassay.tasks.classification import Classification
@@ -22,7 +22,7 @@ from medassay.training.checkpoints import load_weights
 from medassay.training.fit import Fit, fit
 from medassay.training.settings import Precision, TrainerSettings
 
-Factory = Callable[..., PhantomData]
+Factory = Callable[..., LabelledData]
 NEEDS_A_GPU = "16-mixed"
 ON_THE_CPU = pytest.mark.parametrize("precision", [name for name in get_args(Precision) if name != NEEDS_A_GPU])
 
@@ -37,7 +37,7 @@ def gan() -> ConditionalGAN:
     return ConditionalGAN(CGAN(1, 2, width=2, latent=4))
 
 
-def two_batches(task: LightningModule, data: PhantomData, directory: Path, **options: Any) -> Fit:
+def two_batches(task: LightningModule, data: LabelledData, directory: Path, **options: Any) -> Fit:
     """Epochs of two batches on the CPU, one if ``max_epochs`` is not given; ``settings`` are the trainer's."""
     settings = TrainerSettings(gpus=0, limit_batches=2, **options.pop("settings"))
     return fit(task, data, directory=directory, log_to="none", settings=settings, **{"max_epochs": 1, **options})

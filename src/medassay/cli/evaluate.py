@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from omegaconf import DictConfig
+from hydra.core.override_parser.types import Override
 
 from medassay import config as configuration
-from medassay.config.command_line import is_hydra, list_values, pair_arguments, parse, run_hydra, single_value
+from medassay.config.command_line import (
+    SHOWING,
+    is_hydra,
+    list_values,
+    override_texts,
+    parse,
+    run_hydra,
+    single_value,
+    start_log,
+)
 from medassay.core.errors import ConfigError
 
 OK, FAILED = 0, 1
+OWN_KEYS = ("run", "samples", "resize", "outputs", "protocol")  # other keys are changes of the run's configuration
 
 
 @dataclass(frozen=True)
@@ -23,57 +35,70 @@ class EvaluateSettings:
 
 
 def run_evaluate(argv: list[str]) -> int:
-    if "-m" in argv or "--multirun" in argv:
-        raise ConfigError("evaluate.py takes one command at a time: leave out -m")
+    """Does what the arguments ask for and gives the exit code; raises :class:`UserError` where they are wrong."""
     overrides = parse(argv)
+    flags = {argument.partition("=")[0] for argument in argv if argument.startswith("-")}
+    if flags & {"-m", "--multirun"}:
+        raise ConfigError("evaluate.py takes one command at a time: leave out -m")
     paths, samples = list_values(overrides, "run"), single_value(overrides, "samples")
-    if not paths and any(o.key_or_group == "run" for o in overrides):
-        raise ConfigError("run=: give one run directory, or several as a list: 'run=[a,b]'")
-    if paths and samples is not None:
-        raise ConfigError("run= and samples= both say what to evaluate: give one of them")
-    if not paths and samples is None and not any(argument.startswith("-") for argument in argv):
-        raise ConfigError(
-            "run= is missing: python evaluate.py run=<run directory>, e.g. run=outputs/pneumonia_cnn/<run>, run=[a,b] or a "
-            "sweep's directory; images from elsewhere: samples=<npz or folder> data=<data set>"
-        )
-    extra: list[str] = []
-    from medassay.evaluation import evaluate as evaluation
-    from medassay.evaluation import several
-
-    if not any(o.key_or_group == "protocol" for o in overrides):
-        fitting = "assay" if samples is not None else evaluation.default_protocol(paths) if paths else "classification"
-        extra.append(f"protocol={fitting}")
-    known = ("run", "samples", "resize", "outputs", "protocol")
-    changes = {
-        argument: o
-        for argument, o in pair_arguments(argv)
-        if o is not None and not is_hydra(o) and o.key_or_group.partition(".")[0] not in known
-    }
-    passed = [argument for argument in argv if argument not in changes]
-    found: list[DictConfig] = []
-
-    def job(cfg: DictConfig) -> None:
-        found.append(cfg)
-
-    run_hydra("evaluate", job, [*passed, *extra])
-    if not found:  # --help, --cfg: nothing to run
+    if flags & SHOWING:
+        run_hydra("evaluate", lambda cfg: None, [*argv, *_choose_protocol(overrides, paths, samples)])
         return OK
-    values = configuration.resolve(found[0])
+    _refuse_unclear(overrides, paths, samples)
+    changes = [o for o in overrides if o.key_or_group.partition(".")[0] not in OWN_KEYS and not is_hydra(o)]
+    texts = [str(change.input_line) for change in changes]
+    own = [text for text in override_texts(argv) if text not in texts]
+    cfg = configuration.compose("evaluate", [*own, *_choose_protocol(overrides, paths, samples)])
+    start_log(cfg, configuration.run_directory(cfg))
+    values = configuration.resolve(configuration.without_hydra(cfg))
     configuration.check_arguments({"resize": values["resize"]}, EvaluateSettings, "")
     if values["resize"] and samples is None:
         raise ConfigError("resize=true is for samples=: a run's own images have the size of its data")
     protocol, outputs = values["protocol"], Path(values["outputs"])
     configuration.check(protocol, "protocol")
-    if samples is not None:
-        print(
-            "results:", evaluation.evaluate_samples(samples, protocol, list(changes), outputs, resize=values["resize"])
+    if samples is None:
+        return _evaluate_runs(paths, protocol, {o.key_or_group: o.value() for o in changes}, outputs)
+    from medassay.evaluation.evaluate import evaluate_samples
+
+    print("results:", evaluate_samples(samples, protocol, texts, outputs, resize=values["resize"]))
+    return OK
+
+
+def _refuse_unclear(overrides: Sequence[Override], paths: Sequence[str], samples: str | None) -> None:
+    """Raises :class:`ConfigError` where nothing, or more than one thing, is named to be evaluated."""
+    if paths and samples is not None:
+        raise ConfigError("run= and samples= both say what to evaluate: give one of them")
+    if not paths and any(override.key_or_group == "run" for override in overrides):
+        raise ConfigError("run=: give one run directory, or several as a list: 'run=[a,b]'")
+    if not paths and samples is None:
+        raise ConfigError(
+            "run= is missing: python evaluate.py run=<run directory>, e.g. run=outputs/pneumonia_cnn/<run>, run=[a,b] or a "
+            "sweep's directory; images from elsewhere: samples=<npz or folder> data=<data set>"
         )
-        return OK
-    keys = {o.key_or_group: o.value() for o in changes.values()}
+
+
+def _choose_protocol(overrides: Sequence[Override], paths: Sequence[str], samples: str | None) -> list[str]:
+    """The protocol that fits where none is named, as an override."""
+    if any(override.key_or_group == "protocol" for override in overrides):
+        return []
+    if samples is not None:
+        return ["protocol=assay"]
+    if not paths:
+        return ["protocol=classification"]  # to be shown
+    from medassay.evaluation.evaluate import default_protocol
+
+    return [f"protocol={default_protocol(paths)}"]
+
+
+def _evaluate_runs(paths: Sequence[str], protocol: dict[str, Any], changes: dict[str, Any], outputs: Path) -> int:
+    """One protocol on one run or on several; gives the exit code: 1 where it failed on some of several."""
+    from medassay.evaluation import several
+    from medassay.evaluation.evaluate import evaluate
+
     if not several.is_several(paths):
-        print("results:", evaluation.evaluate(paths[0], protocol, keys, outputs))
+        print("results:", evaluate(paths[0], protocol, changes, outputs))
         return OK
-    evaluations = several.evaluate_many(paths, protocol, keys, outputs, evaluation.evaluate)
+    evaluations = several.evaluate_many(paths, protocol, changes, outputs, evaluate)
     for run, reason in evaluations.failed:
         print(f"medassay: {run} failed: {reason}", file=sys.stderr)
     print("results:", evaluations.directory)

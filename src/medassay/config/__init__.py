@@ -7,7 +7,8 @@ from medassay.config.checks import conforms as conforms
 from medassay.config.checks import describe as describe
 from medassay.config.checks import locate as locate
 from medassay.config.checks import trusted_targets as trusted_targets
-from medassay.config.composition import compose as compose
+from medassay.config.command_line import compose as compose
+from medassay.config.command_line import run_directory as run_directory
 from medassay.config.composition import compose_with_hydra as compose_with_hydra
 from medassay.config.composition import conf_directory as conf_directory
 from medassay.config.composition import list_class_folders as list_class_folders
@@ -15,6 +16,7 @@ from medassay.config.composition import register_resolvers as register_resolvers
 from medassay.config.composition import resolve as resolve
 from medassay.config.composition import run_id as run_id
 from medassay.config.composition import slug as slug
+from medassay.config.composition import without_hydra as without_hydra
 from medassay.config.construction import build as build
-from medassay.config.moved import current_targets as current_targets
-from medassay.config.moved import first_targets as first_targets
+from medassay.config.moved import restore_config as restore_config
+from medassay.config.moved import update_config as update_config

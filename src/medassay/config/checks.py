@@ -72,15 +72,22 @@ def check_arguments(
     prefix = f"{key}." if key else ""
     function = constructor.__init__ if inspect.isclass(constructor) else constructor
     hints = typing.get_type_hints(function, include_extras=True)
-    parameters = inspect.signature(constructor).parameters
-    open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    parameters = dict(inspect.signature(constructor).parameters)
+    rest = next((p.name for p in parameters.values() if p.kind is p.VAR_KEYWORD), None)
+    options = _named_options(hints[rest]) if rest in hints else None
+    if options is not None and rest is not None:  # **options: Unpack[…] takes these names and no others
+        hints |= options
+        del parameters[rest]
+    open_ended = rest is not None and options is None
+    names = [*parameters, *(options or ())]
     for name, value in node.items():
         if name.startswith("_") and name.endswith("_"):
             continue
-        if name not in parameters:
+        if name not in names:
             if not open_ended:
-                known = ", ".join(parameters)
-                raise ConfigError(f"{prefix}{name}: unknown key.{suggest_nearest(name, parameters)} Accepted: {known}")
+                raise ConfigError(
+                    f"{prefix}{name}: unknown key.{suggest_nearest(name, names)} Accepted: {', '.join(names)}"
+                )
             continue
         if name in hints and not conforms(value, hints[name]):
             raise ConfigError(f"{prefix}{name}={_format_value(value)}: expected {describe(hints[name])}")
@@ -91,6 +98,13 @@ def check_arguments(
         )
         if required and not partial and name not in node:
             raise ConfigError(f"{prefix}{name}: missing; expected {describe(hints.get(name, Any))}")
+
+
+def _named_options(hint: Any) -> dict[str, Any] | None:
+    """The names and annotations of ``Unpack[<TypedDict>]``, which all have defaults; None of any other annotation."""
+    if typing.get_origin(hint) is not typing.Unpack:
+        return None
+    return typing.get_type_hints(typing.get_args(hint)[0], include_extras=True)
 
 
 def _format_value(value: Any) -> str:

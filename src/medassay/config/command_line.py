@@ -1,35 +1,112 @@
-"""Hydra's command line: arguments as overrides, and composing with errors raised instead of printed."""
+"""Command lines: arguments as overrides, the configuration they ask for, and the log of a single run."""
 
 from __future__ import annotations
 
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.core.utils import configure_log
 from hydra.errors import HydraException
-from omegaconf import DictConfig
+from omegaconf import DictConfig, open_dict, read_write
+from omegaconf.errors import OmegaConfBaseException
 
-from medassay import config as configuration
-from medassay.config.messages import explain_unreadable
-from medassay.core.errors import ConfigError
+from medassay.config.checks import trusted_targets
+from medassay.config.composition import compose_with_hydra, conf_directory, explained_interpolations
+from medassay.config.messages import explain, explain_unreadable
+from medassay.core.errors import ConfigError, output_error
 
 # Hydra's flags: what it does not know it answers with many lines
+CONFIG_DIR = ("--config-dir", "-cd")
 FLAGS_WITH_VALUE = {"--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--experimental-rerun"}
+SHOWING = {"--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help", "--version", "--shell-completion", "-sc"}
 FLAGS_WITH_VALUE |= {"--cfg", "-c", "--package", "-p", "--info", "-i"}
 FLAGS = {"--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r"}
 FLAGS |= {"--multirun", "-m", "--shell-completion", "-sc"}
 
 
+def compose(name: str, overrides: Sequence[str]) -> DictConfig:
+    """The configuration ``name`` (``train``, ``evaluate``) with ``overrides`` as on the command line.
+
+    Raises:
+        ConfigError: one line for what Hydra says in many.
+    """
+    try:
+        return compose_with_hydra(name, overrides)
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(explain(error) or str(error)) from error
+
+
+def override_texts(argv: Sequence[str]) -> list[str]:
+    """The overrides in ``argv`` as text; ``--config-dir`` as the override that stands for it.
+
+    Raises:
+        ConfigError: another of Hydra's flags, which a single run does not take.
+    """
+    texts: list[str] = []
+    folder = ""
+    expected = False
+    for argument, override in pair_arguments(argv):
+        name, _, value = argument.partition("=")
+        if override is not None:
+            texts.append(argument)
+        elif expected or (value and name in CONFIG_DIR):
+            folder, expected = value or argument, False
+        elif name in CONFIG_DIR:
+            expected = True
+        elif name not in ("--run", "-r"):
+            raise ConfigError(f"{name}: a single run does not take it; yamls of your own are found by --config-dir")
+    if not folder:
+        return texts
+    if not Path(folder).is_dir():
+        raise ConfigError(f"--config-dir {folder} is not a directory: give one with yamls in <group>/<name>.yaml")
+    return [*texts, f"hydra.searchpath=['file://{Path(folder).absolute()}']"]
+
+
+def start_log(cfg: DictConfig, directory: Path) -> None:
+    """Sends messages to the terminal and to the log file in ``directory``, as ``hydra.job_logging`` of ``cfg`` says.
+
+    Raises:
+        ConfigError: a setting of Hydra's that a single run does not follow.
+        OutputError: the directory cannot be written.
+    """
+    if cfg.hydra.callbacks:
+        raise ConfigError("hydra.callbacks: a run does not call them; callbacks of the training stand under callbacks.")
+    if cfg.hydra.job.chdir:
+        raise ConfigError("hydra.job.chdir=true: a run stays where it was started; leave it out")
+    os.environ.update({str(name): str(value) for name, value in cfg.hydra.job.env_set.items()})
+    with read_write(cfg), open_dict(cfg):
+        cfg.hydra.runtime.output_dir = str(directory.absolute())
+    HydraConfig.instance().set_config(cfg)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        configure_log(cfg.hydra.job_logging, cfg.hydra.verbose, execution_whitelist=trusted_targets())
+    except OSError as error:
+        raise output_error(error, directory) from error
+
+
+def run_directory(cfg: DictConfig) -> Path:
+    """The directory that ``hydra.run.dir`` of a composed configuration names.
+
+    Raises:
+        UserError: it stands on something that cannot be found.
+    """
+    with explained_interpolations():
+        return Path(str(cfg.hydra.run.dir))
+
+
 def run_hydra(config_name: str, job: Callable[[DictConfig], object], argv: Sequence[str]) -> None:
-    """Composes and runs ``job`` with Hydra; its errors are raised instead of printed."""
+    """Lets Hydra show the configuration, or run a sweep of jobs; errors are raised instead of printed."""
     decorated = hydra.main(
-        config_path=str(configuration.conf_directory().resolve()),
+        config_path=str(conf_directory().resolve()),
         config_name=config_name,
-        execution_whitelist=configuration.trusted_targets(),
+        execution_whitelist=trusted_targets(),
     )(job)
     before, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [before[0] if before and before[0] else config_name, *argv]

@@ -6,32 +6,29 @@ import functools
 import re
 import secrets
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import hydra
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from medassay.config.moved import current_targets
-from medassay.core.errors import ConfigError
-
-
-def compose(name: str, overrides: Sequence[str]) -> tuple[DictConfig, Path]:
-    """The configuration ``name`` (``train``, ``evaluate``) with ``overrides``, and its run directory; for Python callers."""
-    cfg = compose_with_hydra(name, overrides)
-    directory = Path(str(cfg.hydra.run.dir))
-    with open_dict(cfg):
-        del cfg["hydra"]
-    return cfg, directory
+from medassay.config.moved import update_targets
+from medassay.core.errors import ConfigError, UserError
 
 
 def compose_with_hydra(name: str, overrides: Sequence[str]) -> DictConfig:
-    """The configuration ``name`` with ``overrides`` and the ``hydra`` node."""
+    """The configuration ``name`` (``train``, ``evaluate``) with ``overrides``, Hydra's own node included."""
     register_resolvers()
     with hydra.initialize_config_dir(str(conf_directory().resolve())):
         return hydra.compose(name, list(overrides), return_hydra_config=True)
+
+
+def without_hydra(cfg: DictConfig) -> DictConfig:
+    """A copy of a composed configuration without Hydra's own node."""
+    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
 
 
 def conf_directory() -> Path:
@@ -44,16 +41,26 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     """``cfg`` as plain values, every interpolation resolved.
 
     Raises:
-        ConfigError: an interpolation points nowhere, or a mandatory value (``???``) is missing.
+        UserError: an interpolation points nowhere, a mandatory value (``???``) is missing, or what a resolver says.
     """
-    try:
+    with explained_interpolations():
         values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    assert isinstance(values, dict)
+    return typing.cast(dict[str, Any], update_targets(values))
+
+
+@contextmanager
+def explained_interpolations() -> Iterator[None]:
+    """Turns an interpolation that fails inside into the error that its resolver raised, or into one line with its key."""
+    try:
+        yield
     except OmegaConfBaseException as error:
         first = str(error).splitlines()[0]
-        _, raised, message = first.partition("ConfigError raised while resolving interpolation: ")
-        raise ConfigError(message if raised else f"{error.full_key or 'configuration'}: {first}") from error
-    assert isinstance(values, dict)
-    return typing.cast(dict[str, Any], current_targets(values))
+        name, raised, message = first.partition(" raised while resolving interpolation: ")
+        kinds = {kind.__name__: kind for kind in UserError.__subclasses__()}
+        if raised and name in kinds:
+            raise kinds[name](message) from error
+        raise ConfigError(f"{error.full_key or 'configuration'}: {first}") from error
 
 
 # --- resolvers -------------------------------------------------------------------------------------------------------

@@ -6,20 +6,28 @@ from collections.abc import Mapping
 from typing import Any
 
 import hydra.utils
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
-from medassay.config.checks import trusted_targets
+from medassay.config.checks import check, trusted_targets
+from medassay.config.composition import resolve
 from medassay.core.errors import UserError
 
 
-def build(node: Mapping[str, Any] | None, **extra: Any) -> Any:
-    """The object that ``node`` (checked, plain values) describes, nested nodes included; ``extra`` arguments as given.
+def build(node: Mapping[str, Any] | DictConfig | None, **extra: Any) -> Any:
+    """The object that a node of a configuration describes, nested nodes included; None of None.
+
+    Args:
+        node: Checked plain values; or a node as composed, ``cfg.model``, which is resolved and checked first.
+        **extra: Further arguments of the constructor, as they are.
 
     Raises:
-        UserError: as raised by the constructor.
+        UserError: a wrong key or value in a node as composed; whatever the constructor raises.
     """
     if node is None:
         return None
+    if isinstance(node, DictConfig):
+        node = resolve(node)
+        check(node)
     try:
         return hydra.utils.instantiate(
             OmegaConf.create(dict(node), flags={"allow_objects": True}),

@@ -9,7 +9,8 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from medassay import config as configuration
+from medassay.config.composition import compose_with_hydra
+from medassay.config.moved import present_key
 from medassay.core.errors import UserError, output_error, suggest_nearest
 
 
@@ -58,6 +59,10 @@ def _explain_composition(error: Exception) -> str:
     match = re.match(r"Could not override '(.+)'", lines[0]) if lines else None
     if match:
         key = match.group(1)
+        if (now := present_key(key)) is not None:
+            return f"{key}: it is called {now} now"
+        if key.startswith("data.generator"):
+            return f"{key}: it belongs to data=samples, a generator's images: give that, too"
         hint = suggest_nearest(key, _known_keys())
         if not hint and cause is not None and (suggested := re.search(r"Did you mean: '(.+?)'", str(cause))):
             hint = f" Did you mean '{key.rpartition('.')[0]}.{suggested.group(1)}'?".replace("'.", "'")
@@ -71,11 +76,13 @@ def _explain_composition(error: Exception) -> str:
 
 def _known_keys() -> list[str]:
     """All keys and groups of the default configuration, dotted."""
-    cfg, _ = configuration.compose("train", [])
+    cfg = compose_with_hydra("train", [])
     keys: list[str] = []
 
     def walk(node: Any, prefix: str) -> None:
         for name in node:
+            if name == "hydra":
+                continue
             key = f"{prefix}{name}"
             keys.append(key)
             child = OmegaConf.to_container(node, resolve=False)

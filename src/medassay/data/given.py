@@ -1,36 +1,14 @@
-"""Images that are in memory already: as a data module, their digest, and their exact duplicates."""
+"""Images in memory: their digest, and their exact duplicates."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
-from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from medassay.core.types import LabelledImages, Splits
-from medassay.data.modules import Channels, ImageDataModule
-
-
-@dataclass(eq=False, repr=False)
-class GivenData(ImageDataModule):
-    """Splits that the caller has, ``given``; one that is not needed may be empty."""
-
-    name: str = field()
-    classes: list[str]
-    given: Splits
-    size: int = field(init=False)
-    steps: int | None = field(default=None, kw_only=True)
-
-    def __post_init__(self) -> None:
-        _, channels, self.size, _ = self.given.train.images.shape
-        self.channels = cast(Channels, channels)
-        super().__post_init__()
-
-    def load(self) -> Splits:
-        return self.given
+from medassay.core.types import LabelledImages
 
 
 def digest(*splits: LabelledImages) -> str:

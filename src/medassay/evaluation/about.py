@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medassay import config as configuration
-from medassay.data.modules import ImageDataModule, SyntheticData
+from medassay.data.sources import GeneratedSamples
 from medassay.reporting.numbers import DASH
 from medassay.runs.run import Run
 
@@ -41,22 +41,17 @@ class About:
 def describe_run(run: Run, split: str | None) -> About:
     """What is known of ``run``, judged on ``split`` (None: on none of its own images, so that these need not be read)."""
     trained = run.directory.metrics()
-    generated = isinstance(run.data, SyntheticData)
+    generated = isinstance(run.data.source, GeneratedSamples)
     recorded = run.directory.record().get("data") or {"name": str(run.data.name)}
     return About(
         name=run.directory.path.resolve().name,
-        model=run.config["model"]["name"],
+        model=run.config["recipe"]["name"],
         seed=run.config["seed"],
-        data=recorded if split is None else describe_source(run.data, split).provenance(),
+        data=recorded if split is None else run.data.data_of(split).provenance(),
         generated=generated,
         classes=run.data.classes,
         weights={"epoch": trained.get("best_epoch"), "chosen_by": trained.get("chosen_by")},
     )
-
-
-def describe_source(data: ImageDataModule, split: str) -> ImageDataModule:
-    """The data set whose images the split's are."""
-    return data.real if isinstance(data, SyntheticData) and split == "test" else data
 
 
 def list_warnings(about: About, record: Mapping[str, Any], split: str | None) -> list[str]:

@@ -24,7 +24,8 @@ from medassay.core.files import atomic_write
 from medassay.core.machine import count_cores
 from medassay.core.processes import end_with_parent, make_environment, run_in_places, start_module
 from medassay.core.types import LabelledImages, Splits
-from medassay.data.given import GivenData, digest
+from medassay.data.given import digest
+from medassay.data.sources import memory_data
 from medassay.nets.block_cnn import BlockCNN
 from medassay.tasks.classification import Classification
 from medassay.training.checkpoints import load_weights
@@ -118,7 +119,7 @@ def _train(arm: Arm, path: Path, gpus: int | list[int] | None) -> None:
     """Trains one arm and writes its weights, with a record of what they are, to ``path``."""
     classes = [str(index) for index in range(arm.num_classes)]
     splits = Splits(arm.train, arm.held_out, arm.held_out[:0])
-    data = GivenData(arm.name, classes, splits, batch_size=BATCH, seed=arm.seed, steps=arm.steps // LOOKS)
+    data = memory_data(arm.name, classes, splits, batch_size=BATCH, seed=arm.seed, steps=arm.steps // LOOKS)
     settings = TrainerSettings(max_epochs=LOOKS, gpus=gpus, progress=False)
     task = new_task(arm)
     threads = torch.get_num_threads()

@@ -8,20 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.errors import HydraException
 from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from medassay import config as configuration
-from medassay.config.messages import explain
 from medassay.core.errors import ConfigError, DataError
-from medassay.data.modules import SyntheticData
 from medassay.evaluation.about import About, describe_run
 from medassay.evaluation.protocol import ComputeContext, Protocol, SamplesProtocol
 from medassay.evaluation.several import is_several, list_runs
 from medassay.evaluation.writer import write_report
+from medassay.runs.compose import compose_training
 from medassay.runs.directory import RunDirectory
-from medassay.runs.load import build_data, data_node, open_run
+from medassay.runs.load import build_data, open_run
 from medassay.runs.run import Run, makes_images
 from medassay.training.settings import TrainerSettings
 
@@ -85,15 +82,11 @@ def evaluate_samples(
             raise ConfigError(f"{override}: with samples= only data=, data.*, trainer.* and protocol.* can be given")
     if not any(override.startswith("data=") and override != "data=null" for override in overrides):
         raise ConfigError("samples= needs the real data set to compare with: data=bloodmnist, data=folder data.path=…")
-    try:
-        cfg, _ = configuration.compose("train", ["model=tstr", *overrides])
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error) or str(error)) from error
-    config = configuration.resolve(cfg)
-    configuration.check(data_node(config["data"]), "data")
-    configuration.check(config["trainer"], "trainer")
+    composed = compose_training(["model=tstr", *overrides])
+    config = configuration.resolve(composed)
+    configuration.check({name: config[name] for name in ("data", "trainer")})
     trainer: TrainerSettings = configuration.build(config["trainer"])
-    context, data = ComputeContext.of(trainer, outputs), build_data(config["data"])
+    context, data = ComputeContext.of(trainer, outputs), build_data(config)
     report = wanted.run_on_samples(Path(path).expanduser(), data, context, resize=resize)
     record = {"samples": path, "protocol": dict(protocol), "overrides": list(overrides), "resize": resize}
     directory = outputs / "eval" / f"{protocol['name']}_{secrets.token_hex(3)}"
@@ -144,7 +137,7 @@ def _refuse_unfit(wanted: Protocol, run: Run, path: str) -> None:
     fitting = " or ".join(name for name in _protocols() if isinstance(run.task, _requirement(name)))
     advice = f"use protocol={fitting}" if fitting else "no protocol here judges it"
     raise ConfigError(
-        f"protocol={wanted.name}: {path} is a {kind}'s run (model={run.config['model']['name']}); {advice}"
+        f"protocol={wanted.name}: {path} is a {kind}'s run (model={run.config['recipe']['name']}); {advice}"
     )
 
 
@@ -159,7 +152,7 @@ def _requirement(name: str) -> type:
 
 def _refuse_changed_data(run: Run, overrides: Mapping[str, Any]) -> None:
     """Raises :class:`DataError` where the data are not the recorded ones and nobody asked for others."""
-    data = run.data.real if isinstance(run.data, SyntheticData) else run.data
+    data = run.data.data_of("test")
     recorded = run.directory.record().get("data", {})
     recorded = recorded.get("real", recorded)
     _ = data.splits

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from pytorch_lightning import LightningModule
 
 from medassay.core.estimate import Estimate
-from medassay.data.modules import ImageDataModule
+from medassay.data.modules import LabelledData
 from medassay.reporting.charts import Chart
 from medassay.runs.load import device_for
 from medassay.runs.run import Run
@@ -126,5 +126,5 @@ class SamplesProtocol(ABC):
     """A protocol that can judge images made by any tool, too."""
 
     @abstractmethod
-    def run_on_samples(self, samples: Path, data: ImageDataModule, context: ComputeContext, *, resize: bool) -> Report:
+    def run_on_samples(self, samples: Path, data: LabelledData, context: ComputeContext, *, resize: bool) -> Report:
         """Judges the images in ``samples`` beside the real ones of ``data``; ``resize`` accepts another size."""

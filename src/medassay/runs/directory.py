@@ -211,7 +211,10 @@ class RunDirectory:
         groups = [values.get(name) for name in ("data", "model", "trainer")] if isinstance(values, dict) else [None]
         if not isinstance(values, dict) or not all(isinstance(g, dict) and "_target_" in g for g in groups):
             raise CheckpointError(f"{file} is no configuration of a run: it lacks data, model or trainer")
-        return {str(key): configuration.current_targets(value) for key, value in values.items()}
+        try:
+            return configuration.update_config({str(key): value for key, value in values.items()})
+        except KeyError as error:
+            raise CheckpointError(f"{file} is no configuration of a run: it lacks {error}") from error
 
     def record(self) -> dict[str, Any]:
         """What ``run.json`` says; empty if there is none."""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
-from medassay.data.modules import ImageDataModule
+from medassay.data.modules import LabelledData
 from medassay.metrics.scores import ClassificationScores, classification_scores
 from medassay.reporting import figures
 from medassay.reporting.classification import prediction_figures, scores_summary
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def score_split(
-    task: nn.Module, data: ImageDataModule, split: str, settings: TrainerSettings, directory: Path
+    task: nn.Module, data: LabelledData, split: str, settings: TrainerSettings, directory: Path
 ) -> tuple[ClassificationScores, list[Path]]:
     """Predicts, measures, draws and says the scores of one split; gives them and the pictures in ``directory``.
 

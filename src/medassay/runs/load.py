@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,39 +11,30 @@ import torch
 from pytorch_lightning import LightningModule
 
 from medassay import config as configuration
+from medassay.config.moved import DEVICE_KEYS
 from medassay.core.errors import CheckpointError, ConfigError, suggest_nearest
 from medassay.core.types import LabelledImages
-from medassay.data.modules import ImageDataModule, SyntheticData
+from medassay.data.modules import LabelledData
+from medassay.runs.compose import DATA_KEYS
 from medassay.runs.directory import RunDirectory
-from medassay.runs.run import Run, refuse_classifier
-from medassay.runs.samples import write_run_samples
+from medassay.runs.run import Run
 from medassay.training.checkpoints import load_weights
 from medassay.training.settings import TrainerSettings, devices_for
 
-DATA_KEYS = ("root", "file", "path", "batch_size")  # what may differ on another machine
+SAMPLING_DEVICE = [f"trainer.{name}" for name in DEVICE_KEYS]
 
 
-def data_node(node: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a configuration's ``data`` node that the data module's constructor takes."""
-    return {k: v for k, v in node.items() if k not in ("generator", "generator_seed")}
-
-
-def build_data(node: Mapping[str, Any]) -> ImageDataModule:
-    """The data module of a configuration's ``data`` node."""
-    data = configuration.build(data_node(node))
-    assert isinstance(data, ImageDataModule)
+def build_data(config: Mapping[str, Any]) -> LabelledData:
+    """The data set of a run's configuration; its images are read, rendered or drawn on first use."""
+    data = configuration.build(config["data"])
+    assert isinstance(data, LabelledData)
     return data
 
 
-def task_node(node: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a configuration's ``model`` node that the task's constructor takes."""
-    return {k: v for k, v in node.items() if k not in ("name", "recipe")}
-
-
-def build_task(node: Mapping[str, Any], seed: int = 0) -> LightningModule:
-    """The task of a configuration's ``model`` node, its weights drawn by ``seed``."""
+def build_task(config: Mapping[str, Any], seed: int = 0) -> LightningModule:
+    """The task of a run's configuration, its weights drawn by ``seed``."""
     torch.manual_seed(seed)
-    task = configuration.build(task_node(node))
+    task = configuration.build(config["model"])
     assert isinstance(task, LightningModule)
     return task
 
@@ -68,12 +58,14 @@ def with_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> dict
         if group == "data" and name not in changed["data"]:
             raise ConfigError(f"{key}: this run's data ({changed['data']['name']}) has no such key")
         changed[group][name] = value
+        if key in SAMPLING_DEVICE and name in changed["data"]:  # a generator's samples are drawn where the run computes
+            changed["data"][name] = value
     configuration.check(changed["trainer"], "trainer")
-    configuration.check(data_node(changed["data"]), "data")
+    configuration.check(changed["data"], "data")
     return changed
 
 
-def evaluated_images(data: ImageDataModule, split: str, settings: TrainerSettings) -> LabelledImages:
+def evaluated_images(data: LabelledData, split: str, settings: TrainerSettings) -> LabelledImages:
     """A split's images; of a run cut short by ``limit_batches`` the first ones only, as in training."""
     images = data.split(split)
     return images if settings.limit_batches is None else images[: settings.limit_batches * data.batch_size]
@@ -106,9 +98,9 @@ def open_run(path: str | Path, overrides: Mapping[str, Any]) -> Run:
     """:func:`load_run` with dotted keys."""
     directory = RunDirectory(path)
     config = with_overrides(directory.config(), overrides)
-    configuration.check(task_node(config["model"]), "model")
+    configuration.check(config["model"], "model")
     settings: TrainerSettings = configuration.build(config["trainer"])
-    data, task = training_data(config), build_task(config["model"])
+    data, task = build_data(config), build_task(config)
     if not directory.best.exists():
         status = directory.record().get("status", "unknown")
         raise CheckpointError(
@@ -116,45 +108,3 @@ def open_run(path: str | Path, overrides: Mapping[str, Any]) -> Run:
         )
     load_weights(task, directory.best)
     return Run(directory, config, data, task.to(device_for(settings)).eval(), settings)
-
-
-# --- what a run trains on --------------------------------------------------------------------------------------------
-
-
-def training_data(config: Mapping[str, Any]) -> ImageDataModule:
-    """The data module that a run trains on: the configured one, or a generator's samples with its real test images.
-
-    A generator's samples are drawn, or found in the cache, once they are needed.
-    """
-    node = config["data"]
-    real = build_data(node)
-    if node.get("generator") is None:
-        return real
-    here = {f"trainer.{key}": config["trainer"][key] for key in ("gpus", "accelerator", "devices")}
-    here |= {f"data.{key}": node[key] for key in DATA_KEYS if key in node}
-    file = functools.partial(
-        samples_for_training,
-        node["generator"],
-        cache=Path(config["outputs"]) / ".cache",
-        seed=node["generator_seed"],
-        overrides=here,
-    )
-    shared = {key: getattr(real, key) for key in ("batch_size", "augment", "seed", "subset")}
-    return SyntheticData(f"synthetic_{node['name']}", file, real, **shared)
-
-
-def samples_for_training(
-    run_path: str | Path, *, cache: Path, seed: int = 0, overrides: Mapping[str, Any] | None = None
-) -> Path:
-    """A file with as many generated training and validation images as the generator's own data set has real ones.
-
-    Labels are in the training set's proportions in both. The file is made once per checkpoint, count, proportions and seed.
-
-    Raises:
-        ConfigError: the run is no generator.
-    """
-    run = open_run(run_path, overrides or {})
-    refuse_classifier(run_path, run.config)
-    return write_run_samples(
-        run, cache, {"train": int(run.data.class_counts().sum()), "val": len(run.data.splits.val)}, seed
-    )

@@ -12,7 +12,7 @@ from pytorch_lightning import LightningModule
 
 from medassay import config as configuration
 from medassay.core.errors import ConfigError
-from medassay.data.modules import ImageDataModule
+from medassay.data.modules import LabelledData
 from medassay.runs.directory import RunDirectory
 from medassay.training.settings import TrainerSettings
 
@@ -31,7 +31,7 @@ class Run:
 
     directory: RunDirectory
     config: dict[str, Any]
-    data: ImageDataModule
+    data: LabelledData
     task: LightningModule
     settings: TrainerSettings = field(default_factory=TrainerSettings)
 
@@ -50,6 +50,6 @@ def refuse_classifier(path: str | Path, config: Mapping[str, Any]) -> None:
     """Raises :class:`ConfigError` where a generator's run is wanted and ``config`` is of another model."""
     if not makes_images(config):
         raise ConfigError(
-            f"data.generator={path} is a classifier's run (model={config['model']['name']}): give a generator's, "
+            f"data.generator={path} is a classifier's run (model={config['recipe']['name']}): give a generator's, "
             "e.g. of model=cgan"
         )

@@ -1,13 +1,14 @@
-"""A generator's images as a file in MedMNIST's layout."""
+"""A generator's images: as a file in MedMNIST's layout, and as a data set to learn from."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -15,8 +16,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from medassay.core.files import atomic_write
-from medassay.core.types import Sampler
-from medassay.runs.run import Run
+from medassay.core.types import NonNegativeInt, PositiveInt, Sampler
+from medassay.data.modules import Channels, LabelledData, LoadingOptions
+from medassay.data.sources import GeneratedSamples
+from medassay.runs.load import open_run
+from medassay.runs.run import Run, refuse_classifier
+from medassay.training.settings import Accelerator, Gpus
 
 CHUNK = 1024  # images at a time
 
@@ -86,3 +91,67 @@ def write_run_samples(run: Run, cache: Path, sizes: Mapping[str, int], seed: int
         with atomic_write(path) as partial:
             write_samples(partial, splits, {**provenance, "run": str(run.directory.path), "config": run.config})
     return path
+
+
+def generated_data(
+    name: str,
+    generator: str,
+    real: LabelledData,
+    classes: list[str],
+    channels: Channels,
+    size: PositiveInt,
+    outputs: str = "outputs",
+    generator_seed: NonNegativeInt = 0,
+    root: str | None = None,
+    file: str | None = None,
+    path: str | None = None,
+    gpus: Gpus = None,
+    accelerator: Accelerator = None,
+    devices: PositiveInt | None = None,
+    **options: Unpack[LoadingOptions],
+) -> LabelledData:
+    """A generator's images to train and validate on, the real test images of its own data set to test on.
+
+    There are as many as the generator's data set has, labels in the training set's proportions. They are drawn, or found in
+    the cache, once they are needed.
+
+    Args:
+        name: What the data set is called in records.
+        generator: The generator's run directory.
+        real: The generator's own data set.
+        classes: Class names, by label.
+        channels: 1 (grey) or 3 (RGB).
+        size: Pixels a side.
+        outputs: The samples are kept in ``<outputs>/.cache``.
+        generator_seed: Seed of the samples.
+        root: Folder of the real data's file, where it is not the recorded one; likewise ``file`` and ``path``.
+        file: See ``root``.
+        path: See ``root``.
+        gpus: Where the samples are drawn; ``accelerator`` and ``devices`` instead, as in the trainer's settings.
+        accelerator: See ``gpus``.
+        devices: See ``gpus``.
+        **options: See :class:`LabelledData`.
+
+    Raises:
+        ConfigError: a place that the real data have not; with the first image, a generator that is a classifier's run.
+    """
+    places = {"root": root, "file": file, "path": path}
+    here: dict[str, Any] = {f"data.{key}": value for key, value in places.items() if value is not None}
+    here |= {"trainer.gpus": gpus, "trainer.accelerator": accelerator, "trainer.devices": devices}
+    file_of_samples = functools.partial(
+        write_training_samples, generator, Path(outputs) / ".cache", generator_seed, here
+    )
+    source = GeneratedSamples(file_of_samples, real.relocate(**places))
+    return LabelledData(name, classes, channels, source, size=size, **options)
+
+
+def write_training_samples(generator: str, cache: Path, seed: int, overrides: Mapping[str, Any]) -> Path:
+    """A file with as many training and validation images as the data set of the run ``generator`` has.
+
+    Raises:
+        ConfigError: the run is no generator's.
+    """
+    run = open_run(generator, overrides)
+    refuse_classifier(generator, run.config)
+    sizes = {"train": int(run.data.class_counts().sum()), "val": len(run.data.splits.val)}
+    return write_run_samples(run, cache, sizes, seed)

@@ -59,13 +59,14 @@ class RunRow:
 
 def configuration_hash(config: dict[str, Any]) -> str:
     """16 hexadecimal digits of all that may change a run's result but the seed."""
-    kept = {key: value for key, value in config.items() if key not in (*PLACES, "seed")}
-    stamped = (config["data"].get("stamp") or {}).get("kind", "none") != "none"
+    first = configuration.restore_config(config)
+    computed = {key: value for key, value in first.items() if key not in (*PLACES, "seed")}
+    stamped = (first["data"].get("stamp") or {}).get("kind", "none") != "none"
     places = (*DATA_PLACES, "seed", *(() if stamped else ("stamp",)))  # no stamp is as if there were none to choose
-    kept["data"] = {k: v for k, v in config["data"].items() if k not in places}
-    kept["callbacks"] = {k: v for k, v in config["callbacks"].items() if v is not None and k not in CALLBACK_PLACES}
-    kept["trainer"] = {k: v for k, v in config["trainer"].items() if k not in TRAINER_PLACES}
-    return hashlib.sha256(json.dumps(configuration.first_targets(kept), sort_keys=True).encode()).hexdigest()[:16]
+    computed["data"] = {k: v for k, v in first["data"].items() if k not in places}
+    computed["callbacks"] = {k: v for k, v in first["callbacks"].items() if v is not None and k not in CALLBACK_PLACES}
+    computed["trainer"] = {k: v for k, v in first["trainer"].items() if k not in TRAINER_PLACES}
+    return hashlib.sha256(json.dumps(computed, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_rows(paths: Iterable[str | Path]) -> list[RunRow]:
@@ -108,7 +109,7 @@ def read_row(path: Path) -> RunRow:
     return RunRow(
         path,
         run.state() if record else "unknown",
-        config["model"]["name"],
+        config["recipe"]["name"],
         metrics.get("data", config["data"]["name"]),
         config["seed"],
         configuration_hash(config),

@@ -1,4 +1,4 @@
-"""What one `train` does, from a checked configuration to the files it leaves."""
+"""The way of one training, from a checked configuration to the files it leaves."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback, LightningModule
+from pytorch_lightning import LightningModule
 
 from medassay import config as configuration
 from medassay.core.errors import CheckpointError, ConfigError
 from medassay.core.files import atomic_write, write_json, write_text
 from medassay.core.types import Sampler
-from medassay.data.modules import ImageDataModule
+from medassay.data.modules import LabelledData
 from medassay.reporting import tensorboard
-from medassay.runs.directory import Ending, RunDirectory
+from medassay.runs.directory import RunDirectory
 from medassay.runs.final_scores import score_split
-from medassay.runs.load import build_task, device_for, training_data, with_overrides
+from medassay.runs.load import build_data, build_task, device_for, with_overrides
 from medassay.runs.table import single_numbers
 from medassay.tasks.summary import model_summary, parameter_count
 from medassay.training.fit import Fit, fit
@@ -31,23 +31,77 @@ logger = logging.getLogger(__name__)
 SPLITS = ("train", "val", "test")
 
 
-def train(config: dict[str, Any], path: Path, overrides: list[str], *, test: bool) -> dict[str, Any]:
-    """Trains what ``config`` (checked) says into a new run directory ``path`` and gives its final numbers.
+def train(config: dict[str, Any], path: Path, overrides: list[str]) -> None:
+    """Trains what ``config`` says into a new run directory.
+
+    Args:
+        config: The checked configuration; ``test`` None looks at the test set.
+        path: The run directory.
+        overrides: What was given, for the record.
 
     Raises:
         UserError: see the functions it calls; the run's record then says failed and why.
     """
     run = RunDirectory(path)
-    config = {**config, "test": test, "resume": None}
+    config = {**config, "test": config["test"] is not False, "resume": None}
     run.create(config, overrides)
+    train_in(run, config)
+
+
+def train_in(run: RunDirectory, config: dict[str, Any], *, resume: bool = False) -> None:
+    """Trains in the directory of a run that has been created: data, task, fit, test, record.
+
+    Args:
+        run: The directory.
+        config: The checked configuration.
+        resume: Continue from ``last.ckpt`` if there is one.
+    """
     with run.record_ending() as ending:
-        return _fit_and_report(config, run, ending, resume=False)
+        settings: TrainerSettings = configuration.build(config["trainer"])
+        recipe: Recipe = configuration.build(config["recipe"])
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)
+        device_for(settings)  # an absent GPU is said before any image is read
+
+        data = build_data(config)
+        _ = data.splits
+        task = build_task(config, config["seed"])
+        overview = _record_start(run, data, task)
+
+        fitted = fit(
+            task,
+            data,
+            directory=run.path,
+            settings=settings,
+            monitor=recipe.monitor,
+            mode=recipe.mode,
+            callbacks=[callback for node in config["callbacks"].values() if (callback := configuration.build(node))],
+            log_to=config["logger"]["kind"],
+            seed=config["seed"],
+            resume=resume,
+        )
+        if fitted.pruned is not None:
+            ending.status, ending.reason = "pruned", fitted.pruned
+
+        numbers = _describe_fit(config, data, fitted, recipe)
+        pictures: list[Path] = []
+        if isinstance(task, Sampler):
+            numbers |= _logged_numbers(task, fitted)
+        else:
+            for split in ("val", "test") if config["test"] and fitted.pruned is None else ("val",):
+                scores, drawn = score_split(task, data, split, settings, run.figures)
+                numbers[split] = scores.to_json()
+                pictures += drawn
+        write_json(run.path / "metrics.json", numbers)
+        if config["logger"]["kind"] == "tensorboard":
+            _show_results(run, config, numbers, pictures, overview, getattr(task, "images_seen", fitted.epochs))
 
 
-def resume(path: str | Path, overrides: Mapping[str, Any]) -> tuple[Path, dict[str, Any]]:
+def resume(path: str | Path, overrides: Mapping[str, Any]) -> Path:
     """Continues an interrupted run in place, or a finished one with more epochs in a new directory beside it.
 
-    Gives the directory and the final numbers.
+    Returns:
+        The directory.
 
     Raises:
         CheckpointError: no run directory.
@@ -62,9 +116,8 @@ def resume(path: str | Path, overrides: Mapping[str, Any]) -> tuple[Path, dict[s
         if not run.last.exists():
             logger.info("%s has no finished epoch: starting over", path)
         run.update(resumed_with=given)
-        with run.record_ending() as ending:
-            numbers = _fit_and_report(config, run, ending, resume=True)
-        return run.path, numbers
+        train_in(run, config, resume=True)
+        return run.path
     config = with_overrides(saved, overrides)
     trained = int(run.metrics().get("epochs", saved["trainer"]["max_epochs"]))
     more = {"trainer.max_epochs", "trainer.max_time"} & set(overrides)
@@ -76,94 +129,22 @@ def resume(path: str | Path, overrides: Mapping[str, Any]) -> tuple[Path, dict[s
         raise CheckpointError(f"resume={path}: this run is done and has no checkpoints/last.ckpt to continue from")
     now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     longer = RunDirectory(run.path.parent / f"{now}_{configuration.run_id(config['data']['name'])}")
+    for name in ("last.ckpt", "best.ckpt"):
+        with atomic_write(longer.path / "checkpoints" / name) as partial:
+            shutil.copyfile(run.path / "checkpoints" / name, partial)
     longer.create(config, [f"resume={path}", *(f"{k}={v}" for k, v in overrides.items())])
     longer.update(continues=str(path))
-    with longer.record_ending() as ending:
-        for name in ("last.ckpt", "best.ckpt"):
-            with atomic_write(longer.path / "checkpoints" / name) as partial:
-                shutil.copyfile(run.path / "checkpoints" / name, partial)
-        numbers = _fit_and_report(config, longer, ending, resume=True)
-    return longer.path, numbers
+    train_in(longer, config, resume=True)
+    return longer.path
 
 
-def _fit_and_report(config: dict[str, Any], run: RunDirectory, ending: Ending, *, resume: bool) -> dict[str, Any]:
-    settings: TrainerSettings = configuration.build(config["trainer"])
-    recipe: Recipe = configuration.build(config["model"]["recipe"])
-    if settings.threads is not None:
-        torch.set_num_threads(settings.threads)
-    data = training_data(config)
-    device_for(settings)  # an absent GPU is said before any image is read
-    _ = data.splits
-    task = build_task(config["model"], config["seed"])
+# --- what is recorded ------------------------------------------------------------------------------------------------
+
+
+def _record_start(run: RunDirectory, data: LabelledData, task: LightningModule) -> str:
+    """Records and prints what is trained on what; gives the model's summary."""
     provenance = data.provenance()
     run.update(data=provenance, parameters=parameter_count(task), threads=torch.get_num_threads())
-    overview = _describe(task, data, provenance, run)
-    callbacks: list[Callback] = [c for c in map(configuration.build, config["callbacks"].values()) if c is not None]
-    fitted = fit(
-        task,
-        data,
-        directory=run.path,
-        settings=settings,
-        monitor=recipe.monitor,
-        mode=recipe.mode,
-        callbacks=callbacks,
-        log_to=config["logger"]["kind"],
-        seed=config["seed"],
-        resume=resume,
-    )
-    numbers: dict[str, Any] = {
-        "model": config["model"]["name"],
-        "data": data.name,
-        "seed": config["seed"],
-        "epochs": fitted.epochs,
-        "best_epoch": None if fitted.best_epoch is None else fitted.best_epoch + 1,
-        "chosen_by": recipe.monitor or "last epoch",
-    }
-    if fitted.pruned is not None:
-        ending.status, ending.reason = "pruned", fitted.pruned
-    pictures = _evaluate_fit(settings, run, task, data, fitted, numbers, test=config["test"] and not fitted.pruned)
-    write_json(run.path / "metrics.json", numbers)
-    if config["logger"]["kind"] == "tensorboard":
-        tensorboard.add_results(
-            run.path / "tensorboard",
-            step=getattr(task, "images_seen", fitted.epochs),
-            pictures=pictures,
-            text={"model": f"```\n{overview}\n```"},
-            hyperparameters=_flat_hyperparameters(config),
-            metrics={name.replace("/", "_final/", 1): value for name, value in single_numbers(numbers, SPLITS).items()},
-        )
-    return numbers
-
-
-def _evaluate_fit(
-    settings: TrainerSettings,
-    run: RunDirectory,
-    task: LightningModule,
-    data: ImageDataModule,
-    fitted: Fit,
-    numbers: dict[str, Any],
-    *,
-    test: bool,
-) -> list[Path]:
-    """Adds the final numbers to ``numbers`` and gives the pictures drawn."""
-    if isinstance(task, Sampler):
-        for split in ("train", "val"):
-            logged = {k.removeprefix(f"{split}/"): v for k, v in fitted.values.items() if k.startswith(f"{split}/")}
-            if logged:
-                numbers[split] = logged
-        if hasattr(task, "images_seen"):
-            numbers["images_seen"] = task.images_seen
-        return []
-    pictures: list[Path] = []
-    for split in ("val", "test") if test else ("val",):
-        scores, drawn = score_split(task, data, split, settings, run.figures)
-        numbers[split] = scores.to_json()
-        pictures += drawn
-    return pictures
-
-
-def _describe(task: LightningModule, data: ImageDataModule, provenance: dict[str, Any], run: RunDirectory) -> str:
-    """Prints and keeps the model summary, and says what the data are where they are not the published ones."""
     overview = model_summary(task)
     write_text(run.path / "model.txt", overview + "\n")
     counts = ", ".join(
@@ -181,6 +162,49 @@ def _describe(task: LightningModule, data: ImageDataModule, provenance: dict[str
     return overview
 
 
+def _describe_fit(config: dict[str, Any], data: LabelledData, fitted: Fit, recipe: Recipe) -> dict[str, Any]:
+    """What the numbers are of: the first entries of metrics.json."""
+    return {
+        "model": recipe.name,
+        "data": data.name,
+        "seed": config["seed"],
+        "epochs": fitted.epochs,
+        "best_epoch": None if fitted.best_epoch is None else fitted.best_epoch + 1,
+        "chosen_by": recipe.monitor or "last epoch",
+    }
+
+
+def _logged_numbers(task: LightningModule, fitted: Fit) -> dict[str, Any]:
+    """A generator's final numbers: what was logged in the last epoch, by split."""
+    numbers: dict[str, Any] = {}
+    for split in ("train", "val"):
+        logged = {k.removeprefix(f"{split}/"): v for k, v in fitted.values.items() if k.startswith(f"{split}/")}
+        if logged:
+            numbers[split] = logged
+    if hasattr(task, "images_seen"):
+        numbers["images_seen"] = task.images_seen
+    return numbers
+
+
+def _show_results(
+    run: RunDirectory,
+    config: dict[str, Any],
+    numbers: dict[str, Any],
+    pictures: list[Path],
+    overview: str,
+    step: int,
+) -> None:
+    """Adds the final numbers, the pictures and the hyperparameters to TensorBoard."""
+    tensorboard.add_results(
+        run.path / "tensorboard",
+        step=step,
+        pictures=pictures,
+        text={"model": f"```\n{overview}\n```"},
+        hyperparameters=_flat_hyperparameters(config),
+        metrics={name.replace("/", "_final/", 1): value for name, value in single_numbers(numbers, SPLITS).items()},
+    )
+
+
 def _flat_hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
     """What may distinguish runs, as ``dotted.key: value``; constructors and places are left out."""
     flat: dict[str, Any] = {"seed": config["seed"], "data": config["data"]["name"]}
@@ -193,7 +217,7 @@ def _flat_hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
         elif node is not None:
             flat[key] = node
 
-    walk({k: v for k, v in config["model"].items() if k != "recipe"}, "model")
+    walk({**config["model"], "name": config["recipe"]["name"]}, "model")
     for key in ("batch_size", "augment", "subset", "stamp", "generator"):
         walk(config["data"].get(key), f"data.{key}")
     for key in ("max_epochs", "precision"):

@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from medassay import config as configuration
 from medassay.core.errors import ConfigError, OutputError
 from medassay.core.files import file_lock, read_json, write_json
+from medassay.runs import compose
 from medassay.runs.table import configuration_hash
 
 _writing = threading.Lock()
@@ -142,6 +143,6 @@ def job_name(overrides: str, _root_: DictConfig) -> str:
 @cache
 def register_resolvers() -> None:
     """Makes the names of sweeps and jobs known to OmegaConf, once per process."""
-    configuration.register_resolvers()
+    compose.register_resolvers()
     OmegaConf.register_resolver("medassay.job_name", job_name)
     OmegaConf.register_resolver("medassay.either", lambda first, second: second if first is None else first)

@@ -62,12 +62,13 @@ def _train(cfg: DictConfig, run: RunDirectory, overrides: list[str]) -> None:
     from medassay.runs.check import check_training  # torch and Lightning take seconds to import
     from medassay.runs.train import resume, train
 
-    config = check_training(cfg, overrides)
+    config = check_training(cfg)
+    config["test"] = bool(config["test"])
     refuse_several_devices(config["trainer"])
     state = run.state()
     if state == "waiting" or not (run.path / ".hydra" / "config.yaml").is_file():
         (run.path / "run.json").unlink(missing_ok=True)  # of a job that failed before it began
-        train(config, run.path, overrides, test=bool(config["test"]))
+        train(config, run.path, overrides)
     elif state != "done":
         # where it trains may be what has to be mended: a missing file, a GPU that there is not
         where = {f"trainer.{key}": config["trainer"][key] for key in TRAINER_PLACES}
@@ -76,7 +77,7 @@ def _train(cfg: DictConfig, run: RunDirectory, overrides: list[str]) -> None:
     if config["assay"] != "none":
         from medassay.evaluation.evaluate import assay_after_training
 
-        assay_after_training(run.path, config["assay"], test=bool(config["test"]))
+        assay_after_training(run.path, config["assay"], test=config["test"])
         if run.record().get("assay_failed"):
             run.update(assay_failed=None)
     if cfg.sweep.keep != "all" and run.state() in ("done", "pruned"):

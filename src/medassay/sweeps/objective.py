@@ -25,7 +25,7 @@ def objective(
     """What ranks a run of ``config``: ``metric`` if given, else what chooses the model's epoch, else a generator's TSTR."""
     if metric is not None:
         return Objective(metric, mode or "max")
-    recipe = config["model"]["recipe"]
+    recipe = config["recipe"]
     return Objective(recipe["monitor"], recipe["mode"]) if recipe.get("monitor") else Objective(TSTR, "max")
 
 

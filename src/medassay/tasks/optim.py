@@ -58,6 +58,10 @@ def sgd(
     return _Bound(torch.optim.SGD, settings)
 
 
+def constant() -> None:
+    """No schedule: the learning rate stays."""
+
+
 def cosine(warmup_steps: NonNegativeInt = 0, final_share: Probability = 0.0) -> SchedulerFactory:
     """A linear rise over ``warmup_steps``, then half a cosine down to ``final_share`` of the learning rate at the end."""
     arguments = {"warmup_steps": warmup_steps, "final_share": final_share}

@@ -16,7 +16,7 @@ from torch import Tensor
 from medassay.core.files import write_json
 from medassay.core.seeds import derived_seed
 from medassay.core.types import NonNegative, PositiveInt, Range
-from medassay.data.modules import ImageDataModule
+from medassay.data.modules import LabelledData
 from medassay.reporting import figures
 
 
@@ -192,7 +192,7 @@ class Reconstructions(_Pictures):
     def draw(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
         if not isinstance(pl_module, Autoencoder):
             return
-        data: ImageDataModule = trainer.datamodule  # type: ignore[attr-defined]
+        data: LabelledData = trainer.datamodule  # type: ignore[attr-defined]
         val = data.splits.val
         members = [torch.nonzero(val.labels == label)[:, 0] for label in range(data.num_classes)]
         shown = [(name, own) for name, own in zip(data.classes, members, strict=True) if len(own) >= 2]

@@ -65,7 +65,7 @@ class Checkpoints(Checkpoint):
         if self.monitor not in trainer.callback_metrics:
             known = sorted(str(name) for name in trainer.callback_metrics)
             raise ConfigError(
-                f"model.recipe.monitor={self.monitor}: nothing of that name is logged.{suggest_nearest(self.monitor, known)} "
+                f"recipe.monitor={self.monitor}: nothing of that name is logged.{suggest_nearest(self.monitor, known)} "
                 f"Accepted: {', '.join(known)}"
             )
         value = float(trainer.callback_metrics[self.monitor])

@@ -24,7 +24,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 
 from medassay.core.errors import ConfigError, Interrupted, UserError, output_error
 from medassay.core.seeds import derived_seed
-from medassay.data.modules import ImageDataModule
+from medassay.data.modules import LabelledData
 from medassay.training.callbacks import EpochSeed, History, ProcessSetUp
 from medassay.training.checkpoints import AtomicCheckpointIO, Checkpoints, load_weights, read_checkpoint
 from medassay.training.settings import LoggerName, TrainerSettings, devices_for
@@ -65,7 +65,7 @@ class Fit:
 
 def fit(
     task: LightningModule,
-    data: ImageDataModule,
+    data: LabelledData,
     *,
     directory: str | Path,
     max_epochs: int | None = None,
@@ -248,7 +248,7 @@ def _end_processes(trainer: Trainer) -> None:
         launcher.kill(signal.SIGKILL)
 
 
-def _run(trainer: Trainer, task: LightningModule, data: ImageDataModule, start: Path | None, reason: _Reason) -> None:
+def _run(trainer: Trainer, task: LightningModule, data: LabelledData, start: Path | None, reason: _Reason) -> None:
     """``trainer.fit``, quiet, with its ways of ending turned into ours."""
     before = signal.getsignal(signal.SIGINT)
     try:

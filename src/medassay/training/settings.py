@@ -10,21 +10,25 @@ from medassay.core.errors import ConfigError
 from medassay.core.types import NonNegative, NonNegativeInt, PositiveInt, Range
 
 LoggerName = Literal["tensorboard", "csv", "none"]
+Accelerator = Literal["cpu", "cuda", "gpu", "mps", "auto"] | None
+Gpus = Annotated[int, Range(ge=0)] | list[NonNegativeInt] | None
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "64-true"]
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What belongs to a model but is used elsewhere.
+    """What a model brings along for its training; data, trainer and callbacks read it.
 
     Attributes:
-        max_epochs: passes over the training images.
-        batch_size: images per batch and device.
-        monitor: the logged value that chooses the epoch; None chooses the last.
-        mode: whether more or less of it is better.
-        patience: epochs without a better value after which to stop; None never stops early.
+        name: Name of the model in directories and records.
+        max_epochs: Passes over the training images.
+        batch_size: Images per batch and device.
+        monitor: The logged value that chooses the epoch; None chooses the last.
+        mode: Whether more or less of it is better.
+        patience: Epochs without a better value after which to stop; None never stops early.
     """
 
+    name: str
     max_epochs: PositiveInt
     batch_size: PositiveInt
     monitor: str | None = None
@@ -62,8 +66,8 @@ class TrainerSettings:
 
     max_epochs: PositiveInt = 30
     max_time: str | None = None
-    gpus: Annotated[int, Range(ge=0)] | list[NonNegativeInt] | None = None
-    accelerator: Literal["cpu", "cuda", "gpu", "mps", "auto"] | None = None
+    gpus: Gpus = None
+    accelerator: Accelerator = None
     devices: PositiveInt | None = None
     strategy: Literal["auto", "ddp"] = "auto"
     precision: Precision = "32-true"

@@ -407,7 +407,6 @@ def test_a_study_needs_no_file(search: Search) -> None:
 def test_whatever_the_ready_search_may_draw_passes_the_check() -> None:
     from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
 
-    cfg, _ = configuration.compose("train", ["search=pneumonia_optuna"])
     with hydra.initialize_config_dir(str(CONF)):
         full = hydra.compose("train", ["search=pneumonia_optuna"], return_hydra_config=True)
     space, fixed, _ = create_params_from_overrides([f"{k}={v}" for k, v in full.hydra.sweeper.params.items()])
@@ -415,7 +414,6 @@ def test_whatever_the_ready_search_may_draw_passes_the_check() -> None:
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(3):
         drawn = [f"{name}={value}" for name, value in study.ask(space).params.items()]
-        cfg, _ = configuration.compose("train", ["search=pneumonia_optuna", *drawn])
-        config = check_training(cfg, drawn)
+        config = check_training(configuration.compose("train", ["search=pneumonia_optuna", *drawn]))
         assert config["callbacks"]["pruning"]["monitor"] == "val/auroc"
         assert config["test"] is False

@@ -14,7 +14,7 @@ from typing import Annotated, ClassVar
 
 from medassay.core.errors import ConfigError
 from medassay.core.types import NonNegativeInt, PositiveInt, Range, Sampler
-from medassay.data.modules import ImageDataModule
+from medassay.data.modules import LabelledData
 from medassay.evaluation import arms
 from medassay.evaluation.about import flatten
 from medassay.evaluation.encoders import EncoderName, encoders, inception, train_encoder
@@ -75,7 +75,7 @@ class Assay(Protocol, SamplesProtocol):
         real = Real.of(run.data, self.split)
         return self.judge(real, take_run_samples(run, context.cache, self.seed), context)
 
-    def run_on_samples(self, samples: Path, data: ImageDataModule, context: ComputeContext, *, resize: bool) -> Report:
+    def run_on_samples(self, samples: Path, data: LabelledData, context: ComputeContext, *, resize: bool) -> Report:
         """Judges images made by any tool; DataError if they cannot be used, or there are too few."""
         candidate = take_file_samples(samples, data, resize=resize)
         return self.judge(Real.of(data, self.split), candidate, context)

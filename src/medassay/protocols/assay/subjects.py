@@ -17,7 +17,7 @@ from medassay.core.seeds import derived_seed
 from medassay.core.types import LabelledImages
 from medassay.data import folder, npz
 from medassay.data.given import digest, drop_duplicates, find_copies
-from medassay.data.modules import ImageDataModule
+from medassay.data.modules import LabelledData
 from medassay.data.order import stratified_order
 from medassay.runs.run import Run
 from medassay.runs.samples import write_run_samples
@@ -38,7 +38,7 @@ class Real:
     provenance: dict[str, Any]
 
     @classmethod
-    def of(cls, data: ImageDataModule, split: Literal["test", "val"]) -> Real:
+    def of(cls, data: LabelledData, split: Literal["test", "val"]) -> Real:
         """The real images of ``data``; with ``split="val"`` validation images stand in for test images.
 
         Raises:
@@ -95,7 +95,7 @@ def take_run_samples(run: Run, cache: Path, seed: int) -> Candidate:
     metrics = run.directory.metrics()
     provenance = {
         "run": str(run.directory.path),
-        "model": run.config["model"]["name"],
+        "model": run.config["recipe"]["name"],
         "epochs": metrics.get("epochs"),
         "seed": run.config["seed"],
         "samples_seed": seed,
@@ -104,7 +104,7 @@ def take_run_samples(run: Run, cache: Path, seed: int) -> Candidate:
     return Candidate(f"{provenance['model']}, seed {provenance['seed']}", train, val, more, provenance)
 
 
-def take_file_samples(path: Path, data: ImageDataModule, *, resize: bool) -> Candidate:
+def take_file_samples(path: Path, data: LabelledData, *, resize: bool) -> Candidate:
     """Images made by any tool: an ``.npz`` with ``train_*`` keys (and ``val_*``, if it likes), or class folders.
 
     Without validation images a fifth of the images is held out, some of every class, at most as many as the data set has.

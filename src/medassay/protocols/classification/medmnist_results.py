@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from medassay import config as configuration
-from medassay.data.modules import ImageDataModule, MedMNISTData
-from medassay.evaluation.about import describe_source
+from medassay.data.modules import LabelledData
+from medassay.data.sources import MedMNISTFile
 from medassay.metrics.scores import ClassificationScores
 from medassay.tasks.predictions import Predictions
 
@@ -26,31 +26,32 @@ class EvaluatorScores:
     ACC: float
 
 
-def medmnist_scores(data: ImageDataModule, split: str, predictions: Predictions) -> EvaluatorScores | None:
+def medmnist_scores(data: LabelledData, split: str, predictions: Predictions) -> EvaluatorScores | None:
     """AUC and ACC by the functions of ``medmnist.Evaluator``; None where the images are of no MedMNIST set.
 
     None, too, where a class has no images: the AUC is not defined then.
     """
-    source = describe_source(data, split)
-    if not isinstance(source, MedMNISTData) or len(set(predictions.labels.tolist())) < source.num_classes:
+    judged = data.data_of(split)
+    source = judged.source
+    if not isinstance(source, MedMNISTFile) or len(set(predictions.labels.tolist())) < judged.num_classes:
         return None
     import medmnist  # slow: it imports torchvision, scikit-learn and pandas
     from medmnist.evaluator import getACC, getAUC
 
     info = medmnist.INFO[source.flag]
-    if len(info["label"]) != source.num_classes:
+    if len(info["label"]) != judged.num_classes:
         return None
     labels, scores = predictions.labels[:, None].numpy(), predictions.probabilities.numpy()
     auc, acc = (float(score(labels, scores, info["task"])) for score in (getAUC, getACC))
     return EvaluatorScores(source.flag, medmnist.__version__, auc, acc)
 
 
-def predictions_name(data: ImageDataModule, split: str, scores: ClassificationScores, seed: int) -> str:
+def predictions_name(data: LabelledData, split: str, scores: ClassificationScores, seed: int) -> str:
     """MedMNIST's name of a file of predictions: ``{flag}{_size}_{split}_[AUC]…_[ACC]…@{seed}.csv``."""
-    source = describe_source(data, split)
+    judged = data.data_of(split)
     flag, size = configuration.slug(str(data.name)), ""
-    if isinstance(source, MedMNISTData):
-        flag, size = source.flag, "" if source.size == 28 else f"_{source.size}"
+    if isinstance(judged.source, MedMNISTFile):
+        flag, size = judged.source.flag, "" if judged.size == 28 else f"_{judged.size}"
     values = scores.values
     return f"{flag}{size}_{split}_[AUC]{values['auroc']:.3f}_[ACC]{values['accuracy']:.3f}@{seed}.csv"
 

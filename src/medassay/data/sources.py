@@ -1,0 +1,233 @@
+"""Where labelled images come from: files, folders, phantoms, a generator, memory; a function for each that conf/data names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Unpack
+
+import torch
+
+from medassay.core.errors import ConfigError
+from medassay.core.seeds import derived_seed
+from medassay.core.types import NonNegativeInt, Range, Splits
+from medassay.data import folder, medmnist_files, npz
+from medassay.data.modules import Channels, DataOptions, ImageFormat, LabelledData, Source
+from medassay.data.phantoms import blood, chest
+
+Length = Annotated[int, Range(ge=8)]
+PHANTOMS = {"chest": (1, len(chest.CLASSES)), "blood": (3, len(blood.CLASSES))}  # channels and classes
+SMALLEST_PHANTOM = 8  # pixels a side
+
+
+@dataclass
+class MedMNISTFile(Source):
+    """The published file of a single-label 2-D MedMNIST set (Yang et al. 2023), or any file in its layout.
+
+    Attributes:
+        flag: MedMNIST's name of the set.
+        phantom: The data set that needs no file; error messages name it.
+        root: Folder of the files; None is medmnist's own cache folder.
+        file: A file to read instead of the published one; recorded with its md5.
+        aliases: {our class name: MedMNIST's}, where they differ.
+    """
+
+    flag: str
+    phantom: str = "blood_phantom"
+    root: str | None = None
+    file: str | None = None
+    aliases: Mapping[str, str] | None = None
+
+    def read(self, declared: ImageFormat) -> Splits:
+        classes, channels, size = declared
+        if self.file is None:
+            medmnist_files.check_names(self.flag, classes, self.aliases)
+            medmnist_files.check_channels(self.flag, channels)
+            self.read_file = medmnist_files.find_file(self.flag, size=size, root=self.root, phantom=self.phantom)
+        else:
+            self.read_file = medmnist_files.name_file(self.file, self.flag, size)
+        return read_npz(self.read_file.path, declared)
+
+    def provenance(self) -> dict[str, Any]:
+        file = self.read_file
+        return {"file": str(file.path), "md5": file.md5, "published": file.published}
+
+
+@dataclass
+class ClassFolders(Source):
+    """Class folders of images: ``path/{train,val,test}/<class>/*.png``, or ``path/<class>/*.png`` split by a ratio.
+
+    Attributes:
+        path: The top folder.
+        shares: Shares of train, val and test where the folder has no such sub-folders.
+        split_seed: Seed of that split.
+    """
+
+    path: str
+    shares: tuple[float, float, float] = (0.7, 0.15, 0.15)
+    split_seed: int = 0
+
+    def read(self, declared: ImageFormat) -> Splits:
+        classes, channels, size = declared
+        splits, _ = folder.read_folder(
+            self.path, size=size, channels=channels, classes=classes, split=self.shares, seed=self.split_seed
+        )
+        return splits
+
+    def provenance(self) -> dict[str, Any]:
+        return {"path": self.path, "md5": folder.fingerprint(self.path), "published": False}
+
+
+@dataclass
+class Phantom(Source):
+    """Images rendered on the fly, with masks of what makes their class: test objects with known ground truth.
+
+    Attributes:
+        kind: ``chest`` (grey, 2 classes) or ``blood`` (RGB, 8 classes).
+        lengths: Images of train, val and test, classes in equal numbers.
+        phantom_seed: Seed of the rendering.
+    """
+
+    kind: Literal["chest", "blood"]
+    lengths: tuple[int, int, int]
+    phantom_seed: int = 0
+
+    def check(self, declared: ImageFormat) -> None:
+        channels, classes = PHANTOMS[self.kind]
+        if (declared.channels, len(declared.classes)) != (channels, classes):
+            raise ConfigError(
+                f"data.channels={declared.channels} with {len(declared.classes)} data.classes: the {self.kind} phantom has "
+                f"{channels} and {classes}; leave them out"
+            )
+        if declared.size < SMALLEST_PHANTOM:
+            raise ConfigError(f"data.size={declared.size}: expected an integer >= {SMALLEST_PHANTOM}")
+
+    def read(self, declared: ImageFormat) -> Splits:
+        render = {"chest": chest.render, "blood": blood.render}[self.kind]
+        parts = []
+        for position, length in enumerate(self.lengths):
+            rng = torch.Generator().manual_seed(derived_seed(self.phantom_seed, 5, position))
+            labels = torch.arange(length) % len(declared.classes)
+            parts.append(render(labels[torch.randperm(length, generator=rng)], rng=rng, size=declared.size))
+        return Splits(*parts)
+
+    def provenance(self) -> dict[str, Any]:
+        return {"phantom": True, "phantom_seed": self.phantom_seed, "published": False}
+
+
+@dataclass
+class GeneratedSamples(Source):
+    """Training and validation images from a generator's samples file, test images from the generator's own data set.
+
+    Attributes:
+        find_file: Gives the path of an ``.npz`` with ``train_*`` and ``val_*`` in MedMNIST's layout; called when the images
+            are needed.
+        real: The generator's own data set.
+    """
+
+    find_file: Callable[[], Path]
+    real: LabelledData
+
+    @cached_property
+    def file(self) -> Path:
+        """The samples; drawn, or found in the cache, on first use."""
+        return self.find_file()
+
+    def read(self, declared: ImageFormat) -> Splits:
+        train, val = npz.read_splits(
+            self.file,
+            ("train", "val"),
+            channels=declared.channels,
+            size=declared.size,
+            num_classes=len(declared.classes),
+        )
+        return Splits(train, val, self.real.splits.test)
+
+    def provenance(self) -> dict[str, Any]:
+        made = {"file": str(self.file), "md5": npz.md5(self.file), "published": False}
+        return {**made, "real": self.real.provenance()}
+
+    @property
+    def test_data(self) -> LabelledData:
+        return self.real
+
+
+@dataclass
+class InMemory(Source):
+    """Splits that the caller has; one that is not needed may be empty."""
+
+    splits: Splits
+
+    def read(self, declared: ImageFormat) -> Splits:
+        return self.splits
+
+    def provenance(self) -> dict[str, Any]:
+        return {}
+
+
+def read_npz(path: Path, declared: ImageFormat) -> Splits:
+    """The three splits of an ``.npz`` file in MedMNIST's layout.
+
+    Raises:
+        DataError: it cannot be read, or has another format.
+    """
+    classes, channels, size = declared
+    return Splits(*npz.read_splits(path, Splits._fields, channels=channels, size=size, num_classes=len(classes)))
+
+
+# --- what conf/data names --------------------------------------------------------------------------------------------
+
+
+def medmnist_data(
+    name: str,
+    flag: str,
+    classes: list[str],
+    channels: Channels,
+    phantom: str = "blood_phantom",
+    root: str | None = None,
+    file: str | None = None,
+    aliases: Mapping[str, str] | None = None,
+    **options: Unpack[DataOptions],
+) -> LabelledData:
+    """A MedMNIST set; see :class:`MedMNISTFile` and :class:`LabelledData`."""
+    return LabelledData(name, classes, channels, MedMNISTFile(flag, phantom, root, file, aliases), **options)
+
+
+def folder_data(
+    name: str,
+    path: str,
+    classes: list[str],
+    channels: Channels = 3,
+    split: tuple[float, float, float] = (0.7, 0.15, 0.15),
+    split_seed: NonNegativeInt = 0,
+    **options: Unpack[DataOptions],
+) -> LabelledData:
+    """Class folders of images; see :class:`ClassFolders` and :class:`LabelledData`."""
+    train, val, test = split
+    return LabelledData(name, classes, channels, ClassFolders(path, (train, val, test), split_seed), **options)
+
+
+def phantom_data(
+    name: str,
+    kind: Literal["chest", "blood"],
+    classes: list[str],
+    channels: Channels,
+    train: Length = 4096,
+    val: Length = 512,
+    test: Length = 1024,
+    phantom_seed: NonNegativeInt = 0,
+    **options: Unpack[DataOptions],
+) -> LabelledData:
+    """Rendered images; see :class:`Phantom` and :class:`LabelledData`."""
+    return LabelledData(name, classes, channels, Phantom(kind, (train, val, test), phantom_seed), **options)
+
+
+def memory_data(
+    name: str, classes: list[str], splits: Splits, *, steps: int | None = None, **options: Unpack[DataOptions]
+) -> LabelledData:
+    """Images that the caller has, of whatever size and channels they are."""
+    _, channels, size, _ = splits.train.images.shape
+    options["size"] = size
+    return LabelledData(name, classes, 1 if channels == 1 else 3, InMemory(splits), steps=steps, **options)
