@@ -15,13 +15,18 @@ from PIL import Image
 from medassay import cli
 from medassay import config as configuration
 from medassay.runs.check import check_training
+from medassay.runs.compose import compose_training
 from medassay.runs.load import build_task
 
 CONF = Path(__file__).parents[1] / "conf"
 CASES = sorted((Path(__file__).parent / "conf").glob("*.yaml"))
 TINY = ("data.train=48", "data.val=32", "data.test=32")
 BATCH = ("data.batch_size=16", "debug=fast", "trainer.gpus=0")
-ALWAYS = {"data/folder": ["data.path=FOLDER"]}  # what a choice cannot do without
+GENERATOR = Path(__file__).parent / "fixtures" / "runs" / "cgan"
+ALWAYS = {
+    "data/folder": ["data.path=FOLDER"],
+    "data/samples": [f"data.generator={GENERATOR}"],
+}  # what a choice cannot do without
 FITS = {"model/net/cgan": ["model=cgan"], "model/net/cvae": ["model=cvae"]}  # a choice inside one model
 
 
@@ -53,7 +58,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_yaml_composes_and_passes_the_check(group: str, choice: str, folder: Path) -> None:
     extra = [text.replace("FOLDER", str(folder)) for text in ALWAYS.get(f"{group}/{choice}", [])]
     overrides = [*FITS.get(f"{group}/{choice}", []), f"{group}={choice}", *extra]
-    cfg = configuration.compose("train", overrides)
+    cfg = compose_training(overrides)
     assert check_training(cfg)["recipe"]["name"] in choices("model")
 
 
@@ -93,6 +98,8 @@ def data_overrides(data: str, folder: Path, tmp_path: Path) -> list[str]:
         return [f"data={data}", *TINY]
     if data == "folder":
         return ["data=folder", f"data.path={folder}"]
+    if data == "samples":
+        return ["data=samples", f"data.generator={GENERATOR}", f"outputs={tmp_path}"]
     info = OmegaConf.load(CONF / "data" / f"{data}.yaml")
     classes, channels = len(info.classes), info.channels
     rng = np.random.default_rng(0)

@@ -153,7 +153,14 @@ def test_whether_a_run_was_assayed_after_training_does_not_make_it_another_exper
 
 
 def test_a_run_from_before_there_were_stamps_is_a_repetition_of_one_without(tmp_path: Path) -> None:
-    config: dict[str, Any] = {"data": {"name": "x"}, "recipe": {"name": "m"}, "trainer": {}, "callbacks": {}, "seed": 0}
+    config: dict[str, Any] = {
+        "data": {"name": "x"},
+        "model": {},
+        "recipe": {"name": "m"},
+        "trainer": {},
+        "callbacks": {},
+        "seed": 0,
+    }
     without = {**config, "data": {"name": "x", "stamp": {"kind": "none", "share": 1.0}}}
     stamped = {**config, "data": {"name": "x", "stamp": {"kind": "date", "share": 1.0}}}
     assert configuration_hash(config) == configuration_hash(without) != configuration_hash(stamped)

@@ -37,6 +37,8 @@ def run_train(argv: list[str]) -> int:
     if (path := _run_to_resume(overrides, flags)) is not None:
         directory = _resume(path, overrides)
     elif flags & SHOWING:
+        if flags & {"-m", "--multirun"}:
+            raise ConfigError(f"{min(flags & SHOWING)}: it shows one configuration: leave out -m, give one value a key")
         run_hydra("train", lambda cfg: None, argv)
         return OK
     elif flags & {"-m", "--multirun"}:

@@ -13,7 +13,7 @@ from typing import Any
 
 import hydra
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from medassay.config.moved import update_targets
 from medassay.core.errors import ConfigError, UserError
@@ -55,6 +55,8 @@ def explained_interpolations() -> Iterator[None]:
     try:
         yield
     except OmegaConfBaseException as error:
+        if isinstance(error, MissingMandatoryValue):
+            raise ConfigError(f"{error.full_key}: missing; give {error.full_key}=…") from error
         first = str(error).splitlines()[0]
         name, raised, message = first.partition(" raised while resolving interpolation: ")
         kinds = {kind.__name__: kind for kind in UserError.__subclasses__()}

@@ -60,7 +60,7 @@ def update_config(config: Mapping[str, Any]) -> dict[str, Any]:
         model = dict(values["model"])
         values["recipe"] = {**model.pop("recipe"), "name": model.pop("name")}
         values["model"] = model
-    if "generator" in values["data"] and values["data"]["_target_"] != SAMPLES:
+    if "generator" in values["data"] and values["data"].get("_target_") != SAMPLES:
         values["data"] = _update_data(values)
     return values
 
@@ -91,7 +91,7 @@ def restore_config(config: Mapping[str, Any]) -> dict[str, Any]:
     if (model.get("scheduler") or {}).get("_target_") == CONSTANT:
         model["scheduler"] = None
     values["model"] = {**model, "name": recipe.pop("name"), "recipe": recipe}
-    if data["_target_"] == SAMPLES:
+    if data.get("_target_") == SAMPLES:
         moved = {key: data[key] for key in ("root", "file", "path") if data[key] is not None}
         own = {key: data[key] for key in (*OWN_KEYS, "generator", "generator_seed")}
         values["data"] = {**data["real"], **moved, **own}
