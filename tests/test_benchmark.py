@@ -1,4 +1,4 @@
-"""The benchmark's script: what it measures, on a small scale. Its figures are for the README, not for a test."""
+"""The benchmark's script: what it measures, on a small scale. Its numbers are for docs/results.md, not for a test."""
 
 from __future__ import annotations
 

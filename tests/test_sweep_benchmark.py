@@ -1,4 +1,4 @@
-"""The sweep benchmark's script: its command and its table. Its figures are for the README, not for a test."""
+"""The sweep benchmark's script: its command and its table. Its numbers are for docs/results.md, not for a test."""
 
 from __future__ import annotations
 
