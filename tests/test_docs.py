@@ -14,6 +14,7 @@ from PIL import Image
 from medassay import config as configuration
 from medassay.config.command_line import pair_arguments, parse
 from medassay.runs.check import check_training
+from medassay.runs.compose import compose_training
 from medassay.sweeps.directory import register_resolvers
 from tests.helpers import load_script
 
@@ -21,6 +22,8 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXPERIMENTS = sorted(path.stem for path in (ROOT / "conf" / "experiment").glob("*.yaml"))
 SEARCHES = sorted(path.stem for path in (ROOT / "conf" / "search").glob("*.yaml"))
+
+GENERATOR = Path(__file__).parent / "fixtures" / "runs" / "cgan"
 
 
 def read(page: Path) -> str:
@@ -108,11 +111,11 @@ def compose_train(argv: list[str]) -> None:
         if override is None:
             continue
         key = override.key_or_group
-        if key == "data.generator":  # a finished run: there is none here
-            continue
+        if key == "data.generator":  # of a run that there is not here
+            argument = f"data.generator={GENERATOR}"
         plain.append(argument.partition(",")[0] if override.is_sweep_override() else argument)
-    cfg, _ = configuration.compose("train", plain)
-    check_training(cfg, plain)
+    cfg = compose_training(plain)
+    check_training(cfg)
 
 
 def compose_evaluate(argv: list[str]) -> None:
@@ -121,7 +124,7 @@ def compose_evaluate(argv: list[str]) -> None:
     given = [a for a, o in pair_arguments(argv) if o is not None and o.key_or_group.partition(".")[0] in own]
     if not any(argument.startswith("protocol=") for argument in given):
         given.append("protocol=assay")
-    cfg, _ = configuration.compose("evaluate", given)
+    cfg = configuration.compose("evaluate", given)
     configuration.check(OmegaConf.to_container(cfg.protocol), "protocol")
 
 
@@ -181,8 +184,8 @@ def test_the_readmes_data_set_is_one_yaml(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "octmnist.yaml").write_text(example(ROOT / "README.md", "yaml"), encoding="utf-8")
     overrides = [f"hydra.searchpath=[file://{tmp_path}]", "data=octmnist"]
-    cfg, _ = configuration.compose("train", overrides)
-    values = check_training(cfg, overrides)
+    cfg = compose_training(overrides)
+    values = check_training(cfg)
     assert (values["data"]["flag"], values["model"]["num_classes"]) == ("octmnist", 4)
     data = configuration.build({k: v for k, v in values["data"].items() if not k.startswith("generator")})
     assert data.image_shape == (1, 28, 28)
@@ -211,11 +214,11 @@ def test_every_recipe_is_named_in_a_page(name: str) -> None:
 )
 def test_an_experiment_is_what_was_measured(name: str, measured: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MEDASSAY_OUTPUTS", raising=False)
-    own, directory = configuration.compose("train", [f"experiment={name}"])
-    expected, expected_directory = configuration.compose("train", measured.split())
-    assert configuration.resolve(own) == configuration.resolve(expected)
+    own = compose_training([f"experiment={name}"])
+    expected = compose_training(measured.split())
+    assert check_training(own) == check_training(expected)
     if "hydra.run.dir" in measured:
-        assert directory == expected_directory
+        assert configuration.run_directory(own) == configuration.run_directory(expected)
 
 
 def test_the_five_seeds_of_the_pneumonia_experiment_are_a_sweep_over_seeds_alone() -> None:
