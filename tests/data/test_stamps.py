@@ -141,7 +141,7 @@ def test_the_record_names_the_stamp_only_where_there_is_one(tiny_chest: Factory)
 def test_the_configuration_puts_a_stamp_on_and_is_off_by_default(data: str) -> None:
     small = [f"data={data}", "data.train=16", "data.val=8", "data.test=8"]
     plain, stamped = (
-        configuration.resolve(configuration.without_hydra(configuration.compose("train", [*small, *extra])))
+        configuration.resolve(configuration.compose("train", [*small, *extra]))
         for extra in ([], ["data.stamp.kind=text", "data.stamp.text='L'", "data.stamp.label=1"])
     )
     for node in (plain, stamped):

@@ -50,7 +50,7 @@ def run_evaluate(argv: list[str]) -> int:
     own = [text for text in override_texts(argv) if text not in texts]
     cfg = configuration.compose("evaluate", [*own, *_choose_protocol(overrides, paths, samples)])
     start_log(cfg, configuration.run_directory(cfg))
-    values = configuration.resolve(configuration.without_hydra(cfg))
+    values = configuration.resolve(cfg)
     configuration.check_arguments({"resize": values["resize"]}, EvaluateSettings, "")
     if values["resize"] and samples is None:
         raise ConfigError("resize=true is for samples=: a run's own images have the size of its data")

@@ -28,7 +28,7 @@ def compose_with_hydra(name: str, overrides: Sequence[str]) -> DictConfig:
 
 def without_hydra(cfg: DictConfig) -> DictConfig:
     """A copy of a composed configuration without Hydra's own node."""
-    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"])
+    return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]) if "hydra" in cfg else cfg
 
 
 def conf_directory() -> Path:
@@ -38,13 +38,13 @@ def conf_directory() -> Path:
 
 
 def resolve(cfg: DictConfig) -> dict[str, Any]:
-    """``cfg`` as plain values, every interpolation resolved.
+    """``cfg`` as plain values, every interpolation resolved; Hydra's own node is left out.
 
     Raises:
         UserError: an interpolation points nowhere, a mandatory value (``???``) is missing, or what a resolver says.
     """
     with explained_interpolations():
-        values = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+        values = OmegaConf.to_container(without_hydra(cfg), resolve=True, throw_on_missing=True)
     assert isinstance(values, dict)
     return typing.cast(dict[str, Any], update_targets(values))
 

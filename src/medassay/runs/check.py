@@ -23,7 +23,7 @@ def check_training(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         UserError: one line for the first thing that is wrong.
     """
-    values = configuration.resolve(configuration.without_hydra(cfg))
+    values = configuration.resolve(cfg)
     settings = {key: value for key, value in values.items() if key not in NODES}
     configuration.check_arguments(settings, RunSettings, "")
     for before, now in KEYS.items():  # in a yaml of one's own
