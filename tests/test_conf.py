@@ -22,7 +22,9 @@ CASES = sorted((Path(__file__).parent / "conf").glob("*.yaml"))
 TINY = ("data.train=48", "data.val=32", "data.test=32")
 BATCH = ("data.batch_size=16", "debug=fast", "trainer.gpus=0")
 ALWAYS = {"data/folder": ["data.path=FOLDER"]}  # what a choice cannot do without
-FITS = {"model/net/cgan": ["model=cgan"], "model/net/cvae": ["model=cvae"]}  # a choice inside one model
+STUDY = ["hydra/sweeper=optuna_study"]
+FITS = {"model/net/cgan": ["model=cgan"], "model/net/cvae": ["model=cvae"]}  # a choice inside another
+FITS |= {f"hydra/sweeper/sampler/{path.stem}": STUDY for path in CONF.glob("hydra/sweeper/sampler/*.yaml")}
 
 
 def choices(group: str) -> list[str]:

@@ -60,7 +60,7 @@ def test_as_many_jobs_as_asked_for_run_at_a_time_and_never_more(
         if seen.exists() and seen.read_text().count("begins") == 2:
             (sweep / "go").touch()
 
-    monkeypatch.setattr(local_parallel.Progress, "at_work", go)
+    monkeypatch.setattr(local_parallel.Progress, "report_running", go)
     seen = launch(sweep, "seed=0,1,2", "+do=wait", "+pause=0.2", "hydra.launcher.jobs=2").seen
     assert len(seen) == 6
     assert max(counts(seen)) == 2
@@ -151,7 +151,7 @@ def test_an_interruption_while_jobs_run_waits_until_each_has_recorded_it(
         if len(list(sweep.glob("*/trained.txt"))) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(local_parallel.Progress, "at_work", interrupt)
+    monkeypatch.setattr(local_parallel.Progress, "report_running", interrupt)
     with pytest.raises(KeyboardInterrupt):
         launch(sweep, "seed=0,1", "+epochs=1000", "+pause=0.1", "hydra.launcher.jobs=2")
     records = [json.loads(file.read_text()) for file in sweep.glob("*/run.json")]
