@@ -49,6 +49,11 @@ class Task:
     def run(self) -> RunDirectory:
         return RunDirectory(self.directory)
 
+    @property
+    def log(self) -> Path:
+        """The file that gets what the job's own process prints."""
+        return self.directory / "output.log"
+
     def record_failure(self, reason: str) -> None:
         """Says why the job ended, where it had no time to say so itself."""
         record_failure(self.run, self.config, self.overrides, reason)
