@@ -46,7 +46,7 @@ class LocalParallelLauncher(SweepLauncher):
         endings = run_in_processes(
             tasks,
             places,
-            lambda task: make_call(self.hydra_context, self.task_function, task),
+            lambda task: make_call(self.hydra_context, self.job, task),
             lambda task: progress.report_running(task.name, task.run),
         )
         with closing(endings):

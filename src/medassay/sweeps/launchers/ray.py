@@ -73,7 +73,7 @@ class RayLauncher(SweepLauncher):
         options = {"environment": environment, "directory": Path.cwd()}
         pending: dict[Any, Task] = {}
         for task in tasks:
-            call = make_call(self.hydra_context, self.task_function, task, **options)
+            call = make_call(self.hydra_context, self.job, task, **options)
             pending[start.remote(call)] = task
         try:
             while pending:

@@ -126,7 +126,7 @@ class SlurmLauncher(SweepLauncher):
     def _submit(self, executor: submitit.AutoExecutor, tasks: Sequence[Task]) -> list[Submitted]:
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-        calls = [QueuedJob(make_payload(self.hydra_context, self.task_function, task)) for task in tasks]
+        calls = [QueuedJob(make_payload(self.hydra_context, self.job, task)) for task in tasks]
         changes = Place(self.cpus_per_task).environment()
         try:
             with _environment(changes), redirect_stderr(io.StringIO()):  # submitit prints there what the error says too
