@@ -27,7 +27,9 @@ ALWAYS = {
     "data/folder": ["data.path=FOLDER"],
     "data/samples": [f"data.generator={GENERATOR}"],
 }  # what a choice cannot do without
-FITS = {"model/net/cgan": ["model=cgan"], "model/net/cvae": ["model=cvae"]}  # a choice inside one model
+STUDY = ["hydra/sweeper=optuna_study"]
+FITS = {"model/net/cgan": ["model=cgan"], "model/net/cvae": ["model=cvae"]}  # a choice inside another
+FITS |= {f"hydra/sweeper/sampler/{path.stem}": STUDY for path in CONF.glob("hydra/sweeper/sampler/*.yaml")}
 
 
 def choices(group: str) -> list[str]:

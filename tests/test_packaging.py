@@ -137,7 +137,6 @@ def test_only_the_hydra_family_is_locked_to_pre_releases() -> None:
     locked = locked_versions(platform="linux", python="3.11")
     assert {name for name, version in locked.items() if version.is_prerelease} <= {
         "hydra-core",
-        "hydra-optuna-sweeper",
         "omegaconf",
     }
 

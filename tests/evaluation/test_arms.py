@@ -200,7 +200,7 @@ def no_training(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
 
     def forbid() -> None:
         monkeypatch.setattr(arms, "fit", lambda *_, **__: pytest.fail("trained again"))
-        monkeypatch.setattr(arms, "_in_processes", lambda *_, **__: pytest.fail("trained again"))
+        monkeypatch.setattr(arms, "_train_in_processes", lambda *_, **__: pytest.fail("trained again"))
 
     return forbid
 
@@ -364,7 +364,7 @@ def test_by_default_there_are_as_many_processes_as_cores(tmp_path: Path, monkeyp
             finished_elsewhere(arm, path)
             yield arm.name
 
-    monkeypatch.setattr(arms, "_in_processes", in_processes)
+    monkeypatch.setattr(arms, "_train_in_processes", in_processes)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 5}, raising=False)
     train_arms([arm_of(seed=seed) for seed in range(4)], tmp_path)
     assert asked == [3]
@@ -401,9 +401,9 @@ def test_an_error_in_a_process_is_one_line_that_names_the_arm_and_ends_the_other
     assert time.monotonic() - begun < 30
 
 
-def test_a_process_that_dies_without_a_word_is_named_with_its_exit_code(tmp_path: Path, worker: Worker) -> None:
+def test_a_process_that_dies_without_a_word_is_named_with_its_signal(tmp_path: Path, worker: Worker) -> None:
     worker("kill -9 $$")
-    with pytest.raises(TrainingError, match="exit code -9"):
+    with pytest.raises(TrainingError, match="'an arm' failed: its process ended with signal 9"):
         train_arms([arm_of(seed=seed) for seed in range(2)], tmp_path, jobs=2)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import signal
@@ -35,7 +36,7 @@ class Ended(NamedTuple):
 
 
 def environment() -> dict[str, str]:
-    return {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(JOBS)}
+    return {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONPATH": os.pathsep.join([str(JOBS), *sys.path])}
 
 
 def started(*argv: str) -> subprocess.Popen[str]:
@@ -221,6 +222,13 @@ def test_hydras_own_launcher_is_replaced_and_a_chosen_one_is_not() -> None:
     assert not any("launcher" in added for added in prepared("seed=0,1", "hydra/launcher=local_parallel"))
 
 
+def test_a_launcher_that_cannot_skip_jobs_is_replaced_with_a_line_that_says_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert "hydra/launcher=serial" in prepared("seed=0,1", "hydra/launcher=basic")
+    assert capsys.readouterr().err.count("hydra/launcher=serial runs them") == 1
+
+
 @pytest.mark.parametrize("argument", ["sweep.name=a,b", "outputs=a,b", "hydra/launcher=serial,local_parallel"])
 def test_what_belongs_to_the_whole_sweep_has_one_value(argument: str) -> None:
     with pytest.raises(ConfigError, match="one value for the whole sweep"):
@@ -259,6 +267,24 @@ def test_a_directory_with_spaces_and_signs_is_taken_as_it_is(tmp_path: Path, mon
     assert cli.main("train", argv) == 0
     (given,) = parse([asked[0][-1]])
     assert (given.key_or_group, given.value()) == ("hydra.sweep.dir", str(there / "sweeps" / "x"))
+
+
+# --- a study that ends early ------------------------------------------------------------------------------------------
+
+
+def test_a_study_that_ends_early_is_summarised_and_says_so_last(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(JOBS)
+    monkeypatch.setattr(multirun, "TrainJob", importlib.import_module("sweep_jobs").FakeJob)
+    argv = ["-m", "data=chest_phantom", "seed=choice(0,1)", "+do=fail", "hydra/sweeper=optuna_study", "sweep.name=ends"]
+    assert cli.main("train", [*argv, "hydra.sweeper.max_failure_rate=0.5", "sweep.final=true"]) == 1
+    captured = capsys.readouterr()
+    assert captured.err.splitlines()[-1].startswith("medassay: the study ended: 2 of 2 trials")
+    assert "Traceback" not in captured.err
+    sweep = tmp_path / "outputs" / "sweeps" / "ends"
+    assert "Failed: 2" in (sweep / "summary.md").read_text()
+    assert read(sweep / "sweep.json")["ended"] is not None
 
 
 # --- jobs that train -------------------------------------------------------------------------------------------------

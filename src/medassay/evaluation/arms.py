@@ -8,13 +8,15 @@ CPU, so that its result does not depend on how many cores there are, and kept un
 from __future__ import annotations
 
 import hashlib
+import io
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -22,7 +24,7 @@ from tqdm import tqdm
 from medassay.core.errors import OutputError, TrainingError
 from medassay.core.files import atomic_write
 from medassay.core.machine import count_cores
-from medassay.core.processes import end_with_parent, make_environment, run_in_places, start_module
+from medassay.core.processes import Call, Place, answer_call, run_in_processes
 from medassay.core.types import LabelledImages, Splits
 from medassay.data.given import digest
 from medassay.data.sources import memory_data
@@ -48,12 +50,12 @@ class Arm:
     """One classifier to be trained.
 
     Attributes:
-        name: for the reader; not part of what it depends on.
-        train: the images it learns from.
-        held_out: images of the same kind that choose the best of the looks.
-        num_classes: outputs.
-        seed: of weights and order.
-        steps: of the optimizer, a multiple of 20.
+        name: What the reader calls it; the result does not depend on it.
+        train: The images it learns from.
+        held_out: Images of the same kind, which choose the best of the looks.
+        num_classes: Number of its outputs.
+        seed: Seed of its weights and of the order of the images.
+        steps: Number of steps of the optimizer, a multiple of 20.
     """
 
     name: str
@@ -83,15 +85,15 @@ def train_arms(
     """The trained classifiers, in evaluation mode on the CPU; those that are kept already are not trained again.
 
     Args:
-        arms: what to train.
-        cache: folder of the kept ones, ``<cache>/arms``.
-        jobs: trainings at a time on the CPU, a process each; None for as many as cores. On a GPU one at a time.
-        gpus: as in the trainer settings.
-        progress: title of a progress bar where the output is a terminal.
+        arms: The classifiers to train.
+        cache: The folder of caches; trained arms are kept in ``<cache>/arms``.
+        jobs: Number of processes that train at the same time on the CPU; None for one per core. A GPU trains one at a time.
+        gpus: The GPUs, as in the trainer settings.
+        progress: Title of a progress bar, which is shown where the output is a terminal.
 
     Raises:
-        OutputError: the cache cannot be written.
-        TrainingError: an arm's loss is not finite.
+        OutputError: The cache cannot be written.
+        TrainingError: The loss of an arm is not finite.
     """
     device = "cuda" if gpus not in (0, []) and torch.cuda.is_available() else "cpu"
     paths = [cache / "arms" / f"{arm.key(device)}.ckpt" for arm in arms]
@@ -99,13 +101,13 @@ def train_arms(
     with tqdm(total=len(missing), desc=progress, unit="arm", disable=not sys.stderr.isatty() or not missing) as bar:
         workers = min(len(missing), 1 if device == "cuda" else count_cores() if jobs is None else jobs)
         if workers > 1:
-            for name in _in_processes(missing, workers):
+            for name in _train_in_processes(missing, workers):
                 bar.set_postfix_str(name)
                 bar.update()
         else:
             for path, arm in missing.items():
                 bar.set_postfix_str(arm.name)
-                _train(arm, path, gpus)
+                _keep(_train(arm, gpus), path)
                 bar.update()
     tasks = []
     for path, arm in zip(paths, arms, strict=True):
@@ -115,8 +117,8 @@ def train_arms(
     return tasks
 
 
-def _train(arm: Arm, path: Path, gpus: int | list[int] | None) -> None:
-    """Trains one arm and writes its weights, with a record of what they are, to ``path``."""
+def _train(arm: Arm, gpus: int | list[int] | None) -> bytes:
+    """Trains one arm; gives the content of the file that keeps it: its weights, with a record of what they are."""
     classes = [str(index) for index in range(arm.num_classes)]
     splits = Splits(arm.train, arm.held_out, arm.held_out[:0])
     data = memory_data(arm.name, classes, splits, batch_size=BATCH, seed=arm.seed, steps=arm.steps // LOOKS)
@@ -143,45 +145,48 @@ def _train(arm: Arm, path: Path, gpus: int | list[int] | None) -> None:
         "held_out_auroc": result.values["val/auroc"],
         "torch": str(torch.__version__),
     }
+    return _to_bytes({"state_dict": task.cpu().state_dict(), "record": record})
+
+
+def _keep(content: bytes, path: Path) -> None:
     with atomic_write(path) as partial:
-        torch.save({"state_dict": task.cpu().state_dict(), "record": record}, partial)
+        partial.write_bytes(content)
+
+
+def _to_bytes(values: dict[str, Any]) -> bytes:
+    buffer = io.BytesIO()
+    torch.save(values, buffer)
+    return buffer.getvalue()
 
 
 # --- a process each --------------------------------------------------------------------------------------------------
 
 
-def _in_processes(arms: dict[Path, Arm], workers: int) -> Iterator[str]:
-    """Trains ``arms`` (by the file to write), ``workers`` at a time; yields the name of each that is done."""
-    with tempfile.TemporaryDirectory() as folder:
-
-        def start(path: Path, place: int) -> subprocess.Popen[bytes]:
-            given, arm = Path(folder) / f"{path.stem}.pt", arms[path]
-            plain = {"train": _copy_tensors(arm.train), "held_out": _copy_tensors(arm.held_out)}
-            torch.save({**vars(arm), **plain}, given)
-            with given.with_suffix(".err").open("wb") as said:
-                return start_module(
-                    "medassay.evaluation.arms", given, path.absolute(), environment=make_environment(1), stderr=said
-                )
-
-        for path, code in run_in_places(arms, range(workers), start):
-            if code:
-                errors = (Path(folder) / f"{path.stem}.err").read_text(encoding="utf-8", errors="replace")
-                last = errors.strip().splitlines()[-1:] or [f"exit code {code}"]
-                raise TrainingError(f"training the arm '{arms[path].name}' failed: {last[0]}")
+def _train_in_processes(arms: dict[Path, Arm], workers: int) -> Iterator[str]:
+    """Trains ``arms`` (by the file to write), ``workers`` at a time; yields the name of each that is kept."""
+    endings = run_in_processes(arms, [Place()] * workers, lambda path: Call(__name__, _make_payload(arms[path])))
+    with closing(endings):
+        for path, ending in endings:
+            if ending.code:
+                raise TrainingError(f"training the arm '{arms[path].name}' failed: {ending.reason}")
+            _keep(ending.result, path)
             yield arms[path].name
 
 
-def _copy_tensors(split: LabelledImages) -> dict[str, torch.Tensor]:
-    """The images without a class of ours; part of a larger tensor, they are written without the rest."""
-    return {"images": split.images.clone(), "labels": split.labels.clone()}
+def _make_payload(arm: Arm) -> bytes:
+    """The arm without a class of ours; part of a larger tensor, its images are written without the rest."""
+    plain = {
+        name: {"images": split.images.clone(), "labels": split.labels.clone()}
+        for name, split in (("train", arm.train), ("held_out", arm.held_out))
+    }
+    return _to_bytes({**vars(arm), **plain})
 
 
-def _main(given: str, path: str) -> None:
-    end_with_parent()
-    values = torch.load(given, weights_only=True)
+def _train_payload(payload: bytes) -> bytes:
+    values = torch.load(io.BytesIO(payload), weights_only=True)
     splits = {name: LabelledImages(**values[name]) for name in ("train", "held_out")}
-    _train(Arm(**{**values, **splits}), Path(path), 0)
+    return _train(Arm(**{**values, **splits}), 0)
 
 
 if __name__ == "__main__":
-    _main(*sys.argv[1:])
+    sys.exit(answer_call(_train_payload))

@@ -32,8 +32,8 @@ class TrainJob:
         overrides = [
             str(text) for text in OmegaConf.to_container(HydraConfig.get().overrides.task, resolve=False) or []
         ]
-        if self.finished(cfg, directory):
-            return self.value(cfg, directory)
+        if self.is_finished(cfg, directory):
+            return self.read_value(cfg, directory)
         try:
             _train(cfg, RunDirectory(directory), overrides)
         except Exception as error:
@@ -41,9 +41,9 @@ class TrainJob:
                 logger.exception("unexpected error")
             record_failure(RunDirectory(directory), cfg, overrides, explain(error) or reason_of(error))
             raise
-        return self.value(cfg, directory)
+        return self.read_value(cfg, directory)
 
-    def finished(self, cfg: DictConfig, directory: Path) -> bool:
+    def is_finished(self, cfg: DictConfig, directory: Path) -> bool:
         """Whether the job in ``directory`` needs nothing more."""
         run = RunDirectory(directory)
         state = run.state()
@@ -53,7 +53,7 @@ class TrainJob:
             return any(directory.glob("eval/assay_*/metrics.json"))  # else it was interrupted while being judged
         return state in ("done", "pruned")
 
-    def value(self, cfg: DictConfig, directory: Path) -> float | None:
+    def read_value(self, cfg: DictConfig, directory: Path) -> float | None:
         """The number that ranks the finished job."""
         return value(directory, objective(RunDirectory(directory).config(), cfg.sweep.metric, cfg.sweep.mode).name)
 

@@ -7,19 +7,23 @@ import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
-from omegaconf import OmegaConf
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.plugin import Plugin
+from hydra.plugins.sweeper import Sweeper
+from omegaconf import DictConfig, OmegaConf
 
 from medassay import config as configuration
 from medassay.config.command_line import find_swept_keys, is_hydra, pair_arguments, parse, run_hydra
-from medassay.core.errors import ConfigError
+from medassay.core.errors import ConfigError, TrainingError
 from medassay.runs.directory import RunDirectory
 from medassay.runs.settings import SweepSettings
 from medassay.sweeps.directory import SweepDirectory, now
 from medassay.sweeps.job import TrainJob
+from medassay.sweeps.launchers.base import SweepLauncher
 from medassay.sweeps.launchers.serial import SerialLauncher
 from medassay.sweeps.sweepers.arguments import ArgumentsSweeper
 
@@ -47,9 +51,13 @@ def multirun(argv: Sequence[str], overrides: Sequence[Override]) -> int:
         sweep.begin(name=directory.name, command=command, metric=settings.metric, mode=settings.mode)
         here = f"hydra.sweep.dir={_quote(str(directory))}"
         try:
-            _launch([*argv, *added, here])
+            ended_early: TrainingError | None = None
+            try:
+                _launch([*argv, *added, here])
+            except TrainingError as error:  # of a study: its jobs are summarised nonetheless
+                ended_early = error
             hydra = [a for a, o in pair_arguments([*argv, *added]) if o is not None and is_hydra(o)]
-            return _conclude(sweep, settings, [*(a for a in hydra if not a.startswith(SWEEPER)), here])
+            return _conclude(sweep, settings, [*(a for a in hydra if not a.startswith(SWEEPER)), here], ended_early)
         except KeyboardInterrupt as error:
             again = _describe_repetition(sweep, settings)
             _say(f"interrupted; finished jobs are kept: start the same command again{again} to continue")
@@ -86,12 +94,23 @@ def _prepare(overrides: Sequence[Override]) -> tuple[Path, SweepSettings, list[s
     node = configuration.resolve(OmegaConf.create({"sweep": cfg.sweep}))["sweep"]
     configuration.check(node, "sweep")
     added = [] if cfg.test is not None else [f"test={str(swept <= {'seed'}).lower()}"]
-    if cfg.hydra.runtime.choices["hydra/launcher"] == "basic":  # Hydra's default, which cannot skip a finished job
+    _find_plugin(cfg.hydra.sweeper, Sweeper)
+    if not issubclass(_find_plugin(cfg.hydra.launcher, Launcher), SweepLauncher):
         added.append("hydra/launcher=serial")
-    for target in (str(cfg.hydra.launcher._target_), str(cfg.hydra.sweeper._target_)):
-        if not target.startswith("hydra"):  # Hydra finds its own
-            Plugins.instance().register(configuration.locate(target, "hydra"))  # type: ignore[arg-type]
+        if any(override.key_or_group == "hydra/launcher" for override in overrides):
+            _say("that launcher can neither list nor skip jobs: hydra/launcher=serial runs them")
     return Path(str(cfg.hydra.sweep.dir)).absolute(), configuration.build(node), added
+
+
+def _find_plugin(node: DictConfig, kind: type[Plugin]) -> type[Plugin]:
+    """The class of a launcher or sweeper; one that Hydra has not found by itself is made known to it."""
+    target = str(node._target_)
+    plugins = {f"{plugin.__module__}.{plugin.__name__}": plugin for plugin in Plugins.instance().discover(kind)}
+    if target in plugins:
+        return plugins[target]
+    plugin: Any = configuration.locate(target, "hydra")
+    Plugins.instance().register(plugin)
+    return plugin  # type: ignore[no-any-return]
 
 
 def _launch(argv: Sequence[str]) -> None:
@@ -100,13 +119,15 @@ def _launch(argv: Sequence[str]) -> None:
     run_hydra("train", TrainJob(), argv)
 
 
-def _conclude(sweep: SweepDirectory, settings: SweepSettings, hydra: list[str]) -> int:
-    """The choice, its test, the summary; gives the exit code."""
+def _conclude(
+    sweep: SweepDirectory, settings: SweepSettings, hydra: list[str], ended_early: TrainingError | None
+) -> int:
+    """Makes the choice, tests it, writes the summary; gives the exit code. Nothing is tested where the sweep ended early."""
     from medassay.sweeps import page, study, summary
 
     found = summary.summarise(sweep.path, settings.metric, settings.mode)
     failure: Exception | None = None
-    if found.best is not None and settings.final and not found.unfinished:
+    if found.best is not None and settings.final and not found.unfinished and ended_early is None:
         try:
             _test_chosen(sweep, settings, found, hydra)
         except Exception as error:  # the summary is written nonetheless
@@ -128,7 +149,9 @@ def _conclude(sweep: SweepDirectory, settings: SweepSettings, hydra: list[str]) 
         total = len(found.rows) + len(found.final)
         again = _describe_repetition(sweep, settings)
         _say(f"{len(lost)} of {total} jobs failed; start the same command again{again} to retry them")
-    return FAILED if lost else OK
+    if ended_early is not None:
+        _say(str(ended_early))
+    return FAILED if lost or ended_early else OK
 
 
 def _test_chosen(sweep: SweepDirectory, settings: SweepSettings, found: Summary, hydra: list[str]) -> None:

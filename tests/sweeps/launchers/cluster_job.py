@@ -49,10 +49,10 @@ class SeedJob:
                 time.sleep(60)
         return float(cfg.seed)
 
-    def finished(self, cfg: DictConfig, directory: Path) -> bool:
+    def is_finished(self, cfg: DictConfig, directory: Path) -> bool:
         return cfg.seed == FINISHED_BEFORE or RunDirectory(directory).state() == "done"
 
-    def value(self, cfg: DictConfig, directory: Path) -> float:
+    def read_value(self, cfg: DictConfig, directory: Path) -> float:
         return float(cfg.seed)
 
 

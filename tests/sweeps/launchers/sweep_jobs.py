@@ -47,12 +47,12 @@ class FakeJob:
             write_json(run.path / "metrics.json", numbers)
         finally:
             witness(run, "ends")
-        return self.value(cfg, run.path)
+        return self.read_value(cfg, run.path)
 
-    def finished(self, cfg: DictConfig, directory: Path) -> bool:
+    def is_finished(self, cfg: DictConfig, directory: Path) -> bool:
         return RunDirectory(directory).state() == "done"
 
-    def value(self, cfg: DictConfig, directory: Path) -> float:
+    def read_value(self, cfg: DictConfig, directory: Path) -> float:
         return float(RunDirectory(directory).metrics()["val"]["auroc"])
 
 

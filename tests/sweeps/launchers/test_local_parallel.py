@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 import pytest
 
 from medassay.core.errors import ConfigError
+from medassay.core.processes import Place
 from medassay.sweeps.launchers import local_parallel
-from medassay.sweeps.launchers.local_parallel import LocalParallelLauncher, Slot, slots, visible_gpus
+from medassay.sweeps.launchers.local_parallel import LocalParallelLauncher, list_places, visible_gpus
 
 Launch = Callable[..., Any]
 
@@ -60,7 +61,7 @@ def test_as_many_jobs_as_asked_for_run_at_a_time_and_never_more(
         if seen.exists() and seen.read_text().count("begins") == 2:
             (sweep / "go").touch()
 
-    monkeypatch.setattr(local_parallel.Progress, "at_work", go)
+    monkeypatch.setattr(local_parallel.Progress, "report_running", go)
     seen = launch(sweep, "seed=0,1,2", "+do=wait", "+pause=0.2", "hydra.launcher.jobs=2").seen
     assert len(seen) == 6
     assert max(counts(seen)) == 2
@@ -151,7 +152,7 @@ def test_an_interruption_while_jobs_run_waits_until_each_has_recorded_it(
         if len(list(sweep.glob("*/trained.txt"))) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(local_parallel.Progress, "at_work", interrupt)
+    monkeypatch.setattr(local_parallel.Progress, "report_running", interrupt)
     with pytest.raises(KeyboardInterrupt):
         launch(sweep, "seed=0,1", "+epochs=1000", "+pause=0.1", "hydra.launcher.jobs=2")
     records = [json.loads(file.read_text()) for file in sweep.glob("*/run.json")]
@@ -188,8 +189,8 @@ def test_places_for_jobs(
     gpus_present: list[str], cores: int, asked: dict[str, Any], threads: list[int], gpus: list[str | None]
 ) -> None:
     wanted = {"jobs": None, "threads": None, "gpus": None, "per_gpu": 1} | asked
-    found = slots(gpus_present, cores, wanted["jobs"], wanted["threads"], wanted["gpus"], wanted["per_gpu"])
-    assert found == [Slot(t, g) for t, g in zip(threads, gpus, strict=True)]
+    found = list_places(gpus_present, cores, wanted["jobs"], wanted["threads"], wanted["gpus"], wanted["per_gpu"])
+    assert found == [Place(t, g) for t, g in zip(threads, gpus, strict=True)]
 
 
 @pytest.mark.parametrize(
@@ -205,7 +206,7 @@ def test_what_does_not_fit_the_machine_is_refused_with_the_next_step(
     gpus_present: list[str], jobs: int | None, gpus: list[int] | None, message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
-        slots(gpus_present, 4, jobs, None, gpus, 1)
+        list_places(gpus_present, 4, jobs, None, gpus, 1)
 
 
 @pytest.mark.parametrize("name", ["jobs", "threads", "jobs_per_gpu"])

@@ -68,7 +68,7 @@ def test_a_process_leaves_its_jobs_number_and_ends_with_0(
         assert process.wait(LIMIT) == 0
         assert process.stderr is not None
         assert process.stderr.read() == b""
-    assert pickle.loads(result.read_bytes()) == fake_jobs.FakeJob().value(task.config, task.directory)
+    assert pickle.loads(result.read_bytes()) == fake_jobs.FakeJob().read_value(task.config, task.directory)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process on SIGTERM without asking it")

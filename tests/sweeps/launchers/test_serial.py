@@ -45,6 +45,12 @@ class Stops:
         (Path(HydraConfig.get().runtime.output_dir) / "begun").touch()
         raise Interrupted
 
+    def is_finished(self, cfg: Any, directory: Path) -> bool:
+        return False
+
+    def read_value(self, cfg: Any, directory: Path) -> None:
+        return None
+
 
 def test_an_interruption_stops_the_sweep_with_the_job(tmp_path: Path, launch: Launch) -> None:
     with pytest.raises(Interrupted):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import shutil
@@ -22,11 +23,12 @@ from omegaconf import DictConfig, OmegaConf
 from optuna.trial import TrialState
 
 from medassay import config as configuration
-from medassay.core.errors import CheckpointError, ConfigError
+from medassay.core.errors import CheckpointError, ConfigError, TrainingError
 from medassay.runs.check import check_training
 from medassay.sweeps import study as studies
-from medassay.sweeps.directory import SweepDirectory
+from medassay.sweeps.directory import SweepDirectory, code_hash
 from medassay.sweeps.sweepers.optuna_study import OptunaStudySweeper
+from medassay.sweeps.sweepers.search_space import read_search_space
 
 CONF = Path(__file__).parents[3] / "conf"
 CONFIG = """
@@ -83,8 +85,7 @@ class Search:
         self.conf = top / "conf"
         self.path = top / "sweep"
         self.jobs: list[list[str]] = []
-        (self.conf / "hydra" / "sweeper").mkdir(parents=True)
-        shutil.copy(CONF / "hydra" / "sweeper" / "optuna_study.yaml", self.conf / "hydra" / "sweeper")
+        shutil.copytree(CONF / "hydra" / "sweeper", self.conf / "hydra" / "sweeper")
         launcher = f"{DirectLauncher.__module__}.{DirectLauncher.__name__}"
         (self.conf / "hydra" / "launcher").mkdir()
         (self.conf / "hydra" / "launcher" / "direct.yaml").write_text(f"_target_: {launcher}")
@@ -112,6 +113,10 @@ class Search:
             os.environ.update(environment)
             GlobalHydra.instance().clear()
         return self.jobs[before:]
+
+    def overrides(self) -> list[str]:
+        """The overrides of every job, a line each."""
+        return [" ".join(json.loads(file.read_text())["overrides"]) for file in self.path.glob("*/run.json")]
 
     def trials(self, *states: TrialState) -> list[optuna.trial.FrozenTrial]:
         with studies.open_study(self.path) as study:
@@ -308,6 +313,29 @@ def test_a_job_without_a_number_has_failed(search: Search) -> None:
     assert values == {"b": 0.5}
 
 
+def test_a_batch_with_more_failures_than_allowed_ends_the_study_in_one_line(search: Search) -> None:
+    reason = "2 of 2 trials that were run together failed, a larger share than hydra.sweeper.max_failure_rate=0.5$"
+    with pytest.raises(TrainingError, match=reason) as raised:
+        search.run(failing(2, 3, 4), "hydra.sweeper.max_failure_rate=0.5", "hydra.sweeper.n_trials=8")
+    assert "\n" not in str(raised.value)
+    assert len(search.jobs) == 4  # half of the first pair failed, which is no more than half
+    assert len(search.trials(TrialState.FAIL)) == 3
+    assert search.trials(TrialState.RUNNING) == []
+
+
+def test_without_any_failure_allowed_the_first_one_ends_the_study(search: Search) -> None:
+    with pytest.raises(TrainingError, match="1 of 2 trials"):
+        search.run(failing(2), "hydra.sweeper.max_failure_rate=0")
+    assert len(search.jobs) == 2
+
+
+def test_a_study_that_ended_early_goes_on_with_the_trials_that_failed(search: Search) -> None:
+    with pytest.raises(TrainingError):
+        search.run(failing(1), "hydra.sweeper.max_failure_rate=0")
+    assert search.run(near_a_third)[0] == search.jobs[0]
+    assert search.finished == 4
+
+
 def test_a_failure_is_one_line_and_the_rest_is_quiet(search: Search, capfd: pytest.CaptureFixture[str]) -> None:
     extra = ["hydra.sweeper.sampler.multivariate=true", "hydra.sweeper.sampler.constant_liar=true"]
     search.run(failing(2), "hydra/launcher=basic", *extra)
@@ -379,7 +407,17 @@ def test_what_the_command_line_fixes_is_not_searched(search: Search) -> None:
         ("hydra/sweeper/sampler=grid", "a grid needs no study"),
         ("hydra.sweeper.n_trials=0", "hydra.sweeper.n_trials=0: expected an integer >= 1"),
         ("hydra.sweeper.n_jobs=0", "hydra.sweeper.n_jobs=0: expected an integer >= 1"),
-        ("x=interval(2.0, 1.0)", "hydra.sweeper.params: "),
+        ("hydra.sweeper.max_failure_rate=1.5", "hydra.sweeper.max_failure_rate=1.5: expected a number >= 0 and <= 1"),
+        ("hydra.sweeper.direction=up", "hydra.sweeper.direction=up: expected one of minimize, maximize or null"),
+        (
+            "hydra.sweeper.sampler.n_startup_trials=few",
+            "hydra.sweeper.sampler.n_startup_trials=few: expected an integer",
+        ),
+        (
+            "hydra.sweeper.custom_search_space=json.nothing",
+            "custom_search_space=json.nothing: there is no such function",
+        ),
+        ("x=interval(2.0, 1.0)", r"hydra.sweeper.params: x=interval\(2.0, 1.0\): "),
     ],
 )
 def test_what_cannot_be_searched_is_refused_in_one_line(argument: str, message: str, search: Search) -> None:
@@ -401,19 +439,83 @@ def test_a_study_needs_no_file(search: Search) -> None:
     assert not (search.path / "study.db").exists()
 
 
+# --- what else can be chosen -----------------------------------------------------------------------------------------
+
+
+def suggest_z(config: DictConfig, trial: optuna.trial.Trial) -> None:
+    trial.suggest_int("+z", 5, 6)
+
+
+@pytest.mark.parametrize("sampler", [path.stem for path in CONF.glob("hydra/sweeper/sampler/*.yaml")])
+def test_every_sampler_draws_from_the_space(sampler: str, search: Search) -> None:
+    if sampler == "grid":
+        pytest.skip("refused")
+    if sampler == "cmaes":
+        pytest.importorskip("cmaes")
+    few = "hydra.sweeper.sampler.n_startup_trials=2"
+    search.run(near_a_third, f"hydra/sweeper/sampler={sampler}", *([few] if sampler in ("tpe", "gp") else []))
+    assert all(0 <= float(x.removeprefix("x=")) <= 1 and y in ("y=a", "y=b") for x, y in search.jobs)
+    assert len({x for x, _ in search.jobs}) == 4
+
+
+def test_a_sampler_whose_package_is_missing_says_what_to_install(
+    search: Search, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cmaes", None)
+    monkeypatch.setattr(optuna.samplers.CmaEsSampler, "sample_relative", lambda *_: importlib.import_module("cmaes"))
+    with pytest.raises(ConfigError, match=r"hydra\.sweeper\.sampler needs cmaes: pip install cmaes"):
+        search.run(near_a_third, "hydra/sweeper/sampler=cmaes")
+
+
+def test_a_function_may_suggest_further_parameters(search: Search) -> None:
+    name = f"{suggest_z.__module__}.suggest_z"
+    search.run(near_a_third, f"hydra.sweeper.custom_search_space={name}", "++w=1")
+    assert {trial.params["+z"] for trial in search.trials()} <= {5, 6}
+    assert all("w=1" in trial_job for trial_job in search.overrides())
+
+
+def test_what_is_fixed_cannot_be_suggested(search: Search) -> None:
+    name = f"{suggest_z.__module__}.suggest_z"
+    with pytest.raises(ConfigError, match=r"custom_search_space=.*suggest_z: suggests \+z, which has a fixed value"):
+        search.run(never, f"hydra.sweeper.custom_search_space={name}", "+z=5")
+
+
+def test_a_study_that_optuna_alone_has_written_goes_on(search: Search) -> None:
+    """With the names and attributes that studies have had from the beginning."""
+    space = {
+        "x": optuna.distributions.FloatDistribution(0.0, 1.0),
+        "y": optuna.distributions.CategoricalDistribution(["a", "b"]),
+    }
+    search.path.mkdir()
+    storage = optuna.storages.RDBStorage(f"sqlite:///{search.path}/study.db")
+    study = optuna.create_study(study_name="study", storage=storage, direction="maximize")
+    for x, value in ((0.25, 0.5), (0.75, None)):
+        state = TrialState.FAIL if value is None else TrialState.COMPLETE
+        trial = optuna.trial.create_trial(
+            params={"x": x, "y": "b"}, distributions=space, value=value, state=state, user_attrs={"+w": "1"}
+        )
+        study.add_trial(trial)
+    left = study.ask(space)  # by a command that was killed
+    study.set_user_attr("basis", {"settings": ["+w=1"], "code": code_hash()})
+    storage.engine.dispose()
+    jobs = search.run(near_a_third, "+w=1")
+    assert jobs[:2] == [["x=0.75", "y=b"], [f"{name}={value}" for name, value in left.params.items()]]
+    assert len(jobs) == 3
+    (interrupted,) = [trial for trial in search.trials() if "interrupted" in trial.user_attrs]
+    assert interrupted.params == left.params
+
+
 # --- the ready search ------------------------------------------------------------------------------------------------
 
 
 def test_whatever_the_ready_search_may_draw_passes_the_check() -> None:
-    from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
-
     with hydra.initialize_config_dir(str(CONF)):
         full = hydra.compose("train", ["search=pneumonia_optuna"], return_hydra_config=True)
-    space, fixed, _ = create_params_from_overrides([f"{k}={v}" for k, v in full.hydra.sweeper.params.items()])
-    assert (len(space), fixed) == (9, {})
+    space = read_search_space([f"{key}={value}" for key, value in full.hydra.sweeper.params.items()])
+    assert (len(space.distributions), space.fixed) == (9, {})
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
     for _ in range(3):
-        drawn = [f"{name}={value}" for name, value in study.ask(space).params.items()]
+        drawn = [f"{name}={value}" for name, value in study.ask(space.distributions).params.items()]
         config = check_training(configuration.compose("train", ["search=pneumonia_optuna", *drawn]))
         assert config["callbacks"]["pruning"]["monitor"] == "val/auroc"
         assert config["test"] is False

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, cast
 
 from hydra.core.utils import JobReturn, JobStatus, configure_log, setup_globals
 from hydra.plugins.launcher import Launcher
@@ -49,33 +49,53 @@ class Task:
     def run(self) -> RunDirectory:
         return RunDirectory(self.directory)
 
+    @property
+    def log(self) -> Path:
+        """The file that gets what the job's own process prints."""
+        return self.directory / "output.log"
+
     def record_failure(self, reason: str) -> None:
         """Says why the job ended, where it had no time to say so itself."""
         record_failure(self.run, self.config, self.overrides, reason)
 
 
+class SweepJob(Protocol):
+    """What a launcher of sweeps is given to run, for all jobs of a sweep alike; it must be importable in other processes."""
+
+    def __call__(self, cfg: DictConfig, /) -> Any:
+        """Runs a job; gives the number that ranks it, None where there is none."""
+
+    def is_finished(self, cfg: DictConfig, directory: Path) -> bool:
+        """Whether the job in ``directory`` needs nothing more."""
+
+    def read_value(self, cfg: DictConfig, directory: Path) -> float | None:
+        """The number that ranks the finished job in ``directory``."""
+
+
 class SweepLauncher(Launcher):
     """Hydra's launcher with sweeps that can be continued; see the sub-classes for where jobs run.
 
+    Every such launcher lists its jobs in the sweep's directory, and skips those that are finished.
+
     Attributes:
-        task_function: what runs a job; may also say which are ``finished``, and their ``value``.
-        needs: a package that must be installed, and our extra that names it; None for none.
-        planned: jobs that the sweeper will launch in all, if it says so.
+        needs: A package that must be installed, and the extra of ours that names it; None where there is none.
+        planned: Number of jobs that the sweeper will launch in all; 0 where it launches all at once.
+        job: What runs a job.
     """
 
+    needs: ClassVar[tuple[str, str] | None] = None
+    planned: int = 0
     config: DictConfig
     hydra_context: HydraContext
-    task_function: Any
-    needs: tuple[str, str] | None = None
-    planned: int = 0
+    job: SweepJob
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        given = {name: vars(self)[name] for name in inspect.signature(type(self)).parameters if name in vars(self)}
-        configuration.check_arguments(given, type(self), "hydra.launcher")
+        settings = {name: vars(self)[name] for name in inspect.signature(type(self)).parameters if name in vars(self)}
+        configuration.check_arguments(settings, type(self), "hydra.launcher")
         if self.needs is not None and importlib.util.find_spec(self.needs[0]) is None:
             package, extra = self.needs
             raise ConfigError(f"hydra/launcher={extra} needs {package}: pip install 'medassay[{extra}]'")
-        self.config, self.hydra_context, self.task_function = config, hydra_context, task_function
+        self.config, self.hydra_context, self.job = config, hydra_context, cast(SweepJob, task_function)
         self.redone: set[Path] = set()
 
     @abstractmethod
@@ -103,7 +123,6 @@ class SweepLauncher(Launcher):
         The same sweeper has launched ``before`` other jobs.
         """
         force = bool(OmegaConf.select(self.config, "sweep.force", default=False))
-        finished = getattr(self.task_function, "finished", lambda *_: False)
         results: dict[Path, Any] = {}
         for directory, task in tasks.items():
             if force and directory not in self.redone and task.run.state() != "running":
@@ -111,8 +130,8 @@ class SweepLauncher(Launcher):
                 self.redone.add(directory)
                 continue
             with suppress(CheckpointError):  # of a damaged record: the job runs into it, alone
-                if finished(task.config, directory):
-                    results[directory] = self.task_function.value(task.config, directory)
+                if self.job.is_finished(task.config, directory):
+                    results[directory] = self.job.read_value(task.config, directory)
         waiting = [task for directory, task in tasks.items() if directory not in results]
         with Progress(max(self.planned, before + len(tasks)), before, skipped=len(results)) as progress:
             for task, value in self.run(waiting, progress) if waiting else ():

@@ -5,41 +5,27 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import closing
 from typing import Any
 
 from medassay.core.errors import ConfigError
 from medassay.core.machine import count_cores
-from medassay.core.processes import make_environment, run_in_places
+from medassay.core.processes import Place, run_in_processes
 from medassay.sweeps.launchers.base import SweepLauncher, Task
-from medassay.sweeps.launchers.process import make_payload, read_result, start_job
+from medassay.sweeps.launchers.process import make_call, read_result
 from medassay.sweeps.launchers.progress import Progress
-
-
-@dataclass(frozen=True)
-class Slot:
-    """A place for one job at a time.
-
-    Attributes:
-        threads: of the job.
-        gpu: the one it sees; None leaves the choice to the job, an empty text hides all.
-    """
-
-    threads: int
-    gpu: str | None
 
 
 class LocalParallelLauncher(SweepLauncher):
     """Runs jobs in processes of their own.
 
     Args:
-        jobs: at a time; None for one per GPU place where there are GPUs, else one per core.
-        threads: of each job; None for the cores divided among the jobs.
-        gpus: which GPUs to use, by number; None for all there are, an empty list for none.
-        jobs_per_gpu: how many jobs share one.
+        jobs: Number of jobs that run at the same time; None for as many as the GPUs have places, without GPUs as many as
+            there are cores.
+        threads: Number of threads of each job; None divides the cores among the jobs.
+        gpus: The GPUs to use, by number; None for all there are, an empty list for none.
+        jobs_per_gpu: Number of jobs that share a GPU.
     """
 
     def __init__(
@@ -56,19 +42,16 @@ class LocalParallelLauncher(SweepLauncher):
 
     def run(self, tasks: Sequence[Task], progress: Progress) -> Iterator[tuple[Task, Any]]:
         """See :class:`SweepLauncher`."""
-        places = slots(visible_gpus(), count_cores(), self.jobs, self.threads, self.gpus, self.jobs_per_gpu)
-        with tempfile.TemporaryDirectory(prefix="medassay-") as folder:
-
-            def start(task: Task, slot: Slot) -> subprocess.Popen[bytes]:
-                given = make_payload(self.hydra_context, self.task_function, task)
-                environment = make_environment(slot.threads, slot.gpu)
-                return start_job(given, task.directory, environment, Path(folder) / task.name)
-
-            for task, code in run_in_places(
-                tasks, places, start, lambda task: progress.report_running(task.name, task.run)
-            ):
-                result = Path(folder) / task.name
-                yield task, read_result(task, code, result.read_bytes() if result.exists() else b"")
+        places = list_places(visible_gpus(), count_cores(), self.jobs, self.threads, self.gpus, self.jobs_per_gpu)
+        endings = run_in_processes(
+            tasks,
+            places,
+            lambda task: make_call(self.hydra_context, self.job, task),
+            lambda task: progress.report_running(task.name, task.run),
+        )
+        with closing(endings):
+            for task, ending in endings:
+                yield task, read_result(task, ending)
 
 
 def _positive(name: str, value: Any) -> int:
@@ -81,9 +64,9 @@ def _positive(name: str, value: Any) -> int:
 # --- the machine -----------------------------------------------------------------------------------------------------
 
 
-def slots(
+def list_places(
     present: Sequence[str], cores: int, jobs: int | None, threads: int | None, gpus: Sequence[int] | None, per_gpu: int
-) -> list[Slot]:
+) -> list[Place]:
     """The places for jobs on a machine with these GPUs and so many cores.
 
     With GPUs the first jobs go to different ones; ``jobs`` beyond their places is refused, since such jobs would fight.
@@ -100,7 +83,7 @@ def slots(
         )
     hidden = "" if gpus is not None else None  # gpus: [] hides what there is
     places = places[:jobs] if places else [hidden] * (jobs or cores)
-    return [Slot(threads or max(1, cores // len(places)), gpu) for gpu in places]
+    return [Place(threads or max(1, cores // len(places)), gpu) for gpu in places]
 
 
 def _named(gpu: int, present: Sequence[str]) -> str:

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import pickle
-import signal
-import subprocess
 import sys
-from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobStatus, run_job, setup_globals
@@ -14,7 +11,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 from medassay.core.interrupts import terminable
-from medassay.core.processes import end_with_parent, start_module
+from medassay.core.processes import Call, Ending, answer_call
 from medassay.sweeps.directory import register_resolvers
 from medassay.sweeps.launchers.base import Task
 
@@ -24,14 +21,19 @@ def make_payload(context: HydraContext, function: TaskFunction, task: Task) -> b
     return pickle.dumps((context, function, task.config))
 
 
-def run_payload(given: bytes) -> Any:
+def make_call(context: HydraContext, function: TaskFunction, task: Task, **options: Any) -> Call:
+    """The call of a process that runs ``task``; ``options`` are further ones of the call."""
+    return Call(__name__, make_payload(context, function, task), task.log, **options)
+
+
+def run_payload(payload: bytes) -> Any:
     """Runs a job handed over by :func:`make_payload` and gives what it returned, None where it failed.
 
     The process should be a fresh one: threads and GPU state of an earlier job would stay.
     """
     register_resolvers()
     setup_globals()
-    context, function, config = pickle.loads(given)
+    context, function, config = pickle.loads(payload)
     with terminable():
         return run_here(context, function, config)
 
@@ -48,46 +50,13 @@ def run_here(context: HydraContext, function: TaskFunction, config: DictConfig) 
     return returned.return_value if returned.status == JobStatus.COMPLETED else None
 
 
-def start_job(
-    given: bytes, directory: Path, environment: dict[str, str], result: Path, where: Path | None = None
-) -> subprocess.Popen[bytes]:
-    """Starts the process of a job handed over by :func:`make_payload`.
-
-    Args:
-        given: all it needs.
-        directory: of the run, which gets what the job prints.
-        environment: variables that differ from those here.
-        result: gets what the job returned, pickled; None where it failed.
-        where: its working directory; None for the one here.
-    """
-    file = result.with_name(f"{result.name}.job")
-    file.write_bytes(given)
-    directory.mkdir(parents=True, exist_ok=True)
-    with (directory / "output.log").open("ab") as log:
-        options = {"stdout": log, "stderr": log, "cwd": where}
-        return start_module("medassay.sweeps.launchers.process", file, result, environment=environment, **options)
-
-
-def read_result(task: Task, code: int, result: bytes) -> Any:
-    """What a job whose process ended with ``code`` returned; None where it failed or was killed."""
-    if code == 0 and result:
-        return pickle.loads(result)
-    if not result:  # a job that fails leaves None there
-        how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        task.record_failure(f"its process ended with {how}; see {task.directory / 'output.log'}")
+def read_result(task: Task, ending: Ending) -> Any:
+    """What a job whose process has ended returned; None where it failed, as it has recorded itself, or was killed."""
+    if ending.code == 0 and ending.result:
+        return pickle.loads(ending.result)
+    task.record_failure(f"{ending.reason}; see {task.log}")
     return None
 
 
-def _main(given: str, result: str) -> int:
-    with terminable():
-        end_with_parent()
-        try:
-            value = run_payload(Path(given).read_bytes())
-        except KeyboardInterrupt:
-            return 128 + signal.SIGTERM
-    Path(result).write_bytes(pickle.dumps(value))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(_main(*sys.argv[1:]))
+    sys.exit(answer_call(lambda payload: pickle.dumps(run_payload(payload))))

@@ -16,16 +16,16 @@ import tempfile
 import time
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from medassay.core.errors import ConfigError
 from medassay.core.machine import count_cores
-from medassay.core.processes import PATIENCE, make_environment, run_in_places
+from medassay.core.processes import PATIENCE, Call, Ending, Place, run_in_processes
 from medassay.core.types import NonNegative, Positive
 from medassay.sweeps.launchers.base import SweepLauncher, Task
-from medassay.sweeps.launchers.process import make_payload, read_result, start_job
+from medassay.sweeps.launchers.process import make_call, read_result
 from medassay.sweeps.launchers.progress import Progress
 
 _log = logging.getLogger(__name__)
@@ -69,11 +69,12 @@ class RayLauncher(SweepLauncher):
         start = ray.remote(num_cpus=self.cpus_per_job, num_gpus=gpus, max_retries=0)(run_call)
         environment = {name: value for name, value in os.environ.items() if name.startswith("MEDASSAY_")}
         # Ray hides no GPU from who asked for none
-        environment |= make_environment(max(1, int(self.cpus_per_job)), gpu=None if gpus > 0 else "")
+        environment |= Place(max(1, int(self.cpus_per_job)), gpu=None if gpus > 0 else "").environment()
+        options = {"environment": environment, "directory": Path.cwd()}
         pending: dict[Any, Task] = {}
         for task in tasks:
-            given = make_payload(self.hydra_context, self.task_function, task)
-            pending[start.remote(given, task.directory, environment, Path.cwd())] = task
+            call = make_call(self.hydra_context, self.job, task, **options)
+            pending[start.remote(call)] = task
         try:
             while pending:
                 ended, _ = ray.wait(list(pending), timeout=1.0)
@@ -129,18 +130,15 @@ def find_lacking(present: Mapping[str, float], cpus: float, gpus: float) -> str 
     return None
 
 
-def run_call(given: bytes, directory: Path, environment: dict[str, str], where: Path) -> tuple[int, bytes]:
-    """Runs a job in a fresh process; in a worker. Gives the exit code and the pickled result, empty if there is none.
+def run_call(call: Call) -> Ending:
+    """Runs a job in a fresh process, started by this worker of Ray.
 
-    Interrupted, as Ray does to cancel, it interrupts the job and waits until that has recorded it. See :func:`start_job`.
+    Interrupted, as Ray does to cancel, it interrupts the job and waits until that has recorded it.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a Ray started in a shell's background; Ray cancels by it
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    with tempfile.TemporaryDirectory(prefix="medassay-") as folder:
-        result = Path(folder) / "result"
-        start = partial(start_job, given, directory, environment, where=where)
-        ((_, code),) = run_in_places([result], ["here"], lambda result, _: start(result))
-        return code, result.read_bytes() if result.exists() else b""
+    ((_, ending),) = run_in_processes([call], [Place()], lambda call: call)
+    return ending
 
 
 def _result(task: Task, reference: Any) -> Any:
@@ -148,10 +146,10 @@ def _result(task: Task, reference: Any) -> Any:
     import ray
 
     try:
-        return read_result(task, *ray.get(reference))
+        return read_result(task, ray.get(reference))
     except ray.exceptions.RayError as error:  # its worker or node is gone
         reason = str(error).strip().splitlines()[0]
-        task.record_failure(f"Ray lost it: {reason}; see {task.directory / 'output.log'}")
+        task.record_failure(f"Ray lost it: {reason}; see {task.log}")
         return None
 
 

@@ -16,4 +16,4 @@ class SerialLauncher(SweepLauncher):
     def run(self, tasks: Sequence[Task], progress: Progress) -> Iterator[tuple[Task, Any]]:
         """See :class:`SweepLauncher`."""
         for task in tasks:
-            yield task, run_here(self.hydra_context, self.task_function, task.config)
+            yield task, run_here(self.hydra_context, self.job, task.config)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from medassay.core.errors import ConfigError
 from medassay.core.interrupts import interrupt
-from medassay.core.processes import PATIENCE, make_environment
+from medassay.core.processes import PATIENCE, Place
 from medassay.core.types import NonNegativeInt, PositiveInt
 from medassay.sweeps.launchers.base import SweepLauncher, Task
 from medassay.sweeps.launchers.process import make_payload, run_payload
@@ -126,8 +126,8 @@ class SlurmLauncher(SweepLauncher):
     def _submit(self, executor: submitit.AutoExecutor, tasks: Sequence[Task]) -> list[Submitted]:
         from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-        calls = [QueuedJob(make_payload(self.hydra_context, self.task_function, task)) for task in tasks]
-        changes = make_environment(self.cpus_per_task)
+        calls = [QueuedJob(make_payload(self.hydra_context, self.job, task)) for task in tasks]
+        changes = Place(self.cpus_per_task).environment()
         try:
             with _environment(changes), redirect_stderr(io.StringIO()):  # submitit prints there what the error says too
                 jobs = executor.submit_array(calls)

@@ -1,148 +1,261 @@
-"""Hydra's Optuna sweeper for studies that are stopped and started again: a restart runs only the trials that remain."""
+"""Optuna studies that are stopped and started again: a restart runs only the trials that remain."""
 
 from __future__ import annotations
 
+import inspect
 import logging
+import math
+import pkgutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from hydra.utils import instantiate
-from hydra_plugins.hydra_optuna_sweeper.optuna_sweeper import OptunaSweeper
 from omegaconf import DictConfig, OmegaConf
 
+from medassay import config as configuration
 from medassay.config.command_line import parse
-from medassay.core.errors import CheckpointError, ConfigError
+from medassay.core.errors import CheckpointError, ConfigError, TrainingError
+from medassay.core.types import PositiveInt, Probability
 from medassay.runs.table import TRAINER_PLACES
 from medassay.sweeps import study as studies
 from medassay.sweeps.directory import SweepDirectory, code_hash
+from medassay.sweeps.launchers.base import SweepLauncher
+from medassay.sweeps.sweepers.search_space import SearchSpace, read_search_space
 
 if TYPE_CHECKING:
     from optuna import Study
     from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
     from optuna.storages import BaseStorage
-    from optuna.trial import FrozenTrial
+    from optuna.trial import Trial
 
 logger = logging.getLogger(__name__)
 
 ANOTHER = "give this search another sweep.name, or start it anew with sweep.force=true"
-SAMPLERS = ("hydra_plugins.hydra_optuna_sweeper.*", "optuna.samplers.*")  # what hydra.sweeper.sampler may name
-# these draw one sequence and remember in the study how far they are: another seed would be another sequence
-SEQUENCES = ("optuna.samplers.QMCSampler",)
+SAMPLERS = "optuna.samplers.*"  # what hydra.sweeper.sampler may name
 
 
-class OptunaStudySweeper(OptunaSweeper):
-    """Hydra's own sweeper, with a study that goes on where an earlier command left it.
+class OptunaStudySweeper(Sweeper):
+    """Draws the trials of a study, launches them in batches, and goes on where an earlier command left the study.
 
-    ``n_trials`` counts the trials of the study that finished, not those of this command. A trial that a killed command
-    left running, or that failed, is tried again with its own parameters, so that its job finds its own directory and
-    checkpoint; once per command. A trial that fails again makes room for a new one. ``direction`` null follows
-    ``sweep.mode``.
+    A trial that a killed command left running, or that failed, is tried again with its own parameters, so that its job
+    finds its own directory and checkpoint; once per command. A trial that fails again makes room for a new one.
+
+    Args:
+        sampler: The node of Optuna's sampler.
+        direction: Whether more or less of the objective is better; None follows ``sweep.mode``.
+        storage: The URL of the database that keeps the study; None keeps it in memory.
+        study_name: The name of the study in there.
+        n_trials: Number of trials of the whole study that finish, those of earlier commands included.
+        n_jobs: Number of trials in a batch, which run at the same time where the launcher can.
+        max_failure_rate: The study ends when a larger share of a batch fails.
+        custom_search_space: The dotted name of a function ``(config, trial)`` that suggests further parameters.
+        params: What is searched, by key, in the words of the command line.
     """
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(
+        self,
+        sampler: Any,
+        direction: Literal["minimize", "maximize"] | None = None,
+        storage: str | None = None,
+        study_name: str = "study",
+        n_trials: PositiveInt = 20,
+        n_jobs: PositiveInt = 2,
+        max_failure_rate: Probability = 1.0,
+        custom_search_space: str | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> None:
         _quiet()
-        super().__init__(**settings)
-        self._sampler_node, self._n_trials = settings["sampler"], settings["n_trials"]
+        self.sampler, self.direction, self.storage, self.study_name = sampler, direction, storage, study_name
+        self.n_trials, self.n_jobs, self.max_failure_rate = n_trials, n_jobs, max_failure_rate
+        self.custom_search_space, self.params = custom_search_space, params
+        self.suggest_further: Callable[[DictConfig, Trial], object] | None = None
+
+    config: DictConfig
+    launcher: Launcher
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
-        if self._sampler_node.get("_target_") == "optuna.samplers.GridSampler":
-            raise ConfigError(
-                "hydra/sweeper/sampler=grid: a grid needs no study; give lists, key=a,b,c, with hydra/sweeper=basic"
-            )
-        for name, number in (("n_trials", self._n_trials), ("n_jobs", self.sweeper.n_jobs)):
-            if not isinstance(number, int) or isinstance(number, bool) or number < 1:
-                raise ConfigError(f"hydra.sweeper.{name}={number}: expected an integer >= 1")
-        super().setup(hydra_context=hydra_context, task_function=task_function, config=config)
-        self.sweeper.launcher.planned = self._n_trials  # type: ignore[union-attr]
-        if self.sweeper.direction is None:
+        """See Hydra's sweeper.
+
+        Raises:
+            ConfigError: A setting that cannot be.
+        """
+        configuration.check_arguments(config.hydra.sweeper, type(self), "hydra.sweeper")
+        self.config = config
+        self._build_sampler(trials=0)  # to know now what is wrong with it
+        if self.custom_search_space is not None:
+            self.suggest_further = _find_function(self.custom_search_space)
+        if self.direction is None:
             mode = OmegaConf.select(config, "sweep.mode")
-            self.sweeper.direction = "minimize" if mode == "min" else "maximize"
-        self._force = bool(OmegaConf.select(config, "sweep.force", default=False))
+            self.direction = "minimize" if mode == "min" else "maximize"
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+        if isinstance(self.launcher, SweepLauncher):
+            self.launcher.planned = self.n_trials
 
     def sweep(self, arguments: list[str]) -> None:
         """Runs what remains of the study and writes ``optimization_results.yaml``.
 
         Raises:
-            ConfigError: a search space that cannot be read, or a stored study of another one.
-            CheckpointError: a stored study that cannot be read.
+            ConfigError: A search space that cannot be read, or a stored study of another one.
+            CheckpointError: A stored study that cannot be read.
+            TrainingError: More trials of a batch have failed than ``max_failure_rate`` allows.
         """
-        directory = Path(str(self.sweeper.sweep_dir))
+        directory = Path(str(self.config.hydra.sweep.dir))
         directory.mkdir(parents=True, exist_ok=True)
-        space = self._space(arguments)
-        with _opened(self.sweeper.storage) as storage:
-            study = self._study(storage, space, arguments)
+        space = read_search_space([*(f"{key}={value}" for key, value in (self.params or {}).items()), *arguments])
+        with _opened(self.storage) as storage:
+            study = self._open_study(storage, space, arguments)
             try:
-                self._run(study, space, arguments)
+                self._run(study, storage, space)
             finally:  # jobs that an earlier command finished belong to this sweep, too
                 jobs, finished = studies.jobs(study, directory), studies.list_finished(study)
                 SweepDirectory(directory).add(jobs[trial.number] for trial in finished if trial.number in jobs)
 
-    def _run(self, study: Study, space: Mapping[str, BaseDistribution], arguments: list[str]) -> None:
-        again = _queue_retries(study, space, self._n_trials)
+    def _run(self, study: Study, storage: BaseStorage, space: SearchSpace) -> None:
+        _end_abandoned(study, storage)
+        retries = _queue_retries(study, space.distributions, self.n_trials)
         finished = len(studies.list_finished(study))
-        self.sweeper.job_idx = finished  # jobs are numbered through the whole study
         logger.info(
             "study: %d of %d trials are finished; %d to be tried again, %d to be drawn",
-            *(finished, self._n_trials, again, max(0, self._n_trials - finished - again)),
+            *(finished, self.n_trials, retries, max(0, self.n_trials - finished - retries)),
         )
-        if again:
-            self._trials(study, again, arguments)
-        self._trials(study, max(0, self._n_trials - len(studies.list_finished(study))), arguments)
-        if studies.list_finished(study) and len(study.directions) == 1:
-            drawn = ", ".join(f"{name}={value}" for name, value in study.best_params.items())
-            logger.info("study: the best objective is %.5g, with %s", study.best_value, drawn)
+        self._run_trials(study, space, retries, number=finished)  # jobs are numbered through the whole study
+        drawn = max(0, self.n_trials - len(studies.list_finished(study)))
+        self._run_trials(study, space, drawn, number=finished + retries)
+        if studies.list_finished(study):
+            params = ", ".join(f"{name}={value}" for name, value in study.best_params.items())
+            logger.info("study: the best objective is %.5g, with %s", study.best_value, params)
+            best = {"name": "optuna", "best_params": study.best_params, "best_value": study.best_value}
+            OmegaConf.save(OmegaConf.create(best), Path(self.config.hydra.sweep.dir) / "optimization_results.yaml")
 
-    def _trials(self, study: Study, count: int, arguments: list[str]) -> None:
-        """Hydra's own loop over ``count`` trials; queued ones come first."""
-        self.sweeper.storage, self.sweeper.study_name = study._storage, study.study_name
-        self.sweeper.sampler = self._sampler(len(study.trials))
-        self.sweeper.n_trials = count
-        before = len(_ended(study))
-        try:
-            super().sweep(arguments)
-        except ValueError:  # it looks for the best trial at its end: where all have failed there is none
-            if studies.list_finished(study) or len(_ended(study)) < before + count:
-                raise
+    def _run_trials(self, study: Study, space: SearchSpace, count: int, number: int) -> None:
+        """Runs ``count`` trials, queued ones first, in batches of ``n_jobs``; ``number`` is that of the first job."""
+        study.sampler = self._build_sampler(len(study.trials))
+        for start in range(0, count, self.n_jobs):
+            trials = [_ask(study, space) for _ in range(min(self.n_jobs, count - start))]
+            overrides = [self._list_overrides(trial, space) for trial in trials]
+            results = self.launcher.launch(overrides, initial_job_idx=number + start)
+            failed = sum(not _tell(study, trial, result) for trial, result in zip(trials, results, strict=True))
+            if failed > self.max_failure_rate * len(trials):
+                raise TrainingError(
+                    f"the study ended: {failed} of {len(trials)} trials that were run together failed, a larger share than "
+                    f"hydra.sweeper.max_failure_rate={self.max_failure_rate:g}"
+                )
 
-    def _sampler(self, trials: int) -> Any:
-        """The sampler, seeded so that it does not repeat what it drew for the study's first ``trials`` trials."""
+    def _list_overrides(self, trial: Trial, space: SearchSpace) -> list[str]:
+        """The overrides of the trial's job."""
+        for key, value in space.fixed.items():
+            trial.set_user_attr(key, value)
+        if self.suggest_further is not None:
+            self.suggest_further(self.config, trial)
+            if overlap := sorted(trial.params.keys() & space.fixed.keys()):
+                raise ConfigError(
+                    f"hydra.sweeper.custom_search_space={self.custom_search_space}: suggests {overlap[0]}, which has a "
+                    "fixed value; leave out one of them"
+                )
+        return space.list_overrides(trial.params)
+
+    def _build_sampler(self, trials: int) -> BaseSampler:
+        """The sampler, seeded so that it does not repeat what it drew for the study's first ``trials`` trials.
+
+        Raises:
+            ConfigError: A setting of the sampler that cannot be.
+        """
         import numpy as np
+        from optuna.samplers import GridSampler, QMCSampler
 
-        node = self._sampler_node
-        changes: dict[str, Any] = {}
-        if trials and node.get("seed") is not None and node.get("_target_") not in SEQUENCES:
-            changes["seed"] = int(np.random.SeedSequence([node.seed, trials]).generate_state(1)[0])
-        return instantiate(node, **changes, _execution_whitelist_=SAMPLERS)
-
-    def _space(self, arguments: list[str]) -> dict[str, BaseDistribution]:
-        """What is searched: ``hydra.sweeper.params`` and the lists on the command line, without what that fixes."""
-        from hydra_plugins.hydra_optuna_sweeper._impl import create_params_from_overrides
-
-        self.sweeper._process_searchspace_config()
+        kind = _find_function(self.sampler._target_, "hydra.sweeper.sampler._target_")
+        if kind is GridSampler:
+            raise ConfigError(
+                "hydra/sweeper/sampler=grid: a grid needs no study; give lists, key=a,b,c, with hydra/sweeper=basic"
+            )
+        _check_sampler(self.sampler, kind)
+        seed = self.sampler.get("seed")
+        if (
+            trials and seed is not None and kind is not QMCSampler
+        ):  # which remembers in the study how far its sequence is
+            seed = int(np.random.SeedSequence([seed, trials]).generate_state(1)[0])
+        changes = {} if seed is None else {"seed": seed}
         try:
-            space, fixed, _ = create_params_from_overrides([*self.sweeper._parse_sweeper_params_config(), *arguments])
-        except (ValueError, NotImplementedError, AssertionError) as error:
-            raise ConfigError(f"hydra.sweeper.params: {error}") from error
-        return {name: distribution for name, distribution in space.items() if name not in fixed}
+            sampler: BaseSampler = instantiate(self.sampler, **changes, _execution_whitelist_=SAMPLERS)
+        except Exception as error:  # Hydra's, of whatever the sampler raises
+            reason = str(error.__cause__ or error).splitlines()[0]
+            raise ConfigError(f"hydra.sweeper.sampler: {reason}") from error
+        return sampler
 
-    def _study(self, storage: BaseStorage, space: Mapping[str, BaseDistribution], arguments: list[str]) -> Study:
+    def _open_study(self, storage: BaseStorage, space: SearchSpace, arguments: Sequence[str]) -> Study:
         """The stored study, or a new one."""
         import optuna
 
-        name = self.sweeper.study_name
-        if self._force and name in optuna.get_all_study_names(storage):
-            optuna.delete_study(study_name=name, storage=storage)
-        directions: Any = self.sweeper._get_directions()
-        study = optuna.create_study(study_name=name, storage=storage, directions=directions, load_if_exists=True)
-        if [d.name.lower() for d in study.directions] != directions:
-            raise ConfigError(f"sweep.mode: the stored study is to {study.direction.name.lower()}: {ANOTHER}")
-        _refuse_another_space(study, space, extended=self.sweeper.custom_search_space_extender is not None)
+        force = bool(OmegaConf.select(self.config, "sweep.force", default=False))
+        if force and self.study_name in optuna.get_all_study_names(storage):
+            optuna.delete_study(study_name=self.study_name, storage=storage)
+        study = optuna.create_study(
+            study_name=self.study_name, storage=storage, direction=self.direction, load_if_exists=True
+        )
+        if [direction.name.lower() for direction in study.directions] != [self.direction]:
+            raise ConfigError(f"sweep.mode: the stored study is to {study.directions[0].name.lower()}: {ANOTHER}")
+        _refuse_another_space(study, space.distributions, extended=self.suggest_further is not None)
         _refuse_another_basis(study, arguments)
         return study
+
+
+def _ask(study: Study, space: SearchSpace) -> Trial:
+    """A trial to run: a queued one, else a new one."""
+    try:
+        return study.ask(space.distributions)
+    except ModuleNotFoundError as error:  # Optuna imports what a sampler needs when it first draws
+        raise ConfigError(f"hydra.sweeper.sampler needs {error.name}: pip install {error.name}") from error
+
+
+def _tell(study: Study, trial: Trial, result: JobReturn) -> bool:
+    """Tells the study what became of the trial's job; gives whether it came to a number."""
+    from optuna.trial import TrialState
+
+    try:
+        value = float(result.return_value)
+    except Exception:  # none, no number, or the job's own error, which Hydra raises here
+        value = math.nan
+    if math.isnan(value):
+        study.tell(trial, state=TrialState.FAIL)
+        logger.warning("a trial failed: it is tried again when the same sweep is started again")
+        return False
+    study.tell(trial, value)
+    return True
+
+
+def _find_function(name: str, key: str = "hydra.sweeper.custom_search_space") -> Callable[..., Any]:
+    """The function or class of the dotted name that stands at ``key``."""
+    try:
+        function = pkgutil.resolve_name(name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigError(f"{key}={name}: there is no such function ({error})") from error
+    if not callable(function):
+        raise ConfigError(f"{key}={name}: that is no function")
+    return function  # type: ignore[no-any-return]
+
+
+def _check_sampler(node: DictConfig, kind: Callable[..., Any]) -> None:
+    """Compares each setting with the type of its default, since Optuna itself compares none.
+
+    Raises:
+        ConfigError: A setting that is of another type.
+    """
+    for name, parameter in inspect.signature(kind).parameters.items():
+        usual, value = parameter.default, node.get(name)
+        if isinstance(usual, (bool, int, float, str)) and not configuration.conforms(value, type(usual)):
+            expected = configuration.describe(type(usual))
+            raise ConfigError(f"hydra.sweeper.sampler.{name}={value}: expected {expected}, such as {usual}")
 
 
 @contextmanager
@@ -167,17 +280,21 @@ def _opened(url: str | None) -> Iterator[BaseStorage]:
         storage.engine.dispose()
 
 
-def _ended(study: Study) -> list[FrozenTrial]:
-    return [trial for trial in study.get_trials(deepcopy=False) if trial.state.is_finished()]
+def _end_abandoned(study: Study, storage: BaseStorage) -> None:
+    """Marks the trials that a command left running when it ended as interrupted and failed."""
+    from optuna.trial import TrialState
+
+    study_id = storage.get_study_id_from_name(study.study_name)
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        trial_id = storage.get_trial_id_from_study_id_trial_number(study_id, trial.number)
+        storage.set_trial_user_attr(trial_id, studies.INTERRUPTED, True)
+        study.tell(trial.number, state=TrialState.FAIL)
 
 
 def _queue_retries(study: Study, space: Mapping[str, BaseDistribution], n_trials: int) -> int:
-    """Queues the parameters of failed and abandoned trials that no other trial finished; gives how many are queued."""
+    """Queues the parameters of failed trials that no other trial finished; gives how many are queued."""
     from optuna.trial import TrialState
 
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):  # of a command that is gone
-        study._storage.set_trial_user_attr(trial._trial_id, studies.INTERRUPTED, True)
-        study.tell(trial.number, state=TrialState.FAIL)
     waiting = study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
     seen = [trial.params for trial in studies.list_finished(study)]
     seen += [trial.system_attrs.get("fixed_params", {}) for trial in waiting]
@@ -193,9 +310,15 @@ def _queue_retries(study: Study, space: Mapping[str, BaseDistribution], n_trials
 
 def _fits(params: Mapping[str, Any], space: Mapping[str, BaseDistribution]) -> bool:
     """Whether every parameter was drawn before the command ended, and lies in the space that is searched now."""
-    return space.keys() <= params.keys() and all(
-        distribution._contains(distribution.to_internal_repr(params[name])) for name, distribution in space.items()
-    )
+    from optuna.trial import TrialState, create_trial
+
+    if not space.keys() <= params.keys():
+        return False
+    try:  # it checks each value against its distribution
+        create_trial(state=TrialState.WAITING, params={name: params[name] for name in space}, distributions={**space})
+    except ValueError:
+        return False
+    return True
 
 
 def _refuse_another_basis(study: Study, arguments: Sequence[str]) -> None:
@@ -230,13 +353,3 @@ def _quiet() -> None:
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)
-    logging.getLogger("hydra_plugins.hydra_optuna_sweeper._impl").addFilter(_one_line)
-
-
-def _one_line(record: logging.LogRecord) -> bool:
-    """Hydra's sweeper in brief: what failed, in one line each; the launcher has said why a job did."""
-    text = record.getMessage()
-    if text.startswith("Failed experiment"):
-        text = "a trial failed: it is tried again when the same sweep is started again"
-    record.msg, record.args = text.partition("\n")[0], ()
-    return record.levelno >= logging.WARNING
