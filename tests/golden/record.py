@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import difflib
 import hashlib
 import io
 import json
@@ -599,13 +600,23 @@ def differences(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     lines = [] if same_machine else [f"another machine: {before['machine']} then, {after['machine']} now"]
     for key in [*old, *(key for key in new if key not in old)]:
         one, other = old.get(key, "<absent>"), new.get(key, "<absent>")
-        if one != other and (same_machine or not _alike(one, other)):
+        if one == other or (not same_machine and _alike(one, other)):
+            continue
+        if isinstance(one, list) and isinstance(other, list):
+            changed = [
+                text
+                for text in difflib.unified_diff(one, other, n=0, lineterm="")
+                if text[:2] not in ("--", "++", "@@")
+            ]
+            lines.append("\n    ".join([" > ".join(key), *changed]))
+        else:
             lines.append(f"{' > '.join(key)}\n    - {one}\n    + {other}")
     return lines if same_machine or len(lines) > 1 else []
 
 
 def _leaves(values: Any, key: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    if isinstance(values, (dict, list)) and values:
+    text = isinstance(values, list) and all(isinstance(value, str) for value in values)
+    if isinstance(values, (dict, list)) and values and not text:
         items = values.items() if isinstance(values, dict) else enumerate(values)
         for name, value in items:
             yield from _leaves(value, (*key, str(name)))
@@ -615,6 +626,8 @@ def _leaves(values: Any, key: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str,
 
 def _alike(one: Any, other: Any) -> bool:
     """Whether two values agree as far as machines do: to three digits, and without digests."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_alike, one, other))
     if isinstance(one, float) and isinstance(other, float):
         return abs(one - other) <= 1e-3 * max(1.0, abs(one))
     plain = [re.sub(r"\b[0-9a-f]{12,}\b", "", str(value)) for value in (one, other)]
