@@ -44,7 +44,7 @@ def multirun(argv: Sequence[str], overrides: Sequence[Override]) -> int:
     Raises:
         UserError: what is wrong with the command line as a whole; a job's own errors are listed instead.
     """
-    directory, settings, added = _prepare(overrides)
+    directory, settings, added = _prepare_sweep(overrides)
     sweep = SweepDirectory(directory)
     with sweep.lock():
         command = [argument for argument, _ in pair_arguments(argv) if argument not in ("-m", "--multirun")]
@@ -76,7 +76,7 @@ def _leave_nothing_of(sweep: SweepDirectory) -> None:
         sweep.path.rmdir()
 
 
-def _prepare(overrides: Sequence[Override]) -> tuple[Path, SweepSettings, list[str]]:
+def _prepare_sweep(overrides: Sequence[Override]) -> tuple[Path, SweepSettings, list[str]]:
     """The sweep's directory, its settings, and what to add to the command line: whether jobs look at test images."""
     plain: list[str] = []
     for override in overrides:
@@ -136,7 +136,7 @@ def _conclude(
     if settings.keep == "none":
         _forget_checkpoints(found)
     sweep.update(ended=now())
-    page.write(found, study.figures(sweep.path))
+    page.write_summary(found, study.draw_study(sweep.path))
     for line in found.lines():
         print(line)
     print(f"summary: {sweep.path / 'sweep.html'}")

@@ -13,7 +13,7 @@ from medassay.core.files import write_text
 from medassay.reporting.tables import as_csv
 from medassay.runs.directory import RunDirectory
 from medassay.sweeps.directory import Job, SweepDirectory
-from medassay.sweeps.objective import objective
+from medassay.sweeps.objective import choose_objective
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -44,7 +44,7 @@ class Trial:
     run: Path | None
 
 
-def figures(sweep_directory: str | Path) -> list[tuple[str, Path]]:
+def draw_study(sweep_directory: str | Path) -> list[tuple[str, Path]]:
     """Draws the study of a sweep into ``figures/`` and writes ``study.csv``; gives each picture with its title.
 
     Empty where there is no study, or one with fewer than two finished trials.
@@ -57,22 +57,22 @@ def figures(sweep_directory: str | Path) -> list[tuple[str, Path]]:
     with open_study(path) as study:
         if study is None:
             return []
-        trials = _trials(study, path)
+        trials = _list_trials(study, path)
         _write_table(trials, path / "study.csv")
         values = [trial for trial in trials if trial.value is not None]
         if len(values) < 2 or len(study.directions) > 1:
             return []
         from medassay.reporting.figures import save  # torch and matplotlib take seconds to import
-        from medassay.sweeps.figures import parameter_importance, study_history
+        from medassay.sweeps.figures import draw_parameter_importance, draw_study_history
 
         valued = [(trial.number, trial.value, trial.state) for trial in trials if trial.value is not None]
         failed = [trial.number for trial in trials if trial.state == "failed"]
-        name = _objective_name(trials, SweepDirectory(path).record().get("metric"))
-        history = study_history(valued, failed, name, maximise=study.direction.name == "MAXIMIZE")
+        name = _find_objective_name(trials, SweepDirectory(path).record().get("metric"))
+        history = draw_study_history(valued, failed, name, maximise=study.direction.name == "MAXIMIZE")
         drawn = [("Optimization history", "study_history", history)]
-        if shares := importances(study):
+        if shares := measure_importances(study):
             note = f"from {len(values)} trials" + (": a hint at most" if len(values) < FEW else "")
-            drawn.append(("Parameter importance", "study_importance", parameter_importance(shares, note)))
+            drawn.append(("Parameter importance", "study_importance", draw_parameter_importance(shares, note)))
     found = []
     for title, name, figure in drawn:
         file = path / "figures" / f"{name}.png"
@@ -114,7 +114,7 @@ def list_finished(study: Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
 
 
-def jobs(study: Study, sweep_directory: Path) -> dict[int, Job]:
+def match_jobs(study: Study, sweep_directory: Path) -> dict[int, Job]:
     """The job of each trial, by the trial's number (from 0): the run whose overrides are the trial's parameters.
 
     Of several, the one with the fewest others is the trial's own; the rest are further seeds of it.
@@ -135,7 +135,7 @@ def jobs(study: Study, sweep_directory: Path) -> dict[int, Job]:
     return found
 
 
-def importances(study: Study) -> dict[str, float]:
+def measure_importances(study: Study) -> dict[str, float]:
     """Each parameter's share of the variance of the objective, largest first; empty where that says nothing.
 
     fANOVA (Hutter, Hoos & Leyton-Brown, ICML 2014): a random forest's variance, decomposed. It uses every finished trial,
@@ -156,10 +156,10 @@ def importances(study: Study) -> dict[str, float]:
     return {name: float(share) for name, share in sorted(shares.items(), key=lambda item: -item[1])}
 
 
-def _trials(study: Study, path: Path) -> list[Trial]:
+def _list_trials(study: Study, path: Path) -> list[Trial]:
     found = []
     names: Mapping[str, State] = {"COMPLETE": "done", "FAIL": "failed", "PRUNED": "pruned", "RUNNING": "running"}
-    own = jobs(study, path)
+    own = match_jobs(study, path)
     for trial in study.get_trials(deepcopy=False):
         job = own.get(trial.number)
         state = names.get(trial.state.name, "waiting")
@@ -173,12 +173,12 @@ def _trials(study: Study, path: Path) -> list[Trial]:
     return found
 
 
-def _objective_name(trials: Sequence[Trial], metric: str | None) -> str:
+def _find_objective_name(trials: Sequence[Trial], metric: str | None) -> str:
     """What the runs were ranked by: ``metric`` if given, else what their configuration says."""
     for trial in trials:
         if trial.run is not None:
             try:
-                return objective(RunDirectory(trial.run).config(), metric).name
+                return choose_objective(RunDirectory(trial.run).config(), metric).name
             except CheckpointError:  # it failed before it began
                 continue
     return metric or "objective"

@@ -17,7 +17,7 @@ from medassay.runs.directory import RunDirectory
 from medassay.runs.groups import Group, compare_effects, find_differing_keys, group_over_seeds, labels, rank_order
 from medassay.runs.table import RunRow, read_job
 from medassay.sweeps.directory import SweepDirectory
-from medassay.sweeps.objective import objective
+from medassay.sweeps.objective import choose_objective
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class Summary:
             [
                 str(place) if c.complete else DASH,
                 *map(format_value, c.settings.values()),
-                cell(c, self.metric),
+                format_cell(c, self.metric),
                 list_seeds(c),
             ]
             for place, c in enumerate(self.groups[:n], 1)
@@ -94,7 +94,7 @@ class Summary:
         lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in (heads, *rows)]
         if (left := len(self.groups) - n) > 0:
             lines.append(f"and {left} more in summary.md")
-        return [*lines, *verdict(self)]
+        return [*lines, *describe_verdict(self)]
 
 
 # --- as text ---------------------------------------------------------------------------------------------------------
@@ -110,7 +110,7 @@ def format_value(value: str) -> str:
         return value
 
 
-def cell(group: Group, name: str | None) -> str:
+def format_cell(group: Group, name: str | None) -> str:
     """``mean ± sd`` of one of its numbers, or a dash."""
     return format_compact_spread(group.numbers[name]) if name in group.numbers else DASH
 
@@ -123,17 +123,17 @@ def list_seeds(group: Group) -> str:
     return seeds if group.complete else f"{seeds} (incomplete)"
 
 
-def verdict(summary: Summary) -> list[str]:
+def describe_verdict(summary: Summary) -> list[str]:
     """The best configuration with its validation number, and what the test images said of the chosen one."""
     best, chosen = summary.best, summary.chosen
     if best is None:
         said = ["no best configuration yet"]
     else:
         settings = " ".join(best.overrides) or "the only configuration"
-        said = [f"best: {settings}: {summary.metric} {cell(best, summary.metric)} (seeds {list_seeds(best)})"]
+        said = [f"best: {settings}: {summary.metric} {format_cell(best, summary.metric)} (seeds {list_seeds(best)})"]
     if chosen is not None and summary.test:
         names = list(summary.test)
-        headline = headlines(names, summary.metric)
+        headline = choose_headlines(names, summary.metric)
         whose = "test" if chosen is best else f"test of the chosen {' '.join(chosen.overrides)}"
         n = max(estimate.n or 0 for estimate in summary.test.values())
         numbers = ", ".join(
@@ -143,7 +143,7 @@ def verdict(summary: Summary) -> list[str]:
     return [*said, *summary.notes]
 
 
-def headlines(names: Iterable[str], metric: str | None, n: int = 4) -> list[str]:
+def choose_headlines(names: Iterable[str], metric: str | None, n: int = 4) -> list[str]:
     """The names to show first: the metric's namesake, then what is commonly reported; all others are left out."""
     usual = ("auroc", "balanced_accuracy", "accuracy", "f1", "tstr_balanced_accuracy", "frechet", "coverage", "ece")
     wanted = [(metric or "").partition("/")[2], *usual]
@@ -174,15 +174,15 @@ def summarise(path: str | Path, metric: str | None = None, mode: Literal["max", 
     keys = find_differing_keys(rows)
     groups = group_over_seeds(rows, keys, metric or "")
     groups.sort(key=lambda group: rank_order(group, metric, mode))
-    notes = _notes(groups, metric)
-    rankable = bool(groups) and groups[0].complete and not _chosen_on_test(groups, metric)
+    notes = _list_notes(groups, metric)
+    rankable = bool(groups) and groups[0].complete and not _is_chosen_on_test(groups, metric)
     best = groups[0] if rankable else None
     hashed = (record.get("chosen") or {}).get("configuration")
     chosen = next((g for g in groups if hashed is not None and g.configuration == hashed), best)
     if chosen is not best:
         notes.append("The configuration tested was the best when it was chosen; it is not the best of the jobs now.")
     found = compare_effects(groups, keys, metric)
-    test = _test(chosen, final)
+    test = _estimate_test(chosen, final)
     return Summary(Path(path), record, metric, mode, keys, rows, final, groups, best, chosen, found, test, notes)
 
 
@@ -215,11 +215,11 @@ def _describe_ranking(
     begun = next((row.path for row in rows if row.configuration is not None), None)
     if begun is None:
         return metric, mode or "max"
-    found = objective(RunDirectory(begun).config(), metric, mode)
+    found = choose_objective(RunDirectory(begun).config(), metric, mode)
     return found.name, mode or found.mode
 
 
-def _test(chosen: Group | None, final: Sequence[RunRow]) -> dict[str, Estimate]:
+def _estimate_test(chosen: Group | None, final: Sequence[RunRow]) -> dict[str, Estimate]:
     """Every test number of the chosen configuration's finished runs, one for each seed."""
     if chosen is None:
         return {}
@@ -230,7 +230,7 @@ def _test(chosen: Group | None, final: Sequence[RunRow]) -> dict[str, Estimate]:
     return {name: mean_over("seeds", values) for name, values in columns.items()}
 
 
-def _chosen_on_test(groups: Sequence[Group], metric: str | None) -> bool:
+def _is_chosen_on_test(groups: Sequence[Group], metric: str | None) -> bool:
     """Whether the numbers that would rank several configurations are of assays on test images."""
     if len(groups) < 2 or metric is None or not metric.startswith("assay/"):
         return False
@@ -238,7 +238,7 @@ def _chosen_on_test(groups: Sequence[Group], metric: str | None) -> bool:
     return any(e.values.get(name) == e.values[metric] for g in groups for e in g.counted)
 
 
-def _notes(groups: Sequence[Group], metric: str | None) -> list[str]:
+def _list_notes(groups: Sequence[Group], metric: str | None) -> list[str]:
     """What a reader must know of the ranking."""
     ranked = [group for group in groups if group.counted]
     if not ranked:
@@ -246,7 +246,7 @@ def _notes(groups: Sequence[Group], metric: str | None) -> list[str]:
         names = sorted({name for e in done for name in e.values if name.startswith(("val/", "assay/"))})
         there = f"there are {', '.join(names)}" if names else "there is no validation number"
         return [f"No finished run has {metric}: {there}."] if done else ["No run has finished."]
-    if _chosen_on_test(ranked, metric):
+    if _is_chosen_on_test(ranked, metric):
         return ["The assays were made on test images, which must not choose: assay the runs with protocol.split=val."]
     incomplete = sum(not c.complete for c in ranked)
     if incomplete == len(ranked):

@@ -159,21 +159,23 @@ class SweepLauncher(Launcher):
             config.hydra.job.id = str(number)
             config.hydra.job.num = number
             config.hydra.sweep.dir = str(top)
-            name = _name(top, str(config.hydra.sweep.subdir), [o for o in overrides if o.partition("=")[0] in swept])
+            name = _name_directory(
+                top, str(config.hydra.sweep.subdir), [o for o in overrides if o.partition("=")[0] in swept]
+            )
             config.hydra.sweep.subdir = name  # decided here: where the job runs, the code may have changed since
         return Task(name, top / name, config, overrides)
 
 
-def _name(top: Path, usual: str, swept: Sequence[str]) -> str:
+def _name_directory(top: Path, usual: str, swept: Sequence[str]) -> str:
     """The job's directory: the one that its hash is in already, else a name of the swept values and that hash."""
     digest = usual.rpartition("_")[2]
     present = sorted(top.glob(f"*_{digest}"))
     pairs = [override.partition("=") for override in swept]
-    values = [f"{key.lstrip('+~').rpartition('.')[2]}-{_short(value)}" for key, _, value in pairs]
+    values = [f"{key.lstrip('+~').rpartition('.')[2]}-{_shorten(value)}" for key, _, value in pairs]
     return present[0].name if present else f"{configuration.slug('_'.join(values))}_{digest}" if swept else usual
 
 
-def _short(value: str) -> str:
+def _shorten(value: str) -> str:
     """A drawn number with four significant digits: the hash tells two that look alike apart."""
     try:
         return value if len(value) < 8 else f"{float(value):.4g}"

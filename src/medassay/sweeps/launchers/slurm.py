@@ -99,7 +99,7 @@ class SlurmLauncher(SweepLauncher):
                     del waiting[:room]
                 for task, job in [(task, job) for task, job in queued if states.has_ended(job)]:
                     queued.remove((task, job))
-                    yield task, _result(task, job)
+                    yield task, _take_result(task, job)
                 for task, _ in queued:
                     progress.report_running(task.name, task.run)
                 time.sleep(2.0 if self.cluster == "slurm" else 0.1)
@@ -206,7 +206,7 @@ class _States:
         return now - self.preempted.setdefault(job.job_id, now) > PREEMPTED
 
 
-def _result(task: Task, job: submitit.Job[Any]) -> Any:
+def _take_result(task: Task, job: submitit.Job[Any]) -> Any:
     """What a job that has ended returned; None where it failed or was killed."""
     state = job.state
     how = f"ended without a result ({state})"

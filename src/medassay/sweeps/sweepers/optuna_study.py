@@ -118,7 +118,7 @@ class OptunaStudySweeper(Sweeper):
             try:
                 self._run(study, storage, space)
             finally:  # jobs that an earlier command finished belong to this sweep, too
-                jobs, finished = studies.jobs(study, directory), studies.list_finished(study)
+                jobs, finished = studies.match_jobs(study, directory), studies.list_finished(study)
                 SweepDirectory(directory).add(jobs[trial.number] for trial in finished if trial.number in jobs)
 
     def _run(self, study: Study, storage: BaseStorage, space: SearchSpace) -> None:
