@@ -28,11 +28,11 @@ def draw_charts(summary: Summary) -> dict[str, Chart]:
     if len(summary.swept) > 1 and len(ranked) > 1:
         lines = [figures.Line(list(c.settings.values()), c.numbers[metric].value, c is best) for c in ranked]
         figure = figures.draw_parallel(list(names.values()), lines, metric, summary.mode == "min")
-        said = (
-            f"A line for each of {len(lines)} configurations through its settings to {metric}; darker is better. Lines "
-            "through one value are spread, the better ones above."
+        description = (
+            f"Each of {len(lines)} lines is a configuration: its settings from left to right, then its {metric}; darker is "
+            "better. Lines through the same value are spread out, the better ones above."
         )
-        drawn["parallel"] = Chart(figure, said)
+        drawn["parallel"] = Chart(figure, description)
     for name, curves in _read_curves(summary).items():
         if curves:
             text = f"{name} over the epochs of {len(curves)} runs" + (
@@ -46,10 +46,10 @@ def _describe_effect(summary: Summary, key: str) -> str:
     values = summary.effects[key]
     if len(values) > MANY:
         return f"{summary.metric} of every finished run against {key}, which has {len(values)} values."
-    said = "; ".join(
+    effects = "; ".join(
         f"{format_value(value)}: {format_compact_spread(one)} (n = {one.n})" for value, one in values.items()
     )
-    return f"{summary.metric} by {key}. {said}."
+    return f"{summary.metric} by {key}. {effects}."
 
 
 def _read_curves(summary: Summary) -> dict[str, list[figures.Curve]]:
@@ -64,13 +64,13 @@ def _read_curves(summary: Summary) -> dict[str, list[figures.Curve]]:
     losses = [name for name in logged if name.startswith("train/") and "loss" in name]
     wanted = [summary.metric or "", *sorted(losses, key=lambda name: name != "train/loss")[:1]]
     best = {id(row) for row in summary.best.counted} if summary.best else set()
-    found = {}
+    curves = {}
     for name in wanted:
         lines = [
             ([(r["epoch"], r[name]) for r in rows if r.get(name) is not None], id(e) in best) for e, rows in histories
         ]
-        found[name] = [figures.Curve(points, colour) for points, colour in lines if points]
-    return found
+        curves[name] = [figures.Curve(points, colour) for points, colour in lines if points]
+    return curves
 
 
 def choose_tabled_effects(summary: Summary) -> dict[str, dict[str, Estimate]]:

@@ -26,8 +26,8 @@ class Curve(NamedTuple):
     """One run's values over its epochs.
 
     Attributes:
-        points: ``(epoch, value)``.
-        best: whether the run belongs to the best configuration.
+        points: ``(epoch, value)`` of every epoch.
+        best: Whether the run belongs to the best configuration.
     """
 
     points: Sequence[tuple[float, float]]
@@ -48,10 +48,10 @@ def draw_effect(key: str, runs: Sequence[tuple[str, float]], metric: str, best: 
     Few values stand side by side, many numbers on an axis, a logarithmic one where they span more than a factor of 30.
 
     Args:
-        key: what the horizontal axis is called.
+        key: Name of the horizontal axis.
         runs: ``(value, metric)`` of every run.
-        metric: its name.
-        best: the best configuration's value.
+        metric: Name of the metric.
+        best: The best configuration's value; None where there is none.
     """
     figure, axes = small_axes(3.7, 2.9)
     scale = _Scale([value for value, _ in runs], few=_FEW)
@@ -84,10 +84,10 @@ def draw_parallel(keys: Sequence[str], lines: Sequence[Line], metric: str, lower
     """A vertical axis for each key and one for the metric, a line for each configuration; lighter ones are worse.
 
     Args:
-        keys: names of the axes.
-        lines: the configurations.
-        metric: its name.
-        lower_is_better: turns the metric's axis over, so that better is up.
+        keys: Names of the axes.
+        lines: The configurations.
+        metric: Name of the metric.
+        lower_is_better: Whether the metric's axis is turned over, so that better is up.
     """
     figure, axes = small_axes(1.6 + 1.45 * len(keys), 3.6)
     scales = [_Scale([line.values[i] for line in lines], few=_FEW) for i in range(len(keys))]
@@ -124,16 +124,16 @@ def draw_parallel(keys: Sequence[str], lines: Sequence[Line], metric: str, lower
 def draw_learning_curves(curves: Sequence[Curve], name: str) -> Figure:
     """A value over the epochs of every run: grey ones, and above them those of the best configuration."""
     figure, axes = small_axes(4.4, 3.2)
-    said: set[str] = set()
+    labelled: set[str] = set()
     faint = 0.45 if len(curves) <= _CROWD else 0.2
     for curve in sorted(curves, key=lambda curve: curve.best):
         label = "best configuration" if curve.best else "other runs"
         axes.plot(
             *zip(*curve.points, strict=True),
             color=BEST if curve.best else OTHERS, linewidth=1.8 if curve.best else 0.8, alpha=1 if curve.best else faint,
-            marker="o" if len(curve.points) == 1 else None, markersize=3, label=None if label in said else label,
+            marker="o" if len(curve.points) == 1 else None, markersize=3, label=None if label in labelled else label,
         )  # fmt: skip
-        said.add(label)
+        labelled.add(label)
     axes.set_xlabel("epoch")
     axes.set_ylabel(name, parse_math=False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -145,11 +145,11 @@ class _Scale:
     """Where values lie on an axis: few ones, or words, side by side; many numbers by size.
 
     Args:
-        values: as text.
-        few: how many different ones still stand side by side.
+        values: The values, as text.
+        few: Number of different values up to which they stand side by side.
 
     Attributes:
-        ticks: the values that stand side by side; None where they lie by size.
+        ticks: The values that stand side by side; None where they lie by size.
     """
 
     def __init__(self, values: Sequence[str], few: int) -> None:
@@ -159,8 +159,8 @@ class _Scale:
         merged = {numbers[value] if math.isfinite(numbers[value]) else value: value for value in reversed(ordered)}
         self.ticks = None if numeric and len(merged) > few else list(reversed(merged.values()))
         self._places = {key: place for place, key in enumerate(reversed(merged))}
-        found = [number for number in numbers.values() if math.isfinite(number)]
-        self._low, self._high = (min(found), max(found)) if found else (0.0, 0.0)
+        finite = [number for number in numbers.values() if math.isfinite(number)]
+        self._low, self._high = (min(finite), max(finite)) if finite else (0.0, 0.0)
         self.log = self.ticks is None and self._low > 0 and self._high / self._low >= _DECADE_AND_HALF
 
     def place(self, value: str) -> float:

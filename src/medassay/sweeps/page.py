@@ -31,31 +31,31 @@ def write_summary(summary: Summary, figures: Sequence[tuple[str, Path]] = ()) ->
     """Leaves ``summary.csv``, ``summary.md``, ``sweep.html`` and ``figures/*.png`` in the sweep's directory.
 
     Args:
-        summary: what there is to say.
-        figures: further pictures for the page, each with its title.
+        summary: The sweep's summary.
+        figures: Further pictures for the page, each with its title.
 
     Returns:
         The files written.
 
     Raises:
-        OutputError: a file cannot be written.
+        OutputError: A file cannot be written.
     """
-    drawn = draw_charts(summary)
+    drawn_charts = draw_charts(summary)
     files = {
         "summary.csv": make_csv(summary),
         "summary.md": make_markdown(summary),
-        "sweep.html": make_page(summary, drawn, figures),
+        "sweep.html": make_page(summary, drawn_charts, figures),
     }
     for name, text in files.items():
         write_text(summary.path / name, text)
-    pictures = {f"figures/{name}.png": figure for name, (figure, _) in drawn.items()}
+    pictures = {f"figures/{name}.png": figure for name, (figure, _) in drawn_charts.items()}
     for name, figure in pictures.items():
         drawing.save(figure, summary.path / name)
     return [summary.path / name for name in (*files, *pictures)]
 
 
 def list_further_figures(path: Path) -> list[tuple[str, Path]]:
-    """Pictures in a sweep's ``figures/`` that are none of this report's, each with a title."""
+    """Pictures in a sweep's ``figures/`` that this report has not drawn, each with a title."""
     own = ("effect_", "parallel", "curves_")
     files = sorted(file for file in (path / "figures").glob("*.png") if not file.name.startswith(own))
     return [(file.stem.replace("_", " ").capitalize(), file) for file in files]
@@ -142,7 +142,7 @@ def make_runs_table(summary: Summary) -> Table:
     for row in (*summary.rows, *summary.final):
         name = shorten_path(row.path, summary.path)
         link = Markup('<a href="{}/">{}</a>').format(quote(name), name)
-        status = row.status + (", for the test alone" if row in summary.final else "")
+        status = row.status + (", trained for the test only" if row in summary.final else "")
         seconds = DASH if row.seconds is None else _format_time(row.seconds)
         rows.append([link, status, format_compact(known(row, summary.metric)), seconds, _format_settings(summary, row)])
     return Table("All runs", ["run", "status", summary.metric or "metric", "time", "settings"], rows)
@@ -151,9 +151,9 @@ def make_runs_table(summary: Summary) -> Table:
 # --- page ------------------------------------------------------------------------------------------------------------
 
 
-def make_page(summary: Summary, drawn: Mapping[str, Chart], figures: Sequence[tuple[str, Path]] = ()) -> str:
+def make_page(summary: Summary, drawn_charts: Mapping[str, Chart], figures: Sequence[tuple[str, Path]] = ()) -> str:
     """``sweep.html`` with its charts and further pictures."""
-    pictures = html.inline(drawn)
+    pictures = html.inline(drawn_charts)
     return html.page(
         Path(__file__).with_name("page.html.j2"),
         summary=summary,
@@ -227,23 +227,23 @@ def _describe_lead(summary: Summary) -> str:
     first = best.numbers[metric]
     others = [c.numbers[metric] for c in summary.groups if c.complete and c is not best]
     if not others:
-        return "No other configuration has all its seeds: nothing was chosen among several."
+        return "No other configuration has all its seeds, so that there was none to compare it with."
     behind = abs(first.value - others[0].value)
     if first.sd is None:
-        return f"The next one lies {format_compact(behind)} behind; with one seed each, chance alone may have ordered them."
+        return f"The next one is {format_compact(behind)} behind; with one seed each, their order may be chance."
     near = sum(abs(first.value - other.value) <= first.sd for other in others)
     if near:
         return f"{near} of {len(others)} others lie within one standard deviation of it: their order is uncertain."
-    return f"The next one lies {format_compact(behind)} behind, more than one standard deviation over the seeds."
+    return f"The next one is {format_compact(behind)} behind, more than one standard deviation over the seeds."
 
 
 def _list_warnings(summary: Summary) -> list[str]:
     """What a reader must know first."""
     origins = [origin(row.data_provenance) for row in summary.choose_rows("done")]
     failed = len(summary.failed)
-    lost = f"{failed} of {len(summary.rows) + len(summary.final)} runs failed; their reasons stand below."
-    found = [*origins, *summary.notes, lost if failed else None]
-    return list(dict.fromkeys(text for text in found if text is not None))
+    failures = f"{failed} of {len(summary.rows) + len(summary.final)} runs failed; the reasons are listed below."
+    warnings = [*origins, *summary.notes, failures if failed else None]
+    return list(dict.fromkeys(text for text in warnings if text is not None))
 
 
 def _embed(file: Path) -> str:
@@ -253,8 +253,8 @@ def _embed(file: Path) -> str:
 
 def _format_settings(summary: Summary, row: RunRow) -> str:
     names, values = labels(summary.swept), describe_settings(row, summary.swept)
-    said = [f"{names[key]}={format_value(value)}" for key, value in values.items()]
-    return " ".join([*said, *([] if row.seed is None else [f"seed={row.seed}"])])
+    settings = [f"{names[key]}={format_value(value)}" for key, value in values.items()]
+    return " ".join([*settings, *([] if row.seed is None else [f"seed={row.seed}"])])
 
 
 def _describe_durations(summary: Summary) -> str:

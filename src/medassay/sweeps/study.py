@@ -30,11 +30,11 @@ class Trial:
     """One trial of a study.
 
     Attributes:
-        number: from 1.
+        number: Its number, from 1.
         state: ``done`` or ``pruned`` as the run says, else what became of the trial.
-        value: the objective; None unless finished.
-        params: what was drawn.
-        run: the run's directory; None where there is none.
+        value: The objective; None unless the trial is finished.
+        params: The parameters that were drawn.
+        run: The run directory; None where there is none.
     """
 
     number: int
@@ -50,8 +50,8 @@ def draw_study(sweep_directory: str | Path) -> list[tuple[str, Path]]:
     Empty where there is no study, or one with fewer than two finished trials.
 
     Raises:
-        CheckpointError: the study cannot be read.
-        OutputError: a file cannot be written.
+        CheckpointError: The study cannot be read.
+        OutputError: A file cannot be written.
     """
     path = Path(sweep_directory)
     with open_study(path) as study:
@@ -69,16 +69,16 @@ def draw_study(sweep_directory: str | Path) -> list[tuple[str, Path]]:
         failed = [trial.number for trial in trials if trial.state == "failed"]
         name = _find_objective_name(trials, SweepDirectory(path).record().get("metric"))
         history = draw_study_history(valued, failed, name, maximise=study.direction.name == "MAXIMIZE")
-        drawn = [("Optimization history", "study_history", history)]
+        charts = [("Optimization history", "study_history", history)]
         if shares := measure_importances(study):
             note = f"from {len(values)} trials" + (": a hint at most" if len(values) < FEW else "")
-            drawn.append(("Parameter importance", "study_importance", draw_parameter_importance(shares, note)))
-    found = []
-    for title, name, figure in drawn:
+            charts.append(("Parameter importance", "study_importance", draw_parameter_importance(shares, note)))
+    pictures = []
+    for title, name, figure in charts:
         file = path / "figures" / f"{name}.png"
         save(figure, file)
-        found.append((title, file))
-    return found
+        pictures.append((title, file))
+    return pictures
 
 
 @contextmanager
@@ -86,7 +86,7 @@ def open_study(sweep_directory: Path) -> Iterator[Study | None]:
     """The study in ``sweep_directory``; None where there is none.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError: It cannot be read.
     """
     file = sweep_directory / FILE
     if not file.is_file():
@@ -126,13 +126,13 @@ def match_jobs(study: Study, sweep_directory: Path) -> dict[int, Job]:
         except CheckpointError:  # cut off in the middle: the run will be done again
             continue
         runs.append(Job(file.parent, [str(text) for text in overrides]))
-    found: dict[int, Job] = {}
+    job_of: dict[int, Job] = {}
     for trial in study.get_trials(deepcopy=False):
         needed = {f"{name}={value}" for name, value in trial.params.items()}
-        own = [job for job in runs if needed and needed <= set(job.overrides)]
-        if own:
-            found[trial.number] = min(own, key=lambda job: len(job.overrides))
-    return found
+        matches = [job for job in runs if needed and needed <= set(job.overrides)]
+        if matches:
+            job_of[trial.number] = min(matches, key=lambda job: len(job.overrides))
+    return job_of
 
 
 def measure_importances(study: Study) -> dict[str, float]:
@@ -157,11 +157,11 @@ def measure_importances(study: Study) -> dict[str, float]:
 
 
 def _list_trials(study: Study, path: Path) -> list[Trial]:
-    found = []
+    trials = []
     names: Mapping[str, State] = {"COMPLETE": "done", "FAIL": "failed", "PRUNED": "pruned", "RUNNING": "running"}
-    own = match_jobs(study, path)
+    job_of = match_jobs(study, path)
     for trial in study.get_trials(deepcopy=False):
-        job = own.get(trial.number)
+        job = job_of.get(trial.number)
         state = names.get(trial.state.name, "waiting")
         if state == "done" and job is not None and RunDirectory(job.directory).record().get("status") == "pruned":
             state = "pruned"
@@ -169,8 +169,8 @@ def _list_trials(study: Study, path: Path) -> list[Trial]:
             state = "interrupted"
         value = trial.value if trial.values is not None and len(trial.values) == 1 else None
         run = None if job is None else job.directory
-        found.append(Trial(trial.number + 1, state, value, dict(trial.params), run))
-    return found
+        trials.append(Trial(trial.number + 1, state, value, dict(trial.params), run))
+    return trials
 
 
 def _find_objective_name(trials: Sequence[Trial], metric: str | None) -> str:

@@ -95,8 +95,8 @@ def _find_gpu(gpu: int, present: Sequence[str]) -> str:
 
 def list_visible_gpus() -> list[str]:
     """Names of the GPUs as ``CUDA_VISIBLE_DEVICES`` takes them; without torch, which this process does not need."""
-    if (given := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [name.strip() for name in given.split(",") if name.strip() not in ("", "-1", "NoDevFiles")]
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1", "NoDevFiles")]
     if shutil.which("nvidia-smi") is None:
         return []
     listed = subprocess.run(

@@ -35,11 +35,11 @@ class RayLauncher(SweepLauncher):
     """Runs jobs where Ray finds room for them.
 
     Args:
-        address: of a running cluster, ``auto`` for the one that this machine belongs to; None starts a Ray on this machine
-            and ends it after the sweep.
-        cpus_per_job: cores of a job, and its threads; may be a fraction, which is one thread.
-        gpus_per_job: GPUs of a job; 0.25 lets four jobs share one; None for one where the cluster has any.
-        dashboard: of the Ray started here.
+        address: Address of a running cluster, ``auto`` for the one that this machine belongs to; None starts a Ray on this
+            machine and ends it after the sweep.
+        cpus_per_job: Number of cores of a job, and of its threads; a fraction of a core is one thread.
+        gpus_per_job: Number of GPUs of a job; 0.25 lets four jobs share one; None for one where the cluster has any.
+        dashboard: Whether the Ray started here has its web page.
     """
 
     needs = ("ray", "ray")
