@@ -56,7 +56,7 @@ def main() -> int:
         sweeps = [path for path in map(Path, arguments.paths) if is_sweep(path)]
         for path in sweeps:
             found = summarise(path, arguments.metric, arguments.mode)
-            sweep_page.write(found, sweep_page.further_figures(path))
+            sweep_page.write_summary(found, sweep_page.list_further_figures(path))
             print("\n".join([f"{path / 'sweep.html'}", *found.lines()]))
         if not sweeps or any(map(has_assays, map(Path, arguments.paths))):
             print(write_leaderboard(arguments.paths, Path(arguments.output)))

@@ -23,7 +23,7 @@ from medassay.core.types import LabelledImages
 from medassay.data.modules import LabelledData
 from medassay.data.npz import read_splits
 from medassay.evaluation import arms
-from medassay.evaluation.arms import Arm, full_steps, new_task, train_arms
+from medassay.evaluation.arms import Arm, build_task, count_full_steps, train_arms
 from medassay.tasks.classification import Classification
 
 BLOOD = ("data=blood_phantom", "data.train=96", "data.val=40", "data.test=16", "trainer.gpus=0", "logger=none")
@@ -81,7 +81,7 @@ def test_an_arm_on_a_generators_images_is_the_run_of_tstr_bit_for_bit(tmp_path: 
     expected = run(*argv, "seed=3", "test=false", path=tmp_path / "tstr")
     (file,) = (tmp_path / "outputs" / ".cache" / "samples").iterdir()
     train, val = read_splits(file, ("train", "val"), channels=3, size=28, num_classes=8)
-    (task,) = train_arms([Arm("TSTR", train, val, 8, 3, full_steps(96))], tmp_path)
+    (task,) = train_arms([Arm("TSTR", train, val, 8, 3, count_full_steps(96))], tmp_path)
     assert same(weights_of(task), expected)
 
 
@@ -91,13 +91,13 @@ def test_an_arm_on_real_images_is_the_run_of_tstr_without_a_generator(
 ) -> None:
     expected = run("model=tstr", *BLOOD, "trainer.threads=1", "test=false", "seed=1", path=tmp_path / "trtr")
     real = tiny_blood(train=96, val=40, test=16).splits
-    (task,) = train_arms([Arm("TRTR", real.train, real.val, 8, 1, full_steps(96))], tmp_path)
+    (task,) = train_arms([Arm("TRTR", real.train, real.val, 8, 1, count_full_steps(96))], tmp_path)
     assert same(weights_of(task), expected)
 
 
 @pytest.mark.parametrize(("n", "steps"), [(1, 20), (64, 20), (65, 40), (1712, 540), (11959, 3740)])
 def test_full_steps_are_20_passes_in_batches_of_64(n: int, steps: int) -> None:
-    assert full_steps(n) == steps
+    assert count_full_steps(n) == steps
 
 
 def test_an_arm_learns(tmp_path: Path) -> None:
@@ -338,7 +338,7 @@ started: list[Any] = []
 
 def finished_elsewhere(arm: Arm, path: Path) -> Path:
     """A file as a worker writes it."""
-    torch.save({"state_dict": new_task(arm).state_dict()}, path)
+    torch.save({"state_dict": build_task(arm).state_dict()}, path)
     return path
 
 

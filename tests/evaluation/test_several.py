@@ -276,13 +276,13 @@ def test_an_ensembles_threshold_is_the_best_of_its_own_validation_probabilities(
 
 def test_an_ensemble_stands_beside_the_mean_and_is_no_part_of_it(tmp_path: Path) -> None:
     lines = {line["row"]: line for line in summary(three_seeds(tmp_path, Judging())) if line["row"] != "run"}
-    assert list(lines) == ["mean", "sd", NETS, f"{NETS} low", f"{NETS} high"]
+    assert list(lines) == ["mean", "sd", "ensemble", "ensemble low", "ensemble high"]
     assert float(lines["mean"]["test/accuracy"]) == pytest.approx(0.8)  # of 0.8, 0.9 and 0.7
     assert float(lines["sd"]["test/accuracy"]) == pytest.approx(0.1)
     auroc = sk.roc_auc_score(LABELS["test"], mean_probability("test"))
-    assert float(lines[NETS]["test/auroc"]) == pytest.approx(auroc)
-    assert float(lines[f"{NETS} low"]["test/auroc"]) < auroc < float(lines[f"{NETS} high"]["test/auroc"])
-    assert {lines[row]["seed"] for row in (NETS, f"{NETS} low", f"{NETS} high")} == {"0 1 2"}
+    assert float(lines["ensemble"]["test/auroc"]) == pytest.approx(auroc)
+    assert float(lines["ensemble low"]["test/auroc"]) < auroc < float(lines["ensemble high"]["test/auroc"])
+    assert {lines[row]["seed"] for row in ("ensemble", "ensemble low", "ensemble high")} == {"0 1 2"}
 
 
 def test_the_tables_for_readers_say_what_an_ensemble_is(tmp_path: Path) -> None:

@@ -429,7 +429,7 @@ class Recorded(performance.Trainer):
 
     def train(self, wanted: Any) -> Any:
         object.__setattr__(self, "asked", list(wanted))
-        return [arms.new_task(arm).eval() for arm in wanted]
+        return [arms.build_task(arm).eval() for arm in wanted]
 
 
 def split_of(n: int, seed: int) -> LabelledImages:

@@ -184,7 +184,7 @@ def test_of_two_equal_commands_started_at_once_one_is_refused_and_names_the_othe
 
 def test_two_unnamed_sweeps_at_the_same_moment_have_directories_of_their_own() -> None:
     register_resolvers()
-    directories = {multirun._prepare(parse(["data=chest_phantom", "seed=0,1"]))[0] for _ in range(2)}
+    directories = {multirun._prepare_sweep(parse(["data=chest_phantom", "seed=0,1"]))[0] for _ in range(2)}
     assert len(directories) == 2
 
 
@@ -193,7 +193,7 @@ def test_two_unnamed_sweeps_at_the_same_moment_have_directories_of_their_own() -
 
 def prepared(*argv: str) -> list[str]:
     register_resolvers()
-    return multirun._prepare(parse(["data=chest_phantom", *argv]))[2]
+    return multirun._prepare_sweep(parse(["data=chest_phantom", *argv]))[2]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from medassay.core.files import write_json
-from medassay.sweeps.objective import TSTR, Objective, objective, value
+from medassay.sweeps.objective import TSTR, Objective, choose_objective, read_value
 
 
 def config(monitor: str | None, mode: str = "max") -> dict[str, Any]:
@@ -30,7 +30,7 @@ def config(monitor: str | None, mode: str = "max") -> dict[str, Any]:
 def test_a_sweep_is_ranked_by_what_is_asked_for_else_by_what_chooses_the_epoch_else_by_tstr(
     monitor: str | None, mode: str, metric: str | None, asked: Any, expected: Objective
 ) -> None:
-    assert objective(config(monitor, mode), metric, asked) == expected
+    assert choose_objective(config(monitor, mode), metric, asked) == expected
 
 
 def finished(path: Path, numbers: dict[str, Any]) -> Path:
@@ -45,7 +45,7 @@ def finished(path: Path, numbers: dict[str, Any]) -> Path:
 
 
 def test_the_final_number_of_a_run_is_its_value(tmp_path: Path) -> None:
-    assert value(finished(tmp_path, {"epochs": 3, "val": {"auroc": 0.75}}), "val/auroc") == 0.75
+    assert read_value(finished(tmp_path, {"epochs": 3, "val": {"auroc": 0.75}}), "val/auroc") == 0.75
 
 
 def test_a_generator_is_ranked_by_its_latest_assay(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_a_generator_is_ranked_by_its_latest_assay(tmp_path: Path) -> None:
         file = tmp_path / "eval" / name / "metrics.json"
         write_json(file, {"assay": {"tstr_balanced_accuracy": number}, "protocol": {"split": "val"}})
         os.utime(file, (time, time))
-    assert value(tmp_path, TSTR) == 0.6
+    assert read_value(tmp_path, TSTR) == 0.6
 
 
 def test_an_assay_on_validation_images_ranks_before_one_on_test_images(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_an_assay_on_validation_images_ranks_before_one_on_test_images(tmp_path:
         file = tmp_path / "eval" / f"assay_{split}" / "metrics.json"
         write_json(file, {"assay": {"tstr_balanced_accuracy": number}, "protocol": {"split": split}})
         os.utime(file, (time, time))
-    assert value(tmp_path, TSTR) == 0.5
+    assert read_value(tmp_path, TSTR) == 0.5
 
 
 @pytest.mark.parametrize(
@@ -71,4 +71,4 @@ def test_an_assay_on_validation_images_ranks_before_one_on_test_images(tmp_path:
     [{}, {"val": {}}, {"val": {"auroc": None}}, {"val": None}, {"val": {"auroc": "high"}}, {"test": {"auroc": 0.9}}],
 )
 def test_where_there_is_no_number_there_is_no_value(numbers: dict[str, Any], tmp_path: Path) -> None:
-    assert value(finished(tmp_path, numbers), "val/auroc") is None
+    assert read_value(finished(tmp_path, numbers), "val/auroc") is None

@@ -73,7 +73,7 @@ def top(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def written(top: Path) -> list[Path]:
-    return sweep_page.write(summarise(top))
+    return sweep_page.write_summary(summarise(top))
 
 
 def text(top: Path, name: str) -> str:
@@ -167,7 +167,7 @@ def test_the_page_has_every_chart_inside(written: list[Path], top: Path) -> None
 
 def test_further_pictures_stand_in_the_page_with_their_titles(written: list[Path], top: Path, tmp_path: Path) -> None:
     summary = summarise(top)
-    page = sweep_page.page_of(
+    page = sweep_page.make_page(
         summary, {}, [("Importance of settings", top / "figures" / "parallel.png"), ("x", tmp_path / "no.png")]
     )
     assert "<h2>Importance of settings</h2>" in page
@@ -181,13 +181,13 @@ def sweep_of(path: Path, *jobs: dict[str, Any]) -> Summary:
 
 def test_a_sweep_in_which_all_failed_still_has_its_report(tmp_path: Path) -> None:
     write(tmp_path / "a" / "run.json", {"status": "failed", "reason": "no data"})
-    found = sweep_page.write(sweep_of(tmp_path, {"directory": "a", "overrides": ["model.net.width=8"]}))
+    found = sweep_page.write_summary(sweep_of(tmp_path, {"directory": "a", "overrides": ["model.net.width=8"]}))
     assert [file.name for file in found] == ["summary.csv", "summary.md", "sweep.html"]
     assert "no data" in text(tmp_path, "sweep.html")
 
 
 def test_a_sweep_in_which_nothing_has_begun_still_has_its_report(tmp_path: Path) -> None:
-    sweep_page.write(sweep_of(tmp_path, {"directory": "a", "overrides": ["seed=0"]}))
+    sweep_page.write_summary(sweep_of(tmp_path, {"directory": "a", "overrides": ["seed=0"]}))
     assert "no best configuration yet" in text(tmp_path, "sweep.html")
 
 
@@ -195,7 +195,7 @@ def test_a_sweep_over_the_seed_alone_without_history_has_its_report(tmp_path: Pa
     jobs = [job(tmp_path / f"a{seed}", seed, "1e-3", "adamw", 0.9) for seed in (0, 1)]
     for seed in (0, 1):
         (tmp_path / f"a{seed}" / "history.json").unlink()
-    found = sweep_page.write(sweep_of(tmp_path, *jobs))
+    found = sweep_page.write_summary(sweep_of(tmp_path, *jobs))
     assert [file.name for file in found] == ["summary.csv", "summary.md", "sweep.html"]
 
 

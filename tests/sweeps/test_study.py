@@ -73,7 +73,7 @@ def table(path: Path) -> list[dict[str, str]]:
 
 def test_a_study_has_a_picture_of_its_course_and_one_of_what_mattered(tmp_path: Path) -> None:
     stored(tmp_path, 12)
-    found = studies.figures(tmp_path)
+    found = studies.draw_study(tmp_path)
     assert [title for title, _ in found] == ["Optimization history", "Parameter importance"]
     for _, path in found:
         assert path.parent == tmp_path / "figures"
@@ -82,13 +82,13 @@ def test_a_study_has_a_picture_of_its_course_and_one_of_what_mattered(tmp_path: 
 
 
 def test_a_sweep_without_a_study_has_no_pictures_and_gets_no_study(tmp_path: Path) -> None:
-    assert studies.figures(tmp_path) == []
+    assert studies.draw_study(tmp_path) == []
     assert list(tmp_path.iterdir()) == []
 
 
 def test_one_finished_trial_is_a_table_but_no_picture(tmp_path: Path) -> None:
     stored(tmp_path, 1, failed=3)
-    assert studies.figures(tmp_path) == []
+    assert studies.draw_study(tmp_path) == []
     assert [row["state"] for row in table(tmp_path)] == ["done", "failed", "failed", "failed"]
 
 
@@ -96,7 +96,7 @@ def test_the_parameter_that_makes_the_difference_is_the_most_important(tmp_path:
     stored(tmp_path, 40)
     with studies.open_study(tmp_path) as study:
         assert study is not None
-        shares = studies.importances(study)
+        shares = studies.measure_importances(study)
     assert next(iter(shares)) == "model.optimizer.lr"
     assert shares["model.optimizer.lr"] > 0.8
     assert sum(shares.values()) == pytest.approx(1)
@@ -111,13 +111,13 @@ def test_the_parameter_that_makes_the_difference_is_the_most_important(tmp_path:
 )
 def test_importance_is_left_out_where_it_says_nothing(space: dict[str, Any], value: Any, tmp_path: Path) -> None:
     stored(tmp_path, 5, space=space, value=value)
-    assert [title for title, _ in studies.figures(tmp_path)] == ["Optimization history"]
+    assert [title for title, _ in studies.draw_study(tmp_path)] == ["Optimization history"]
 
 
 def test_the_table_has_every_trial_with_its_parameters_and_its_run(tmp_path: Path) -> None:
     stored(tmp_path, 3)
     run(tmp_path, "job_b", ["search=x", *overrides_of(tmp_path, 1)])
-    studies.figures(tmp_path)
+    studies.draw_study(tmp_path)
     rows = table(tmp_path)
     assert [row["trial"] for row in rows] == ["1", "2", "3"]
     assert [row["run"] for row in rows] == ["", "job_b", ""]
@@ -131,7 +131,7 @@ def test_a_pruned_run_is_said_to_be_pruned(tmp_path: Path) -> None:
     stored(tmp_path, 3)
     run(tmp_path, "job_a", overrides_of(tmp_path, 0), status="pruned")
     run(tmp_path, "job_b", overrides_of(tmp_path, 1))
-    studies.figures(tmp_path)
+    studies.draw_study(tmp_path)
     assert [row["state"] for row in table(tmp_path)] == ["pruned", "done", "done"]
 
 
@@ -141,12 +141,12 @@ def test_a_trials_run_is_not_mistaken_for_a_further_seed_of_it(tmp_path: Path) -
     run(tmp_path, "the_trial", overrides_of(tmp_path, 0))
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "run.json").write_text("{")
-    studies.figures(tmp_path)
+    studies.draw_study(tmp_path)
     assert table(tmp_path)[0]["run"] == "the_trial"
 
 
 def test_a_damaged_study_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "study.db").write_text("this is no database, and never was one")
     with pytest.raises(CheckpointError, match=r"study\.db cannot be read") as raised:
-        studies.figures(tmp_path)
+        studies.draw_study(tmp_path)
     assert "\n" not in str(raised.value)

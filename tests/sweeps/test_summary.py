@@ -316,7 +316,7 @@ def test_what_was_chosen_stays_chosen_and_the_difference_is_said(sweep: Sweep) -
     chosen = {"configuration": configuration_hash(sweep.config(0, "1e-3", 8))}
     found = summarise(sweep.listed(chosen=chosen))
     assert found.test["test/auroc"].value == 0.75
-    assert any("not the best of the jobs now" in note for note in found.notes)
+    assert any("was the best when it was chosen" in note for note in found.notes)
 
 
 # --- as text ---------------------------------------------------------------------------------------------------------

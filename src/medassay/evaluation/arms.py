@@ -40,7 +40,7 @@ QUICK_STEPS = 300
 RECIPE = 1  # part of every key: raise it where the recipe or the training changes
 
 
-def full_steps(n: int) -> int:
+def count_full_steps(n: int) -> int:
     """The steps of every arm of a full comparison, from the real training set's size: 20 passes over it."""
     return LOOKS * -(-n // BATCH)
 
@@ -72,7 +72,7 @@ class Arm:
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def new_task(arm: Arm) -> Classification:
+def build_task(arm: Arm) -> Classification:
     """The arm's classifier, not yet trained."""
     _, channels, size, _ = arm.train.images.shape
     torch.manual_seed(arm.seed)
@@ -111,7 +111,7 @@ def train_arms(
                 bar.update()
     tasks = []
     for path, arm in zip(paths, arms, strict=True):
-        task = new_task(arm)
+        task = build_task(arm)
         load_weights(task, path)
         tasks.append(task.eval())
     return tasks
@@ -123,7 +123,7 @@ def _train(arm: Arm, gpus: int | list[int] | None) -> bytes:
     splits = Splits(arm.train, arm.held_out, arm.held_out[:0])
     data = memory_data(arm.name, classes, splits, batch_size=BATCH, seed=arm.seed, steps=arm.steps // LOOKS)
     settings = TrainerSettings(max_epochs=LOOKS, gpus=gpus, progress=False)
-    task = new_task(arm)
+    task = build_task(arm)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -70,7 +70,7 @@ def train_encoder(
     train: LabelledImages, val: LabelledImages, num_classes: int, cache: Path, *, seed: int = 0, gpus: Any = 0
 ) -> Classification:
     """The classifier behind :func:`classifier`: the arm TRTR of a full comparison, with that seed."""
-    arm = arms.Arm(f"TRTR, seed {seed}", train, val, num_classes, seed, arms.full_steps(len(train)))
+    arm = arms.Arm(f"TRTR, seed {seed}", train, val, num_classes, seed, arms.count_full_steps(len(train)))
     return arms.train_arms([arm], cache, gpus=gpus, progress="encoder")[0]
 
 

@@ -90,6 +90,7 @@ class Combined:
         note: What a reader must know of it.
         none: Why they give nothing together; None where they do.
         results: A frozen dataclass, for the table's JSON.
+        row: The name of its lines in ``summary.csv``, short enough to select by.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Combined:
     note: str = ""
     none: str | None = None
     results: Any = None
+    row: str = "ensemble"
 
 
 @dataclass(frozen=True)

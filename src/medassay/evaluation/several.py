@@ -205,7 +205,7 @@ def write_table(evaluations: Evaluations, protocol: Protocol, record: dict[str, 
     columns = [
         Column(group, protocol.combine([results[row.path.resolve()] for row in group.counted])) for group in groups
     ]
-    further = [{column.combined.name: column.numbers} if column.combined else {} for column in columns]
+    further = [{column.combined.row: column.numbers} if column.combined else {} for column in columns]
     files = {
         "summary.csv": runs_as_csv(groups, rows, further=[{k: v for k, v in one.items() if v} for one in further]),
         "summary.md": write_markdown(columns, evaluations.failed),

@@ -14,7 +14,7 @@ from medassay.sweeps.summary import Summary, format_value
 MANY = 20  # rows of a table before the rest folds away; values of a key that still make a table
 
 
-def charts(summary: Summary) -> dict[str, Chart]:
+def draw_charts(summary: Summary) -> dict[str, Chart]:
     """All charts that the runs allow: ``{name: Chart}``."""
     drawn: dict[str, Chart] = {}
     names, best = labels(summary.swept), summary.best
@@ -22,37 +22,37 @@ def charts(summary: Summary) -> dict[str, Chart]:
     for key in summary.swept:
         runs = [(c.settings[key], e.values[metric]) for c in summary.groups for e in c.counted]
         if runs:
-            figure = figures.effect(names[key], runs, metric, best.settings[key] if best else None)
-            drawn[f"effect_{names[key].replace('.', '_')}"] = Chart(figure, _effect_in_words(summary, key))
+            figure = figures.draw_effect(names[key], runs, metric, best.settings[key] if best else None)
+            drawn[f"effect_{names[key].replace('.', '_')}"] = Chart(figure, _describe_effect(summary, key))
     ranked = [c for c in summary.groups if metric in c.numbers]
     if len(summary.swept) > 1 and len(ranked) > 1:
         lines = [figures.Line(list(c.settings.values()), c.numbers[metric].value, c is best) for c in ranked]
-        figure = figures.parallel(list(names.values()), lines, metric, summary.mode == "min")
-        said = (
-            f"A line for each of {len(lines)} configurations through its settings to {metric}; darker is better. Lines "
-            "through one value are spread, the better ones above."
+        figure = figures.draw_parallel(list(names.values()), lines, metric, summary.mode == "min")
+        description = (
+            f"Each of {len(lines)} lines is a configuration: its settings from left to right, then its {metric}; darker is "
+            "better. Lines through the same value are spread out, the better ones above."
         )
-        drawn["parallel"] = Chart(figure, said)
-    for name, curves in _curves(summary).items():
+        drawn["parallel"] = Chart(figure, description)
+    for name, curves in _read_curves(summary).items():
         if curves:
             text = f"{name} over the epochs of {len(curves)} runs" + (
                 ", the best configuration's in colour." if best else "."
             )
-            drawn[f"curves_{name.replace('/', '_')}"] = Chart(figures.learning_curves(curves, name), text)
+            drawn[f"curves_{name.replace('/', '_')}"] = Chart(figures.draw_learning_curves(curves, name), text)
     return drawn
 
 
-def _effect_in_words(summary: Summary, key: str) -> str:
+def _describe_effect(summary: Summary, key: str) -> str:
     values = summary.effects[key]
     if len(values) > MANY:
         return f"{summary.metric} of every finished run against {key}, which has {len(values)} values."
-    said = "; ".join(
+    effects = "; ".join(
         f"{format_value(value)}: {format_compact_spread(one)} (n = {one.n})" for value, one in values.items()
     )
-    return f"{summary.metric} by {key}. {said}."
+    return f"{summary.metric} by {key}. {effects}."
 
 
-def _curves(summary: Summary) -> dict[str, list[figures.Curve]]:
+def _read_curves(summary: Summary) -> dict[str, list[figures.Curve]]:
     """The ranking number and a training loss over the epochs, of all runs that have kept them."""
     histories = []
     for row in summary.rows:
@@ -64,15 +64,15 @@ def _curves(summary: Summary) -> dict[str, list[figures.Curve]]:
     losses = [name for name in logged if name.startswith("train/") and "loss" in name]
     wanted = [summary.metric or "", *sorted(losses, key=lambda name: name != "train/loss")[:1]]
     best = {id(row) for row in summary.best.counted} if summary.best else set()
-    found = {}
+    curves = {}
     for name in wanted:
         lines = [
             ([(r["epoch"], r[name]) for r in rows if r.get(name) is not None], id(e) in best) for e, rows in histories
         ]
-        found[name] = [figures.Curve(points, colour) for points, colour in lines if points]
-    return found
+        curves[name] = [figures.Curve(points, colour) for points, colour in lines if points]
+    return curves
 
 
-def tabled(summary: Summary) -> dict[str, dict[str, Estimate]]:
+def choose_tabled_effects(summary: Summary) -> dict[str, dict[str, Estimate]]:
     """The effects of keys with so few values that a table of them says something."""
     return {key: values for key, values in summary.effects.items() if 0 < len(values) <= MANY}

@@ -30,8 +30,8 @@ class Job:
     """One job of a sweep.
 
     Attributes:
-        directory: its run directory.
-        overrides: of the configuration, as on the command line.
+        directory: The run directory.
+        overrides: Its overrides, as on the command line.
     """
 
     directory: Path
@@ -42,7 +42,7 @@ class SweepDirectory:
     """The directory of one sweep.
 
     Args:
-        path: the directory; need not exist yet.
+        path: The directory; it need not exist yet.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -53,10 +53,10 @@ class SweepDirectory:
         """Keeps every other command out of the directory until left; a killed command holds it no longer.
 
         Raises:
-            OutputError: another command is at it.
+            OutputError: Another command runs this sweep.
         """
-        with file_lock(self.path / ".lock", wait=1.0) as mine:
-            if not mine:
+        with file_lock(self.path / ".lock", wait=1.0) as acquired:
+            if not acquired:
                 process = self.record().get("process", {})
                 who = f"process {process.get('pid', 'unknown')} on {process.get('host', 'this machine')}"
                 raise OutputError(
@@ -71,7 +71,7 @@ class SweepDirectory:
         self.update(**fields, code=code_hash(), started=started, ended=None, relist=True)
 
     def choose(self, **chosen: Any) -> None:
-        """Keeps what validation data chose; jobs added from now on are further seeds of it and take no part in the choice."""
+        """Records what validation data chose; jobs added from now on are further seeds of it and take no part in the choice."""
         self.update(chosen=chosen)
 
     def add(self, jobs: Iterable[Job]) -> None:
@@ -94,7 +94,7 @@ class SweepDirectory:
         """What ``sweep.json`` says; empty if there is none.
 
         Raises:
-            CheckpointError: it cannot be read.
+            CheckpointError: It cannot be read.
         """
         return read_json(self.path / "sweep.json")
 

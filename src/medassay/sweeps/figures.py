@@ -26,8 +26,8 @@ class Curve(NamedTuple):
     """One run's values over its epochs.
 
     Attributes:
-        points: ``(epoch, value)``.
-        best: whether the run belongs to the best configuration.
+        points: ``(epoch, value)`` of every epoch.
+        best: Whether the run belongs to the best configuration.
     """
 
     points: Sequence[tuple[float, float]]
@@ -42,16 +42,16 @@ class Line(NamedTuple):
     best: bool
 
 
-def effect(key: str, runs: Sequence[tuple[str, float]], metric: str, best: str | None = None) -> Figure:
+def draw_effect(key: str, runs: Sequence[tuple[str, float]], metric: str, best: str | None = None) -> Figure:
     """The metric of every run against its value of one key; mean and standard deviation where runs share a value.
 
     Few values stand side by side, many numbers on an axis, a logarithmic one where they span more than a factor of 30.
 
     Args:
-        key: what the horizontal axis is called.
+        key: Name of the horizontal axis.
         runs: ``(value, metric)`` of every run.
-        metric: its name.
-        best: the best configuration's value.
+        metric: Name of the metric.
+        best: The best configuration's value; None where there is none.
     """
     figure, axes = small_axes(3.7, 2.9)
     scale = _Scale([value for value, _ in runs], few=_FEW)
@@ -80,14 +80,14 @@ def effect(key: str, runs: Sequence[tuple[str, float]], metric: str, best: str |
     return figure
 
 
-def parallel(keys: Sequence[str], lines: Sequence[Line], metric: str, lower_is_better: bool = False) -> Figure:
+def draw_parallel(keys: Sequence[str], lines: Sequence[Line], metric: str, lower_is_better: bool = False) -> Figure:
     """A vertical axis for each key and one for the metric, a line for each configuration; lighter ones are worse.
 
     Args:
-        keys: names of the axes.
-        lines: the configurations.
-        metric: its name.
-        lower_is_better: turns the metric's axis over, so that better is up.
+        keys: Names of the axes.
+        lines: The configurations.
+        metric: Name of the metric.
+        lower_is_better: Whether the metric's axis is turned over, so that better is up.
     """
     figure, axes = small_axes(1.6 + 1.45 * len(keys), 3.6)
     scales = [_Scale([line.values[i] for line in lines], few=_FEW) for i in range(len(keys))]
@@ -107,10 +107,10 @@ def parallel(keys: Sequence[str], lines: Sequence[Line], metric: str, lower_is_b
             linewidth=3 if line.best else 1.1, zorder=3 if line.best else 2, label="best configuration" if line.best else None,
         )  # fmt: skip
     for place, scale in enumerate(scales):
-        _upright(axes, place, [(scale.share(text), text) for text in scale.choose_labels()])
+        _draw_upright_axis(axes, place, [(scale.share(text), text) for text in scale.choose_labels()])
     ends = [(0.5, low)] if high == low else [(0.0, high), (1.0, low)] if lower_is_better else [(0.0, low), (1.0, high)]
     middle = [] if high == low else [(0.5, (low + high) / 2)]
-    _upright(axes, len(keys), [(share, f"{value:.4g}") for share, value in [*ends, *middle]])
+    _draw_upright_axis(axes, len(keys), [(share, f"{value:.4g}") for share, value in [*ends, *middle]])
     axes.set_xticks(range(len(keys) + 1), [*keys, metric], parse_math=False, fontsize=9)
     axes.set(xlim=(-0.15, len(keys) + 0.55), ylim=(-0.08, 1.08), yticks=[])
     axes.tick_params(axis="x", length=0, pad=6)
@@ -121,19 +121,19 @@ def parallel(keys: Sequence[str], lines: Sequence[Line], metric: str, lower_is_b
     return figure
 
 
-def learning_curves(curves: Sequence[Curve], name: str) -> Figure:
+def draw_learning_curves(curves: Sequence[Curve], name: str) -> Figure:
     """A value over the epochs of every run: grey ones, and above them those of the best configuration."""
     figure, axes = small_axes(4.4, 3.2)
-    said: set[str] = set()
+    labelled: set[str] = set()
     faint = 0.45 if len(curves) <= _CROWD else 0.2
     for curve in sorted(curves, key=lambda curve: curve.best):
         label = "best configuration" if curve.best else "other runs"
         axes.plot(
             *zip(*curve.points, strict=True),
             color=BEST if curve.best else OTHERS, linewidth=1.8 if curve.best else 0.8, alpha=1 if curve.best else faint,
-            marker="o" if len(curve.points) == 1 else None, markersize=3, label=None if label in said else label,
+            marker="o" if len(curve.points) == 1 else None, markersize=3, label=None if label in labelled else label,
         )  # fmt: skip
-        said.add(label)
+        labelled.add(label)
     axes.set_xlabel("epoch")
     axes.set_ylabel(name, parse_math=False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -145,27 +145,27 @@ class _Scale:
     """Where values lie on an axis: few ones, or words, side by side; many numbers by size.
 
     Args:
-        values: as text.
-        few: how many different ones still stand side by side.
+        values: The values, as text.
+        few: Number of different values up to which they stand side by side.
 
     Attributes:
-        ticks: the values that stand side by side; None where they lie by size.
+        ticks: The values that stand side by side; None where they lie by size.
     """
 
     def __init__(self, values: Sequence[str], few: int) -> None:
-        numbers = {value: _number(value) for value in values}
+        numbers = {value: _parse_number(value) for value in values}
         numeric = all(map(math.isfinite, numbers.values()))
         ordered = sorted(numbers, key=lambda value: (math.isnan(numbers[value]), numbers[value], value))
         merged = {numbers[value] if math.isfinite(numbers[value]) else value: value for value in reversed(ordered)}
         self.ticks = None if numeric and len(merged) > few else list(reversed(merged.values()))
         self._places = {key: place for place, key in enumerate(reversed(merged))}
-        found = [number for number in numbers.values() if math.isfinite(number)]
-        self._low, self._high = (min(found), max(found)) if found else (0.0, 0.0)
+        finite = [number for number in numbers.values() if math.isfinite(number)]
+        self._low, self._high = (min(finite), max(finite)) if finite else (0.0, 0.0)
         self.log = self.ticks is None and self._low > 0 and self._high / self._low >= _DECADE_AND_HALF
 
     def place(self, value: str) -> float:
         """The value's coordinate: its number, or its turn."""
-        number = _number(value)
+        number = _parse_number(value)
         if self.ticks is None:
             return number
         return float(self._places[number if math.isfinite(number) else value])
@@ -190,7 +190,7 @@ class _Scale:
         if self.ticks is None:
             axes.set_xscale("log" if self.log else "linear")
             return
-        names = [_short(tick) for tick in self.ticks]
+        names = [_shorten(tick) for tick in self.ticks]
         slanted = sum(map(len, names)) > 34
         axes.set_xticks(range(len(names)), names, parse_math=False)
         axes.set_xlim(-0.5, len(names) - 0.5)
@@ -199,7 +199,7 @@ class _Scale:
             label.set(rotation=30, ha="right", rotation_mode="anchor")
 
 
-def _number(value: str) -> float:
+def _parse_number(value: str) -> float:
     """The value as a number; NaN where it is none."""
     try:
         return float(value)
@@ -207,25 +207,27 @@ def _number(value: str) -> float:
         return math.nan
 
 
-def _short(value: str) -> str:
+def _shorten(value: str) -> str:
     """A tick's text, cut where it is long; numbers with four significant digits."""
-    number = _number(value)
+    number = _parse_number(value)
     text = f"{number:.4g}" if math.isfinite(number) else value
     return text if len(text) <= 22 else f"{text[:10]}…{text[-10:]}"
 
 
-def _upright(axes: Axes, place: int, texts: Sequence[tuple[float, str]]) -> None:
+def _draw_upright_axis(axes: Axes, place: int, texts: Sequence[tuple[float, str]]) -> None:
     """One axis of the parallel coordinates, with its values written to the right of it."""
     axes.plot([place, place], [-_FAN / 2, 1 + _FAN / 2], color=OTHERS, linewidth=1, zorder=2.5)
     box: Any = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
     for height, text in texts:
-        axes.text(place + 0.03, height, _short(text), va="center", fontsize=SMALL, parse_math=False, bbox=box, zorder=4)
+        axes.text(
+            place + 0.03, height, _shorten(text), va="center", fontsize=SMALL, parse_math=False, bbox=box, zorder=4
+        )
 
 
 # --- a study of Optuna -----------------------------------------------------------------------------------------------
 
 
-def study_history(
+def draw_study_history(
     trials: Sequence[tuple[int, float, str]], failed: Sequence[int], ranked_by: str, *, maximise: bool
 ) -> Figure:
     """Each trial's objective, and the best so far.
@@ -255,7 +257,7 @@ def study_history(
     return figure
 
 
-def parameter_importance(shares: Mapping[str, float], note: str) -> Figure:
+def draw_parameter_importance(shares: Mapping[str, float], note: str) -> Figure:
     """A bar for each parameter's share of the objective's variance, the most important first; ``note`` stands above."""
     figure, axes = small_axes(6.4, 1.1 + 0.34 * len(shares))
     axes.barh(range(len(shares)), list(shares.values()), color=PALETTE[0], height=0.62)

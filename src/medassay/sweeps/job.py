@@ -13,7 +13,7 @@ from medassay.config.messages import explain
 from medassay.core.errors import ConfigError
 from medassay.runs.directory import RunDirectory, reason_of
 from medassay.runs.table import DATA_PLACES, TRAINER_PLACES
-from medassay.sweeps.objective import objective, value
+from medassay.sweeps.objective import choose_objective, read_value
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,9 @@ class TrainJob:
 
     def read_value(self, cfg: DictConfig, directory: Path) -> float | None:
         """The number that ranks the finished job."""
-        return value(directory, objective(RunDirectory(directory).config(), cfg.sweep.metric, cfg.sweep.mode).name)
+        return read_value(
+            directory, choose_objective(RunDirectory(directory).config(), cfg.sweep.metric, cfg.sweep.mode).name
+        )
 
 
 def _train(cfg: DictConfig, run: RunDirectory, overrides: list[str]) -> None:

@@ -31,20 +31,23 @@ if TYPE_CHECKING:
     from medassay.sweeps.summary import Summary
 
 OK, FAILED = 0, 1
-SWEEPER = ("hydra/sweeper", "hydra.sweeper")  # its own choice and keys: further seeds of one configuration need none
+SWEEPER = (
+    "hydra/sweeper",
+    "hydra.sweeper",
+)  # what a search says of its sweeper: further seeds of one configuration do not need it
 
 
 def multirun(argv: Sequence[str], overrides: Sequence[Override]) -> int:
     """Runs all jobs that are not finished, writes the summary, and gives the exit code: 1 if a job failed.
 
     Args:
-        argv: the command line.
-        overrides: those in it.
+        argv: The command line.
+        overrides: The overrides in it.
 
     Raises:
-        UserError: what is wrong with the command line as a whole; a job's own errors are listed instead.
+        UserError: Something is wrong with the command line as a whole; a job's own errors are listed instead.
     """
-    directory, settings, added = _prepare(overrides)
+    directory, settings, added = _prepare_sweep(overrides)
     sweep = SweepDirectory(directory)
     with sweep.lock():
         command = [argument for argument, _ in pair_arguments(argv) if argument not in ("-m", "--multirun")]
@@ -69,14 +72,14 @@ def multirun(argv: Sequence[str], overrides: Sequence[Override]) -> int:
 
 def _leave_nothing_of(sweep: SweepDirectory) -> None:
     """Removes the directory of a sweep that failed before its first job."""
-    own = [sweep.path / name for name in ("sweep.json", "multirun.yaml", ".lock")]
-    if not sweep.jobs() and set(sweep.path.iterdir()) <= set(own):
-        for file in own:
+    files = [sweep.path / name for name in ("sweep.json", "multirun.yaml", ".lock")]
+    if not sweep.jobs() and set(sweep.path.iterdir()) <= set(files):
+        for file in files:
             file.unlink(missing_ok=True)
         sweep.path.rmdir()
 
 
-def _prepare(overrides: Sequence[Override]) -> tuple[Path, SweepSettings, list[str]]:
+def _prepare_sweep(overrides: Sequence[Override]) -> tuple[Path, SweepSettings, list[str]]:
     """The sweep's directory, its settings, and what to add to the command line: whether jobs look at test images."""
     plain: list[str] = []
     for override in overrides:
@@ -125,49 +128,49 @@ def _conclude(
     """Makes the choice, tests it, writes the summary; gives the exit code. Nothing is tested where the sweep ended early."""
     from medassay.sweeps import page, study, summary
 
-    found = summary.summarise(sweep.path, settings.metric, settings.mode)
+    result = summary.summarise(sweep.path, settings.metric, settings.mode)
     failure: Exception | None = None
-    if found.best is not None and settings.final and not found.unfinished and ended_early is None:
+    if result.best is not None and settings.final and not result.unfinished and ended_early is None:
         try:
-            _test_chosen(sweep, settings, found, hydra)
+            _test_chosen(sweep, settings, result, hydra)
         except Exception as error:  # the summary is written nonetheless
             failure = error
-        found = summary.summarise(sweep.path, settings.metric, settings.mode)
+        result = summary.summarise(sweep.path, settings.metric, settings.mode)
     if settings.keep == "none":
-        _forget_checkpoints(found)
+        _forget_checkpoints(result)
     sweep.update(ended=now())
-    page.write(found, study.figures(sweep.path))
-    for line in found.lines():
+    page.write_summary(result, study.draw_study(sweep.path))
+    for line in result.lines():
         print(line)
     print(f"summary: {sweep.path / 'sweep.html'}")
     if failure is not None:
         raise failure
-    lost = [*found.failed, *found.unfinished, *found.waiting]
-    for row in lost:
+    without_result = [*result.failed, *result.unfinished, *result.waiting]
+    for row in without_result:
         _say(f"job {row.path.name} {row.status}: {row.reason or 'see its directory'}")
-    if lost:
-        total = len(found.rows) + len(found.final)
+    if without_result:
+        total = len(result.rows) + len(result.final)
         again = _describe_repetition(sweep, settings)
-        _say(f"{len(lost)} of {total} jobs failed; start the same command again{again} to retry them")
+        _say(f"{len(without_result)} of {total} jobs failed; start the same command again{again} to retry them")
     if ended_early is not None:
         _say(str(ended_early))
-    return FAILED if lost or ended_early else OK
+    return FAILED if without_result or ended_early else OK
 
 
-def _test_chosen(sweep: SweepDirectory, settings: SweepSettings, found: Summary, hydra: list[str]) -> None:
+def _test_chosen(sweep: SweepDirectory, settings: SweepSettings, result: Summary, hydra: list[str]) -> None:
     """Trains the further seeds of the chosen configuration and looks at the test set with all its runs."""
-    best = found.best
+    best = result.best
     assert best is not None
-    assert found.metric is not None
+    assert result.metric is not None
     first = next(job for job in sweep.jobs() if job.directory.resolve() == best.counted[0].path.resolve())
     fixed = [override for override in first.overrides if not override.startswith("seed=")]
     sweep.choose(
         configuration=best.configuration,
         overrides=fixed,
         seeds=best.seeds,
-        metric=found.metric,
-        mean=best.numbers[found.metric].value,
-        sd=best.numbers[found.metric].sd,
+        metric=result.metric,
+        mean=best.numbers[result.metric].value,
+        sd=best.numbers[result.metric].sd,
     )
     further = [seed for seed in settings.final_seeds or [] if seed not in best.seeds]
     if further:
@@ -191,14 +194,14 @@ def _is_tested(run: RunDirectory) -> bool:
     )
 
 
-def _forget_checkpoints(found: Summary) -> None:
-    """Removes the weights of all finished jobs but the chosen configuration's."""
-    if found.chosen is None or found.failed or found.unfinished or found.waiting:
+def _forget_checkpoints(result: Summary) -> None:
+    """Removes the weights of all jobs except those of the chosen configuration."""
+    if result.chosen is None or result.failed or result.unfinished or result.waiting:
         return  # they may be needed yet
-    kept = {entry.path.resolve() for entry in found.chosen.rows}
-    for entry in found.rows:
-        if entry.path.resolve() not in kept:
-            shutil.rmtree(entry.path / "checkpoints", ignore_errors=True)
+    chosen = {row.path.resolve() for row in result.chosen.rows}
+    for row in result.rows:
+        if row.path.resolve() not in chosen:
+            shutil.rmtree(row.path / "checkpoints", ignore_errors=True)
 
 
 def _describe_repetition(sweep: SweepDirectory, settings: SweepSettings) -> str:

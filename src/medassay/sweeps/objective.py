@@ -19,7 +19,7 @@ class Objective:
     mode: Literal["max", "min"]
 
 
-def objective(
+def choose_objective(
     config: dict[str, Any], metric: str | None = None, mode: Literal["max", "min"] | None = None
 ) -> Objective:
     """What ranks a run of ``config``: ``metric`` if given, else what chooses the model's epoch, else a generator's TSTR."""
@@ -29,6 +29,6 @@ def objective(
     return Objective(recipe["monitor"], recipe["mode"]) if recipe.get("monitor") else Objective(TSTR, "max")
 
 
-def value(path: Path, name: str) -> float | None:
+def read_value(path: Path, name: str) -> float | None:
     """The number ``name`` (``<group>/<name>``) of the run in ``path``, as the table of runs has it."""
     return read_row(path).values.get(name)

@@ -21,41 +21,41 @@ from medassay.reporting.tables import Table
 from medassay.runs.csv_view import runs_as_csv, shorten_path
 from medassay.runs.groups import describe_settings, known, labels
 from medassay.runs.table import RunRow
-from medassay.sweeps.charts import MANY, charts, tabled
-from medassay.sweeps.summary import Summary, cell, format_value, headlines, list_seeds, verdict
+from medassay.sweeps.charts import MANY, choose_tabled_effects, draw_charts
+from medassay.sweeps.summary import Summary, choose_headlines, describe_verdict, format_cell, format_value, list_seeds
 
 _TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".svg": "image/svg+xml"}
 
 
-def write(summary: Summary, figures: Sequence[tuple[str, Path]] = ()) -> list[Path]:
+def write_summary(summary: Summary, figures: Sequence[tuple[str, Path]] = ()) -> list[Path]:
     """Leaves ``summary.csv``, ``summary.md``, ``sweep.html`` and ``figures/*.png`` in the sweep's directory.
 
     Args:
-        summary: what there is to say.
-        figures: further pictures for the page, each with its title.
+        summary: The sweep's summary.
+        figures: Further pictures for the page, each with its title.
 
     Returns:
         The files written.
 
     Raises:
-        OutputError: a file cannot be written.
+        OutputError: A file cannot be written.
     """
-    drawn = charts(summary)
+    drawn_charts = draw_charts(summary)
     files = {
-        "summary.csv": csv_of(summary),
-        "summary.md": markdown_of(summary),
-        "sweep.html": page_of(summary, drawn, figures),
+        "summary.csv": make_csv(summary),
+        "summary.md": make_markdown(summary),
+        "sweep.html": make_page(summary, drawn_charts, figures),
     }
     for name, text in files.items():
         write_text(summary.path / name, text)
-    pictures = {f"figures/{name}.png": figure for name, (figure, _) in drawn.items()}
+    pictures = {f"figures/{name}.png": figure for name, (figure, _) in drawn_charts.items()}
     for name, figure in pictures.items():
         drawing.save(figure, summary.path / name)
     return [summary.path / name for name in (*files, *pictures)]
 
 
-def further_figures(path: Path) -> list[tuple[str, Path]]:
-    """Pictures in a sweep's ``figures/`` that are none of this report's, each with a title."""
+def list_further_figures(path: Path) -> list[tuple[str, Path]]:
+    """Pictures in a sweep's ``figures/`` that this report has not drawn, each with a title."""
     own = ("effect_", "parallel", "curves_")
     files = sorted(file for file in (path / "figures").glob("*.png") if not file.name.startswith(own))
     return [(file.stem.replace("_", " ").capitalize(), file) for file in files]
@@ -64,57 +64,57 @@ def further_figures(path: Path) -> list[tuple[str, Path]]:
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
-def csv_of(summary: Summary) -> str:
+def make_csv(summary: Summary) -> str:
     """The sweep's part of the table of runs, see :func:`medassay.runs.csv_view.runs_as_csv`."""
     parts = {row.path: part for part, rows in (("sweep", summary.rows), ("final", summary.final)) for row in rows}
     rows = [*summary.rows, *summary.final]
     return runs_as_csv(summary.groups, rows, keys=summary.swept, metric=summary.metric, top=summary.path, parts=parts)
 
 
-def markdown_of(summary: Summary) -> str:
+def make_markdown(summary: Summary) -> str:
     """The verdict, the ranking, the chosen one's test numbers, the effects of single settings, and what failed."""
-    test = [chosen_table(summary)] if summary.test else []
-    tables = [ranking(summary), *test, *effect_tables(summary), *troubles(summary)]
-    parts = [f"# Sweep {summary.name}", *verdict(summary), *(table.to_markdown() for table in tables)]
+    test = [make_test_table(summary)] if summary.test else []
+    tables = [make_ranking(summary), *test, *make_effect_tables(summary), *make_trouble_tables(summary)]
+    parts = [f"# Sweep {summary.name}", *describe_verdict(summary), *(table.to_markdown() for table in tables)]
     return "\n\n".join(parts) + "\n"
 
 
-def ranking(summary: Summary) -> Table:
+def make_ranking(summary: Summary) -> Table:
     """The configurations: place, settings, the metric, its seeds, then other validation numbers."""
     names = labels(summary.swept)
     others = dict.fromkeys(name for group in summary.groups for name in group.numbers if name != summary.metric)
-    shown_others = headlines(others, summary.metric)
+    shown_others = choose_headlines(others, summary.metric)
     header = ["", *(names[key] for key in summary.swept), summary.metric or "metric", "seeds", *shown_others]
     rows = []
     for place, group in enumerate(summary.groups, 1):
         settings = map(format_value, group.settings.values())
-        numbers = (cell(group, name) for name in shown_others)
+        numbers = (format_cell(group, name) for name in shown_others)
         place_text = str(place) if group.complete else DASH
-        rows.append([place_text, *settings, cell(group, summary.metric), list_seeds(group), *numbers])
+        rows.append([place_text, *settings, format_cell(group, summary.metric), list_seeds(group), *numbers])
     note = "Mean ± sample standard deviation over the seeds; chosen by the first number, on validation data alone."
     return Table("Configurations, best first", header, rows, note)
 
 
-def chosen_table(summary: Summary) -> Table:
+def make_test_table(summary: Summary) -> Table:
     """The test numbers of the chosen configuration."""
     settings = " ".join(summary.chosen.overrides) if summary.chosen else ""
-    rows = [[name, *_cells(estimate)] for name, estimate in summary.test.items()]
+    rows = [[name, *_format_cells(estimate)] for name, estimate in summary.test.items()]
     return Table(f"Test images: {settings}".rstrip(": "), ["number", "mean ± sd", "seeds"], rows)
 
 
-def effect_tables(summary: Summary) -> list[Table]:
+def make_effect_tables(summary: Summary) -> list[Table]:
     """For each swept key with few values, the metric by its value."""
     return [
         Table(
             f"{summary.metric} by {key}",
             [key, "mean ± sd", "runs"],
-            [[format_value(v), *_cells(e)] for v, e in values.items()],
+            [[format_value(v), *_format_cells(e)] for v, e in values.items()],
         )
-        for key, values in tabled(summary).items()
+        for key, values in choose_tabled_effects(summary).items()
     ]
 
 
-def troubles(summary: Summary) -> list[Table]:
+def make_trouble_tables(summary: Summary) -> list[Table]:
     """The jobs that have no result, by what became of them."""
     kinds = {
         "Failed": summary.failed,
@@ -126,87 +126,90 @@ def troubles(summary: Summary) -> list[Table]:
         Table(
             f"{title}: {len(rows)}",
             ["run", "reason", "settings"],
-            [[shorten_path(row.path, summary.path), row.reason or DASH, _settings_text(summary, row)] for row in rows],
+            [
+                [shorten_path(row.path, summary.path), row.reason or DASH, _format_settings(summary, row)]
+                for row in rows
+            ],
         )
         for title, rows in kinds.items()
         if rows
     ]
 
 
-def runs_table(summary: Summary) -> Table:
+def make_runs_table(summary: Summary) -> Table:
     """Every run, with a link to its directory."""
     rows = []
     for row in (*summary.rows, *summary.final):
         name = shorten_path(row.path, summary.path)
         link = Markup('<a href="{}/">{}</a>').format(quote(name), name)
-        status = row.status + (", for the test alone" if row in summary.final else "")
-        seconds = DASH if row.seconds is None else _time(row.seconds)
-        rows.append([link, status, format_compact(known(row, summary.metric)), seconds, _settings_text(summary, row)])
+        status = row.status + (", trained for the test only" if row in summary.final else "")
+        seconds = DASH if row.seconds is None else _format_time(row.seconds)
+        rows.append([link, status, format_compact(known(row, summary.metric)), seconds, _format_settings(summary, row)])
     return Table("All runs", ["run", "status", summary.metric or "metric", "time", "settings"], rows)
 
 
 # --- page ------------------------------------------------------------------------------------------------------------
 
 
-def page_of(summary: Summary, drawn: Mapping[str, Chart], figures: Sequence[tuple[str, Path]] = ()) -> str:
+def make_page(summary: Summary, drawn_charts: Mapping[str, Chart], figures: Sequence[tuple[str, Path]] = ()) -> str:
     """``sweep.html`` with its charts and further pictures."""
-    pictures = html.inline(drawn)
+    pictures = html.inline(drawn_charts)
     return html.page(
         Path(__file__).with_name("page.html.j2"),
         summary=summary,
-        tiles=_tiles(summary),
-        reading=_reading(summary),
-        warnings=_warnings(summary),
-        ranking=ranking(summary),
+        tiles=_make_tiles(summary),
+        reading=_describe_lead(summary),
+        warnings=_list_warnings(summary),
+        ranking=make_ranking(summary),
         best=0 if summary.best else -1,
         many=MANY,
         full_names=[(short, key) for key, short in labels(summary.swept).items() if short != key],
-        test=chosen_table(summary),
-        effects=effect_tables(summary),
+        test=make_test_table(summary),
+        effects=make_effect_tables(summary),
         pictures={
             kind: [picture for name, picture in pictures.items() if name.startswith(kind)]
             for kind in ("effect", "parallel", "curves")
         },
-        extra=[(title, _embedded(file)) for title, file in figures if file.is_file() and file.suffix in _TYPES],
-        troubles=troubles(summary),
-        durations=_durations(summary),
-        runs=runs_table(summary),
-        command=_command(summary.record.get("command")),
+        extra=[(title, _embed(file)) for title, file in figures if file.is_file() and file.suffix in _TYPES],
+        troubles=make_trouble_tables(summary),
+        durations=_describe_durations(summary),
+        runs=make_runs_table(summary),
+        command=_format_command(summary.record.get("command")),
     )
 
 
-def _command(overrides: Sequence[str] | None) -> str | None:
+def _format_command(overrides: Sequence[str] | None) -> str | None:
     """What to type to run the sweep again; None where it is not recorded."""
     if not overrides:
         return None
     return shlex.join(["python", "train.py", "-m", *(text for text in overrides if text not in ("-m", "--multirun"))])
 
 
-def _tiles(summary: Summary) -> list[tuple[str, str, str, str]]:
+def _make_tiles(summary: Summary) -> list[tuple[str, str, str, str]]:
     """Name, value, its deviation and a note of the headline numbers."""
     best, done = summary.best, len(summary.choose_rows("done"))
     tiles = []
     if best is not None:
         name = summary.metric or ""
-        tiles.append((f"Best {name}", *_halves(best.numbers[name]), f"validation, seeds {list_seeds(best)}"))
-    for name in headlines(summary.test, summary.metric, 1):
-        tiles.append((name, *_halves(summary.test[name]), f"test images, n = {summary.test[name].n}"))
+        tiles.append((f"Best {name}", *_split_spread(best.numbers[name]), f"validation, seeds {list_seeds(best)}"))
+    for name in choose_headlines(summary.test, summary.metric, 1):
+        tiles.append((name, *_split_spread(summary.test[name]), f"test images, n = {summary.test[name].n}"))
     total = len(summary.rows) + len(summary.final)
     tiles.append(("Configurations", str(len(summary.groups)), "", ", ".join(labels(summary.swept).values())))
-    return [*tiles, ("Runs finished", f"{done} of {total}", "", _lost(summary))]
+    return [*tiles, ("Runs finished", f"{done} of {total}", "", _count_lost(summary))]
 
 
-def _cells(estimate: Estimate) -> tuple[str, str]:
+def _format_cells(estimate: Estimate) -> tuple[str, str]:
     """The number with its deviation, and how many runs it is of."""
     return format_compact_spread(estimate), str(estimate.n)
 
 
-def _halves(estimate: Estimate) -> tuple[str, str]:
+def _split_spread(estimate: Estimate) -> tuple[str, str]:
     mean, sign, sd = format_compact_spread(estimate).partition("±")
     return mean.strip(), sign + sd
 
 
-def _lost(summary: Summary) -> str:
+def _count_lost(summary: Summary) -> str:
     counts = {
         "failed": summary.failed,
         "pruned": summary.pruned,
@@ -216,7 +219,7 @@ def _lost(summary: Summary) -> str:
     return ", ".join(f"{len(entries)} {word}" for word, entries in counts.items() if entries)
 
 
-def _reading(summary: Summary) -> str:
+def _describe_lead(summary: Summary) -> str:
     """How far the first is ahead, in words."""
     best, metric = summary.best, summary.metric or ""
     if best is None:
@@ -224,46 +227,46 @@ def _reading(summary: Summary) -> str:
     first = best.numbers[metric]
     others = [c.numbers[metric] for c in summary.groups if c.complete and c is not best]
     if not others:
-        return "No other configuration has all its seeds: nothing was chosen among several."
+        return "No other configuration has all its seeds, so that there was none to compare it with."
     behind = abs(first.value - others[0].value)
     if first.sd is None:
-        return f"The next one lies {format_compact(behind)} behind; with one seed each, chance alone may have ordered them."
+        return f"The next one is {format_compact(behind)} behind; with one seed each, their order may be chance."
     near = sum(abs(first.value - other.value) <= first.sd for other in others)
     if near:
         return f"{near} of {len(others)} others lie within one standard deviation of it: their order is uncertain."
-    return f"The next one lies {format_compact(behind)} behind, more than one standard deviation over the seeds."
+    return f"The next one is {format_compact(behind)} behind, more than one standard deviation over the seeds."
 
 
-def _warnings(summary: Summary) -> list[str]:
+def _list_warnings(summary: Summary) -> list[str]:
     """What a reader must know first."""
     origins = [origin(row.data_provenance) for row in summary.choose_rows("done")]
     failed = len(summary.failed)
-    lost = f"{failed} of {len(summary.rows) + len(summary.final)} runs failed; their reasons stand below."
-    found = [*origins, *summary.notes, lost if failed else None]
-    return list(dict.fromkeys(text for text in found if text is not None))
+    failures = f"{failed} of {len(summary.rows) + len(summary.final)} runs failed; the reasons are listed below."
+    warnings = [*origins, *summary.notes, failures if failed else None]
+    return list(dict.fromkeys(text for text in warnings if text is not None))
 
 
-def _embedded(file: Path) -> str:
+def _embed(file: Path) -> str:
     content = base64.b64encode(file.read_bytes()).decode("ascii")
     return f"data:{_TYPES[file.suffix]};base64,{content}"
 
 
-def _settings_text(summary: Summary, row: RunRow) -> str:
+def _format_settings(summary: Summary, row: RunRow) -> str:
     names, values = labels(summary.swept), describe_settings(row, summary.swept)
-    said = [f"{names[key]}={format_value(value)}" for key, value in values.items()]
-    return " ".join([*said, *([] if row.seed is None else [f"seed={row.seed}"])])
+    settings = [f"{names[key]}={format_value(value)}" for key, value in values.items()]
+    return " ".join([*settings, *([] if row.seed is None else [f"seed={row.seed}"])])
 
 
-def _durations(summary: Summary) -> str:
+def _describe_durations(summary: Summary) -> str:
     seconds = sorted(e.seconds for e in (*summary.rows, *summary.final) if e.seconds is not None and e.status == "done")
     if not seconds:
         return ""
     middle, total = seconds[len(seconds) // 2], sum(seconds)
-    around = f"{_time(middle)} (median), {_time(seconds[0])} to {_time(seconds[-1])}"
-    return f"{_time(total)} of training in all; a run took {around}."
+    around = f"{_format_time(middle)} (median), {_format_time(seconds[0])} to {_format_time(seconds[-1])}"
+    return f"{_format_time(total)} of training in all; a run took {around}."
 
 
-def _time(seconds: float) -> str:
+def _format_time(seconds: float) -> str:
     if seconds < 120:
         return f"{seconds:.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

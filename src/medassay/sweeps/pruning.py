@@ -30,14 +30,14 @@ class MedianPruning(Callback):
     before it takes part with its best. Further seeds of a configuration that was chosen already are not given up.
 
     Args:
-        monitor: the logged value to compare.
-        mode: whether more or less of it is better.
-        startup_runs: the least number of siblings to compare with.
-        warmup_epochs: epochs in which no run is given up.
-        interval_epochs: epochs from one comparison to the next.
+        monitor: The logged value to compare.
+        mode: Whether more or less of it is better.
+        startup_runs: The least number of siblings to compare with.
+        warmup_epochs: Number of first epochs in which no run is given up.
+        interval_epochs: Number of epochs from one comparison to the next.
 
     Attributes:
-        pruned: why the run was given up; None if it was not.
+        pruned: The reason for which the run was given up; None if it was not.
     """
 
     def __init__(
@@ -108,11 +108,13 @@ class MedianPruning(Callback):
                 with suppress(CheckpointError):  # a sibling's damaged file is no reason to stop this run
                     if (status := run.record().get("status")) in ("done", "pruned"):
                         self._finished[run.path] = (status == "done", run.history())
-        found = []
+        best_values = []
         for done, rows in self._finished.values():
             if done or any(row["epoch"] >= epoch for row in rows):
-                found.append(find_best([row.get(self.monitor) for row in rows if row["epoch"] <= epoch], self.mode))
-        return [value for value in found if value is not None]
+                best_values.append(
+                    find_best([row.get(self.monitor) for row in rows if row["epoch"] <= epoch], self.mode)
+                )
+        return [value for value in best_values if value is not None]
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "pruned": self.pruned}

@@ -13,7 +13,7 @@ from medassay.core.files import write_text
 from medassay.reporting.tables import as_csv
 from medassay.runs.directory import RunDirectory
 from medassay.sweeps.directory import Job, SweepDirectory
-from medassay.sweeps.objective import objective
+from medassay.sweeps.objective import choose_objective
 
 if TYPE_CHECKING:
     from optuna import Study
@@ -30,11 +30,11 @@ class Trial:
     """One trial of a study.
 
     Attributes:
-        number: from 1.
+        number: Its number, from 1.
         state: ``done`` or ``pruned`` as the run says, else what became of the trial.
-        value: the objective; None unless finished.
-        params: what was drawn.
-        run: the run's directory; None where there is none.
+        value: The objective; None unless the trial is finished.
+        params: The parameters that were drawn.
+        run: The run directory; None where there is none.
     """
 
     number: int
@@ -44,41 +44,41 @@ class Trial:
     run: Path | None
 
 
-def figures(sweep_directory: str | Path) -> list[tuple[str, Path]]:
+def draw_study(sweep_directory: str | Path) -> list[tuple[str, Path]]:
     """Draws the study of a sweep into ``figures/`` and writes ``study.csv``; gives each picture with its title.
 
     Empty where there is no study, or one with fewer than two finished trials.
 
     Raises:
-        CheckpointError: the study cannot be read.
-        OutputError: a file cannot be written.
+        CheckpointError: The study cannot be read.
+        OutputError: A file cannot be written.
     """
     path = Path(sweep_directory)
     with open_study(path) as study:
         if study is None:
             return []
-        trials = _trials(study, path)
+        trials = _list_trials(study, path)
         _write_table(trials, path / "study.csv")
         values = [trial for trial in trials if trial.value is not None]
         if len(values) < 2 or len(study.directions) > 1:
             return []
         from medassay.reporting.figures import save  # torch and matplotlib take seconds to import
-        from medassay.sweeps.figures import parameter_importance, study_history
+        from medassay.sweeps.figures import draw_parameter_importance, draw_study_history
 
         valued = [(trial.number, trial.value, trial.state) for trial in trials if trial.value is not None]
         failed = [trial.number for trial in trials if trial.state == "failed"]
-        name = _objective_name(trials, SweepDirectory(path).record().get("metric"))
-        history = study_history(valued, failed, name, maximise=study.direction.name == "MAXIMIZE")
-        drawn = [("Optimization history", "study_history", history)]
-        if shares := importances(study):
+        name = _find_objective_name(trials, SweepDirectory(path).record().get("metric"))
+        history = draw_study_history(valued, failed, name, maximise=study.direction.name == "MAXIMIZE")
+        charts = [("Optimization history", "study_history", history)]
+        if shares := measure_importances(study):
             note = f"from {len(values)} trials" + (": a hint at most" if len(values) < FEW else "")
-            drawn.append(("Parameter importance", "study_importance", parameter_importance(shares, note)))
-    found = []
-    for title, name, figure in drawn:
+            charts.append(("Parameter importance", "study_importance", draw_parameter_importance(shares, note)))
+    pictures = []
+    for title, name, figure in charts:
         file = path / "figures" / f"{name}.png"
         save(figure, file)
-        found.append((title, file))
-    return found
+        pictures.append((title, file))
+    return pictures
 
 
 @contextmanager
@@ -86,7 +86,7 @@ def open_study(sweep_directory: Path) -> Iterator[Study | None]:
     """The study in ``sweep_directory``; None where there is none.
 
     Raises:
-        CheckpointError: it cannot be read.
+        CheckpointError: It cannot be read.
     """
     file = sweep_directory / FILE
     if not file.is_file():
@@ -114,7 +114,7 @@ def list_finished(study: Study) -> list[FrozenTrial]:
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
 
 
-def jobs(study: Study, sweep_directory: Path) -> dict[int, Job]:
+def match_jobs(study: Study, sweep_directory: Path) -> dict[int, Job]:
     """The job of each trial, by the trial's number (from 0): the run whose overrides are the trial's parameters.
 
     Of several, the one with the fewest others is the trial's own; the rest are further seeds of it.
@@ -126,16 +126,16 @@ def jobs(study: Study, sweep_directory: Path) -> dict[int, Job]:
         except CheckpointError:  # cut off in the middle: the run will be done again
             continue
         runs.append(Job(file.parent, [str(text) for text in overrides]))
-    found: dict[int, Job] = {}
+    job_of: dict[int, Job] = {}
     for trial in study.get_trials(deepcopy=False):
         needed = {f"{name}={value}" for name, value in trial.params.items()}
-        own = [job for job in runs if needed and needed <= set(job.overrides)]
-        if own:
-            found[trial.number] = min(own, key=lambda job: len(job.overrides))
-    return found
+        matches = [job for job in runs if needed and needed <= set(job.overrides)]
+        if matches:
+            job_of[trial.number] = min(matches, key=lambda job: len(job.overrides))
+    return job_of
 
 
-def importances(study: Study) -> dict[str, float]:
+def measure_importances(study: Study) -> dict[str, float]:
     """Each parameter's share of the variance of the objective, largest first; empty where that says nothing.
 
     fANOVA (Hutter, Hoos & Leyton-Brown, ICML 2014): a random forest's variance, decomposed. It uses every finished trial,
@@ -156,12 +156,12 @@ def importances(study: Study) -> dict[str, float]:
     return {name: float(share) for name, share in sorted(shares.items(), key=lambda item: -item[1])}
 
 
-def _trials(study: Study, path: Path) -> list[Trial]:
-    found = []
+def _list_trials(study: Study, path: Path) -> list[Trial]:
+    trials = []
     names: Mapping[str, State] = {"COMPLETE": "done", "FAIL": "failed", "PRUNED": "pruned", "RUNNING": "running"}
-    own = jobs(study, path)
+    job_of = match_jobs(study, path)
     for trial in study.get_trials(deepcopy=False):
-        job = own.get(trial.number)
+        job = job_of.get(trial.number)
         state = names.get(trial.state.name, "waiting")
         if state == "done" and job is not None and RunDirectory(job.directory).record().get("status") == "pruned":
             state = "pruned"
@@ -169,16 +169,16 @@ def _trials(study: Study, path: Path) -> list[Trial]:
             state = "interrupted"
         value = trial.value if trial.values is not None and len(trial.values) == 1 else None
         run = None if job is None else job.directory
-        found.append(Trial(trial.number + 1, state, value, dict(trial.params), run))
-    return found
+        trials.append(Trial(trial.number + 1, state, value, dict(trial.params), run))
+    return trials
 
 
-def _objective_name(trials: Sequence[Trial], metric: str | None) -> str:
+def _find_objective_name(trials: Sequence[Trial], metric: str | None) -> str:
     """What the runs were ranked by: ``metric`` if given, else what their configuration says."""
     for trial in trials:
         if trial.run is not None:
             try:
-                return objective(RunDirectory(trial.run).config(), metric).name
+                return choose_objective(RunDirectory(trial.run).config(), metric).name
             except CheckpointError:  # it failed before it began
                 continue
     return metric or "objective"

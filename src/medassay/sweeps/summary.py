@@ -17,26 +17,27 @@ from medassay.runs.directory import RunDirectory
 from medassay.runs.groups import Group, compare_effects, find_differing_keys, group_over_seeds, labels, rank_order
 from medassay.runs.table import RunRow, read_job
 from medassay.sweeps.directory import SweepDirectory
-from medassay.sweeps.objective import objective
+from medassay.sweeps.objective import choose_objective
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a sweep has found.
+    """What a sweep has come to.
 
     Attributes:
-        path: the sweep's directory.
-        record: what ``sweep.json`` says; empty without one.
-        metric, mode: what ranks; ``metric`` is None where no job says what it would be.
-        swept: the keys whose value differs among the jobs, but seed and places.
-        rows: the jobs, in their order.
-        final: further seeds of the chosen configuration, trained to be tested; in no ranking.
-        groups: the configurations: complete ones best first, then incomplete ones, then those without the metric.
-        best: first by the mean of the metric among the complete ones; None where there is none.
-        chosen: the configuration that was chosen when the sweep ended, else the best.
-        effects: of each swept key and each of its values: the metric over all finished runs with that value.
-        test: every test number of the chosen configuration, over its seeds and the further ones.
-        notes: what a reader must know of the ranking.
+        path: The sweep's directory.
+        record: The content of ``sweep.json``; empty without one.
+        metric, mode: The number that ranks, and whether more or less of it is better; ``metric`` is None where no job says
+            what it would be.
+        swept: The keys whose value differs among the jobs, without the seed and where jobs run.
+        rows: The jobs, in their order.
+        final: Further seeds of the chosen configuration, trained to be tested; they are in no ranking.
+        groups: The configurations: complete ones best first, then incomplete ones, then those without the metric.
+        best: The complete configuration with the best mean of the metric; None where there is none.
+        chosen: The configuration that was chosen when the sweep ended, else the best.
+        effects: For each swept key and each of its values, the metric over all finished runs with that value.
+        test: Every test number of the chosen configuration, over its seeds and the further ones.
+        notes: What a reader must know of the ranking.
     """
 
     path: Path
@@ -85,7 +86,7 @@ class Summary:
             [
                 str(place) if c.complete else DASH,
                 *map(format_value, c.settings.values()),
-                cell(c, self.metric),
+                format_cell(c, self.metric),
                 list_seeds(c),
             ]
             for place, c in enumerate(self.groups[:n], 1)
@@ -94,7 +95,7 @@ class Summary:
         lines = ["  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in (heads, *rows)]
         if (left := len(self.groups) - n) > 0:
             lines.append(f"and {left} more in summary.md")
-        return [*lines, *verdict(self)]
+        return [*lines, *describe_verdict(self)]
 
 
 # --- as text ---------------------------------------------------------------------------------------------------------
@@ -110,7 +111,7 @@ def format_value(value: str) -> str:
         return value
 
 
-def cell(group: Group, name: str | None) -> str:
+def format_cell(group: Group, name: str | None) -> str:
     """``mean ± sd`` of one of its numbers, or a dash."""
     return format_compact_spread(group.numbers[name]) if name in group.numbers else DASH
 
@@ -123,27 +124,27 @@ def list_seeds(group: Group) -> str:
     return seeds if group.complete else f"{seeds} (incomplete)"
 
 
-def verdict(summary: Summary) -> list[str]:
+def describe_verdict(summary: Summary) -> list[str]:
     """The best configuration with its validation number, and what the test images said of the chosen one."""
     best, chosen = summary.best, summary.chosen
     if best is None:
-        said = ["no best configuration yet"]
+        lines = ["no best configuration yet"]
     else:
         settings = " ".join(best.overrides) or "the only configuration"
-        said = [f"best: {settings}: {summary.metric} {cell(best, summary.metric)} (seeds {list_seeds(best)})"]
+        lines = [f"best: {settings}: {summary.metric} {format_cell(best, summary.metric)} (seeds {list_seeds(best)})"]
     if chosen is not None and summary.test:
         names = list(summary.test)
-        headline = headlines(names, summary.metric)
+        headline = choose_headlines(names, summary.metric)
         whose = "test" if chosen is best else f"test of the chosen {' '.join(chosen.overrides)}"
         n = max(estimate.n or 0 for estimate in summary.test.values())
         numbers = ", ".join(
             f"{name.partition('/')[2]} {format_compact_spread(summary.test[name])}" for name in headline
         )
-        said.append(f"{whose}: {numbers} (n = {n})")
-    return [*said, *summary.notes]
+        lines.append(f"{whose}: {numbers} (n = {n})")
+    return [*lines, *summary.notes]
 
 
-def headlines(names: Iterable[str], metric: str | None, n: int = 4) -> list[str]:
+def choose_headlines(names: Iterable[str], metric: str | None, n: int = 4) -> list[str]:
     """The names to show first: the metric's namesake, then what is commonly reported; all others are left out."""
     usual = ("auroc", "balanced_accuracy", "accuracy", "f1", "tstr_balanced_accuracy", "frechet", "coverage", "ece")
     wanted = [(metric or "").partition("/")[2], *usual]
@@ -158,13 +159,13 @@ def summarise(path: str | Path, metric: str | None = None, mode: Literal["max", 
     """Reads the sweep in ``path``: the jobs that its ``sweep.json`` lists, or without one all runs below.
 
     Args:
-        path: a sweep's directory, or any folder of runs.
-        metric: the number that ranks, e.g. ``val/auroc``; by default the sweep's own, else that of its first run.
-        mode: whether more or less of it is better.
+        path: A sweep's directory, or any folder of runs.
+        metric: The number that ranks, e.g. ``val/auroc``; None for the sweep's own, else that of its first run.
+        mode: Whether more or less of it is better; None for the sweep's own.
 
     Raises:
-        CheckpointError: there is no sweep and no run in ``path``.
-        ConfigError: the metric is a test number.
+        CheckpointError: There is no sweep and no run in ``path``.
+        ConfigError: The metric is a test number.
     """
     record = SweepDirectory(path).record()
     rows, final = _read_jobs(SweepDirectory(path), listed=bool(record))
@@ -174,23 +175,25 @@ def summarise(path: str | Path, metric: str | None = None, mode: Literal["max", 
     keys = find_differing_keys(rows)
     groups = group_over_seeds(rows, keys, metric or "")
     groups.sort(key=lambda group: rank_order(group, metric, mode))
-    notes = _notes(groups, metric)
-    rankable = bool(groups) and groups[0].complete and not _chosen_on_test(groups, metric)
+    notes = _list_notes(groups, metric)
+    rankable = bool(groups) and groups[0].complete and not _is_chosen_on_test(groups, metric)
     best = groups[0] if rankable else None
     hashed = (record.get("chosen") or {}).get("configuration")
     chosen = next((g for g in groups if hashed is not None and g.configuration == hashed), best)
     if chosen is not best:
-        notes.append("The configuration tested was the best when it was chosen; it is not the best of the jobs now.")
-    found = compare_effects(groups, keys, metric)
-    test = _test(chosen, final)
-    return Summary(Path(path), record, metric, mode, keys, rows, final, groups, best, chosen, found, test, notes)
+        notes.append(
+            "The tested configuration was the best when it was chosen; with the jobs that have run since, another one is."
+        )
+    effects = compare_effects(groups, keys, metric)
+    test = _estimate_test(chosen, final)
+    return Summary(Path(path), record, metric, mode, keys, rows, final, groups, best, chosen, effects, test, notes)
 
 
 def _read_jobs(sweep: SweepDirectory, *, listed: bool) -> tuple[list[RunRow], list[RunRow]]:
     """The jobs that a sweep's ``sweep.json`` lists and its final ones; without one, all runs below.
 
     Raises:
-        CheckpointError: there is no sweep and no run in the directory.
+        CheckpointError: There is no sweep and no run in the directory.
     """
     if listed:
         of_sweep, final = (
@@ -215,11 +218,11 @@ def _describe_ranking(
     begun = next((row.path for row in rows if row.configuration is not None), None)
     if begun is None:
         return metric, mode or "max"
-    found = objective(RunDirectory(begun).config(), metric, mode)
-    return found.name, mode or found.mode
+    objective = choose_objective(RunDirectory(begun).config(), metric, mode)
+    return objective.name, mode or objective.mode
 
 
-def _test(chosen: Group | None, final: Sequence[RunRow]) -> dict[str, Estimate]:
+def _estimate_test(chosen: Group | None, final: Sequence[RunRow]) -> dict[str, Estimate]:
     """Every test number of the chosen configuration's finished runs, one for each seed."""
     if chosen is None:
         return {}
@@ -230,7 +233,7 @@ def _test(chosen: Group | None, final: Sequence[RunRow]) -> dict[str, Estimate]:
     return {name: mean_over("seeds", values) for name, values in columns.items()}
 
 
-def _chosen_on_test(groups: Sequence[Group], metric: str | None) -> bool:
+def _is_chosen_on_test(groups: Sequence[Group], metric: str | None) -> bool:
     """Whether the numbers that would rank several configurations are of assays on test images."""
     if len(groups) < 2 or metric is None or not metric.startswith("assay/"):
         return False
@@ -238,7 +241,7 @@ def _chosen_on_test(groups: Sequence[Group], metric: str | None) -> bool:
     return any(e.values.get(name) == e.values[metric] for g in groups for e in g.counted)
 
 
-def _notes(groups: Sequence[Group], metric: str | None) -> list[str]:
+def _list_notes(groups: Sequence[Group], metric: str | None) -> list[str]:
     """What a reader must know of the ranking."""
     ranked = [group for group in groups if group.counted]
     if not ranked:
@@ -246,11 +249,13 @@ def _notes(groups: Sequence[Group], metric: str | None) -> list[str]:
         names = sorted({name for e in done for name in e.values if name.startswith(("val/", "assay/"))})
         there = f"there are {', '.join(names)}" if names else "there is no validation number"
         return [f"No finished run has {metric}: {there}."] if done else ["No run has finished."]
-    if _chosen_on_test(ranked, metric):
-        return ["The assays were made on test images, which must not choose: assay the runs with protocol.split=val."]
+    if _is_chosen_on_test(ranked, metric):
+        return [
+            "The runs were assayed on test images, which must not decide what is chosen: assay them with protocol.split=val."
+        ]
     incomplete = sum(not c.complete for c in ranked)
     if incomplete == len(ranked):
-        return ["No configuration has every seed that another one has: none can be called the best."]
+        return ["Every configuration lacks a seed that another one has: none can be called the best."]
     lacking = (
         f"{incomplete} of {len(ranked)} configurations lack seeds that others have, and take no part in the choice."
     )

@@ -16,7 +16,7 @@ import pytest
 from medassay.core.errors import ConfigError
 from medassay.core.processes import Place
 from medassay.sweeps.launchers import local_parallel
-from medassay.sweeps.launchers.local_parallel import LocalParallelLauncher, list_places, visible_gpus
+from medassay.sweeps.launchers.local_parallel import LocalParallelLauncher, list_places, list_visible_gpus
 
 Launch = Callable[..., Any]
 
@@ -136,7 +136,7 @@ def test_started_again_only_what_failed_is_given_a_process(sweep: Sweep, launch:
 
 
 def test_every_gpu_has_one_job_at_a_time(launch: Launch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(local_parallel, "visible_gpus", lambda: ["3", "GPU-7f"])
+    monkeypatch.setattr(local_parallel, "list_visible_gpus", lambda: ["3", "GPU-7f"])
     seen = launch(tmp_path / "sweep", "seed=0,1,2", "+pause=0.3").seen
     for gpu in ("3", "GPU-7f"):
         assert max(counts([line for line in seen if line["CUDA_VISIBLE_DEVICES"] == gpu])) == 1
@@ -231,7 +231,7 @@ def test_only_the_gpus_that_the_process_may_see_are_there(
     given: str, names: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", given)
-    assert visible_gpus() == names
+    assert list_visible_gpus() == names
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a shell script stands for nvidia-smi")
@@ -246,4 +246,4 @@ def test_without_that_variable_nvidia_smi_says_which_gpus_there_are(
     if script is not None:
         (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{script}\n")
         (tmp_path / "nvidia-smi").chmod(0o755)
-    assert visible_gpus() == names
+    assert list_visible_gpus() == names

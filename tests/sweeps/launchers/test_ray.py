@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from medassay.core.errors import ConfigError
-from medassay.sweeps.launchers.ray import RayLauncher, find_lacking, gpus_of_job, refuse_silent
+from medassay.sweeps.launchers.ray import RayLauncher, choose_gpus, find_lacking, refuse_silent
 
 from .cluster_job import DIES, FAILS, FINISHED_BEFORE, GOES_WELL, TAKES_LONG, interrupt_once, run_of, start
 
@@ -123,7 +123,7 @@ def test_an_interrupted_sweep_leaves_interrupted_jobs(joined: Path) -> None:
 def test_a_job_gets_one_gpu_where_there_are_any_unless_told(
     present: dict[str, float], asked: float | None, gpus: float
 ) -> None:
-    assert gpus_of_job(present, asked) == gpus
+    assert choose_gpus(present, asked) == gpus
 
 
 def test_more_than_there_is_is_named() -> None:

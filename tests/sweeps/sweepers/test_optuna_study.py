@@ -204,7 +204,7 @@ def test_after_an_interruption_only_the_trials_that_remain_are_run(search: Searc
         search.run(interrupted_at(4))
     assert len(search.run(near_a_third)) == 2  # of the second pair, one had ended but was not told yet
     assert search.finished == 4
-    studies.figures(search.path)
+    studies.draw_study(search.path)
     lines = (search.path / "study.csv").read_text().splitlines()
     assert [line.split(",")[1] for line in lines[1:]] == ["done", "done", "interrupted", "interrupted", "done", "done"]
 

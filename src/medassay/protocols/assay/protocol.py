@@ -91,7 +91,7 @@ class Assay(Protocol, SamplesProtocol):
             inception(self.inception_weights, context.device)
         seconds: dict[str, float] = {}
         trainer, full = Trainer(context, self.jobs), self.budget == "full"
-        steps, seeds = (arms.full_steps(len(real.train)), self.seeds) if full else (arms.QUICK_STEPS, 1)
+        steps, seeds = (arms.count_full_steps(len(real.train)), self.seeds) if full else (arms.QUICK_STEPS, 1)
         # First the classifiers: TRTR with seed 0 is the encoder too, and several are trained at a time
         with timed("classifiers", seconds):
             learned = measure_performance(real, candidate, trainer, seeds=seeds, steps=steps, full=full)

@@ -34,10 +34,10 @@ class Task:
     """A job to run.
 
     Attributes:
-        name: of its directory.
-        directory: of the run.
-        config: composed, with the ``hydra`` node.
-        overrides: that it differs by.
+        name: The name of its directory.
+        directory: The run directory.
+        config: The composed configuration, with its ``hydra`` node.
+        overrides: The overrides that the sweeper gave it.
     """
 
     name: str
@@ -103,7 +103,7 @@ class SweepLauncher(Launcher):
         """Runs ``tasks`` and yields each with what it returned as soon as it has ended; None where it failed."""
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
-        """Runs the jobs that are not finished yet; Hydra's sweeper calls it.
+        """Runs the jobs that are not finished yet; the sweeper calls it.
 
         A failed job returns None instead of raising in the sweeper, which would print lines of its own and stop.
         """
@@ -118,9 +118,11 @@ class SweepLauncher(Launcher):
         return [_make_job_return(task, results[task.directory]) for task in tasks]
 
     def _results(self, tasks: dict[Path, Task], before: int) -> dict[Path, Any]:
-        """What each of ``tasks`` (by directory) returned, those finished earlier included.
+        """Runs what is not finished of ``tasks`` (by directory) and gives what each returned, now or earlier.
 
-        The same sweeper has launched ``before`` other jobs.
+        Args:
+            tasks: The jobs.
+            before: Number of jobs that the same sweeper has launched before.
         """
         force = bool(OmegaConf.select(self.config, "sweep.force", default=False))
         results: dict[Path, Any] = {}
@@ -159,21 +161,23 @@ class SweepLauncher(Launcher):
             config.hydra.job.id = str(number)
             config.hydra.job.num = number
             config.hydra.sweep.dir = str(top)
-            name = _name(top, str(config.hydra.sweep.subdir), [o for o in overrides if o.partition("=")[0] in swept])
+            name = _name_directory(
+                top, str(config.hydra.sweep.subdir), [o for o in overrides if o.partition("=")[0] in swept]
+            )
             config.hydra.sweep.subdir = name  # decided here: where the job runs, the code may have changed since
         return Task(name, top / name, config, overrides)
 
 
-def _name(top: Path, usual: str, swept: Sequence[str]) -> str:
+def _name_directory(top: Path, usual: str, swept: Sequence[str]) -> str:
     """The job's directory: the one that its hash is in already, else a name of the swept values and that hash."""
     digest = usual.rpartition("_")[2]
     present = sorted(top.glob(f"*_{digest}"))
     pairs = [override.partition("=") for override in swept]
-    values = [f"{key.lstrip('+~').rpartition('.')[2]}-{_short(value)}" for key, _, value in pairs]
+    values = [f"{key.lstrip('+~').rpartition('.')[2]}-{_shorten(value)}" for key, _, value in pairs]
     return present[0].name if present else f"{configuration.slug('_'.join(values))}_{digest}" if swept else usual
 
 
-def _short(value: str) -> str:
+def _shorten(value: str) -> str:
     """A drawn number with four significant digits: the hash tells two that look alike apart."""
     try:
         return value if len(value) < 8 else f"{float(value):.4g}"

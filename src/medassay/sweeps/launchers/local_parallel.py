@@ -35,14 +35,14 @@ class LocalParallelLauncher(SweepLauncher):
         gpus: Sequence[int] | None = None,
         jobs_per_gpu: int = 1,
     ) -> None:
-        self.jobs = None if jobs is None else _positive("jobs", jobs)
-        self.threads = None if threads is None else _positive("threads", threads)
+        self.jobs = None if jobs is None else _check_positive("jobs", jobs)
+        self.threads = None if threads is None else _check_positive("threads", threads)
         self.gpus = None if gpus is None else list(gpus)
-        self.jobs_per_gpu = _positive("jobs_per_gpu", jobs_per_gpu)
+        self.jobs_per_gpu = _check_positive("jobs_per_gpu", jobs_per_gpu)
 
     def run(self, tasks: Sequence[Task], progress: Progress) -> Iterator[tuple[Task, Any]]:
         """See :class:`SweepLauncher`."""
-        places = list_places(visible_gpus(), count_cores(), self.jobs, self.threads, self.gpus, self.jobs_per_gpu)
+        places = list_places(list_visible_gpus(), count_cores(), self.jobs, self.threads, self.gpus, self.jobs_per_gpu)
         endings = run_in_processes(
             tasks,
             places,
@@ -54,7 +54,7 @@ class LocalParallelLauncher(SweepLauncher):
                 yield task, read_result(task, ending)
 
 
-def _positive(name: str, value: Any) -> int:
+def _check_positive(name: str, value: Any) -> int:
     """``value`` of ``hydra.launcher.<name>``; raises :class:`ConfigError` unless it is a whole number above 0."""
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise ConfigError(f"hydra.launcher.{name}={value}: expected a whole number of 1 or more, or null")
@@ -74,7 +74,7 @@ def list_places(
     Raises:
         ConfigError: a GPU that there is not, or more jobs than GPU places.
     """
-    chosen = list(present) if gpus is None else [_named(gpu, present) for gpu in gpus]
+    chosen = list(present) if gpus is None else [_find_gpu(gpu, present) for gpu in gpus]
     places: list[str | None] = [gpu for _ in range(per_gpu) for gpu in chosen]
     if places and jobs is not None and jobs > len(places):
         raise ConfigError(
@@ -86,17 +86,17 @@ def list_places(
     return [Place(threads or max(1, cores // len(places)), gpu) for gpu in places]
 
 
-def _named(gpu: int, present: Sequence[str]) -> str:
+def _find_gpu(gpu: int, present: Sequence[str]) -> str:
     if not 0 <= gpu < len(present):
         have = f"GPUs 0 to {len(present) - 1}" if present else "no GPU"
         raise ConfigError(f"hydra.launcher.gpus: there is no GPU {gpu}, this machine has {have}")
     return present[gpu]
 
 
-def visible_gpus() -> list[str]:
+def list_visible_gpus() -> list[str]:
     """Names of the GPUs as ``CUDA_VISIBLE_DEVICES`` takes them; without torch, which this process does not need."""
-    if (given := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        return [name.strip() for name in given.split(",") if name.strip() not in ("", "-1", "NoDevFiles")]
+    if (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return [name.strip() for name in visible.split(",") if name.strip() not in ("", "-1", "NoDevFiles")]
     if shutil.which("nvidia-smi") is None:
         return []
     listed = subprocess.run(

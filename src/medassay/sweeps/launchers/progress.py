@@ -15,9 +15,9 @@ class Progress:
     """Counts the jobs of a sweep.
 
     Args:
-        total: jobs, finished ones included.
-        before: those that the same command has run already.
-        skipped: those of the others that were finished earlier.
+        total: Number of jobs, finished ones included.
+        before: Number of jobs that the same command has run already.
+        skipped: Number of the other jobs that an earlier command finished.
     """
 
     def __init__(self, total: int, before: int = 0, skipped: int = 0) -> None:
@@ -73,11 +73,11 @@ class Progress:
         if judged := record.get("assay_failed"):
             status, cause = "failed", f"its assay failed: {judged}"
         self.failed += status in ("failed", "interrupted", "waiting")
-        said = "ended without a word (killed?)" if status in ("interrupted", "waiting") else status
+        outcome = "ended without saying why (killed?)" if status in ("interrupted", "waiting") else status
         reason = f": {cause}" if cause and status != "interrupted" else ""
         number = f", {value:.4f}" if isinstance(value, float) else ""
-        took = f" in {seconds:.0f} s" if seconds is not None else ""
-        self._say(f"[{self.count}/{self.total}] {name}: {said}{took}{number}{reason}")
+        duration = f" in {seconds:.0f} s" if seconds is not None else ""
+        self._say(f"[{self.count}/{self.total}] {name}: {outcome}{duration}{number}{reason}")
         if self.bar is not None:
             self.bar.update(1)
             self.bar.set_postfix({"failed": self.failed})

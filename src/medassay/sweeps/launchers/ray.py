@@ -35,11 +35,11 @@ class RayLauncher(SweepLauncher):
     """Runs jobs where Ray finds room for them.
 
     Args:
-        address: of a running cluster, ``auto`` for the one that this machine belongs to; None starts a Ray on this machine
-            and ends it after the sweep.
-        cpus_per_job: cores of a job, and its threads; may be a fraction, which is one thread.
-        gpus_per_job: GPUs of a job; 0.25 lets four jobs share one; None for one where the cluster has any.
-        dashboard: of the Ray started here.
+        address: Address of a running cluster, ``auto`` for the one that this machine belongs to; None starts a Ray on this
+            machine and ends it after the sweep.
+        cpus_per_job: Number of cores of a job, and of its threads; a fraction of a core is one thread.
+        gpus_per_job: Number of GPUs of a job; 0.25 lets four jobs share one; None for one where the cluster has any.
+        dashboard: Whether the Ray started here has its web page.
     """
 
     needs = ("ray", "ray")
@@ -61,7 +61,7 @@ class RayLauncher(SweepLauncher):
 
         self._connect()
         present: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        gpus = gpus_of_job(present, self.gpus_per_job)
+        gpus = choose_gpus(present, self.gpus_per_job)
         if lacking := find_lacking(present, self.cpus_per_job, gpus):
             if self.address is None:
                 raise ConfigError(f"{lacking}; ask for less")
@@ -80,7 +80,7 @@ class RayLauncher(SweepLauncher):
                 ended, _ = ray.wait(list(pending), timeout=1.0)
                 for reference in ended:
                     task = pending.pop(reference)
-                    yield task, _result(task, reference)
+                    yield task, _take_result(task, reference)
                 for task in pending.values():
                     progress.report_running(task.name, task.run)
         except BaseException:
@@ -99,7 +99,7 @@ class RayLauncher(SweepLauncher):
         on_term = signal.getsignal(signal.SIGTERM)
         try:
             if self.address is None:
-                folder = _folder()
+                folder = _make_folder()
                 self.close = weakref.finalize(self, _end, folder, _prepare_environment())
                 ray.init(
                     address="local", num_cpus=count_cores(), include_dashboard=self.dashboard, _temp_dir=folder, **quiet
@@ -117,7 +117,7 @@ class RayLauncher(SweepLauncher):
                 signal.signal(signal.SIGTERM, on_term)  # Ray's own would leave without a word
 
 
-def gpus_of_job(present: Mapping[str, float], asked: float | None) -> float:
+def choose_gpus(present: Mapping[str, float], asked: float | None) -> float:
     """GPUs of a job, where ``asked`` is None: one if the cluster has any."""
     return min(1.0, present.get("GPU", 0.0)) if asked is None else float(asked)
 
@@ -141,7 +141,7 @@ def run_call(call: Call) -> Ending:
     return ending
 
 
-def _result(task: Task, reference: Any) -> Any:
+def _take_result(task: Task, reference: Any) -> Any:
     """What a job that has ended returned; None where it failed or was killed."""
     import ray
 
@@ -176,14 +176,14 @@ def refuse_silent(address: str) -> None:
 # --- a Ray of our own ------------------------------------------------------------------------------------------------
 
 
-def _folder() -> str:
+def _make_folder() -> str:
     """For Ray's sockets and logs; short, since a socket's name may have 107 characters and Ray adds 66."""
     usual = tempfile.gettempdir()
     return tempfile.mkdtemp(prefix="ray-", dir=usual if len(usual) < 25 else "/tmp")
 
 
 @cache
-def _token() -> str:
+def _make_token() -> str:
     """What only this process and its Ray know. One for the life of the process, since Ray reads it once."""
     return secrets.token_hex(32)
 
@@ -195,7 +195,7 @@ def _prepare_environment() -> dict[str, str | None]:
     """
     before = {name: os.environ.get(name) for name in ("RAY_USAGE_STATS_ENABLED", "RAY_AUTH_MODE", "RAY_AUTH_TOKEN")}
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ.setdefault("RAY_AUTH_TOKEN", _token())  # Ray itself sets RAY_AUTH_MODE, unless the user has
+    os.environ.setdefault("RAY_AUTH_TOKEN", _make_token())  # Ray itself sets RAY_AUTH_MODE, unless the user has
     return before
 
 

@@ -39,17 +39,17 @@ class SlurmLauncher(SweepLauncher):
 
     Args:
         cluster: ``slurm``, or ``local`` for processes on this machine, to try the settings out.
-        partition: to queue in; None for the cluster's own default, here and below.
-        account: that is charged.
-        qos: quality of service.
-        timeout_min: time limit of a job, minutes.
-        max_timeouts: how often one job may reach that limit and go on.
-        cpus_per_task: cores of a job, and its threads.
-        mem_gb: memory of a job, GB; None for the cluster's own default.
-        gpus_per_node: GPUs of a job; 0 trains on the CPU.
-        array_parallelism: jobs that run at a time, at most.
-        setup: shell commands that the job's script begins with; not with ``cluster: local``.
-        additional_parameters: any other option of ``sbatch``, by its name without the dashes.
+        partition: The partition to queue in; None for the cluster's own default, here and below.
+        account: The account that is charged.
+        qos: The quality of service.
+        timeout_min: Time limit of a job, minutes.
+        max_timeouts: Number of times that one job may reach that limit and go on.
+        cpus_per_task: Number of cores of a job, and of its threads.
+        mem_gb: Memory of a job, GB; None for the cluster's own default.
+        gpus_per_node: Number of GPUs of a job; 0 trains on the CPU.
+        array_parallelism: Number of jobs that run at the same time, at most.
+        setup: Shell commands that the job's script begins with; not with ``cluster: local``.
+        additional_parameters: Any other option of ``sbatch``, by its name without the dashes.
     """
 
     needs = ("submitit", "slurm")
@@ -99,7 +99,7 @@ class SlurmLauncher(SweepLauncher):
                     del waiting[:room]
                 for task, job in [(task, job) for task, job in queued if states.has_ended(job)]:
                     queued.remove((task, job))
-                    yield task, _result(task, job)
+                    yield task, _take_result(task, job)
                 for task, _ in queued:
                     progress.report_running(task.name, task.run)
                 time.sleep(2.0 if self.cluster == "slurm" else 0.1)
@@ -143,11 +143,11 @@ class QueuedJob:
     in the same good order as by Ctrl-C, and then that handler is called.
 
     Args:
-        given: by :func:`medassay.sweeps.launchers.process.make_payload`.
+        payload: What :func:`medassay.sweeps.launchers.process.make_payload` makes.
     """
 
-    def __init__(self, given: bytes) -> None:
-        self.given = given
+    def __init__(self, payload: bytes) -> None:
+        self.payload = payload
 
     def __call__(self) -> Any:
         """Runs the job; see :func:`run_payload`."""
@@ -157,7 +157,7 @@ class QueuedJob:
         limit: signal.Signals = getattr(signal, f"SIG{environment.USR_SIG}")
         requeue: Any = signal.signal(limit, interrupt)
         try:
-            return run_payload(self.given)
+            return run_payload(self.payload)
         except KeyboardInterrupt as error:
             signal.signal(limit, requeue)
             signum = getattr(error, "signum", signal.SIGINT)
@@ -206,7 +206,7 @@ class _States:
         return now - self.preempted.setdefault(job.job_id, now) > PREEMPTED
 
 
-def _result(task: Task, job: submitit.Job[Any]) -> Any:
+def _take_result(task: Task, job: submitit.Job[Any]) -> Any:
     """What a job that has ended returned; None where it failed or was killed."""
     state = job.state
     how = f"ended without a result ({state})"

@@ -17,7 +17,7 @@ class ArgumentsSweeper(Sweeper):
     """All combinations of the values on the command line.
 
     Args:
-        **of_another: what a search has set for its own sweeper.
+        **of_another: The settings of another sweeper, which a search has set; they are ignored.
     """
 
     def __init__(self, **of_another: Any) -> None:

@@ -118,7 +118,7 @@ class OptunaStudySweeper(Sweeper):
             try:
                 self._run(study, storage, space)
             finally:  # jobs that an earlier command finished belong to this sweep, too
-                jobs, finished = studies.jobs(study, directory), studies.list_finished(study)
+                jobs, finished = studies.match_jobs(study, directory), studies.list_finished(study)
                 SweepDirectory(directory).add(jobs[trial.number] for trial in finished if trial.number in jobs)
 
     def _run(self, study: Study, storage: BaseStorage, space: SearchSpace) -> None:
@@ -130,8 +130,8 @@ class OptunaStudySweeper(Sweeper):
             *(finished, self.n_trials, retries, max(0, self.n_trials - finished - retries)),
         )
         self._run_trials(study, space, retries, number=finished)  # jobs are numbered through the whole study
-        drawn = max(0, self.n_trials - len(studies.list_finished(study)))
-        self._run_trials(study, space, drawn, number=finished + retries)
+        remaining = max(0, self.n_trials - len(studies.list_finished(study)))
+        self._run_trials(study, space, remaining, number=finished + retries)
         if studies.list_finished(study):
             params = ", ".join(f"{name}={value}" for name, value in study.best_params.items())
             logger.info("study: the best objective is %.5g, with %s", study.best_value, params)
@@ -324,8 +324,8 @@ def _fits(params: Mapping[str, Any], space: Mapping[str, BaseDistribution]) -> b
 def _refuse_another_basis(study: Study, arguments: Sequence[str]) -> None:
     """Raises :class:`ConfigError` where the study's trials had other fixed settings, or ran with other code."""
     places = ("sweep", "outputs", "logger", "test", *(f"trainer.{key}" for key in TRAINER_PLACES), "data.root")
-    given = [override.input_line or "" for override in parse(arguments) if not override.is_sweep_override()]
-    fixed = [text for text in given if not text.startswith(tuple(f"{key}{end}" for key in places for end in "=."))]
+    single = [override.input_line or "" for override in parse(arguments) if not override.is_sweep_override()]
+    fixed = [text for text in single if not text.startswith(tuple(f"{key}{end}" for key in places for end in "=."))]
     basis = {"settings": sorted(fixed), "code": code_hash()}
     if studies.list_finished(study) and study.user_attrs.get("basis", basis) != basis:
         raise ConfigError(f"the stored study had other settings or other code: {ANOTHER}")
@@ -348,7 +348,7 @@ def _refuse_another_space(study: Study, space: Mapping[str, BaseDistribution], *
 
 
 def _quiet() -> None:
-    """Optuna's messages, and what it says of arguments that may yet change, are not for who only wants a search."""
+    """Silences Optuna's own messages, and its warnings of arguments that may change in another version."""
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)

@@ -56,7 +56,7 @@ def read_search_space(arguments: Sequence[str]) -> SearchSpace:
             distributions[key] = _read_distribution(override)
         else:
             fixed[key] = override.get_value_element_as_str()
-    return SearchSpace({key: drawn for key, drawn in distributions.items() if key not in fixed}, fixed, deletions)
+    return SearchSpace({key: values for key, values in distributions.items() if key not in fixed}, fixed, deletions)
 
 
 def _read_distribution(override: Override) -> BaseDistribution:
