@@ -93,6 +93,13 @@ def test_a_mean_over_several_has_their_sample_standard_deviation_and_of_one_none
     assert mean_over("sets", [0.5]) == Estimate(0.5, sd=None, n=1, kind="sets")
 
 
+@pytest.mark.parametrize("undefined", [math.nan, math.inf])
+def test_a_mean_over_an_undefined_number_has_no_deviation(undefined: float) -> None:
+    found = mean_over("sets", [0.5, undefined])
+    assert not found.known
+    assert found.sd is None
+
+
 # --- results ---------------------------------------------------------------------------------------------------------
 
 

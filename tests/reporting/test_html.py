@@ -137,3 +137,15 @@ def test_a_template_anywhere_may_extend_and_import_those_of_the_package(tmp_path
     assert "<strong>a &lt; b</strong>" in content
     assert "0.500 [0.250,\N{NO-BREAK SPACE}0.750]" in content
     assert ("html", {"lang": "en"}) in Skeleton(content).tags
+
+
+def test_a_template_formats_numbers_by_the_names_of_the_filters(tmp_path: Path) -> None:
+    file = tmp_path / "page.html.j2"
+    file.write_text(
+        "{{ e.value | fixed(2) }};{{ e.value | significant }};{{ e | bounds(2) }};{{ e | with_bounds(2) }};{{ m | spread(2) }};"
+        "{{ '5 %' | unbroken }}",
+        encoding="utf-8",
+    )
+    estimate, mean = Estimate(0.1234, 0.1, 0.2), Estimate(0.5, sd=0.25, kind="sets")
+    text = html.page(file, e=estimate, m=mean).replace("\N{NO-BREAK SPACE}", " ")
+    assert text == "0.12;0.123;[0.10, 0.20];0.12 [0.10, 0.20];0.50 ± 0.25;5 %"

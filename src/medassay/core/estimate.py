@@ -62,6 +62,6 @@ class Estimate:
 
 
 def mean_over(kind: Kind, values: Sequence[float]) -> Estimate:
-    """Mean and sample standard deviation of ``values``; None for the latter of a single one."""
-    sd = statistics.stdev(values) if len(values) > 1 else None
+    """Mean and sample standard deviation of ``values``; the latter is None for a single value, or where one is undefined."""
+    sd = statistics.stdev(values) if len(values) > 1 and all(map(isfinite, values)) else None
     return Estimate(statistics.fmean(values), sd=sd, n=len(values), kind=kind)

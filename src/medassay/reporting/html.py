@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import io
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -56,16 +56,7 @@ def page(template: str | Path, **values: Any) -> str:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    filters = (
-        format_fixed,
-        format_significant,
-        format_spread,
-        format_bounds,
-        format_with_bounds,
-        draw_strip,
-        keep_together,
-    )
-    environment.filters |= {function.__name__: function for function in filters}
+    environment.filters |= FILTERS
     return environment.get_template(file.name).render(values)
 
 
@@ -134,3 +125,14 @@ def embed_picture(pixels: Tensor) -> str:
     written = io.BytesIO()
     Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy()).save(written, format="PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(written.getvalue()).decode("ascii")
+
+
+FILTERS: dict[str, Callable[..., str]] = {  # by the names that templates use
+    "fixed": format_fixed,
+    "significant": format_significant,
+    "spread": format_spread,
+    "bounds": format_bounds,
+    "with_bounds": format_with_bounds,
+    "strip": draw_strip,
+    "unbroken": keep_together,
+}
