@@ -64,18 +64,25 @@ def test_the_same_figure_gives_the_same_bytes(tmp_path: Path) -> None:
 def test_a_grid_array_holds_each_image_at_its_place(channels: int, padding: int) -> None:
     images = torch.randint(256, (7, channels, 5, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     grid = figures.grid_array(images, columns=3, padding=padding)
-    assert grid.shape == (channels, 3 * 5 + 4 * padding, 3 * 6 + 4 * padding)
+    assert grid.shape == (3, 3 * 5 + 4 * padding, 3 * 6 + 4 * padding)
     covered = torch.zeros(grid.shape[1:], dtype=torch.bool)
     for i, image in enumerate(images):
         y, x = padding + i // 3 * (5 + padding), padding + i % 3 * (6 + padding)
-        assert torch.equal(grid[:, y : y + 5, x : x + 6], image)
+        assert torch.equal(grid[:, y : y + 5, x : x + 6], image.expand(3, -1, -1))
         covered[y : y + 5, x : x + 6] = True
     assert (grid[:, ~covered] == 255).all()
 
 
 def test_float_images_are_rounded_to_the_nearest_grey_level() -> None:
     images = torch.tensor([0.0, 1.0, 127.4 / 255, 127.6 / 255, -0.5, 1.5]).view(1, 1, 1, 6)
-    assert figures.grid_array(images, columns=1, padding=0).flatten().tolist() == [0, 255, 127, 128, 0, 255]
+    for level in figures.grid_array(images, columns=1, padding=0):
+        assert level.flatten().tolist() == [0, 255, 127, 128, 0, 255]
+
+
+def test_a_single_image_has_a_margin_too() -> None:
+    grid = figures.grid_array(torch.zeros(1, 1, 4, 5), columns=1, padding=2)
+    assert grid.shape == (3, 8, 9)
+    assert grid.sum() == 255 * 3 * (8 * 9 - 4 * 5)
 
 
 @pytest.mark.parametrize("shape", [(0, 1, 4, 4), (2, 2, 4, 4), (1, 4, 4)])

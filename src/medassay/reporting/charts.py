@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -14,8 +16,9 @@ from medassay.core.estimate import Estimate
 # keeps the smallest CIELAB distance under simulated protanopia, deuteranopia and tritanopia above 16.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#882255")
 GREY = "#808080"
-SMALL = 8.0  # points
-DPI = 100  # dots per inch of a figure on screen
+STYLE = matplotlib.rc_params_from_file(Path(__file__).with_name("charts.mplstyle"), use_default_template=False)
+DPI: float = STYLE["figure.dpi"]  # dots per inch of a figure on screen
+SMALL: float = STYLE["legend.fontsize"]  # points
 
 
 class Chart(NamedTuple):
@@ -26,30 +29,17 @@ class Chart(NamedTuple):
 
 
 def small_axes(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure of so many inches with its only axes: no frame, faint grid, small type."""
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    axes = figure.add_subplot()
-    style_axes(axes)
-    return figure, axes
-
-
-def style_axes(axes: Axes) -> None:
-    """No frame, faint grid, small type."""
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_alpha(0.5)
-    axes.tick_params(labelsize=SMALL)
-    axes.xaxis.label.set_fontsize(9)
-    axes.yaxis.label.set_fontsize(9)
-    axes.grid(color=GREY, alpha=0.25, linewidth=0.8)
-    axes.set_axisbelow(True)
+    """A figure of so many inches with its only axes, in the charts' style."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        return figure, figure.add_subplot()
 
 
 def legend_below(figure: Figure, axes: Axes, columns: int, title: str | None = None) -> None:
     """The legend of ``axes`` under them, in so many columns."""
     place: Any = "outside lower center"  # understood by figures only, and left out of their type hints
-    look: dict[str, Any] = {"frameon": False, "fontsize": SMALL, "title_fontsize": SMALL, "title": title}
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc=place, ncols=columns, handletextpad=0.6, columnspacing=1.2, **look)
+    with matplotlib.rc_context(STYLE):
+        figure.legend(*axes.get_legend_handles_labels(), loc=place, ncols=columns, title=title)
 
 
 class Series(NamedTuple):
@@ -90,10 +80,10 @@ def dot_plot(
     for (name, at), style in zip(lines, (":", "--", "-."), strict=False):
         axes.axvline(at, color=GREY if share else PALETTE[1], linewidth=1.2, linestyle=style, label=name)
     axes.set_yticks(range(len(rows)), rows, parse_math=False)
-    axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel=x)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel(x, fontsize=SMALL)
     if share:
         axes.set_xlim(-0.02, 1.02)
-    axes.xaxis.label.set_fontsize(SMALL)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
     if axes.get_legend_handles_labels()[0]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,7 +16,7 @@ from torch.nn import functional as F
 from medassay.core.estimate import Estimate
 from medassay.metrics import classification
 from medassay.metrics.scores import ClassificationScores
-from medassay.reporting.charts import DPI, GREY, PALETTE, legend_below, small_axes
+from medassay.reporting.charts import DPI, GREY, PALETTE, STYLE, legend_below, small_axes
 from medassay.reporting.figures import text_width
 from medassay.reporting.numbers import format_fixed
 
@@ -156,7 +157,8 @@ def _enlarge_corner(axes: Axes, areas: Sequence[float], *, right: bool) -> None:
     if len(areas) == 1 or worst < 0.95:
         return
     reach = 0.1 if worst >= 0.99 else 0.2
-    inset = axes.inset_axes((0.12 if right else 0.38, 0.32, 0.56, 0.56))
+    with matplotlib.rc_context(STYLE):
+        inset = axes.inset_axes((0.12 if right else 0.38, 0.32, 0.56, 0.56))
     for line in axes.get_lines():
         look = {name: getattr(line, f"get_{name}")() for name in ("color", "linestyle", "linewidth", "drawstyle")}
         inset.plot(*line.get_data(), **look)
@@ -164,8 +166,7 @@ def _enlarge_corner(axes: Axes, areas: Sequence[float], *, right: bool) -> None:
     inset.set(xlim=(first - slack, first + reach + slack), ylim=(1 - reach - slack, 1 + slack))
     inset.tick_params(labelsize=7)
     inset.locator_params(nbins=3)
-    inset.grid(color=GREY, alpha=0.25, linewidth=0.8)
-    inset.spines[:].set_color("0.6")
+    inset.spines[:].set(visible=True, color="0.6")
     axes.indicate_inset_zoom(inset, edgecolor="0.6", alpha=1)
 
 

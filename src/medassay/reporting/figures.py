@@ -1,6 +1,6 @@
 """Grids of images as arrays and as figures, and figures as files.
 
-Figures are built with matplotlib's objects and no global state, so that they can be drawn in any process or thread.
+Figures are built with matplotlib's objects, without pyplot, so that none stays open and any process can draw them.
 """
 
 from __future__ import annotations
@@ -10,15 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import torch
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.utils import make_grid
 
 from medassay.core.files import atomic_write
-from medassay.reporting.charts import DPI, SMALL
+from medassay.reporting.charts import DPI, SMALL, STYLE
 
 
 def grid_array(images: Tensor, *, columns: int, padding: int = 2) -> Tensor:
@@ -28,12 +30,12 @@ def grid_array(images: Tensor, *, columns: int, padding: int = 2) -> Tensor:
     ``padding + row * (H + padding), padding + column * (W + padding)``.
 
     Args:
-        images: ``(N, C, H, W)`` float in [0, 1] (clamped) or uint8, C 1 or 3, N at least 1.
-        columns: images in a row.
-        padding: white pixels between and around the images.
+        images: Images, ``(N, C, H, W)`` float in [0, 1] (clamped) or uint8, C 1 or 3, N at least 1.
+        columns: Number of images in a row, at most.
+        padding: Number of white pixels between and around the images.
 
     Returns:
-        ``(C, height, width) uint8``.
+        ``(3, height, width) uint8``.
 
     Raises:
         ValueError: if shape, dtype, ``columns`` or ``padding`` is not one of these.
@@ -43,10 +45,11 @@ def grid_array(images: Tensor, *, columns: int, padding: int = 2) -> Tensor:
             f"a grid needs (N >= 1, 1 or 3, H, W) images, columns >= 1 and padding >= 0, "
             f"not {tuple(images.shape)}, {columns} and {padding}"
         )
-    missing = -len(images) % columns
-    tiles = F.pad(_uint8(images), (padding, 0, padding, 0, 0, 0, 0, missing), value=255)
-    rows = tiles.view(-1, columns, *tiles.shape[1:]).permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
-    return F.pad(rows, (0, padding, 0, padding), value=255)
+    tiles = _uint8(images)
+    if len(tiles) == 1:  # make_grid gives a single image back without a margin
+        return F.pad(tiles[0].expand(3, -1, -1), (padding,) * 4, value=255)
+    grid: Tensor = make_grid(tiles, nrow=columns, padding=padding, pad_value=255)
+    return grid
 
 
 def image_grid(
@@ -94,7 +97,7 @@ def image_grid(
     figure = Figure(figsize=(total_width / DPI, total_height / DPI), dpi=DPI)
     axes = figure.add_axes((left / total_width, 8 / total_height, width / total_width, height / total_height))
     axes.set_axis_off()
-    picture = mosaic.expand(3, -1, -1).permute(1, 2, 0).numpy()
+    picture = mosaic.permute(1, 2, 0).numpy()
     axes.imshow(picture, interpolation="nearest", aspect="auto", extent=(0, width, height, 0))
     for row, name in enumerate(row_labels or ()):
         axes.text(-6, (row + 0.5) * pitch_y + scale / 2, name, ha="right", va="center", size=SMALL)
@@ -115,7 +118,8 @@ def save(figure: Figure, path: Path, dpi: float = 2 * DPI) -> None:
         OutputError: if the file cannot be written.
     """
     drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=dpi, metadata={"Software": None})
+    with matplotlib.rc_context(STYLE):  # the number of ticks depends on their size while drawing
+        figure.savefig(drawn, format="png", dpi=dpi, metadata={"Software": None})
     with atomic_write(path) as partial:
         partial.write_bytes(drawn.getvalue())
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import matplotlib
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from torch import Tensor
 
 from medassay.metrics.calibration import CalibrationBins
-from medassay.reporting.charts import DPI, GREY, PALETTE, legend_below, style_axes
+from medassay.reporting.charts import GREY, PALETTE, STYLE, legend_below
 
 
 def reliability_diagram(bins: CalibrationBins, num_classes: int) -> Figure:
@@ -24,8 +25,9 @@ def reliability_diagram(bins: CalibrationBins, num_classes: int) -> Figure:
     count = len(bins.counts)
     edges = torch.arange(count).double() / count
     lowest = math.floor(count / num_classes) / count
-    figure = Figure(figsize=(4, 4.9), dpi=DPI, layout="constrained")
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(4, 4.9), layout="constrained")
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     used = (bins.counts > 0).nonzero().squeeze(1)
     left, width = edges[used].numpy(), 0.94 / count
     accuracy, confidence = bins.accuracy[used], bins.confidence[used].numpy()
@@ -43,7 +45,6 @@ def reliability_diagram(bins: CalibrationBins, num_classes: int) -> Figure:
     lower.set(xlabel="Confidence: the largest probability", ylabel="Predictions")
     lower.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
     for axes in (upper, lower):
-        style_axes(axes)
         axes.grid(axis="x", visible=False)
     return figure
 
