@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from medassay.core.errors import UserError
-from medassay.core.files import atomic_write
+from medassay.core.files import write_text
 from medassay.protocols.assay import leaderboard
 from medassay.protocols.assay.leaderboard import Assayed, Table, find_assays, group_comparable
 from medassay.protocols.assay.results import Metrics
@@ -89,8 +89,7 @@ def write_leaderboard(paths: Sequence[str | Path], output: Path) -> str:
         "md": markdown,
     }
     for suffix, text in files.items():
-        with atomic_write(output / f"leaderboard.{suffix}") as partial:
-            partial.write_text(text, encoding="utf-8", newline="")
+        write_text(output / f"leaderboard.{suffix}", text)
     return markdown
 
 

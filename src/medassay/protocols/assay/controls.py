@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from medassay.core.errors import CheckpointError
 from medassay.core.files import write_json
-from medassay.core.results import from_json, to_json
+from medassay.core.results import read_result, to_json
 from medassay.core.types import LabelledImages
 from medassay.data.order import stratified_order
 from medassay.evaluation import arms
@@ -89,11 +88,8 @@ def measure_controls(chosen: Sequence[Control], yardstick: Yardstick, trainer: T
             )
             tstr = _train_on(control, yardstick.real, trainer, steps) if control.tstr else None
             write_json(path, to_json(replace(row, tstr=tstr)))
-        named = {"key": control.key, "name": control.name, "kind": control.kind, "faults": []}  # its present name
-        try:
-            rows.append(from_json(Row, {**json.loads(path.read_text(encoding="utf-8")), **named}))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{path} cannot be read ({error}): delete it, it is computed anew") from error
+        present = {"key": control.key, "name": control.name, "kind": control.kind, "faults": []}
+        rows.append(read_result(Row, path, "delete it, it is computed anew", present))
     return rows
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -12,7 +11,7 @@ from typing import Any
 from scipy.stats import kendalltau
 
 from medassay.core.errors import CheckpointError
-from medassay.core.results import from_json
+from medassay.core.results import read_result
 from medassay.protocols.assay.results import AssayResults, Row
 
 RANKED = ("frechet", "kid", "precision", "coverage")  # what generators are ranked by, in every encoder's features
@@ -55,12 +54,8 @@ def find_assays(paths: Iterable[str | Path]) -> list[Assayed]:
         files |= set(path.rglob("assay_*/assay.json"))
     latest: dict[tuple[Any, ...], Assayed] = {}
     for file in sorted(files, key=lambda file: (file.stat().st_mtime, str(file))):
-        try:
-            results: AssayResults = from_json(AssayResults, json.loads(file.read_text(encoding="utf-8")))
-            source = str(results.generator.get("run") or results.generator["samples"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            what_to_do = "delete it, or assay the generator again"
-            raise CheckpointError(f"{file} cannot be read ({error}): {what_to_do}") from error
+        results = read_result(AssayResults, file, "delete it, or assay the generator again")
+        source = str(results.generator.get("run") or results.generator.get("samples"))
         place = str(file.parents[2].resolve()) if "run" in results.generator else source  # a moved run is the same
         assayed = Assayed(file.parent, source, results)
         latest[place, *assayed.conditions] = assayed
