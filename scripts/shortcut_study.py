@@ -78,12 +78,12 @@ def arms(text: str) -> list[str]:
 def audited(path: Path, overrides: Sequence[str], heat_maps: int) -> dict[str, Any]:
     """One net's numbers: trained and audited in ``path``, or read from there."""
     from medassay import train_run
-    from medassay.evaluation.evaluate import evaluate, protocol_node
+    from medassay.evaluation.evaluate import evaluate, load_protocol_node
 
     if not list(path.glob("eval/shortcut_*/shortcut.json")):
         if not (path / "metrics.json").exists():
             train_run("model=pneumonia_cnn", "test=false", *overrides, directory=path)
-        evaluate(str(path), protocol_node("shortcut", heat_maps=heat_maps), {}, path)
+        evaluate(str(path), load_protocol_node("shortcut", heat_maps=heat_maps), {}, path)
     file = sorted(path.glob("eval/shortcut_*/shortcut.json"))[0]
     results = read_json(file)
     metrics = read_json(file.parent / "metrics.json")["shortcut"]

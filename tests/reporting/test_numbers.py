@@ -21,7 +21,7 @@ def test_a_number_that_there_is_not_is_a_dash(value: float | None) -> None:
     assert numbers.format_with_bounds(Estimate.from_json({"mean": value, "low": None, "high": None})) == "–"
     assert numbers.format_bounds(Estimate(0.5, low=value, high=1.0)) == ""
     assert numbers.format_bounds(Estimate(0.5, low=0.0, high=value)) == ""
-    assert not numbers.keep_known(value)
+    assert not numbers.is_known(value)
 
 
 def test_negative_numbers_have_a_minus_sign_and_zero_has_none() -> None:

@@ -41,7 +41,7 @@ def run_evaluate(argv: list[str]) -> int:
     from medassay.evaluation import several
 
     if not any(o.key_or_group == "protocol" for o in overrides):
-        fitting = "assay" if samples is not None else evaluation.default_protocol(paths) if paths else "classification"
+        fitting = "assay" if samples is not None else evaluation.choose_protocol(paths) if paths else "classification"
         extra.append(f"protocol={fitting}")
     known = ("run", "samples", "resize", "outputs", "protocol")
     changes = {

@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medassay.metrics.neighbours import Neighbours, Reference, check_features, distances
+from medassay.metrics.neighbours import Neighbours, Reference, check_features, compute_distances
 
 GRID = torch.linspace(0, 1, 101, dtype=torch.float64)
 
@@ -63,9 +63,9 @@ def alpha_precision(reference: Reference, generated: Tensor, alphas: Tensor = GR
     as centre. A generator of the real distribution gives the diagonal, P(α) = α.
 
     Args:
-        reference: the real points.
-        generated: ``(m, d)`` float.
-        alphas: ``(A,)`` float in [0, 1].
+        reference: The real points.
+        generated: Features of the samples, ``(m, d)`` float.
+        alphas: Levels α, ``(A,)`` float in [0, 1].
 
     Returns:
         The curve, ``(A,) float64`` on the CPU, rising with α.
@@ -90,8 +90,8 @@ def beta_recall(neighbours: Neighbours, betas: Tensor = GRID) -> Tensor:
     Source: Alaa et al. 2022 (arXiv:2102.08921), with the features as they are.
 
     Args:
-        neighbours: of real and generated points.
-        betas: ``(B,)`` float in [0, 1].
+        neighbours: Neighbours of real and generated points.
+        betas: Levels β, ``(B,)`` float in [0, 1].
 
     Returns:
         The curve, ``(B,) float64`` on the CPU, rising with β.
@@ -113,8 +113,8 @@ def integrate_curve(curve: Tensor, grid: Tensor = GRID) -> float:
     curves of a perfect generator leave the diagonal too, that of β-recall most.
 
     Args:
-        curve: ``(A,)`` float, P at the points of the grid.
-        grid: ``(A,)`` float, rising from 0 to 1.
+        curve: Values P of the curve at the points of the grid, ``(A,)`` float.
+        grid: Points of the grid, ``(A,)`` float, rising from 0 to 1.
 
     Raises:
         ValueError: if shapes differ.
@@ -133,7 +133,7 @@ def _share(mask: Tensor) -> float:
 
 def _radii(features: Tensor, centre: Tensor) -> Tensor:
     """Distances of ``features (N, D)`` to ``centre (D,)``: ``(N,) float64`` on the CPU."""
-    return distances(features, centre[None]).squeeze(1).cpu().double()
+    return compute_distances(features, centre[None]).squeeze(1).cpu().double()
 
 
 def _quantiles(values: Tensor, levels: Tensor) -> Tensor:

@@ -21,8 +21,8 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float:
     torch-fidelity.
 
     Args:
-        real: ``(n, d)`` float, n at least 2.
-        generated: ``(m, d)`` float, m at least 2.
+        real: Features of the real images, ``(n, d)`` float, n at least 2.
+        generated: Features of the samples, ``(m, d)`` float, m at least 2.
 
     Returns:
         The distance, at least 0.
@@ -49,10 +49,10 @@ def intra_class_frechet(
     A generator that ignores its label can have a small distance overall and has large ones here.
 
     Args:
-        real: ``(n, d)`` float.
-        real_labels: ``(n,) int64`` in 0..K-1.
-        generated: ``(m, d)`` float.
-        generated_labels: ``(m,) int64``, the requested classes.
+        real: Features of the real images, ``(n, d)`` float.
+        real_labels: Classes of the real images, ``(n,) int64`` in 0..K-1.
+        generated: Features of the samples, ``(m, d)`` float.
+        generated_labels: Classes requested of the samples, ``(m,) int64``.
         num_classes: K.
 
     Returns:
@@ -84,8 +84,8 @@ def polynomial_mmd(x: Tensor, y: Tensor) -> float:
     Source: Bińkowski et al. 2018 (arXiv:1801.01401); sizes may differ.
 
     Args:
-        x: ``(s, d)`` float, s at least 2.
-        y: ``(t, d)`` float, t at least 2.
+        x: The first set of features, ``(s, d)`` float, s at least 2.
+        y: The second set of features, ``(t, d)`` float, t at least 2.
 
     Returns:
         The estimate; below 0 about half the time where both sets come from one distribution.
@@ -115,11 +115,11 @@ def kid(
     standard error, since subsets of one set overlap.
 
     Args:
-        real: ``(n, d)`` float, n at least 2.
-        generated: ``(m, d)`` float, m at least 2.
-        subsets: number of subsets.
-        subset_size: points of each set in a subset; n or m if that is smaller.
-        seed: of the subsets.
+        real: Features of the real images, ``(n, d)`` float, n at least 2.
+        generated: Features of the samples, ``(m, d)`` float, m at least 2.
+        subsets: Number of subsets.
+        subset_size: Number of points of each set in a subset; n or m if that is smaller.
+        seed: Seed of the subsets.
 
     Returns:
         Mean and standard deviation.

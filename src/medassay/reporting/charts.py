@@ -28,14 +28,14 @@ class Chart(NamedTuple):
     description: str
 
 
-def small_axes(width: float, height: float) -> tuple[Figure, Axes]:
+def make_small_axes(width: float, height: float) -> tuple[Figure, Axes]:
     """A figure of so many inches with its only axes, in the charts' style."""
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(width, height), layout="constrained")
         return figure, figure.add_subplot()
 
 
-def legend_below(figure: Figure, axes: Axes, columns: int, title: str | None = None) -> None:
+def add_legend_below(figure: Figure, axes: Axes, columns: int, title: str | None = None) -> None:
     """The legend of ``axes`` under them, in so many columns."""
     place: Any = "outside lower center"  # understood by figures only, and left out of their type hints
     with matplotlib.rc_context(STYLE):
@@ -51,7 +51,7 @@ class Series(NamedTuple):
     estimates: Sequence[Estimate]
 
 
-def dot_plot(
+def draw_dot_plot(
     rows: Sequence[str],
     series: Sequence[Series],
     x: str,
@@ -68,7 +68,7 @@ def dot_plot(
         lines: Names and places of vertical lines.
         share: Whether the axis goes from 0 to 1; else as far as needed.
     """
-    figure, axes = small_axes(3.8, 1.25 + (0.21 + 0.05 * len(series)) * len(rows))
+    figure, axes = make_small_axes(3.8, 1.25 + (0.21 + 0.05 * len(series)) * len(rows))
     for place, (label, colour, marker, estimates) in enumerate(series):
         shift = 0.2 * (place - (len(series) - 1) / 2)
         known = [(row + shift, one) for row, one in enumerate(estimates) if one.known]
@@ -87,5 +87,5 @@ def dot_plot(
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
     if axes.get_legend_handles_labels()[0]:
-        legend_below(figure, axes, 2)
+        add_legend_below(figure, axes, 2)
     return figure

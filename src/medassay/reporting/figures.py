@@ -23,7 +23,7 @@ from medassay.core.files import atomic_write
 from medassay.reporting.charts import DPI, SMALL, STYLE
 
 
-def grid_array(images: Tensor, *, columns: int, padding: int = 2) -> Tensor:
+def tile_images(images: Tensor, *, columns: int, padding: int = 2) -> Tensor:
     """Images tiled row by row on white, for a viewer that enlarges by itself.
 
     Image i lies at row ``i // columns``, column ``i % columns``; its upper left pixel is at
@@ -45,14 +45,14 @@ def grid_array(images: Tensor, *, columns: int, padding: int = 2) -> Tensor:
             f"a grid needs (N >= 1, 1 or 3, H, W) images, columns >= 1 and padding >= 0, "
             f"not {tuple(images.shape)}, {columns} and {padding}"
         )
-    tiles = _uint8(images)
+    tiles = _to_uint8(images)
     if len(tiles) == 1:  # make_grid gives a single image back without a margin
         return F.pad(tiles[0].expand(3, -1, -1), (padding,) * 4, value=255)
     grid: Tensor = make_grid(tiles, nrow=columns, padding=padding, pad_value=255)
     return grid
 
 
-def image_grid(
+def draw_image_grid(
     images: Tensor,
     *,
     columns: int,
@@ -67,17 +67,17 @@ def image_grid(
     inch) or a whole multiple.
 
     Args:
-        images: ``(N, C, H, W)`` float in [0, 1] (clamped) or uint8, C 1 or 3.
-        columns: images in a row.
-        row_labels: a name for each row.
-        column_labels: a name for each column; slanted if wider than an image.
-        scale: dots per pixel at the figure's own resolution.
-        title: one line above.
+        images: Images, ``(N, C, H, W)`` float in [0, 1] (clamped) or uint8, C 1 or 3.
+        columns: Number of images in a row.
+        row_labels: Names of the rows.
+        column_labels: Names of the columns; slanted if wider than an image.
+        scale: Dots per pixel at the figure's own resolution.
+        title: One line above.
 
     Raises:
-        ValueError: if the images do not fit :func:`grid_array`, or labels do not fit rows and columns.
+        ValueError: if the images do not fit :func:`tile_images`, or labels do not fit rows and columns.
     """
-    mosaic = grid_array(images, columns=columns, padding=1)
+    mosaic = tile_images(images, columns=columns, padding=1)
     rows = -(-len(images) // columns)
     for labels, count in ((row_labels, rows), (column_labels, columns)):
         if labels is not None and len(labels) != count:
@@ -86,12 +86,12 @@ def image_grid(
     # All in dots of the figure, whole numbers, so that image blocks fall on dots.
     height, width = scale * mosaic.shape[1], scale * mosaic.shape[2]
     pitch_y, pitch_x = scale * (images.shape[2] + 1), scale * (images.shape[3] + 1)
-    widest = max(map(text_width, column_labels or [""]))
+    widest = max(map(measure_text_width, column_labels or [""]))
     slanted = widest > pitch_x - 4
-    left = 16 + max(map(text_width, row_labels or [""]))
+    left = 16 + max(map(measure_text_width, row_labels or [""]))
     right = max(8, round(0.71 * widest) + 8 - pitch_x // 2) if slanted else 8
     top = 8 + (24 if title else 0) + ((round(0.71 * widest) if slanted else 0) + 16 if column_labels else 0)
-    total_width = left + max(width + right, text_width(title or "", bold=True) + 8)
+    total_width = left + max(width + right, measure_text_width(title or "", bold=True) + 8)
     total_height = top + height + 8
 
     figure = Figure(figsize=(total_width / DPI, total_height / DPI), dpi=DPI)
@@ -109,7 +109,7 @@ def image_grid(
     return figure
 
 
-def save(figure: Figure, path: Path, dpi: float = 2 * DPI) -> None:
+def save_figure(figure: Figure, path: Path, dpi: float = 2 * DPI) -> None:
     """Write a figure as PNG: the whole file or none, and the same bytes for the same figure.
 
     Missing folders are made, an existing file is replaced.
@@ -124,7 +124,7 @@ def save(figure: Figure, path: Path, dpi: float = 2 * DPI) -> None:
         partial.write_bytes(drawn.getvalue())
 
 
-def _uint8(images: Tensor) -> Tensor:
+def _to_uint8(images: Tensor) -> Tensor:
     if images.dtype == torch.uint8:
         return images.detach().cpu()
     if not images.is_floating_point():
@@ -132,7 +132,7 @@ def _uint8(images: Tensor) -> Tensor:
     return images.detach().cpu().float().nan_to_num(0).clamp(0, 1).mul(255).round().to(torch.uint8)
 
 
-def text_width(text: str, *, bold: bool = False) -> int:
+def measure_text_width(text: str, *, bold: bool = False) -> int:
     """Width of a label in dots of the figure."""
     if not text.strip():
         return 0

@@ -22,7 +22,7 @@ from medassay.runs.directory import Ending, RunDirectory
 from medassay.runs.final_scores import score_split
 from medassay.runs.load import build_task, device_for, training_data, with_overrides
 from medassay.runs.table import single_numbers
-from medassay.tasks.summary import model_summary, parameter_count
+from medassay.tasks.summary import count_parameters, summarise_model
 from medassay.training.fit import Fit, fit
 from medassay.training.settings import Recipe, TrainerSettings
 
@@ -96,7 +96,7 @@ def _fit_and_report(config: dict[str, Any], run: RunDirectory, ending: Ending, *
     _ = data.splits
     task = build_task(config["model"], config["seed"])
     provenance = data.provenance()
-    run.update(data=provenance, parameters=parameter_count(task), threads=torch.get_num_threads())
+    run.update(data=provenance, parameters=count_parameters(task), threads=torch.get_num_threads())
     overview = _describe(task, data, provenance, run)
     callbacks: list[Callback] = [c for c in map(configuration.build, config["callbacks"].values()) if c is not None]
     fitted = fit(
@@ -164,7 +164,7 @@ def _evaluate_fit(
 
 def _describe(task: LightningModule, data: ImageDataModule, provenance: dict[str, Any], run: RunDirectory) -> str:
     """Prints and keeps the model summary, and says what the data are where they are not the published ones."""
-    overview = model_summary(task)
+    overview = summarise_model(task)
     write_text(run.path / "model.txt", overview + "\n")
     counts = ", ".join(
         f"{name} {count}" for name, count in zip(data.classes, data.class_counts().tolist(), strict=True)

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from medassay.core.estimate import Estimate
 from medassay.core.files import write_text
-from medassay.evaluation.about import origin
+from medassay.evaluation.about import describe_origin
 from medassay.reporting import figures as drawing
 from medassay.reporting import html
 from medassay.reporting.charts import Chart
@@ -50,7 +50,7 @@ def write(summary: Summary, figures: Sequence[tuple[str, Path]] = ()) -> list[Pa
         write_text(summary.path / name, text)
     pictures = {f"figures/{name}.png": figure for name, (figure, _) in drawn.items()}
     for name, figure in pictures.items():
-        drawing.save(figure, summary.path / name)
+        drawing.save_figure(figure, summary.path / name)
     return [summary.path / name for name in (*files, *pictures)]
 
 
@@ -150,8 +150,8 @@ def runs_table(summary: Summary) -> Table:
 
 def page_of(summary: Summary, drawn: Mapping[str, Chart], figures: Sequence[tuple[str, Path]] = ()) -> str:
     """``sweep.html`` with its charts and further pictures."""
-    pictures = html.inline(drawn)
-    return html.page(
+    pictures = html.inline_charts(drawn)
+    return html.render_page(
         Path(__file__).with_name("page.html.j2"),
         summary=summary,
         tiles=_tiles(summary),
@@ -236,7 +236,7 @@ def _reading(summary: Summary) -> str:
 
 def _warnings(summary: Summary) -> list[str]:
     """What a reader must know first."""
-    origins = [origin(row.data_provenance) for row in summary.choose_rows("done")]
+    origins = [describe_origin(row.data_provenance) for row in summary.choose_rows("done")]
     failed = len(summary.failed)
     lost = f"{failed} of {len(summary.rows) + len(summary.final)} runs failed; their reasons stand below."
     found = [*origins, *summary.notes, lost if failed else None]

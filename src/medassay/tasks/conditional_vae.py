@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medassay.core.types import NonNegative, NonNegativeInt, PositiveInt
-from medassay.nets.cvae import CVAE, label_planes
+from medassay.nets.cvae import CVAE, make_label_planes
 from medassay.tasks.generator import Batch, ConditionalGenerator
-from medassay.tasks.optim import OptimizerFactory, SchedulerFactory, adam, configure
+from medassay.tasks.optim import OptimizerFactory, SchedulerFactory, adam, configure_optimizer
 from medassay.tasks.steps import check_finite
 
 
@@ -27,12 +27,12 @@ def reconstruction_loss(logits: Tensor, images: Tensor, labels: Tensor, num_clas
     """Binary cross-entropy of image and label planes, summed per image and averaged over the batch, a scalar.
 
     Args:
-        logits: ``(B, C + num_classes, H, W)``, before the sigmoid.
-        images: ``(B, C, H, W)`` in [0, 1].
-        labels: ``(B,) int64``.
-        num_classes: label planes.
+        logits: Logits of image and label planes, ``(B, C + num_classes, H, W)``, before the sigmoid.
+        images: Images, ``(B, C, H, W)`` in [0, 1].
+        labels: Class indices, ``(B,) int64``.
+        num_classes: Number of label planes.
     """
-    target = torch.cat([images, label_planes(labels, num_classes, images)], dim=1)
+    target = torch.cat([images, make_label_planes(labels, num_classes, images)], dim=1)
     return F.binary_cross_entropy_with_logits(logits, target, reduction="sum") / len(images)
 
 
@@ -43,12 +43,12 @@ class ConditionalVAE(ConditionalGenerator):
     the plain bound (KL weight 1), so that runs with different weights can be compared.
 
     Args:
-        net: encoder and decoder.
-        optimizer: makes the optimizer; Adam with 1e-3 where none is given.
-        scheduler: makes the learning-rate schedule; none where not given.
-        kl_weight: of the KL divergence; above 1 a beta-VAE (Higgins et al. 2017).
-        kl_annealing_epochs: over which that weight rises linearly from 0; 0 has it in full from the start.
-        grid_rows: images per class of the fixed grid that shows progress.
+        net: Encoder and decoder.
+        optimizer: Factory of the optimizer; Adam with 1e-3 where none is given.
+        scheduler: Factory of the learning-rate schedule; no schedule where none is given.
+        kl_weight: Weight of the KL divergence; above 1 a beta-VAE (Higgins et al. 2017).
+        kl_annealing_epochs: Number of epochs over which that weight rises linearly from 0; 0 has it in full from the start.
+        grid_rows: Number of images per class of the fixed grid that shows progress.
     """
 
     net: CVAE
@@ -131,4 +131,4 @@ class ConditionalVAE(ConditionalGenerator):
         self.log_dict({"val/reconstruction": reconstruction, "val/kl": kl}, **options)
 
     def configure_optimizers(self) -> Any:
-        return configure(self, self._optimizer, self._scheduler)
+        return configure_optimizer(self, self._optimizer, self._scheduler)

@@ -19,10 +19,10 @@ class ConditionalGenerator(LightningModule):
     """A net from whose latent vectors images of requested classes can be drawn.
 
     Args:
-        net: knows ``num_classes`` and ``image_shape``.
-        latent: length of the vectors.
-        grid: name of the buffer that keeps the grid's vectors, ``(classes * rows, latent)``, row by row of one class.
-        rows: images per class of the grid.
+        net: A net that knows its ``num_classes`` and ``image_shape``.
+        latent: Length of the latent vectors.
+        grid: Name of the buffer that keeps the grid's vectors, ``(classes * rows, latent)``, row by row of one class.
+        rows: Number of images per class of the grid.
     """
 
     def __init__(self, net: CGAN | CVAE, latent: int, grid: str, rows: int) -> None:

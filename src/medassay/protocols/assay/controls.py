@@ -57,13 +57,13 @@ def make_controls(real: Real, m: int) -> list[Control]:
     noisy = (copied.images / 255 + noise).clamp(0, 1).mul(255).round().to(torch.uint8)
     labels, indices = base.images.labels, choose_in_proportion(real.val.labels, m)
     largest = int(base.images.counts(len(real.classes)).argmax())
-    kept = indices[labels != largest]
-    fewer = indices[choose_in_proportion(labels, len(kept))]
+    remaining = indices[labels != largest]
+    fewer = indices[choose_in_proportion(labels, len(remaining))]
     shuffled = LabelledImages(base.images.images, labels[torch.randperm(len(labels), generator=rng)])
     return [
         Control("copies", "copies of training images", copied, members=chosen),
         Control("noisy_copies", "training images + noise", LabelledImages(noisy, copied.labels), members=chosen),
-        Control("without_class", f"floor without {real.classes[largest]}", real.val[kept], validation=kept),
+        Control("without_class", f"floor without {real.classes[largest]}", real.val[remaining], validation=remaining),
         Control("floor_same_m", f"floor, {len(fewer)} images", real.val[fewer], validation=fewer),
         Control("shuffled_labels", "floor with shuffled labels", shuffled, validation=indices, tstr=True),
     ]
@@ -99,5 +99,5 @@ def _train_on(control: Control, real: Real, trainer: Trainer, steps: int) -> Sco
     n = round(TRAIN_SHARE * len(order))
     train, held_out = control.images[order[:n]], control.images[order[n:]]
     task = trainer.train([arms.Arm(f"TSTR: {control.name}", train, held_out, len(real.classes), 0, steps)])[0]
-    found = trainer.test(task, real.test)
-    return Scores(*(found[name] for name in SCORES))
+    metrics = trainer.test(task, real.test)
+    return Scores(*(metrics[name] for name in SCORES))

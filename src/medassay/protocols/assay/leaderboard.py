@@ -35,7 +35,7 @@ class Assayed:
 
 @dataclass(frozen=True)
 class Table:
-    """Assays that can be compared, best TSTR balanced accuracy first, and :func:`rank_agreement` over them."""
+    """Assays that can be compared, best TSTR balanced accuracy first, and :func:`measure_rank_agreement` over them."""
 
     assays: list[Assayed]
     agreement: dict[str, dict[str, float]]
@@ -73,20 +73,22 @@ def group_comparable(assays: Iterable[Assayed]) -> list[Table]:
         groups.setdefault(one.conditions, []).append(one)
     for members in groups.values():
         members.sort(key=lambda one: -one.results.performance.tstr.balanced_accuracy.value)
-    tables = [Table(members, rank_agreement([one.results.judged for one in members])) for members in groups.values()]
+    tables = [
+        Table(members, measure_rank_agreement([one.results.judged for one in members])) for members in groups.values()
+    ]
     return sorted(tables, key=lambda table: -len(table.assays))
 
 
-def rank_agreement(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+def measure_rank_agreement(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     """Kendall's τ (b, ties counted) of every two encoders' rankings: ``{metric: {"encoder, encoder": τ}}``.
 
     1: both rank alike; 0: unrelated; -1: opposite. With few generators it can take few values; of one there is none.
     """
-    found: dict[str, dict[str, float]] = {}
+    agreement: dict[str, dict[str, float]] = {}
     for metric in RANKED if len(rows) > 1 else ():
         scores = {name: [getattr(row.encoders[name], metric).value for row in rows] for name in rows[0].encoders}
-        found[metric] = {
+        agreement[metric] = {
             f"{one}, {other}": float(kendalltau(scores[one], scores[other]).statistic)
             for one, other in combinations(scores, 2)
         }
-    return found
+    return agreement

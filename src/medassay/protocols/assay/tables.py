@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from medassay.core.estimate import Estimate
 from medassay.protocols.assay.results import SCORES, AssayResults, Row
 from medassay.reporting.numbers import format_fixed, format_spread
-from medassay.reporting.tables import records_as_csv
+from medassay.reporting.tables import format_records_as_csv
 
 GENERAL = ("class_consistency", "exact_copies")  # numbers of a row that depend on no encoder
 EXPECTED = {
@@ -106,7 +106,7 @@ def flatten(results: AssayResults) -> dict[str, float]:
     return flat
 
 
-def rows_as_csv(results: AssayResults) -> str:
+def format_rows_as_csv(results: AssayResults) -> str:
     """All rows, a line per row and encoder; empty where there is no number."""
     records = []
     for row in [*results.rows, *([results.large] if results.large else [])]:
@@ -115,7 +115,7 @@ def rows_as_csv(results: AssayResults) -> str:
         tstr = {f"tstr_{name}": row.tstr and getattr(row.tstr, name) for name in SCORES}
         for encoder, numbers in row.encoders.items():
             records.append({**named, "encoder": encoder, **format_deviations(vars(numbers) | general), **tstr})
-    return records_as_csv(records)
+    return format_records_as_csv(records)
 
 
 def format_deviations(numbers: dict[str, Estimate]) -> dict[str, float | None]:

@@ -47,15 +47,15 @@ def list_faults(findings: Sequence[Finding]) -> list[Fault]:
     return [finding.fault for finding in findings if finding.fault is not None]
 
 
-def summarise(found: Sequence[Fault]) -> str:
+def summarise(faults: Sequence[Fault]) -> str:
     """The verdict in a sentence."""
-    if not found:
+    if not faults:
         return "The rules find no fault."
-    count = "one fault" if len(found) == 1 else f"{len(found)} faults"
-    return f"The rules find {count}: {'; '.join(FAULTS[fault] for fault in found)}."
+    count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
+    return f"The rules find {count}: {'; '.join(FAULTS[fault] for fault in faults)}."
 
 
-def _finding(fault: Fault | None, text: str, numbers: str) -> Finding:
+def _make_finding(fault: Fault | None, text: str, numbers: str) -> Finding:
     level: Level = "good" if fault is None else "suspicious" if fault in ("labels", "copies") else "missing"
     return Finding(level, fault, f"{text}: {numbers}.")
 
@@ -70,8 +70,8 @@ def _judge_fidelity(own: Metrics, best: Metrics) -> Finding:
         f"{_percent(best.precision.value)}), density {own.density.value:.2f} ({best.density.value:.2f})"
     )
     if own.precision.value < PRECISION * best.precision.value:
-        return _finding("fidelity", "Many samples do not look like any real image", numbers)
-    return _finding(None, "Single samples look real", numbers)
+        return _make_finding("fidelity", "Many samples do not look like any real image", numbers)
+    return _make_finding(None, "Single samples look real", numbers)
 
 
 def _judge_diversity(own: Metrics, best: Metrics) -> Finding:
@@ -80,8 +80,8 @@ def _judge_diversity(own: Metrics, best: Metrics) -> Finding:
         f"{_percent(best.coverage.value)}), recall {own.recall.value:.2f} ({best.recall.value:.2f})"
     )
     if own.coverage.value < COVERAGE * best.coverage.value:
-        return _finding("diversity", "The samples miss part of the variety of real images", numbers)
-    return _finding(None, "The samples vary as real images do", numbers)
+        return _make_finding("diversity", "The samples miss part of the variety of real images", numbers)
+    return _make_finding(None, "The samples vary as real images do", numbers)
 
 
 def _find_missing_classes(row: Row, floor: Row, classes: Sequence[str]) -> list[Finding]:
@@ -91,7 +91,7 @@ def _find_missing_classes(row: Row, floor: Row, classes: Sequence[str]) -> list[
         if best > 0 and own < CLASS_COVERAGE * best
     ]
     text = "Classes that are missing or hardly covered"
-    return [_finding("missing_class", text, ", ".join(gone))] if gone else []
+    return [_make_finding("missing_class", text, ", ".join(gone))] if gone else []
 
 
 def _judge_labels(own: float, best: float) -> Finding:
@@ -100,8 +100,8 @@ def _judge_labels(own: float, best: float) -> Finding:
         f"(in new real images: {_percent(best)})"
     )
     if own < CLASS_CONSISTENCY * best:
-        return _finding("labels", "Labels and images do not agree", numbers)
-    return _finding(None, "Samples show the class that was asked for", numbers)
+        return _make_finding("labels", "Labels and images do not agree", numbers)
+    return _make_finding(None, "Samples show the class that was asked for", numbers)
 
 
 def _judge_copying(row: Row, floor: Row) -> Finding:
@@ -123,14 +123,14 @@ def _judge_copying(row: Row, floor: Row) -> Finding:
         f"{own.membership_auc.value:.2f} ({best.membership_auc.value:.2f}; encoder: {encoder})"
     )
     if exact > floor.exact_copies.value + EXACT_COPIES or copied:
-        return _finding("copies", "Samples are copies of training images, or nearly so", numbers)
+        return _make_finding("copies", "Samples are copies of training images, or nearly so", numbers)
     if crowded:
         text = "Samples crowd near training images, but the attack does not tell these from new ones"
     elif attacked:
         text = "Training images can be told from new ones, but samples are no copies"
     else:
         text = "No sign of copying"
-    return _finding(None, text, numbers)
+    return _make_finding(None, text, numbers)
 
 
 def _judge_usefulness(performance: Performance) -> Finding:
@@ -144,7 +144,7 @@ def _judge_usefulness(performance: Performance) -> Finding:
         text = "Usefulness cannot be judged, real images themselves teach next to nothing"
         return Finding("missing", None, f"{text}: {numbers}.")
     if ratio >= NEARLY_AS_USEFUL:
-        return _finding(None, "Nearly as useful as real images", numbers)
+        return _make_finding(None, "Nearly as useful as real images", numbers)
     if ratio >= USEFUL:
-        return _finding(None, "Useful, but less so than real images", numbers)
-    return _finding("usefulness", "Much less useful than real images", numbers)
+        return _make_finding(None, "Useful, but less so than real images", numbers)
+    return _make_finding("usefulness", "Much less useful than real images", numbers)

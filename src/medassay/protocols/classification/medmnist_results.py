@@ -26,7 +26,7 @@ class EvaluatorScores:
     ACC: float
 
 
-def medmnist_scores(data: ImageDataModule, split: str, predictions: Predictions) -> EvaluatorScores | None:
+def compute_medmnist_scores(data: ImageDataModule, split: str, predictions: Predictions) -> EvaluatorScores | None:
     """AUC and ACC by the functions of ``medmnist.Evaluator``; None where the images are of no MedMNIST set.
 
     None, too, where a class has no images: the AUC is not defined then.
@@ -45,7 +45,7 @@ def medmnist_scores(data: ImageDataModule, split: str, predictions: Predictions)
     return EvaluatorScores(source.flag, medmnist.__version__, auc, acc)
 
 
-def predictions_name(data: ImageDataModule, split: str, scores: ClassificationScores, seed: int) -> str:
+def name_predictions_file(data: ImageDataModule, split: str, scores: ClassificationScores, seed: int) -> str:
     """MedMNIST's name of a file of predictions: ``{flag}{_size}_{split}_[AUC]…_[ACC]…@{seed}.csv``."""
     source = describe_source(data, split)
     flag, size = configuration.slug(str(data.name)), ""
@@ -55,6 +55,6 @@ def predictions_name(data: ImageDataModule, split: str, scores: ClassificationSc
     return f"{flag}{size}_{split}_[AUC]{values['auroc']:.3f}_[ACC]{values['accuracy']:.3f}@{seed}.csv"
 
 
-def predictions_text(probabilities: Tensor) -> str:
+def format_predictions(probabilities: Tensor) -> str:
     """Lines of index and one probability per class, without a header, as ``medmnist.Evaluator`` writes and reads them."""
     return "".join(f"{','.join(map(str, [i, *row]))}\n" for i, row in enumerate(probabilities.numpy()))
