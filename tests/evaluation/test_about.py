@@ -61,7 +61,7 @@ def test_a_model_that_learnt_from_generated_images_is_said_to(split: str, fact: 
 @pytest.mark.parametrize("split", ["test", None])
 def test_a_run_that_is_not_done_is_said_to_be_unfinished(split: str | None) -> None:
     (text,) = list_warnings(about(PUBLISHED), {"status": "interrupted"}, split)
-    assert "status is interrupted: the model was judged before it was finished" in text
+    assert "status is interrupted: the model was judged before its training was finished" in text
 
 
 # --- the command -----------------------------------------------------------------------------------------------------

@@ -258,7 +258,7 @@ def test_a_run_with_a_stamp_is_audited_and_leaves_everything(run: Run, tmp_path:
     audit(run, Shortcut(heat_maps=8, shown=3), record, tmp_path / "audit", tmp_path)
     results = json.loads((tmp_path / "audit" / "shortcut.json").read_text())
     (trial,) = results["trials"]
-    assert results["trained_with"] == "date '03.21', top left, on 90% of pneumonia"
+    assert results["trained_with"] == "date '03.21', top left, on 90 % of pneumonia"
     assert (trial["class"], trial["stamp"]["share"], trial["n"]) == ("pneumonia", 0.9, {"class": 20, "others": 20})
     assert "odds" not in trial  # single images' numbers are drawn, not kept
     assert 0 <= trial["heat"]["others"]["energy"]["mean"] <= 1

@@ -64,13 +64,13 @@ def list_warnings(about: About, record: Mapping[str, Any], split: str | None) ->
     source = about.data.get("real", about.data)
     warnings = [_describe_origin_of_learning(source) if split is None else describe_origin(source)]
     if split is not None and {"data.file", "data.path"} & set(record.get("overrides") or ()):
-        warnings.append("The data were named anew for this evaluation; they may be others than the run's own.")
+        warnings.append("The data were named anew for this evaluation and may differ from the run's own.")
     if about.generated and split is not None:
         judged = "the validation images are generated too" if split == "val" else "the test images are real"
         warnings.append(f"The model learnt from generated images only; {judged}.")
     status = record.get("status", "done")
     if status != "done":
-        warnings.append(f"The run's status is {status}: the model was judged before it was finished.")
+        warnings.append(f"The run's status is {status}: the model was judged before its training was finished.")
     return [text for text in warnings if text is not None]
 
 

@@ -26,6 +26,11 @@ def format_fixed(value: float | None, places: int = 3) -> str:
     return text.replace("-", "−")
 
 
+def format_percent(share: float | None) -> str:
+    """A share as whole percent; a dash where there is none."""
+    return f"{format_fixed(100 * share, 0)} %" if is_known(share) else DASH
+
+
 def count_decimals(value: float | None, digits: int = 3) -> int:
     """The decimals that show so many significant digits of ``value``, from 0 to 6."""
     if not is_known(value) or value == 0:

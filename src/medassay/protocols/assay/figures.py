@@ -43,11 +43,11 @@ class Look(NamedTuple):
 LOOKS = {
     "generator": Look("generator", GENERATED, "o", True),
     "floor": Look("floor", REAL, "s", True),
-    "copies": Look("(b) copies", PALETTE[1], "D"),
-    "noisy_copies": Look("(c) copies + noise", PALETTE[4], "^"),
-    "without_class": Look("(d) class left out", PALETTE[3], "v"),
-    "floor_same_m": Look("floor for (d)", PALETTE[5], "s"),
-    "shuffled_labels": Look("(e) shuffled labels", PALETTE[6], "x"),
+    "copies": Look("copies", PALETTE[1], "D"),
+    "noisy_copies": Look("copies + noise", PALETTE[4], "^"),
+    "without_class": Look("class left out", PALETTE[3], "v"),
+    "floor_same_m": Look("floor, fewer images", PALETTE[5], "s"),
+    "shuffled_labels": Look("shuffled labels", PALETTE[6], "x"),
 }
 
 

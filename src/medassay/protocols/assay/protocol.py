@@ -32,8 +32,8 @@ logger = logging.getLogger(__name__)
 
 LARGE = 10_000  # samples of the second table
 WARNINGS = {
-    "val": "Validation images stand in for test images: good for a search, not for a result.",
-    "quick": "Quick budget: one classifier seed and few steps, so no interval.",
+    "val": "Validation images stand in for test images: use the numbers to compare settings, not as a result.",
+    "quick": "Quick budget: one classifier seed and few steps, so there are no intervals.",
 }
 
 

@@ -23,7 +23,7 @@ from medassay.tasks.predictions import Predictions
 
 NOTE = (
     "The ensemble is one classifier: the mean of the nets' softmax probabilities for each image (Lakshminarayanan et al. "
-    "2017), with 95 % bootstrap intervals over the images. It is no part of the mean ± sd, and costs as many nets to run."
+    "2017), with 95 % bootstrap intervals over the images. It is not part of the mean ± sd, and needs all these nets to run."
 )
 KEPT = "probabilities.npz"  # in the directory of a classifier's evaluation
 

@@ -42,7 +42,8 @@ SCORES = {
     "average_precision": "average precision",
 }
 FLATTERING = (
-    "Validation images chose the epoch and the threshold: their numbers are too good, use them for a search only."
+    "Validation images also chose the epoch and the threshold, so their numbers are too good: "
+    "use them to compare settings only."
 )
 
 

@@ -14,12 +14,12 @@ from medassay.protocols.shortcut.measures import Trial
 from medassay.reporting.charts import GREY, PALETTE, Chart, Series, add_legend_below, draw_dot_plot, make_small_axes
 from medassay.reporting.figures import draw_image_grid
 from medassay.reporting.heat_maps import colour_maps
-from medassay.reporting.numbers import format_fixed
+from medassay.reporting.numbers import format_fixed, format_percent
 
 _RATES = {  # colour and marker
     "accuracy": ("accuracy", "#000000", "o"),
     "recall": ("recall of the class", PALETTE[0], "s"),
-    "false_positive_rate": ("others given to the class", PALETTE[1], "D"),
+    "false_positive_rate": ("others called the class", PALETTE[1], "D"),
 }
 _GRAY_WEIGHTS = (0.299, 0.587, 0.114)  # luma of ITU-R BT.601
 
@@ -52,7 +52,8 @@ def draw_ranks(trial: Trial) -> Chart:
     rank, clean = trial.outranks, trial.outranks_clean
     text = (
         f"The further right a curve, the more speaks for {trial.class_name}. An image of another class lies right of a "
-        f"{trial.class_name} image in {clean.value:.0%} of the pairs without the stamp, in {rank.value:.0%} with it."
+        f"{trial.class_name} image in {format_percent(clean.value)} of the pairs without the stamp, "
+        f"in {format_percent(rank.value)} with it."
     )
     return Chart(figure, text)
 

@@ -22,6 +22,7 @@ from medassay.protocols.shortcut import figures, measures, verdict
 from medassay.protocols.shortcut.measures import Group, Heat, Numbers, Trial
 from medassay.reporting.charts import Chart
 from medassay.reporting.heat_maps import overlay
+from medassay.reporting.numbers import format_percent
 from medassay.runs.load import evaluated_images
 from medassay.runs.run import Run
 from medassay.tasks.classification import Classification
@@ -107,7 +108,7 @@ class Shortcut(Protocol):
             pictures.append(shown)
         trained_with = None
         if own is not None:
-            trained_with = f"{own}, on {own.share:.0%} of {data.classes[own.class_index(data.classes)]}"
+            trained_with = f"{own}, on {format_percent(own.share)} of {data.classes[own.class_index(data.classes)]}"
         level, words = verdict.judge_all(trials)
         results = ShortcutAudit(
             len(split), "test", trained_with, verdict.RULE, level, level == "learned", words, trials
