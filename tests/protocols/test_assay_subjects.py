@@ -98,7 +98,7 @@ def test_distances_are_measured_to_each_training_image_once() -> None:
 def test_the_share_of_copies_counts_images_equal_to_a_training_image() -> None:
     split = split_of(6)
     mixed = LabelledImages(torch.cat([split.images[:2], split_of(6, 9).images]), torch.zeros(8, dtype=torch.int64))
-    assert real_with(split).share_of_copies(mixed) == 2 / 8
+    assert real_with(split).measure_share_of_copies(mixed) == 2 / 8
 
 
 # --- in proportion ---------------------------------------------------------------------------------------------------

@@ -72,8 +72,8 @@ def sheet(images: Tensor, maps: Tensor, **changes: Any) -> Figure:
 
 def test_a_sheet_says_what_each_image_is_and_what_the_classifier_says(images: Tensor, maps: Tensor) -> None:
     said = texts(sheet(images, maps))
-    assert "no. 7\ntrue: normal\nsays: normal\n" in said
-    assert "no. 19\ntrue: normal\nsays: pneu_$x$ (wrong)" in said
+    assert "no. 7\ntrue: normal\npredicted: normal\n" in said
+    assert "no. 19\ntrue: normal\npredicted: pneu_$x$ (wrong)" in said
     assert "p = 0.80" in said
     assert "p = 0.90, empty" in said
 

@@ -115,7 +115,7 @@ def trial(name: str, level: Level) -> Trial:
 
 def test_the_worst_class_decides_and_is_named() -> None:
     found = [trial("a", "none"), trial("b", "learned")]
-    assert verdict.judge_all(found) == ("learned", "Learned the stamp: date, on b.")
+    assert verdict.judge_all(found) == ("learned", "Learnt the stamp: date, on b.")
     assert verdict.judge_all(found[:1]) == ("none", "No sign of the stamp: date, on a.")
 
 

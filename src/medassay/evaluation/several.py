@@ -72,7 +72,7 @@ class Column:
         """The heading of what they give together, where there is that."""
         return [self.combined.name] if self.combined is not None and self.numbers else []
 
-    def cells(self, name: str) -> list[str]:
+    def format_cells(self, name: str) -> list[str]:
         """``mean ± sd``, and beside it the number of what the runs give together, where there is that."""
         estimates = [self.group.numbers.get(name), *(self.numbers.get(name) for _ in self.together)]
         texts = (
@@ -88,11 +88,11 @@ class Column:
         shown = (text for text in overrides if not is_place(text.lstrip("+~").partition("=")[0]))
         return " ".join(shown) or "no overrides"
 
-    def table(self) -> Table:
+    def make_table(self) -> Table:
         """A line per number, a column per seed."""
         members = self.group.counted
         rows = [
-            [name.replace("_", " "), *self.cells(name), *(format_fixed(row.values[name]) for row in members)]
+            [name.replace("_", " "), *self.format_cells(name), *(format_fixed(row.values[name]) for row in members)]
             for name in self.group.numbers
         ]
         header = ["metric", "mean ± sd", *self.together, *(f"seed {seed}" for seed in self.group.seeds)]
@@ -232,7 +232,7 @@ def _format_headlines(columns: Sequence[Column]) -> Iterator[str]:
     for column in columns:
         shown = [name for name in column.group.numbers if name.rpartition("/")[2] in HEADLINE]
         for place, heading in enumerate((column.heading, *column.together)):
-            yield f"{heading}: {', '.join(f'{name} {column.cells(name)[place]}' for name in shown)}"
+            yield f"{heading}: {', '.join(f'{name} {column.format_cells(name)[place]}' for name in shown)}"
         if column.combined is not None and column.combined.none is not None:
             yield column.combined.none
 
@@ -244,7 +244,7 @@ def write_markdown(columns: Sequence[Column], failed: Sequence[tuple[Path, str]]
     """A table of mean ± sd, a column per group, and one for what its runs give together beside it; and what failed."""
     names = dict.fromkeys(name for column in columns for name in column.group.numbers)
     header = ["metric", *(head for column in columns for head in (column.heading, *column.together))]
-    rows = [[name, *(cell for column in columns for cell in column.cells(name))] for name in names]
+    rows = [[name, *(cell for column in columns for cell in column.format_cells(name))] for name in names]
     parts = ["No run to average."]
     if columns:
         table = format_markdown(header, rows, ["---", *["---:"] * (len(header) - 1)])

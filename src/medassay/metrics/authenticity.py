@@ -28,7 +28,7 @@ def find_authentic(neighbours: Neighbours) -> Tensor:
 
     Source: Alaa et al. 2022 (arXiv:2102.08921). A copy lies at distance 0 and is never authentic.
     """
-    distance, gap = _distance_and_gap(neighbours)
+    distance, gap = _look_up_distance_and_gap(neighbours)
     return distance > gap
 
 
@@ -48,7 +48,7 @@ def suspicion(neighbours: Neighbours) -> Tensor:
         ``(m,) float64`` on the CPU; above 1 where the sample is authentic. A copy has 0, also of a training
         image that has a duplicate; another sample next to such an image has infinity.
     """
-    distance, gap = (value.cpu().double() for value in _distance_and_gap(neighbours))
+    distance, gap = (value.cpu().double() for value in _look_up_distance_and_gap(neighbours))
     return (distance / gap).masked_fill(distance == 0, 0.0)
 
 
@@ -184,7 +184,7 @@ def membership_attack(member_distances: Tensor, non_member_distances: Tensor) ->
     return MembershipAttack(auc, float(tpr[fpr <= MAX_FPR].max()), error)
 
 
-def _distance_and_gap(neighbours: Neighbours) -> tuple[Tensor, Tensor]:
+def _look_up_distance_and_gap(neighbours: Neighbours) -> tuple[Tensor, Tensor]:
     """Of each sample ``(m,)``: distance to its nearest training image, and that image's to its nearest other one."""
     distance, index = neighbours.generated_to_real
     return distance, neighbours.reference.gaps[index, 0]

@@ -48,8 +48,8 @@ def measure_classification(probabilities: Tensor, labels: Tensor) -> dict[str, A
     """
     prepared = _prepare(probabilities, labels)
     weights = torch.ones(1, len(labels), dtype=torch.float64)
-    per_class = _per_class(weights, prepared)
-    scalars = {name: float(value) for name, value in _scalars(weights, prepared, per_class).items()}
+    per_class = _score_classes(weights, prepared)
+    scalars = {name: float(value) for name, value in _compute_scalars(weights, prepared, per_class).items()}
     lists: dict[str, list[Any]] = {name: value[0].tolist() for name, value in per_class.items()}
     return {
         **scalars,
@@ -81,7 +81,7 @@ def compute_intervals(
     """
     prepared = _prepare(probabilities, labels)
     chunks = [
-        _scalars(weights, prepared, _per_class(weights, prepared))
+        _compute_scalars(weights, prepared, _score_classes(weights, prepared))
         for weights in draw_resample_weights(len(labels), resamples=resamples, seed=seed)
     ]
     return {name: percentile_interval(torch.cat([chunk[name] for chunk in chunks]), level=level) for name in chunks[0]}
@@ -100,7 +100,8 @@ def compute_class_intervals(
     """
     prepared = _prepare(probabilities, labels)
     chunks = [
-        _per_class(weights, prepared) for weights in draw_resample_weights(len(labels), resamples=resamples, seed=seed)
+        _score_classes(weights, prepared)
+        for weights in draw_resample_weights(len(labels), resamples=resamples, seed=seed)
     ]
     scores = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
     per_class = {name: [percentile_interval(v, level=level) for v in score.T] for name, score in scores.items()}
@@ -286,7 +287,7 @@ def _average_precision(true_positives: Tensor, false_positives: Tensor) -> Tenso
     return (true_positives.diff() * precision[:, 1:]).sum(1) / true_positives[:, -1]
 
 
-def _per_class(weights: Tensor, prepared: _Prepared) -> dict[str, Tensor]:
+def _score_classes(weights: Tensor, prepared: _Prepared) -> dict[str, Tensor]:
     """Scores of each class against the rest for ``weights (B, N)``, ``(B, K)`` each; NaN for a class without weight."""
     k = prepared.num_classes
     support, decided, hit = (weights @ prepared.indicators[:, : 3 * k]).view(-1, 3, k).unbind(1)
@@ -303,7 +304,7 @@ def _per_class(weights: Tensor, prepared: _Prepared) -> dict[str, Tensor]:
     return {name: score.masked_fill(support == 0, torch.nan) for name, score in scores.items()}
 
 
-def _scalars(weights: Tensor, prepared: _Prepared, per_class: dict[str, Tensor]) -> dict[str, Tensor]:
+def _compute_scalars(weights: Tensor, prepared: _Prepared, per_class: dict[str, Tensor]) -> dict[str, Tensor]:
     """Every scalar metric for ``weights (B, N)``, ``(B,)`` each; a mean over a class that lost its images is NaN."""
     k = prepared.num_classes
     macro = {name: score[:, prepared.present].mean(1) for name, score in per_class.items()}

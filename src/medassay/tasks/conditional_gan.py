@@ -133,7 +133,7 @@ class ConditionalGAN(ConditionalGenerator):
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         # Not at the epoch's end: there, callbacks that draw pictures come before the task
         if batch_idx == self.trainer.num_training_batches - 1:
-            self.ema.refresh_batch_norm(self._batch_norm_batches)
+            self.ema.refresh_batch_norm(self._run_batch_norm_batches)
             here = torch.tensor(self._images_here, device=self.device)
             self.images_seen += int(self.trainer.strategy.reduce(here, reduce_op="sum"))
             self._images_here = 0
@@ -153,12 +153,12 @@ class ConditionalGAN(ConditionalGenerator):
                 "model.loss; the checkpoints of earlier epochs are kept"
             )
 
-    def _batch_norm_batches(self, generator: nn.Module) -> None:
+    def _run_batch_norm_batches(self, generator: nn.Module) -> None:
         rng = torch.Generator().manual_seed(0)
         for _ in range(BATCH_NORM_BATCHES):
             labels = torch.multinomial(self.label_share.cpu(), 256, replacement=True, generator=rng)
             noise = torch.randn(256, self.latent, generator=rng)
-            generator(self.as_weights(noise), labels.to(self.device))
+            generator(self.cast_like_weights(noise), labels.to(self.device))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["images_seen"] = self.images_seen

@@ -97,9 +97,9 @@ class Space:
             "alpha": alpha.tolist(),
             "beta": beta.tolist(),
         }
-        return SetNumbers(values | self._copying(copying, unseen, members), lists)
+        return SetNumbers(values | self._measure_copying(copying, unseen, members), lists)
 
-    def _copying(self, around: Neighbours, unseen: Tensor, members: Tensor | None) -> dict[str, float]:
+    def _measure_copying(self, around: Neighbours, unseen: Tensor, members: Tensor | None) -> dict[str, float]:
         """Memorisation ratio, C_T and membership attack; ``unseen`` are the validation images not used as samples."""
         validation, to_training = self.validation[unseen], self.validation_distances[unseen]
         distances, of_training = around.generated_to_real[0], around.real_to_generated[0]
@@ -165,7 +165,7 @@ class Yardstick:
                 for space, each in zip(self.spaces, numbers, strict=True)
             },
             class_consistency=mean_over("sets", [float(mask.double().mean()) for mask in right]),
-            exact_copies=mean_over("sets", [self.real.share_of_copies(s) for s in sets]),
+            exact_copies=mean_over("sets", [self.real.measure_share_of_copies(s) for s in sets]),
             per_class=PerClass(lists["coverage"], lists["authenticity"], lists["frechet"], average_lists(consistency)),
             curves=Curves(lists["alpha"], lists["beta"]),
         )

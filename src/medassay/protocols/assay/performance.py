@@ -49,7 +49,7 @@ def measure_performance(
 
     Unless ``full``, these are only TRTR and TSTR at one time the training set's size.
     """
-    sets = _training_sets(real, candidate, full)
+    sets = _list_training_sets(real, candidate, full)
     all_arms = {
         (name, seed): arms.Arm(f"{name}, seed {seed}", train, held_out, len(real.classes), seed, steps)
         for seed in range(seeds)
@@ -77,7 +77,9 @@ def measure_performance(
     )
 
 
-def _training_sets(real: Real, candidate: Candidate, full: bool) -> dict[str, tuple[LabelledImages, LabelledImages]]:
+def _list_training_sets(
+    real: Real, candidate: Candidate, full: bool
+) -> dict[str, tuple[LabelledImages, LabelledImages]]:
     """``{arm: (images to learn from, images that choose the epoch)}``."""
     n, pool = len(real.train), candidate.images
     once = pool[:n]

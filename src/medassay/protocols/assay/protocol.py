@@ -44,7 +44,7 @@ class Assay(Protocol, SamplesProtocol):
     Attributes:
         name: Name of the protocol.
         budget: Extent of the assay: ``quick`` is one classifier seed, 300 steps, TSTR and TRTR; ``full`` all arms and seeds.
-        controls: Also measure the controls (b) to (e).
+        controls: Whether to measure the controls, too.
         encoders: What distances are measured in; the first is the headline.
         inception_weights: Local file, for the encoder ``inception``.
         seeds: Classifiers per arm of a full assay.

@@ -65,7 +65,7 @@ class Real:
         """Of all that metrics and controls depend on."""
         return digest(self.train, self.val, self.test)
 
-    def share_of_copies(self, split: LabelledImages) -> float:
+    def measure_share_of_copies(self, split: LabelledImages) -> float:
         """The share of ``split`` that equals a training image pixel by pixel."""
         return float(find_copies(split.images, self.unique.images).double().mean())
 

@@ -67,7 +67,7 @@ class ClassificationResults:
     medmnist: EvaluatorScores | None
     predictions: str
 
-    def decision_rows(self) -> list[tuple[str, list[Estimate]]]:
+    def list_decision_rows(self) -> list[tuple[str, list[Estimate]]]:
         """Metrics of a decision: by the largest probability and, where there is one, by the threshold."""
         columns = [self.scores.estimates]
         if isinstance(self.threshold, Threshold):

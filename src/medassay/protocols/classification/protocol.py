@@ -137,7 +137,7 @@ def _draw(
         drawn["confusion_matrix_youden"] = draw_confusion_matrix(results.threshold.scores.confusion, classes)
     if shown := results.mistakes.shown:
         captions = [
-            (f"true: {one.true}", f"said: {one.predicted}", f"p = {one.probability:.4f}   (image {one.index})")
+            (f"true: {one.true}", f"predicted: {one.predicted}", f"p = {one.probability:.4f}   (image {one.index})")
             for one in shown
         ]
         drawn["mistakes"] = add_captions(mistaken, captions, columns=8)

@@ -60,8 +60,8 @@ def draw_sheet(
     captions: list[list[str]] = []
     for image, of_classes in zip(explained, maps, strict=True):
         wrong = " (wrong)" if image.label != image.predicted else ""
-        says = f"says: {classes[image.predicted]}{wrong}"
-        captions.append([f"no. {image.index}", f"true: {classes[image.label]}", says])
+        predicted = f"predicted: {classes[image.predicted]}{wrong}"
+        captions.append([f"no. {image.index}", f"true: {classes[image.label]}", predicted])
         for name, p, heat_map in zip(classes, image.probabilities, of_classes, strict=True):
             captions.append([name, f"p = {p:.2f}{'' if heat_map.any() else ', empty'}"])
     figure = add_captions(tiles, captions, columns=1 + len(classes), title=f"{title}\n ")

@@ -102,7 +102,7 @@ class Shortcut(Protocol):
         for stamp in list_stamps(self.stamp, own, data.classes, data.size):
             is_own = own is not None and stamp == own.with_class(own.class_index(data.classes))
             numbers = evaluate_stamp(run.task, stamp, split, data.classes, context.device)
-            heat, shown = self.heat(maps, stamp, split)
+            heat, shown = self.measure_heat(maps, stamp, split)
             level, text = verdict.judge(numbers)
             trials.append(Trial(**vars(numbers), own=is_own, heat=heat, level=level, text=text))
             pictures.append(shown)
@@ -115,7 +115,7 @@ class Shortcut(Protocol):
         )
         return self.report(results, pictures)
 
-    def heat(self, maps: ActivationMaps, stamp: Stamp, split: LabelledImages) -> tuple[Heat, dict[str, Rows]]:
+    def measure_heat(self, maps: ActivationMaps, stamp: Stamp, split: LabelledImages) -> tuple[Heat, dict[str, Rows]]:
         """Where the class's heat maps lie, with the stamp and without, for the class's images and the others'; and pictures."""
         label = stamp.label
         assert isinstance(label, int)

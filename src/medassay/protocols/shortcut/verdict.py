@@ -20,21 +20,21 @@ MOVED = 0.1  # of the others' images; a net that knows nothing ranks at random, 
 
 LEVELS: tuple[Level, ...] = ("none", "sensitive", "learned")  # by how many of the two hold
 WORDS: dict[Level, str] = {
-    "learned": "learned the stamp",
+    "learned": "learnt the stamp",
     "sensitive": "sensitive to the stamp",
     "none": "no sign of the stamp",
 }
 _HEADLINES: dict[Level, str] = {
-    "learned": "Learned the stamp",
-    "sensitive": "Not shown to have learned the stamp, but sensitive to it",
+    "learned": "Learnt the stamp",
+    "sensitive": "Not shown to have learnt the stamp, but sensitive to it",
     "none": "No sign of the stamp",
 }
 RULE = (
     "Every test image of the other classes gets the stamp. Is it then called the class? And does it rank above the images "
-    "that truly are of the class, pair by pair? A net that sees the disease ranks those higher. The net has learned the stamp "
+    "that truly are of the class, pair by pair? A net that sees the disease ranks those higher. The net has learnt the stamp "
     f"if both hold: the stamp moves more than {format_percent(MOVED)} of the other classes’ images to the class, and stamped "
     f"images rank above real ones in more than {format_percent(LIMIT)} of the pairs; each 95 % interval must lie above its "
-    "limit as a whole. If only one holds, the net is sensitive to the stamp. So is a net that learned it from a part of its "
+    "limit as a whole. If only one holds, the net is sensitive to the stamp. So is a net that learnt it from a part of its "
     "images only, and so can be a net that never saw it. If neither holds, there is no sign of the stamp. Heat maps are shown "
     "beside the verdict and do not decide it."
 )
