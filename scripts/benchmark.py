@@ -75,10 +75,10 @@ def once(train: int, samples: int) -> dict[str, float]:
             "blood_phantom", "blood", list(blood.CLASSES), 3, train=n, val=VALIDATION, test=64, phantom_seed=seed
         )
 
-    real, generated = Real.of(rendered(0, train), "test"), rendered(1, samples).splits.train
+    real, generated = Real.from_data(rendered(0, train), "test"), rendered(1, samples).splits.train
     task, device = Classification(BlockCNN(3, 8), 8).eval(), torch.device("cpu")
     with tempfile.TemporaryDirectory() as cache:
-        found = encoders.encoders(["classifier", "random_conv", "pixels"], real.unique, task, device, Path(cache))
+        found = encoders.make_encoders(["classifier", "random_conv", "pixels"], real.unique, task, device, Path(cache))
         reset_peak()
         baseline = peak_mb()
         begun = time.perf_counter()

@@ -6,13 +6,13 @@ usage: python scripts/demo.py [--outputs DIRECTORY]
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from datetime import datetime
 from pathlib import Path
 
 from medassay import cli
+from medassay.core.files import read_json
 
 CHANCE = 1 / 8  # balanced accuracy of guessing among eight cell types
 
@@ -63,10 +63,10 @@ def main() -> int:
 
 def _report(directory: Path, runs: dict[str, Path]) -> None:
     """Says what came out and where it lies."""
-    numbers = {model: json.loads((run / "metrics.json").read_text(encoding="utf-8")) for model, run in runs.items()}
+    numbers = {model: read_json(run / "metrics.json") for model, run in runs.items()}
     cnn, tstr = numbers["pneumonia_cnn"]["test"], numbers["tstr"]["test"]
     (assay,) = (runs["cgan"] / "eval").glob("assay_*")
-    faults = json.loads((assay / "assay.json").read_text(encoding="utf-8"))["faults"]
+    faults = read_json(assay / "assay.json")["faults"]
     grids = sorted((runs["cgan"] / "figures").glob("samples_*.png"))
     print(f"\n=== Results (on phantoms: rendered images, not patients) in {directory}")
     print(f"    pneumonia CNN   accuracy {cnn['accuracy']:.3f}, AUROC {cnn['auroc']:.3f} on {cnn['n']} test images")

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from medassay.core.errors import UserError
-from medassay.core.files import atomic_write
+from medassay.core.files import write_text
 from medassay.protocols.assay import leaderboard
 from medassay.protocols.assay.leaderboard import Assayed, Table, find_assays, group_comparable
 from medassay.protocols.assay.results import Metrics
 from medassay.protocols.assay.tables import format_deviations
 from medassay.reporting import html
 from medassay.reporting.numbers import format_fixed, format_spread, format_with_bounds
-from medassay.reporting.tables import as_markdown, records_as_csv
+from medassay.reporting.tables import format_markdown, format_records_as_csv
 from medassay.sweeps import page as sweep_page
 from medassay.sweeps.summary import summarise
 
@@ -84,13 +84,12 @@ def write_leaderboard(paths: Sequence[str | Path], output: Path) -> str:
     shown = [contents(table) for table in tables]
     markdown = "\n\n".join(map(to_markdown, shown)).replace("\N{NO-BREAK SPACE}", " ") + "\n"
     files = {
-        "html": html.page(Path(leaderboard.__file__).with_name("leaderboard.html.j2"), tables=shown),
-        "csv": records_as_csv([line for number, table in enumerate(tables) for line in records(number, table)]),
+        "html": html.render_page(Path(leaderboard.__file__).with_name("leaderboard.html.j2"), tables=shown),
+        "csv": format_records_as_csv([line for number, table in enumerate(tables) for line in records(number, table)]),
         "md": markdown,
     }
     for suffix, text in files.items():
-        with atomic_write(output / f"leaderboard.{suffix}") as partial:
-            partial.write_text(text, encoding="utf-8", newline="")
+        write_text(output / f"leaderboard.{suffix}", text)
     return markdown
 
 
@@ -136,14 +135,14 @@ def numbers(metrics: Metrics) -> list[str]:
 def to_markdown(table: dict[str, Any]) -> str:
     """The :func:`contents` of one table, with its note and the encoders' agreement."""
     parts, pairs = (
-        [f"## {table['title']}", as_markdown(table["headings"], table["lines"]), table["note"]],
+        [f"## {table['title']}", format_markdown(table["headings"], table["lines"]), table["note"]],
         table["pairs"],
     )
     if table["agreement"]:
         rows = [
             [name, *(format_fixed(values[pair], 2) for pair in pairs)] for name, values in table["agreement"].items()
         ]
-        parts.append(as_markdown(["Kendall's τ, ranked by", *pairs], rows))
+        parts.append(format_markdown(["Kendall's τ, ranked by", *pairs], rows))
     return "\n\n".join(parts)
 
 

@@ -9,7 +9,6 @@ Each arm is trained once per seed and audited. What is there already is kept, so
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import sys
 from collections.abc import Sequence
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from medassay.core.errors import UserError
-from medassay.core.files import atomic_write, write_json
+from medassay.core.files import read_json, write_json, write_text
 
 SHARE = 0.9  # of the class's images that carry the stamp, in most arms
 DATE = ["data.stamp.kind=date", "data.stamp.label=pneumonia", f"data.stamp.share={SHARE}"]
@@ -60,8 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         results = {arm: summary(rows) for arm, rows in found.items()}
         write_json(output / "study.json", {"overrides": overrides, "arms": results, "nets": found})
         table = as_markdown(results, arguments.data)
-        with atomic_write(output / "study.md") as partial:
-            partial.write_text(table, encoding="utf-8")
+        write_text(output / "study.md", table)
     except UserError as error:
         print(f"shortcut_study: {error}", file=sys.stderr)
         return 2
@@ -80,15 +78,15 @@ def arms(text: str) -> list[str]:
 def audited(path: Path, overrides: Sequence[str], heat_maps: int) -> dict[str, Any]:
     """One net's numbers: trained and audited in ``path``, or read from there."""
     from medassay import train_run
-    from medassay.evaluation.evaluate import evaluate, protocol_node
+    from medassay.evaluation.evaluate import evaluate, load_protocol_node
 
     if not list(path.glob("eval/shortcut_*/shortcut.json")):
         if not (path / "metrics.json").exists():
             train_run("model=pneumonia_cnn", "test=false", *overrides, directory=path)
-        evaluate(str(path), protocol_node("shortcut", heat_maps=heat_maps), {}, path)
+        evaluate(str(path), load_protocol_node("shortcut", heat_maps=heat_maps), {}, path)
     file = sorted(path.glob("eval/shortcut_*/shortcut.json"))[0]
-    results = json.loads(file.read_text(encoding="utf-8"))
-    metrics = json.loads((file.parent / "metrics.json").read_text(encoding="utf-8"))["shortcut"]
+    results = read_json(file)
+    metrics = read_json(file.parent / "metrics.json")["shortcut"]
     return {"run": str(path), "verdict": results["verdict"], "level": results["level"], **metrics}
 
 

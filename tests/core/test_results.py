@@ -12,9 +12,10 @@ from typing import Any, Literal, NamedTuple
 
 import pytest
 
+from medassay.core.errors import CheckpointError
 from medassay.core.estimate import Estimate, Kind, mean_over
 from medassay.core.files import write_json
-from medassay.core.results import UNWRITTEN, from_json, to_json
+from medassay.core.results import UNWRITTEN, from_json, read_result, to_json
 
 # --- estimates -------------------------------------------------------------------------------------------------------
 
@@ -213,3 +214,22 @@ class Named(NamedTuple):
 def test_paths_keys_and_what_knows_how_to_write_itself_become_plain_values() -> None:
     values = {1: Path("a") / "b", "t": (1, "x"), "n": [Named("y")]}
     assert to_json(values) == {"1": str(Path("a") / "b"), "t": [1, "x"], "n": [{"name": "y"}]}
+
+
+@dataclass(frozen=True)
+class Count:
+    name: str
+    n: int
+
+
+def test_a_result_is_read_from_its_file_with_present_values_in_the_place_of_kept_ones(tmp_path: Path) -> None:
+    write_json(tmp_path / "x.json", to_json(Count("old", 3)))
+    assert read_result(Count, tmp_path / "x.json", "delete it") == Count("old", 3)
+    assert read_result(Count, tmp_path / "x.json", "delete it", {"name": "new"}) == Count("new", 3)
+
+
+@pytest.mark.parametrize("text", ["{", "[1]", '{"name": "x"}'])
+def test_a_file_that_holds_no_such_result_is_one_line_with_advice(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"x\.json cannot be read \(.*\): delete it$"):
+        read_result(Count, tmp_path / "x.json", "delete it")

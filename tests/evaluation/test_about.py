@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from medassay.evaluation.about import About, command_line, flatten, list_warnings
+from medassay.evaluation.about import About, flatten, format_command, list_warnings
 
 PUBLISHED = {"name": "bloodmnist", "published": True}
 PHANTOM = {"name": "blood_phantom", "phantom": True}
@@ -61,7 +61,7 @@ def test_a_model_that_learnt_from_generated_images_is_said_to(split: str, fact: 
 @pytest.mark.parametrize("split", ["test", None])
 def test_a_run_that_is_not_done_is_said_to_be_unfinished(split: str | None) -> None:
     (text,) = list_warnings(about(PUBLISHED), {"status": "interrupted"}, split)
-    assert "status is interrupted: the model was judged before it was finished" in text
+    assert "status is interrupted: the model was judged before its training was finished" in text
 
 
 # --- the command -----------------------------------------------------------------------------------------------------
@@ -72,7 +72,7 @@ SHORTCUT = {"_target_": "medassay.protocols.shortcut.protocol.Shortcut", "name":
 def test_the_command_names_every_setting_and_override() -> None:
     protocol = {**SHORTCUT, "colormaps": ["gray", "jet"], "heat_maps": 3}
     record = {"run": "outputs/x y", "protocol": protocol, "overrides": {"trainer.gpus": 0}}
-    assert command_line(record) == (
+    assert format_command(record) == (
         "python evaluate.py 'run='\"'\"'outputs/x y'\"'\"'' trainer.gpus=0 protocol=shortcut "
         "'protocol.colormaps=[gray,jet]' protocol.heat_maps=3"
     )
@@ -80,28 +80,28 @@ def test_the_command_names_every_setting_and_override() -> None:
 
 def test_a_null_that_is_the_default_is_left_out_and_another_is_named() -> None:
     record = {"run": "x", "protocol": {**SHORTCUT, "stamp": None, "seed": None}}
-    assert command_line(record) == "python evaluate.py run=x protocol=shortcut protocol.seed=null"
+    assert format_command(record) == "python evaluate.py run=x protocol=shortcut protocol.seed=null"
 
 
 def test_the_settings_of_a_node_inside_are_named_by_dotted_keys() -> None:
     stamp = {"_target_": "medassay.data.stamps.Stamp", "kind": "date", "label": None}
-    words = command_line({"run": "x", "protocol": {**SHORTCUT, "stamp": stamp}})
+    words = format_command({"run": "x", "protocol": {**SHORTCUT, "stamp": stamp}})
     assert words == "python evaluate.py run=x protocol=shortcut protocol.stamp.kind=date"
 
 
 def test_a_table_of_values_that_builds_nothing_is_named_by_dotted_keys_too() -> None:
-    words = command_line({"run": "x", "protocol": {"name": "mine", "weights": {"a": 1, "b": None}}})
+    words = format_command({"run": "x", "protocol": {"name": "mine", "weights": {"a": 1, "b": None}}})
     assert words == "python evaluate.py run=x protocol=mine protocol.weights.a=1"
 
 
 def test_the_command_for_samples_has_its_overrides_as_they_were_typed() -> None:
     record = {"samples": "a.npz", "protocol": {"name": "assay"}, "overrides": ["data=bloodmnist"], "resize": True}
-    assert command_line(record) == "python evaluate.py samples=a.npz data=bloodmnist resize=true protocol=assay"
+    assert format_command(record) == "python evaluate.py samples=a.npz data=bloodmnist resize=true protocol=assay"
 
 
 def test_without_a_record_of_what_was_evaluated_there_is_no_command() -> None:
-    assert command_line({"protocol": {"name": "assay"}}) is None
-    assert command_line({"run": "x"}) is None
+    assert format_command({"protocol": {"name": "assay"}}) is None
+    assert format_command({"run": "x"}) is None
 
 
 # --- for a reader ----------------------------------------------------------------------------------------------------

@@ -19,11 +19,11 @@ from medassay.core.errors import CheckpointError, ConfigError, DataError
 from medassay.core.types import LabelledImages
 from medassay.evaluation import arms, encoders
 from medassay.evaluation.encoders import (
-    classifier,
-    inception,
-    pixels,
-    principal_components,
-    random_conv,
+    fit_principal_components,
+    make_classifier_encoder,
+    make_inception_encoder,
+    make_pixels_encoder,
+    make_random_conv_encoder,
     train_encoder,
 )
 from medassay.nets.block_cnn import BlockCNN
@@ -60,7 +60,7 @@ def pairwise_distances(features: Any) -> Any:
 
 
 def made(name: str, channels: int, cache: Path) -> encoders.Encoder:
-    found = encoders.encoders([name], split_of(80, channels), task_of(channels), CPU, cache)  # type: ignore[list-item]
+    found = encoders.make_encoders([name], split_of(80, channels), task_of(channels), CPU, cache)  # type: ignore[list-item]
     return found[0]
 
 
@@ -103,7 +103,7 @@ def test_encoding_leaves_the_images_and_builds_no_gradients(tmp_path: Path) -> N
 
 
 def test_encoders_come_in_the_order_asked_for_and_say_what_they_are(tmp_path: Path) -> None:
-    found = encoders.encoders(["pixels", "classifier"], split_of(80), task_of(3), CPU, tmp_path)
+    found = encoders.make_encoders(["pixels", "classifier"], split_of(80), task_of(3), CPU, tmp_path)
     assert [encoder.name for encoder in found] == ["pixels", "classifier"]
     assert "64 principal components" in found[0].description
     assert "32 features" in found[1].description
@@ -116,7 +116,7 @@ def test_encoders_come_in_the_order_asked_for_and_say_what_they_are(tmp_path: Pa
 def test_the_classifiers_features_are_what_its_last_layer_sees() -> None:
     task = task_of(3)
     given = images(6, seed=1)
-    features = classifier(task, CPU)(given)
+    features = make_classifier_encoder(task, CPU)(given)
     seen: list[Tensor] = []
     task.net.head.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))  # type: ignore[union-attr]
     task.eval()
@@ -128,7 +128,7 @@ def test_the_classifiers_features_are_what_its_last_layer_sees() -> None:
 def test_the_classifiers_batch_statistics_stay_as_they_were() -> None:
     task = task_of(3)
     before = {key: value.clone() for key, value in task.state_dict().items()}
-    classifier(task, CPU)(images(6))
+    make_classifier_encoder(task, CPU)(images(6))
     assert all(torch.equal(value, before[key]) for key, value in task.state_dict().items())
 
 
@@ -166,12 +166,12 @@ def by_hand(given: Tensor) -> Tensor:
 @pytest.mark.parametrize(("channels", "size"), [(1, 28), (3, 28), (3, 64), (1, 9)])
 def test_random_features_are_those_of_the_net_computed_by_hand(channels: int, size: int) -> None:
     given = images(4, channels, size)
-    torch.testing.assert_close(random_conv(channels, CPU)(given), by_hand(given), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(make_random_conv_encoder(channels, CPU)(given), by_hand(given), rtol=1e-5, atol=1e-6)
 
 
 def test_random_features_never_change_between_versions_and_machines() -> None:
     ramp = (torch.arange(3 * 28 * 28) * 7 % 256).to(torch.uint8).reshape(1, 3, 28, 28)
-    found = random_conv(3, CPU)(ramp)[0, [0, 1, 31, 63]].tolist()
+    found = make_random_conv_encoder(3, CPU)(ramp)[0, [0, 1, 31, 63]].tolist()
     assert found == pytest.approx(PINNED, abs=1e-5)
 
 
@@ -186,14 +186,14 @@ def test_pixel_features_have_the_distances_of_scikit_learns_components(
     dimensions = min(64, n - 1, channels * size * size)
     pca = PCA(dimensions, svd_solver="full").fit(train.images.flatten(1).double().numpy() / 255)
     expected = pca.transform(given.flatten(1).double().numpy() / 255)
-    features = pixels(train, CPU, tmp_path)(given)
+    features = make_pixels_encoder(train, CPU, tmp_path)(given)
     assert features.shape == (30, dimensions)
     np.testing.assert_allclose(pairwise_distances(features), pairwise_distances(expected), rtol=1e-5, atol=1e-5)
 
 
 def test_principal_axes_are_scikit_learns_up_to_the_sign() -> None:
     rows = torch.randn(50, 8, generator=torch.Generator().manual_seed(0)).double() * torch.arange(1, 9)
-    mean, axes = principal_components(rows, 3)
+    mean, axes = fit_principal_components(rows, 3)
     pca = PCA(3, svd_solver="full").fit(rows.numpy())
     np.testing.assert_allclose(mean.numpy(), pca.mean_, rtol=1e-12)
     np.testing.assert_allclose(np.abs(axes.numpy()), np.abs(pca.components_.T), atol=1e-9)
@@ -201,7 +201,7 @@ def test_principal_axes_are_scikit_learns_up_to_the_sign() -> None:
 
 
 def test_components_are_fitted_on_the_training_images_alone(tmp_path: Path) -> None:
-    encoder = pixels(split_of(80), CPU, tmp_path)
+    encoder = make_pixels_encoder(split_of(80), CPU, tmp_path)
     features = encoder(split_of(80).images)
     assert features.mean(0).abs().max() < 1e-4
     spread = features.var(0)
@@ -210,19 +210,19 @@ def test_components_are_fitted_on_the_training_images_alone(tmp_path: Path) -> N
 
 def test_components_are_fitted_once_per_training_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     train, given = split_of(80), images(3, seed=1)
-    first = pixels(train, CPU, tmp_path)(given)
-    monkeypatch.setattr(encoders, "principal_components", lambda *_: pytest.fail("fitted again"))
-    assert torch.equal(pixels(train, CPU, tmp_path)(given), first)
+    first = make_pixels_encoder(train, CPU, tmp_path)(given)
+    monkeypatch.setattr(encoders, "fit_principal_components", lambda *_: pytest.fail("fitted again"))
+    assert torch.equal(make_pixels_encoder(train, CPU, tmp_path)(given), first)
     with pytest.raises(pytest.fail.Exception, match="fitted again"):
-        pixels(split_of(80, seed=9), CPU, tmp_path)
+        make_pixels_encoder(split_of(80, seed=9), CPU, tmp_path)
 
 
 def test_kept_components_that_are_damaged_are_one_line(tmp_path: Path) -> None:
-    pixels(split_of(80), CPU, tmp_path)
+    make_pixels_encoder(split_of(80), CPU, tmp_path)
     (file,) = (tmp_path / "encoders").iterdir()
     file.write_bytes(file.read_bytes()[:500])
     with pytest.raises(CheckpointError, match="cannot be read") as caught:
-        pixels(split_of(80), CPU, tmp_path)
+        make_pixels_encoder(split_of(80), CPU, tmp_path)
     assert str(file) in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -258,7 +258,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_inception_features_are_torch_fidelitys_own_and_name_the_file(weights: Path) -> None:
     from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-    encoder = inception(str(weights), CPU)
+    encoder = make_inception_encoder(str(weights), CPU)
     net = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(weights))
     given = torch.arange(256, dtype=torch.uint8).repeat(12)[: 3 * 784].reshape(1, 3, 28, 28)  # every grey value
     features = encoder(given)
@@ -272,7 +272,7 @@ def test_inception_features_are_torch_fidelitys_own_and_name_the_file(weights: P
 
 def error_of_inception(kind: type[Exception], named: str | None) -> str:
     with pytest.raises(kind) as caught:
-        inception(named, CPU)
+        make_inception_encoder(named, CPU)
     message = str(caught.value)
     assert "\n" not in message
     return message
@@ -335,4 +335,4 @@ def test_without_the_package_inception_says_what_to_install(weights: Path, monke
 
 def test_one_line_names_inception_where_no_file_is_given_with_it(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"protocol\.inception_weights="):
-        encoders.encoders(["random_conv", "inception"], split_of(4), task_of(3), CPU, tmp_path)
+        encoders.make_encoders(["random_conv", "inception"], split_of(4), task_of(3), CPU, tmp_path)

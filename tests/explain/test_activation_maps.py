@@ -16,8 +16,8 @@ from medassay.explain.activation_maps import (
     METHODS,
     ActivationMaps,
     Method,
-    grad_cam_steps,
-    layer_name,
+    compute_grad_cam_steps,
+    find_layer,
     randomise_weights,
 )
 from medassay.nets.block_cnn import BlockCNN
@@ -132,7 +132,7 @@ def test_a_layer_before_an_in_place_activation_is_seen_as_it_was(net: BlockCNN, 
 
 
 def test_the_steps_of_one_map_end_in_the_package_s_map(net: BlockCNN, images: Tensor) -> None:
-    steps = grad_cam_steps(net, images[0], 1)
+    steps = compute_grad_cam_steps(net, images[0], 1)
     maps, gradients = maps_and_gradients(net, images[:1], 1)
     np.testing.assert_allclose(steps.maps.numpy(), maps[0], atol=1e-6)
     np.testing.assert_allclose(steps.alphas.numpy(), gradients[0].mean((1, 2)), atol=1e-7)
@@ -186,7 +186,7 @@ def test_the_net_is_left_as_it_was(images: Tensor) -> None:
     net = seeded().train()
     before = {name: value.clone() for name, value in net.state_dict().items()}
     ActivationMaps(net)(images)
-    grad_cam_steps(net, images[0], 0)
+    compute_grad_cam_steps(net, images[0], 0)
     assert net.training
     assert all(parameter.grad is None and parameter.requires_grad for parameter in net.parameters())
     assert not any(module._forward_hooks for module in net.modules())
@@ -211,16 +211,16 @@ def test_a_layer_with_no_weights_before_it_can_be_explained(net: BlockCNN, image
 @pytest.mark.parametrize("blocks", [1, 2, 3])
 def test_the_default_layer_is_the_activation_before_the_last_pooling(blocks: int) -> None:
     net = seeded(blocks=blocks)
-    assert net.get_submodule(layer_name(net)) is net.blocks[blocks - 1].features[5]
+    assert net.get_submodule(find_layer(net)) is net.blocks[blocks - 1].features[5]
 
 
 def test_the_default_layer_of_the_course_s_net_gives_32_maps_of_7_by_7(net: BlockCNN, images: Tensor) -> None:
-    assert grad_cam_steps(net, images[0], 0).maps.shape == (32, 7, 7)
+    assert compute_grad_cam_steps(net, images[0], 0).maps.shape == (32, 7, 7)
 
 
 def test_a_layer_is_found_by_its_dotted_name(net: BlockCNN) -> None:
-    assert net.get_submodule(layer_name(net, "blocks.0.pool")) is net.blocks[0].pool
-    assert layer_name(net, "blocks.0.pool") == "blocks.0.pool"
+    assert net.get_submodule(find_layer(net, "blocks.0.pool")) is net.blocks[0].pool
+    assert find_layer(net, "blocks.0.pool") == "blocks.0.pool"
 
 
 def test_a_wrong_layer_is_answered_with_near_names(net: BlockCNN) -> None:
@@ -231,7 +231,7 @@ def test_a_wrong_layer_is_answered_with_near_names(net: BlockCNN) -> None:
 def test_a_net_without_pooling_asks_for_a_name() -> None:
     net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 36, 2))
     with pytest.raises(ConfigError, match="no activation module before a pooling"):
-        layer_name(net)
+        find_layer(net)
 
 
 @pytest.mark.parametrize("layer", ["pool", "head"])

@@ -14,15 +14,15 @@ import torchmetrics.functional.classification as tm
 from torch import Tensor
 from torch.nn import functional as F
 
-from medassay.metrics.bootstrap import percentile_interval, resample_weights
+from medassay.metrics.bootstrap import draw_resample_weights, percentile_interval
 from medassay.metrics.classification import (
     auroc,
     average_precision,
-    bootstrap_intervals,
-    classification_metrics,
+    choose_youden_threshold,
+    compute_intervals,
+    measure_classification,
     pr_curve,
     roc_curve,
-    youden_threshold,
 )
 
 Predictions = tuple[Tensor, Tensor]
@@ -82,7 +82,7 @@ def reference(probabilities: np.ndarray, labels: np.ndarray) -> dict[str, float]
 @pytest.mark.parametrize("decimals", [None, 1])
 def test_scalars_agree_with_scikit_learn_with_and_without_ties(k: int, decimals: int | None) -> None:
     probabilities, labels = predictions(500, k, decimals=decimals)
-    metrics = classification_metrics(probabilities, labels)
+    metrics = measure_classification(probabilities, labels)
     expected = reference(probabilities.numpy(), labels.numpy())
     assert {name: metrics[name] for name in NAMES} == pytest.approx(expected, abs=1e-12)
 
@@ -90,7 +90,7 @@ def test_scalars_agree_with_scikit_learn_with_and_without_ties(k: int, decimals:
 @pytest.mark.parametrize("k", [2, 8])
 def test_scalars_agree_with_torchmetrics(k: int) -> None:
     probabilities, labels = predictions(500, k)
-    metrics = classification_metrics(probabilities, labels)
+    metrics = measure_classification(probabilities, labels)
     names = ("auroc", "average_precision", "ece")
     if k == 2:
         score = probabilities[:, 1]
@@ -107,7 +107,7 @@ def test_scalars_agree_with_torchmetrics(k: int) -> None:
 @pytest.mark.parametrize(("k", "task"), [(2, "binary-class"), (8, "multi-class")])
 def test_auroc_and_accuracy_are_those_of_the_medmnist_evaluator(k: int, task: str) -> None:
     probabilities, labels = predictions(400, k, decimals=2)
-    metrics = classification_metrics(probabilities, labels)
+    metrics = measure_classification(probabilities, labels)
     truth, scores = labels.numpy()[:, None], probabilities.numpy()  # labels as its files hold them
     assert metrics["auroc"] == pytest.approx(medmnist.evaluator.getAUC(truth, scores, task), abs=1e-12)
     assert metrics["accuracy"] == pytest.approx(medmnist.evaluator.getACC(truth, scores, task), abs=1e-12)
@@ -116,7 +116,7 @@ def test_auroc_and_accuracy_are_those_of_the_medmnist_evaluator(k: int, task: st
 def test_binary_metrics_are_those_of_class_one_and_macro_ones_have_a_prefix() -> None:
     #                 class 0: 3 right, 1 wrong          class 1: 1 right, 1 wrong
     positive = torch.tensor([0.1, 0.2, 0.3, 0.8, 0.9, 0.4])
-    metrics = classification_metrics(torch.stack([1 - positive, positive], 1), torch.tensor([0, 0, 0, 0, 1, 1]))
+    metrics = measure_classification(torch.stack([1 - positive, positive], 1), torch.tensor([0, 0, 0, 0, 1, 1]))
     expected = {"precision": 1 / 2, "recall": 1 / 2, "f1": 1 / 2, "specificity": 3 / 4, "auroc": 7 / 8}
     expected |= {"macro_precision": 5 / 8, "macro_recall": 5 / 8, "macro_f1": 5 / 8, "macro_specificity": 5 / 8}
     expected |= {"accuracy": 4 / 6, "balanced_accuracy": 5 / 8, "average_precision": (1 + 2 / 3) / 2}
@@ -127,7 +127,7 @@ def test_binary_metrics_are_those_of_class_one_and_macro_ones_have_a_prefix() ->
 
 def test_rows_of_the_confusion_matrix_are_true_classes() -> None:
     probabilities, labels = predictions(300, 8)
-    confusion = classification_metrics(probabilities, labels)["confusion"]
+    confusion = measure_classification(probabilities, labels)["confusion"]
     assert confusion == sk.confusion_matrix(labels, probabilities.argmax(1)).tolist()
 
 
@@ -135,7 +135,7 @@ def test_a_class_without_images_has_no_score_and_is_left_out_of_the_means() -> N
     probabilities, labels = predictions(300, 3)
     kept = labels != 1
     probabilities, labels = probabilities[kept], labels[kept]
-    metrics = classification_metrics(probabilities, labels)
+    metrics = measure_classification(probabilities, labels)
     for name in ("precision", "recall", "f1", "specificity", "auroc", "average_precision"):
         first, missing, last = metrics["per_class"][name]
         assert math.isnan(missing)
@@ -148,21 +148,21 @@ def test_a_class_without_images_has_no_score_and_is_left_out_of_the_means() -> N
 def test_intervals_leave_a_class_without_images_out_too() -> None:
     probabilities, labels = predictions(300, 3)
     kept = labels != 1
-    low, high = bootstrap_intervals(probabilities[kept], labels[kept], resamples=50)["auroc"]
-    assert low < classification_metrics(probabilities[kept], labels[kept])["auroc"] < high
+    low, high = compute_intervals(probabilities[kept], labels[kept], resamples=50)["auroc"]
+    assert low < measure_classification(probabilities[kept], labels[kept])["auroc"] < high
 
 
 def test_a_class_never_predicted_has_precision_zero() -> None:
     probabilities = torch.tensor([[0.6, 0.4, 0.0], [0.6, 0.4, 0.0], [0.4, 0.6, 0.0]])
-    per_class = classification_metrics(probabilities, torch.tensor([0, 2, 1]))["per_class"]
+    per_class = measure_classification(probabilities, torch.tensor([0, 2, 1]))["per_class"]
     assert per_class["precision"] == [0.5, 1.0, 0.0]
 
 
 def test_labels_of_one_class_give_accuracy_but_no_auroc() -> None:
     probabilities, _ = predictions(20, 2)
     labels = torch.zeros(20, dtype=torch.int64)
-    assert classification_metrics(probabilities, labels)["accuracy"] > 0
-    intervals = bootstrap_intervals(probabilities, labels, resamples=20)
+    assert measure_classification(probabilities, labels)["accuracy"] > 0
+    intervals = compute_intervals(probabilities, labels, resamples=20)
     assert all(math.isnan(bound) for bound in intervals["auroc"])
     assert not any(math.isnan(bound) for bound in intervals["accuracy"])
 
@@ -170,13 +170,13 @@ def test_labels_of_one_class_give_accuracy_but_no_auroc() -> None:
 def test_full_confidence_shares_the_last_calibration_bin() -> None:
     probabilities = torch.tensor([[1.0, 0.0], [0.96, 0.04]])
     # Together in one bin: |1/2 - 0.98|. In a bin each: (|0 - 1| + |1 - 0.96|) / 2 = 0.52.
-    assert classification_metrics(probabilities, torch.tensor([1, 0]))["ece"] == pytest.approx(0.48)
+    assert measure_classification(probabilities, torch.tensor([1, 0]))["ece"] == pytest.approx(0.48)
 
 
 def test_float16_probabilities_are_accepted() -> None:
     probabilities, labels = predictions(100, 8)
-    half = classification_metrics(probabilities.half(), labels)
-    assert half["ece"] == pytest.approx(classification_metrics(probabilities, labels)["ece"], abs=0.02)
+    half = measure_classification(probabilities.half(), labels)
+    assert half["ece"] == pytest.approx(measure_classification(probabilities, labels)["ece"], abs=0.02)
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_float16_probabilities_are_accepted() -> None:
 )
 def test_what_is_not_a_prediction_is_refused(probabilities: Tensor, labels: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        classification_metrics(probabilities, labels)
+        measure_classification(probabilities, labels)
 
 
 @pytest.mark.parametrize("k", [2, 8])
@@ -204,7 +204,7 @@ def test_intervals_are_those_of_a_plain_loop_over_the_same_resamples(k: int, dec
     scores, truth = probabilities.numpy(), labels.numpy()
     whole = [index for index in drawn if len(np.unique(truth[index])) == k]
     values = [reference(scores[index], truth[index]) for index in whole]
-    intervals = bootstrap_intervals(probabilities, labels, resamples=resamples, seed=5, level=0.9)
+    intervals = compute_intervals(probabilities, labels, resamples=resamples, seed=5, level=0.9)
     # Accuracy and calibration need no class in particular: they use every resample.
     for name in set(NAMES) - ({"accuracy", "ece"} if len(whole) < resamples else set()):
         expected = np.quantile([value[name] for value in values], [0.05, 0.95])
@@ -221,15 +221,15 @@ def test_a_resample_without_a_class_is_left_out() -> None:
         if (index == 0).any()
     ]
     assert 100 < len(areas) < 180
-    low, high = bootstrap_intervals(probabilities, labels, resamples=200)["auroc"]
+    low, high = compute_intervals(probabilities, labels, resamples=200)["auroc"]
     assert (low, high) == pytest.approx(tuple(np.quantile(areas, [0.025, 0.975])))
 
 
 @pytest.mark.parametrize("k", [2, 8])
 def test_every_scalar_has_an_interval_around_it(k: int) -> None:
     probabilities, labels = predictions(800, k)
-    metrics = classification_metrics(probabilities, labels)
-    intervals = bootstrap_intervals(probabilities, labels, resamples=300)
+    metrics = measure_classification(probabilities, labels)
+    intervals = compute_intervals(probabilities, labels, resamples=300)
     assert set(intervals) == set(metrics) - {"per_class", "confusion"}
     # Not ECE: its resampled values are biased upwards, since noise within a bin never cancels.
     assert all(low < metrics[name] < high for name, (low, high) in intervals.items() if name != "ece")
@@ -237,14 +237,14 @@ def test_every_scalar_has_an_interval_around_it(k: int) -> None:
 
 def test_an_accuracy_interval_is_about_as_wide_as_the_binomial_one() -> None:
     probabilities, labels = predictions(2000, 2)
-    accuracy = classification_metrics(probabilities, labels)["accuracy"]
-    low, high = bootstrap_intervals(probabilities, labels)["accuracy"]
+    accuracy = measure_classification(probabilities, labels)["accuracy"]
+    low, high = compute_intervals(probabilities, labels)["accuracy"]
     assert high - low == pytest.approx(2 * 1.96 * math.sqrt(accuracy * (1 - accuracy) / 2000), rel=0.1)
 
 
 def test_resamples_do_not_depend_on_the_chunk_size() -> None:
-    whole = torch.cat(list(resample_weights(50, resamples=23, seed=1)))
-    pieces = torch.cat(list(resample_weights(50, resamples=23, seed=1, chunk_elements=120)))
+    whole = torch.cat(list(draw_resample_weights(50, resamples=23, seed=1)))
+    pieces = torch.cat(list(draw_resample_weights(50, resamples=23, seed=1, chunk_elements=120)))
     assert whole.shape == (23, 50)
     assert torch.equal(whole, pieces)
     assert (whole.sum(1) == 50).all()
@@ -258,7 +258,7 @@ def test_a_percentile_interval_ignores_undefined_values() -> None:
 @pytest.mark.parametrize(("resamples", "level"), [(0, 0.95), (10, 1.0), (10, 0.0)])
 def test_impossible_bootstrap_settings_are_refused(resamples: int, level: float) -> None:
     with pytest.raises(ValueError, match=r"resample|level"):
-        bootstrap_intervals(*predictions(10, 2), resamples=resamples, level=level)
+        compute_intervals(*predictions(10, 2), resamples=resamples, level=level)
 
 
 @pytest.mark.parametrize("decimals", [None, 1])
@@ -290,7 +290,7 @@ def test_the_youden_threshold_maximises_sensitivity_plus_specificity() -> None:
         called = scores >= threshold
         return float(called[labels == 1].double().mean() - called[labels == 0].double().mean())
 
-    threshold = youden_threshold(scores, labels)
+    threshold = choose_youden_threshold(scores, labels)
     assert index(threshold) == pytest.approx(max(index(float(score)) for score in scores.unique()))
 
 
@@ -298,9 +298,9 @@ def test_among_equally_good_thresholds_the_highest_is_taken() -> None:
     # From the top: positive at 0.9 (index 1/3), negative at 0.5 (1/3 - 1/3), positive at 0.4 (2/3 - 1/3), ...
     scores = torch.tensor([0.9, 0.5, 0.4, 0.3, 0.2, 0.1])
     labels = torch.tensor([1, 0, 1, 0, 1, 0])
-    assert youden_threshold(scores, labels) == pytest.approx(0.9)
+    assert choose_youden_threshold(scores, labels) == pytest.approx(0.9)
 
 
 def test_a_threshold_needs_both_classes() -> None:
     with pytest.raises(ValueError, match="both classes"):
-        youden_threshold(torch.rand(5), torch.ones(5, dtype=torch.int64))
+        choose_youden_threshold(torch.rand(5), torch.ones(5, dtype=torch.int64))

@@ -18,7 +18,7 @@ from medassay.metrics.explanation import (
     energy_inside,
     insertion_auc,
     pointing_game,
-    removal_rank,
+    rank_pixels,
     spearman,
 )
 
@@ -156,12 +156,12 @@ def test_a_classifier_that_ignores_the_image_has_its_probability_as_area() -> No
 def test_the_order_goes_from_the_largest_value_and_scatters_equal_ones() -> None:
     maps = torch.zeros(1, 6, 6)
     maps[0, 4, 4], maps[0, 1, 1] = 2, 1
-    rank = removal_rank(maps)
+    rank = rank_pixels(maps)
     assert (rank[0, 4, 4], rank[0, 1, 1]) == (0, 1)
     assert sorted(rank.flatten().tolist()) == list(range(36))
     others = rank.flatten()[rank.flatten() > 1]
     assert not torch.equal(others, others.sort().values)
-    assert torch.equal(removal_rank(maps), rank)
+    assert torch.equal(rank_pixels(maps), rank)
 
 
 def test_blur_is_the_gaussian_of_an_eighth_of_the_side() -> None:

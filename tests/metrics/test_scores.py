@@ -12,7 +12,7 @@ import torch
 from sklearn import metrics
 
 from medassay.core.files import write_json
-from medassay.metrics.scores import DECISIONS, ClassificationScores, classification_scores, decision_scores
+from medassay.metrics.scores import DECISIONS, ClassificationScores, score_classification, score_decisions
 from medassay.tasks.predictions import Predictions
 
 
@@ -25,7 +25,7 @@ def predictions_of(n: int, classes: int) -> Predictions:
 
 
 def scores_of(predictions: Predictions) -> ClassificationScores:
-    return classification_scores(predictions.probabilities, predictions.labels)
+    return score_classification(predictions.probabilities, predictions.labels)
 
 
 def results_of(predictions: Predictions) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def test_an_undefined_score_is_read_back_as_undefined(tmp_path: Path) -> None:
 def test_the_scores_of_a_decision_are_scikit_learns_and_need_no_probability() -> None:
     found = predictions_of(60, 2)
     called = found.probabilities[:, 1] >= 0.3
-    scores, labels = decision_scores(called, found.labels), found.labels.numpy()
+    scores, labels = score_decisions(called, found.labels), found.labels.numpy()
     assert scores.values["accuracy"] == pytest.approx(metrics.accuracy_score(labels, called))
     assert scores.values["recall"] == pytest.approx(metrics.recall_score(labels, called))
     assert scores.values["specificity"] == pytest.approx(metrics.recall_score(labels, called, pos_label=0))

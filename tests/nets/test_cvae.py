@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from medassay.nets.cvae import CVAE, label_planes, list_sides
+from medassay.nets.cvae import CVAE, list_sides, make_label_planes
 
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 LATENT = 128
@@ -192,14 +192,14 @@ def numpy_planes(found: Tensor, num_classes: int, size: int) -> np.ndarray:
 
 def test_label_planes_are_one_everywhere_in_the_classs_plane_and_zero_in_the_others() -> None:
     asked = torch.tensor([5, 0, 7])
-    planes = label_planes(asked, 8, images(3, size=6))
+    planes = make_label_planes(asked, 8, images(3, size=6))
     assert planes.dtype == torch.float32
     assert np.array_equal(planes.numpy(), numpy_planes(asked, 8, 6))
 
 
 def test_label_planes_take_size_and_dtype_of_the_images() -> None:
     like = torch.zeros(2, 1, 3, 5, dtype=torch.float64)
-    planes = label_planes(torch.tensor([0, 1]), 2, like)
+    planes = make_label_planes(torch.tensor([0, 1]), 2, like)
     assert (planes.shape, planes.dtype) == ((2, 2, 3, 5), torch.float64)
 
 

@@ -25,7 +25,7 @@ from medassay.data.modules import LabelledData
 from medassay.data.phantoms import blood
 from medassay.data.sources import medmnist_data, phantom_data
 from medassay.evaluation import arms
-from medassay.evaluation.encoders import Encoder, pixels
+from medassay.evaluation.encoders import Encoder, make_pixels_encoder
 from medassay.evaluation.protocol import ComputeContext
 from medassay.metrics.estimates import mean_over_seeds
 from medassay.protocols.assay import controls, measures, performance, verdict
@@ -64,7 +64,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> ComputeContext:
 
 @pytest.fixture(scope="module")
 def real() -> Real:
-    return Real.of(phantoms(0), "test")
+    return Real.from_data(phantoms(0), "test")
 
 
 SETTINGS = Assay(budget="quick", jobs=1, sets=2)
@@ -140,7 +140,7 @@ def test_controls_score_as_they_must_on_real_blood_cells(real_file: Callable[[st
     half = splits.test[: len(splits.test) // 2], splits.test[len(splits.test) // 2 :]
     unseen = Candidate("real test images", half[0], half[1], None, {"samples": "test"})
     context = ComputeContext(torch.device("cpu"), 0, tmp_path)
-    found = Assay(budget="quick").measure(Real.of(data, "val"), unseen, context)[0]
+    found = Assay(budget="quick").measure(Real.from_data(data, "val"), unseen, context)[0]
     check_controls({row.key: row for row in found.rows}, data.classes)
     assert "copies" not in found.faults
     assert "missing_class" not in found.faults
@@ -240,7 +240,7 @@ def test_the_most_suspicious_samples_are_the_copies(real: Real, place: ComputeCo
     fresh = phantoms(1).splits.train[:100]
     copied = real.train[100:110]
     images = performance.join(fresh, copied)
-    space = Space(pixels(real.unique, place.device, place.cache), real, place.device)
+    space = Space(make_pixels_encoder(real.unique, place.device, place.cache), real, place.device)
     gallery = find_suspicious(space, real, Candidate("some copies", images, fresh, None, {}))
     assert (gallery.suspicion[:10] == 0).all()
     assert (gallery.suspicion[10:] > 0).all()
@@ -262,15 +262,15 @@ def test_examples_are_the_first_images_of_every_class(real: Real) -> None:
 
 def test_validation_images_can_stand_in_for_test_images() -> None:
     data = phantoms(0, train=64, val=32, test=32)
-    assert Real.of(data, "val").test is data.splits.val
-    assert Real.of(data, "test").test is data.splits.test
+    assert Real.from_data(data, "val").test is data.splits.val
+    assert Real.from_data(data, "test").test is data.splits.test
 
 
 # --- how controls are made -------------------------------------------------------------------------------------------
 
 
 def small_real() -> Real:
-    return Real.of(phantoms(3, train=160, val=80, test=40), "test")
+    return Real.from_data(phantoms(3, train=160, val=80, test=40), "test")
 
 
 def test_copies_are_training_images_and_say_which() -> None:
@@ -498,17 +498,17 @@ def test_the_ratio_is_taken_seed_by_seed(tiny_sets: tuple[Real, Candidate], tmp_
 def test_numbers_of_classes_are_shares_of_their_own_members() -> None:
     mask = torch.tensor([True, False, True, True])
     labels = torch.tensor([0, 0, 1, 1])
-    found = measures.share_by_class(mask, labels, 3)
+    found = measures.compute_class_shares(mask, labels, 3)
     assert found[:2] == [0.5, 1.0]
     assert math.isnan(found[2])
 
 
 def test_means_leave_out_undefined_numbers() -> None:
-    assert measures.average([[1.0, math.nan], [3.0, 2.0]]) == [2.0, 2.0]
+    assert measures.average_lists([[1.0, math.nan], [3.0, 2.0]]) == [2.0, 2.0]
 
 
 def test_the_order_of_samples_changes_no_number(real: Real, place: ComputeContext, results: AssayResults) -> None:
-    space = Space(pixels(real.unique, place.device, place.cache), real, place.device)
+    space = Space(make_pixels_encoder(real.unique, place.device, place.cache), real, place.device)
     images = phantoms(1).splits.val
     features: Tensor = space.encode(images.images)
     order = torch.randperm(len(images), generator=torch.Generator().manual_seed(1))
@@ -520,7 +520,7 @@ def test_the_order_of_samples_changes_no_number(real: Real, place: ComputeContex
 
 
 def test_the_floor_is_measured_for_copying_on_one_half_against_the_other(real: Real, place: ComputeContext) -> None:
-    space = Space(pixels(real.unique, place.device, place.cache), real, place.device)
+    space = Space(make_pixels_encoder(real.unique, place.device, place.cache), real, place.device)
     everything = torch.arange(len(real.val))
     found = space.measure(space.validation, real.val.labels, validation=everything).values
     first, second = space.halves

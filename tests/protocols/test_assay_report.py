@@ -21,13 +21,13 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from medassay.core.results import from_json
 from medassay.evaluation import writer
-from medassay.evaluation.about import About, command_line
+from medassay.evaluation.about import About, format_command
 from medassay.evaluation.protocol import Report
 from medassay.protocols.assay.figures import Examples, Gallery
 from medassay.protocols.assay.protocol import build_report
 from medassay.protocols.assay.results import AssayResults
 from medassay.reporting.charts import Chart
-from medassay.reporting.figures import save
+from medassay.reporting.figures import save_figure
 
 TARGET = "medassay.protocols.assay.protocol.Assay"
 CONTROLS = ["copies", "noisy_copies", "without_class", "floor_same_m", "shuffled_labels"]
@@ -163,7 +163,7 @@ def report(values: dict[str, Any], **kinds: Any) -> Report:
 
 def page_of(found: Report, values: dict[str, Any]) -> str:
     assert found.page is not None
-    return writer._page(found, found.page, about(values), record(values), {"threads": 1})
+    return writer._render_page(found, found.page, about(values), record(values), {"threads": 1})
 
 
 def page(values: dict[str, Any], **kinds: Any) -> str:
@@ -298,7 +298,7 @@ def test_a_quick_assay_says_that_it_has_no_interval() -> None:
 
 def test_an_assay_without_controls_says_so() -> None:
     content = page(results(controls=False))
-    assert "The controls (b) to (e) were not measured." in seen(content)
+    assert "The controls were not measured." in seen(content)
     assert "the copies" not in content
 
 
@@ -360,18 +360,18 @@ def test_no_distance_is_called_fid_but_that_of_inception() -> None:
 
 def test_the_command_repeats_every_setting() -> None:
     values = results()
-    assert command_line(record(values)) == (
+    assert format_command(record(values)) == (
         "python evaluate.py run=outputs/cgan/one protocol=assay protocol.budget=full "
         "'protocol.encoders=[classifier,pixels]' protocol.controls=true"
     )
     values["run"] = "a run=1"
-    assert "run='\"'\"'a run=1'\"'\"''" in str(command_line(record(values)))
+    assert "run='\"'\"'a run=1'\"'\"''" in str(format_command(record(values)))
 
 
 def test_without_a_record_there_is_no_command() -> None:
     values = results()
     del values["run"], values["protocol"]
-    assert command_line(record(values)) is None
+    assert format_command(record(values)) is None
     assert "To repeat it" not in words(values)
 
 
@@ -460,7 +460,7 @@ def test_the_written_page_is_the_one_made(monkeypatch: pytest.MonkeyPatch, tmp_p
     for (
         one
     ) in found.figures.values():  # a chart that was drawn before is laid out anew from there, a fraction of a dot away
-        save(one.figure if isinstance(one, Chart) else one, tmp_path / "one.png")
+        save_figure(one.figure if isinstance(one, Chart) else one, tmp_path / "one.png")
     assert (tmp_path / "report.html").read_text(encoding="utf-8") == page_of(found, all_kinds())
 
 

@@ -42,7 +42,7 @@ def data_of(train: int = 40, val: int = 20, channels: int = 1) -> LabelledData:
 
 def test_the_real_images_are_the_data_sets_three_splits() -> None:
     data = data_of()
-    real = Real.of(data, "test")
+    real = Real.from_data(data, "test")
     assert real.classes == CLASSES
     for found, split in zip((real.train, real.val, real.test), data.splits, strict=True):
         assert found is split
@@ -51,14 +51,14 @@ def test_the_real_images_are_the_data_sets_three_splits() -> None:
 
 def test_validation_images_can_stand_in_for_test_images() -> None:
     data = data_of()
-    real = Real.of(data, "val")
+    real = Real.from_data(data, "val")
     assert real.test is data.splits.val
     assert real.val is data.splits.val
 
 
 def test_for_tests_on_validation_images_everything_else_is_the_same() -> None:
-    assert Real.of(data_of(), "val").train.images.equal(Real.of(data_of(), "test").train.images)
-    assert Real.of(data_of(), "val").digest != Real.of(data_of(), "test").digest
+    assert Real.from_data(data_of(), "val").train.images.equal(Real.from_data(data_of(), "test").train.images)
+    assert Real.from_data(data_of(), "val").digest != Real.from_data(data_of(), "test").digest
 
 
 @pytest.mark.parametrize(
@@ -73,14 +73,14 @@ def test_for_tests_on_validation_images_everything_else_is_the_same() -> None:
 def test_too_few_real_images_are_refused(sizes: tuple[int, int, int], named: str, split: Any) -> None:
     train, val, test = (split_of(n, n) for n in sizes)
     with pytest.raises(DataError, match=f"at least {named} images"):
-        Real.of(memory_data("animals", CLASSES, Splits(train, val, test)), split)
+        Real.from_data(memory_data("animals", CLASSES, Splits(train, val, test)), split)
 
 
 def test_a_class_without_real_validation_images_is_refused() -> None:
     val = split_of(60)
     data = memory_data("animals", CLASSES, Splits(split_of(40), val[val.labels == 0], split_of(20)))
     with pytest.raises(DataError, match=r"validation images and some of every class.*30, 0 by class"):
-        Real.of(data, "test")
+        Real.from_data(data, "test")
 
 
 def real_with(train: LabelledImages) -> Real:
@@ -98,7 +98,7 @@ def test_distances_are_measured_to_each_training_image_once() -> None:
 def test_the_share_of_copies_counts_images_equal_to_a_training_image() -> None:
     split = split_of(6)
     mixed = LabelledImages(torch.cat([split.images[:2], split_of(6, 9).images]), torch.zeros(8, dtype=torch.int64))
-    assert real_with(split).share_of_copies(mixed) == 2 / 8
+    assert real_with(split).measure_share_of_copies(mixed) == 2 / 8
 
 
 # --- in proportion ---------------------------------------------------------------------------------------------------

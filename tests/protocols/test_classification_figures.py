@@ -7,9 +7,9 @@ import pytest
 import torch
 from matplotlib.patches import Rectangle
 
-from medassay.metrics.calibration import calibration_bins
-from medassay.metrics.classification import classification_metrics
-from medassay.protocols.classification.figures import reliability_diagram, wilson
+from medassay.metrics.calibration import bin_by_confidence
+from medassay.metrics.classification import measure_classification
+from medassay.protocols.classification.figures import draw_reliability_diagram, wilson_interval
 
 
 def predictions(n: int, k: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -21,14 +21,14 @@ def predictions(n: int, k: int) -> tuple[torch.Tensor, torch.Tensor]:
 @pytest.mark.parametrize("k", [2, 5])
 def test_the_bins_are_those_of_the_expected_calibration_error(k: int) -> None:
     probabilities, labels = predictions(200, k)
-    bins = calibration_bins(probabilities, labels)
-    assert bins.ece == pytest.approx(classification_metrics(probabilities, labels)["ece"], abs=1e-12)
+    bins = bin_by_confidence(probabilities, labels)
+    assert bins.ece == pytest.approx(measure_classification(probabilities, labels)["ece"], abs=1e-12)
     assert int(bins.counts.sum()) == 200
 
 
 def test_a_bin_holds_its_upper_edge_and_means_of_what_is_in_it() -> None:
     confidence = torch.tensor([0.5, 0.55, 0.6, 0.61, 1.0], dtype=torch.float64)
-    bins = calibration_bins(torch.stack([confidence, 1 - confidence], 1), torch.tensor([0, 1, 0, 0, 0]), bins=10)
+    bins = bin_by_confidence(torch.stack([confidence, 1 - confidence], 1), torch.tensor([0, 1, 0, 0, 0]), bins=10)
     assert bins.counts.tolist() == [0, 0, 0, 0, 1, 2, 1, 0, 0, 1]
     assert float(bins.accuracy[5]) == 0.5
     assert float(bins.confidence[5]) == pytest.approx(0.575)
@@ -37,12 +37,12 @@ def test_a_bin_holds_its_upper_edge_and_means_of_what_is_in_it() -> None:
 
 def test_bins_of_nothing_are_refused() -> None:
     with pytest.raises(ValueError, match=r"N >= 1"):
-        calibration_bins(torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64))
+        bin_by_confidence(torch.zeros(0, 2), torch.zeros(0, dtype=torch.int64))
 
 
 def test_the_diagram_has_a_bar_of_the_accuracy_for_each_bin_that_holds_predictions() -> None:
-    bins = calibration_bins(*predictions(300, 2))
-    upper, lower = reliability_diagram(bins, 2).axes
+    bins = bin_by_confidence(*predictions(300, 2))
+    upper, lower = draw_reliability_diagram(bins, 2).axes
     used = bins.counts > 0
     bars = [patch for patch in upper.patches if isinstance(patch, Rectangle)]
     np.testing.assert_allclose([bar.get_height() for bar in bars], bins.accuracy[used].numpy())
@@ -54,5 +54,5 @@ def test_the_diagram_has_a_bar_of_the_accuracy_for_each_bin_that_holds_predictio
 
 def test_wilsons_interval_is_the_published_one() -> None:
     # 81 of 263: 0.2553 to 0.3662 (Newcombe, Statistics in Medicine 1998, table I)
-    low, high = wilson(torch.tensor([81 / 263]).double(), torch.tensor([263]))
+    low, high = wilson_interval(torch.tensor([81 / 263]).double(), torch.tensor([263]))
     assert (float(low), float(high)) == pytest.approx((0.2553, 0.3662), abs=5e-5)

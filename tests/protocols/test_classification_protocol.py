@@ -26,11 +26,15 @@ from medassay.data.sources import medmnist_data, phantom_data
 from medassay.evaluation.about import describe_run
 from medassay.evaluation.protocol import ComputeContext
 from medassay.evaluation.writer import write_report
-from medassay.metrics.scores import ClassificationScores, classification_scores
+from medassay.metrics.scores import ClassificationScores, score_classification
 from medassay.nets.block_cnn import BlockCNN
 from medassay.protocols.classification.ensemble import read_probabilities
 from medassay.protocols.classification.measures import ClassificationResults
-from medassay.protocols.classification.medmnist_results import medmnist_scores, predictions_name, predictions_text
+from medassay.protocols.classification.medmnist_results import (
+    compute_medmnist_scores,
+    format_predictions,
+    name_predictions_file,
+)
 from medassay.protocols.classification.protocol import ClassifierScores
 from medassay.reporting import figures
 from medassay.runs.directory import RunDirectory
@@ -61,14 +65,14 @@ def run_of(path: Path, data: LabelledData, *, seed: int = 3) -> Run:
 
 def evaluated(run: Run, directory: Path, **settings: Any) -> dict[str, Any]:
     """``classification.json`` after the protocol."""
-    report = ClassifierScores(**settings).run(run, ComputeContext.of(run.settings, directory))
+    report = ClassifierScores(**settings).run(run, ComputeContext.from_settings(run.settings, directory))
     write_report(report, describe_run(run, report.split), RECORD, directory)
     found: dict[str, Any] = left(directory / "classification.json")
     return found
 
 
 def scores_of(predictions: Predictions) -> ClassificationScores:
-    return classification_scores(predictions.probabilities, predictions.labels)
+    return score_classification(predictions.probabilities, predictions.labels)
 
 
 def left(path: Path) -> Any:
@@ -108,7 +112,7 @@ def no_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (1, 1), "white").save(path)
 
-    monkeypatch.setattr(figures, "save", save)
+    monkeypatch.setattr(figures, "save_figure", save)
 
 
 def test_it_leaves_numbers_pictures_events_predictions_and_a_page(two_classes: Judged) -> None:
@@ -294,7 +298,7 @@ def test_medmnists_own_evaluator_gives_the_same_numbers_and_the_same_file(
 ) -> None:
     run = medmnist_run(tmp_path, name, classes, channels)
     predictions = predict(run.task, run.data.split("test"), CPU)
-    scores, ours = scores_of(predictions), medmnist_scores(run.data, "test", predictions)
+    scores, ours = scores_of(predictions), compute_medmnist_scores(run.data, "test", predictions)
     (tmp_path / "theirs").mkdir()
     theirs = Evaluator(name, "test", root=str(tmp_path)).evaluate(
         predictions.probabilities.numpy(), str(tmp_path / "theirs"), run=3
@@ -304,8 +308,8 @@ def test_medmnists_own_evaluator_gives_the_same_numbers_and_the_same_file(
     assert ours is not None
     assert (ours.AUC, ours.ACC) == (theirs.AUC, theirs.ACC)
     (file,) = (tmp_path / "theirs").iterdir()
-    assert predictions_name(run.data, "test", scores, 3) == file.name
-    assert predictions_text(predictions.probabilities) == file.read_text()
+    assert name_predictions_file(run.data, "test", scores, 3) == file.name
+    assert format_predictions(predictions.probabilities) == file.read_text()
 
 
 @pytest.mark.usefixtures("no_pictures")
@@ -314,7 +318,7 @@ def test_the_page_on_a_medmnist_set_shows_its_evaluators_numbers(tmp_path: Path)
     found = evaluated(run, tmp_path / "e")
     assert found["medmnist"]["AUC"] == pytest.approx(found["metrics"]["auroc"], abs=1e-9)
     probabilities = predict(run.task, run.data.split("test"), CPU).probabilities
-    assert (tmp_path / "e" / found["predictions"]).read_text() == predictions_text(probabilities)
+    assert (tmp_path / "e" / found["predictions"]).read_text() == format_predictions(probabilities)
     page = (tmp_path / "e" / "report.html").read_text()
     assert f"<td>{found['medmnist']['AUC']:.6f}</td><td>{found['medmnist']['ACC']:.6f}</td>" in page
     assert "not a published file" in page
@@ -326,8 +330,8 @@ def test_the_file_of_predictions_is_one_that_medmnist_reads_and_scores_alike(
     run = medmnist_run(tmp_path, "pneumoniamnist", 2, 1)
     found = predict(run.task, run.data.split("test"), CPU)
     scores = scores_of(found)
-    path = tmp_path / predictions_name(run.data, "test", scores, 7)
-    path.write_text(predictions_text(found.probabilities))
+    path = tmp_path / name_predictions_file(run.data, "test", scores, 7)
+    path.write_text(format_predictions(found.probabilities))
     monkeypatch.setattr(Evaluator.__init__, "__defaults__", (None, str(tmp_path)))
     theirs = Evaluator.parse_and_evaluate(str(path))
     capsys.readouterr()

@@ -46,7 +46,7 @@ def run_of(data: LabelledData, tmp_path: Path, **settings: Any) -> Run:
 
 def evaluate(run: Run, directory: Path, **settings: Any) -> Report:
     """The report of a run, written to ``directory``."""
-    report = GradCAM(**settings).run(run, ComputeContext.of(run.settings, directory))
+    report = GradCAM(**settings).run(run, ComputeContext.from_settings(run.settings, directory))
     record = {"run": "outputs/a run", "status": "done", "protocol": {"name": "gradcam", "n": 3}, "overrides": {}}
     write_report(report, describe_run(run, report.split), record, directory)
     return report

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from medassay.core.estimate import Estimate
-from medassay.explain.activation_maps import grad_cam_steps
+from medassay.explain.activation_maps import compute_grad_cam_steps
 from medassay.nets.block_cnn import BlockCNN
 from medassay.protocols.gradcam import figures
 from medassay.protocols.gradcam.results import Comparison, ExplainedImage, MethodScores
@@ -72,8 +72,8 @@ def sheet(images: Tensor, maps: Tensor, **changes: Any) -> Figure:
 
 def test_a_sheet_says_what_each_image_is_and_what_the_classifier_says(images: Tensor, maps: Tensor) -> None:
     said = texts(sheet(images, maps))
-    assert "no. 7\ntrue: normal\nsays: normal\n" in said
-    assert "no. 19\ntrue: normal\nsays: pneu_$x$ (wrong)" in said
+    assert "no. 7\ntrue: normal\npredicted: normal\n" in said
+    assert "no. 19\ntrue: normal\npredicted: pneu_$x$ (wrong)" in said
     assert "p = 0.80" in said
     assert "p = 0.90, empty" in said
 
@@ -105,7 +105,7 @@ def test_nothing_on_a_sheet_is_cut_off(images: Tensor, maps: Tensor) -> None:
 @pytest.mark.parametrize("width", [8, 16])
 def test_the_steps_show_each_map_with_its_weight_or_the_heaviest_ones(images: Tensor, width: int) -> None:
     torch.manual_seed(0)
-    steps = grad_cam_steps(BlockCNN(1, 2, width=width).eval(), images[0].float() / 255, 1)
+    steps = compute_grad_cam_steps(BlockCNN(1, 2, width=width).eval(), images[0].float() / 255, 1)
     figure = figures.draw_steps(images[0], steps, "pneumonia")
     said = texts(figure)
     assert said.count("α =") == 32

@@ -14,7 +14,7 @@ import pytest
 
 from medassay.core.errors import CheckpointError
 from medassay.core.results import from_json
-from medassay.protocols.assay.leaderboard import find_assays, group_comparable, rank_agreement
+from medassay.protocols.assay.leaderboard import find_assays, group_comparable, measure_rank_agreement
 from medassay.protocols.assay.results import Metrics, Row
 from tests.helpers import load_script
 
@@ -135,7 +135,7 @@ def test_kendalls_tau_counts_pairs_ranked_alike(outputs: Path) -> None:
 
 
 def test_a_single_generator_has_no_agreement() -> None:
-    assert rank_agreement([from_json(Row, row("generator"))]) == {}
+    assert measure_rank_agreement([from_json(Row, row("generator"))]) == {}
 
 
 def test_no_assay_is_one_line_with_the_command_that_makes_one(tmp_path: Path) -> None:

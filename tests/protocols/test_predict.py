@@ -59,7 +59,7 @@ def run(tmp_path: Path) -> Run:
 
 def predicted(run: Run, images: Path, directory: Path, **settings: Any) -> tuple[list[list[str]], dict[str, Any], str]:
     """The lines of the CSV, ``predict.json`` and the page."""
-    report = Predict(images=str(images), **settings).run(run, ComputeContext.of(run.settings, directory))
+    report = Predict(images=str(images), **settings).run(run, ComputeContext.from_settings(run.settings, directory))
     protocol = {"name": "predict", "images": str(images)}
     record = {"run": "outputs/x", "status": "done", "protocol": protocol, "overrides": {}}
     write_report(report, describe_run(run, report.split), record, directory)
@@ -130,7 +130,7 @@ def test_the_command_that_repeats_it_is_on_the_page(run: Run, tmp_path: Path) ->
 
 def test_a_missing_key_is_one_line(run: Run, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"protocol\.images is missing: protocol\.images=<path>; give a png"):
-        Predict().run(run, ComputeContext.of(run.settings, tmp_path))
+        Predict().run(run, ComputeContext.from_settings(run.settings, tmp_path))
 
 
 # --- reading and converting ------------------------------------------------------------------------------------------

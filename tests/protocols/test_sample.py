@@ -18,7 +18,7 @@ from medassay.data.sources import memory_data
 from medassay.evaluation.about import describe_run
 from medassay.evaluation.protocol import ComputeContext
 from medassay.evaluation.writer import write_report
-from medassay.protocols.sample.protocol import Sample, class_indices
+from medassay.protocols.sample.protocol import Sample, find_class_indices
 from medassay.reporting import figures
 from medassay.runs.directory import RunDirectory
 from medassay.runs.run import Run
@@ -56,24 +56,24 @@ class Flat:
 def test_classes_are_asked_for_by_name_or_number_in_any_order(
     asked: list[str | int] | None, indices: list[int]
 ) -> None:
-    assert class_indices(asked, CLASSES) == indices
+    assert find_class_indices(asked, CLASSES) == indices
 
 
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ([4], r"no class 4\. Accepted: 0\.\.3 or basophil, Eosinophil, red cell, a/b"),
-        ([-1], r"no class -1\."),
-        (["basofil"], r"no class 'basofil'\. Did you mean 'basophil'\?"),
-        (["BASOFIL"], r"no class 'BASOFIL'\. Did you mean 'basophil'\?"),
-        (["basophil", ""], r"no class ''\."),
+        ([4], r"labels=4: no such class\. Accepted: 0\.\.3 or basophil, Eosinophil, red cell, a/b"),
+        ([-1], r"labels=-1: no such class\."),
+        (["basofil"], r"labels=basofil: no such class\. Did you mean 'basophil'\?"),
+        (["BASOFIL"], r"labels=BASOFIL: no such class\. Did you mean 'basophil'\?"),
+        (["basophil", ""], r"labels=: no such class\."),
         ([], r"protocol\.labels"),
     ],
     ids=str,
 )
 def test_a_class_that_there_is_not_is_one_line(asked: list[str | int], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as error:
-        class_indices(asked, CLASSES)
+        find_class_indices(asked, CLASSES)
     assert str(error.value).startswith("protocol.labels")
     assert "\n" not in str(error.value)
 
@@ -88,7 +88,7 @@ def drawn(directory: Path, **settings: Any) -> list[Path]:
     config: dict[str, Any] = {"recipe": {"name": "cgan"}, "seed": 2}
     task: Any = Flat()
     run = Run(RunDirectory("outputs/cgan/run"), config, data, task, TrainerSettings(gpus=0))
-    report = Sample(**settings).run(run, ComputeContext.of(run.settings, directory))
+    report = Sample(**settings).run(run, ComputeContext.from_settings(run.settings, directory))
     record = {"run": "outputs/cgan/run", "status": "done", "protocol": {"name": "sample"}, "overrides": {}}
     write_report(report, describe_run(run, report.split), record, directory)
     return [directory / name for name in report.files]
@@ -134,13 +134,13 @@ def test_the_files_are_one_overview_and_one_grid_per_class_under_safe_names(tmp_
 def test_grids_show_at_most_64_images_in_rows_of_8_and_the_overview_8_of_each_class(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, shown = figures.image_grid, []
+    real, shown = figures.draw_image_grid, []
 
     def spy(images: Tensor, **options: Any) -> Any:
         shown.append((len(images), options["columns"], options.get("row_labels"), options.get("title")))
         return real(images, **options)
 
-    monkeypatch.setattr(figures, "image_grid", spy)
+    monkeypatch.setattr(figures, "draw_image_grid", spy)
     drawn(tmp_path / "many", n=70, labels=[0, 2])
     assert shown == [
         (16, 8, ["basophil", "red cell"], None),

@@ -25,7 +25,7 @@ from medassay.evaluation.writer import write_report
 from medassay.metrics.explanation import energy_inside
 from medassay.protocols.shortcut import measures, verdict
 from medassay.protocols.shortcut.measures import Group, Heat, Level, Numbers, Trial
-from medassay.protocols.shortcut.protocol import Shortcut, conditions, evaluate_stamp, plain_views, stamps_to_try
+from medassay.protocols.shortcut.protocol import Shortcut, choose_plain_views, evaluate_stamp, list_stamps, stamp_images
 from medassay.runs.run import Run
 
 CPU = torch.device("cpu")
@@ -115,7 +115,7 @@ def trial(name: str, level: Level) -> Trial:
 
 def test_the_worst_class_decides_and_is_named() -> None:
     found = [trial("a", "none"), trial("b", "learned")]
-    assert verdict.judge_all(found) == ("learned", "Learned the stamp: date, on b.")
+    assert verdict.judge_all(found) == ("learned", "Learnt the stamp: date, on b.")
     assert verdict.judge_all(found[:1]) == ("none", "No sign of the stamp: date, on a.")
 
 
@@ -125,22 +125,22 @@ def test_the_worst_class_decides_and_is_named() -> None:
 def test_by_default_the_runs_own_stamp_is_tried_else_a_date_on_each_class() -> None:
     own = Stamp(kind="square", label="pneumonia", share=0.5)
     assert Shortcut().stamp is None
-    assert stamps_to_try(None, own, CLASSES, 28) == [own.with_class(1)]
-    assert stamps_to_try(Stamp(), own, CLASSES, 28) == [own.with_class(1)]
-    assert [(s.kind, s.position, s.label) for s in stamps_to_try(None, None, CLASSES, 28)] == [
+    assert list_stamps(None, own, CLASSES, 28) == [own.with_class(1)]
+    assert list_stamps(Stamp(), own, CLASSES, 28) == [own.with_class(1)]
+    assert [(s.kind, s.position, s.label) for s in list_stamps(None, None, CLASSES, 28)] == [
         ("date", "top_left", 0), ("date", "top_left", 1),
     ]  # fmt: skip
 
 
 def test_a_stamp_that_is_asked_for_is_tried_instead() -> None:
     asked = Stamp(kind="text", text="L", label="NORMAL")
-    assert stamps_to_try(asked, Stamp(kind="square", label=1), CLASSES, 28) == [Stamp(kind="text", text="L", label=0)]
+    assert list_stamps(asked, Stamp(kind="square", label=1), CLASSES, 28) == [Stamp(kind="text", text="L", label=0)]
 
 
 def test_conditions_put_the_stamp_where_their_names_say() -> None:
     split = images_of(40)
     stamp = Stamp(kind="square", label=1, share=0.5)
-    found = conditions(stamp, split, CLASSES)
+    found = stamp_images(stamp, split, CLASSES)
     assert list(found) == [
         "clean", "as_trained", "moved_top_right", "moved_bottom_left", "moved_bottom_right", "other_classes",
     ]  # fmt: skip
@@ -169,7 +169,7 @@ def test_what_cannot_be_tried_is_refused_in_one_line() -> None:
     with pytest.raises(ConfigError, match=r"protocol\.colormaps: matplotlib has no 'sumer'"):
         Shortcut(colormaps=["sumer"])
     with pytest.raises(ConfigError, match=r"protocol\.stamp\.label=flu: no such class"):
-        stamps_to_try(Stamp(kind="date", label="flu"), None, CLASSES, 28)
+        list_stamps(Stamp(kind="date", label="flu"), None, CLASSES, 28)
     only = images_of(8)[torch.tensor([1, 3])]
     with pytest.raises(DataError, match=r"of 2 test images 2 are pneumonia, and both sides are needed"):
         evaluate_stamp(Reader(1, 1, 1), STAMP, only, CLASSES, CPU)
@@ -180,7 +180,7 @@ def test_plain_views_are_two_images_of_each_group_each_without_the_stamp_and_wit
         levels = torch.tensor([first, first + 1, first + 2])[:, None, None, None].expand(-1, 3, 4, 4)
         return {"without": levels, "with the stamp": levels + 50}
 
-    found = plain_views({"class": rows(0), "others": rows(100)})
+    found = choose_plain_views({"class": rows(0), "others": rows(100)})
     assert found[:, 0, 0, 0].tolist() == [0, 50, 1, 51, 100, 150, 101, 151]
 
 
@@ -247,7 +247,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def audit(run: Run, settings: Shortcut, record: dict[str, Any], directory: Path, outputs: Path) -> None:
     """Audits the run and leaves in ``directory`` what ``evaluate`` would."""
-    report = settings.run(run, ComputeContext.of(run.settings, outputs))
+    report = settings.run(run, ComputeContext.from_settings(run.settings, outputs))
     write_report(report, describe_run(run, report.split), record, directory)
 
 
@@ -258,7 +258,7 @@ def test_a_run_with_a_stamp_is_audited_and_leaves_everything(run: Run, tmp_path:
     audit(run, Shortcut(heat_maps=8, shown=3), record, tmp_path / "audit", tmp_path)
     results = json.loads((tmp_path / "audit" / "shortcut.json").read_text())
     (trial,) = results["trials"]
-    assert results["trained_with"] == "date '03.21', top left, on 90% of pneumonia"
+    assert results["trained_with"] == "date '03.21', top left, on 90 % of pneumonia"
     assert (trial["class"], trial["stamp"]["share"], trial["n"]) == ("pneumonia", 0.9, {"class": 20, "others": 20})
     assert "odds" not in trial  # single images' numbers are drawn, not kept
     assert 0 <= trial["heat"]["others"]["energy"]["mean"] <= 1

@@ -19,7 +19,7 @@ def test_every_caption_stands_below_its_image(tmp_path: Path) -> None:
     assert [text.get_text() for text in figure.texts] == [line for lines in captions for line in lines]
     assert len(figure.axes) == 5
     assert figure.axes[3].get_position().y1 < figure.axes[0].get_position().y0  # the second row
-    figures.save(figure, tmp_path / "x.png")
+    figures.save_figure(figure, tmp_path / "x.png")
 
 
 def test_names_that_the_font_cannot_draw_or_that_are_long_draw_without_a_warning(tmp_path: Path) -> None:
@@ -27,7 +27,7 @@ def test_names_that_the_font_cannot_draw_or_that_are_long_draw_without_a_warning
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         figure = add_captions(torch.zeros(3, 1, 28, 28, dtype=torch.uint8), [(name,) for name in names], columns=3)
-        figures.save(figure, tmp_path / "x.png")
+        figures.save_figure(figure, tmp_path / "x.png")
     assert figure.texts[2].get_text().endswith("_end.png")
     assert all(len(text.get_text()) <= 32 for text in figure.texts)
 

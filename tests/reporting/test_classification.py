@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from medassay.core.estimate import Estimate
-from medassay.metrics.scores import ClassificationScores, classification_scores
+from medassay.metrics.scores import ClassificationScores, score_classification
 from medassay.reporting import classification, figures
 from tests.helpers import EIGHT, TWO, predictions
 
@@ -29,40 +29,43 @@ def legend_labels(figure: Figure) -> list[str]:
 
 
 def test_a_confusion_matrix_shows_counts_and_shares_of_the_row() -> None:
-    figure = classification.confusion_matrix([[3, 1], [0, 8]], TWO)
+    figure = classification.draw_confusion_matrix([[3, 1], [0, 8]], TWO)
     assert texts(figure) == ["3\n75.0%", "1\n25.0%", "0", "8\n100.0%"]
 
 
 def test_a_confusion_matrix_may_have_a_class_without_images() -> None:
-    figure = classification.confusion_matrix([[3, 1], [0, 0]], TWO)
+    figure = classification.draw_confusion_matrix([[3, 1], [0, 0]], TWO)
     assert texts(figure)[2:] == ["0", "0"]
     draw(figure)
 
 
 def test_a_confusion_matrix_that_does_not_fit_its_names_is_refused() -> None:
     with pytest.raises(ValueError, match=r"\(8, 8\)"):
-        classification.confusion_matrix([[3, 1], [0, 0]], EIGHT)
+        classification.draw_confusion_matrix([[3, 1], [0, 0]], EIGHT)
 
 
 def test_two_classes_have_one_curve_and_eight_have_eight() -> None:
-    two, eight = classification.pr_curves(*predictions(2), TWO), classification.roc_curves(*predictions(8), EIGHT)
+    two, eight = (
+        classification.draw_pr_curves(*predictions(2), TWO),
+        classification.draw_roc_curves(*predictions(8), EIGHT),
+    )
     assert [label.split()[0] for label in legend_labels(two)] == ["pneumonia"]
     assert [label.rsplit("  ")[0] for label in legend_labels(eight)] == ["chance", *EIGHT]
 
 
 def test_the_legend_gives_the_area_under_the_drawn_curve() -> None:
-    figure = classification.roc_curves(*predictions(2), TWO)
+    figure = classification.draw_roc_curves(*predictions(2), TWO)
     x, y = (np.asarray(data) for data in figure.axes[0].get_lines()[1].get_data())
     assert legend_labels(figure)[1] == f"pneumonia  {np.trapezoid(y, x):.3f}"
 
 
 def test_the_area_under_the_drawn_precision_steps_is_the_average_precision() -> None:
-    figure = classification.pr_curves(*predictions(2), TWO)
+    figure = classification.draw_pr_curves(*predictions(2), TWO)
     recall, precision = (np.asarray(data) for data in figure.axes[0].get_lines()[0].get_data())
     assert f"  {np.sum(np.diff(recall) * precision[1:]):.3f} " in legend_labels(figure)[0]
 
 
-@pytest.mark.parametrize("kind", ["roc_curves", "pr_curves"])
+@pytest.mark.parametrize("kind", ["draw_roc_curves", "draw_pr_curves"])
 def test_a_class_without_images_is_named_without_an_area(kind: str) -> None:
     probabilities, labels = predictions(8)
     kept = labels != 3
@@ -72,13 +75,13 @@ def test_a_class_without_images_is_named_without_an_area(kind: str) -> None:
 
 
 def test_curves_that_crowd_in_a_corner_are_enlarged() -> None:
-    assert classification.roc_curves(*predictions(8, strength=1.0), EIGHT).axes[0].child_axes == []
-    assert len(classification.roc_curves(*predictions(8, strength=6.0), EIGHT).axes[0].child_axes) == 1
+    assert classification.draw_roc_curves(*predictions(8, strength=1.0), EIGHT).axes[0].child_axes == []
+    assert len(classification.draw_roc_curves(*predictions(8, strength=6.0), EIGHT).axes[0].child_axes) == 1
 
 
 def test_more_classes_than_colours_are_told_apart_by_their_line() -> None:
     names = [f"organ {i}" for i in range(11)]
-    lines = classification.roc_curves(*predictions(11), names).axes[0].get_lines()[1:]
+    lines = classification.draw_roc_curves(*predictions(11), names).axes[0].get_lines()[1:]
     assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 11
 
 
@@ -87,23 +90,23 @@ def test_more_classes_than_colours_are_told_apart_by_their_line() -> None:
 
 def test_the_pictures_of_a_split_are_those_of_its_predictions() -> None:
     probabilities, labels = predictions(8)
-    scores = classification_scores(probabilities, labels)
-    drawn = classification.prediction_figures(probabilities, labels, scores, EIGHT)
+    scores = score_classification(probabilities, labels)
+    drawn = classification.draw_predictions(probabilities, labels, scores, EIGHT)
     assert list(drawn) == ["confusion_matrix", "roc", "precision_recall"]
     counts = [int(text.split("\n")[0]) for text in texts(drawn["confusion_matrix"])]
     assert counts == [count for row in scores.confusion for count in row]
-    assert legend_labels(drawn["roc"]) == legend_labels(classification.roc_curves(probabilities, labels, EIGHT))
-    expected = classification.pr_curves(probabilities, labels, EIGHT)
+    assert legend_labels(drawn["roc"]) == legend_labels(classification.draw_roc_curves(probabilities, labels, EIGHT))
+    expected = classification.draw_pr_curves(probabilities, labels, EIGHT)
     assert legend_labels(drawn["precision_recall"]) == legend_labels(expected)
 
 
 def test_a_cut_short_split_without_images_of_a_class_is_drawn_too(tmp_path: Path) -> None:
     probabilities, labels = predictions(3, n=30)
     kept = labels < 2
-    scores = classification_scores(probabilities[kept], labels[kept])
-    drawn = classification.prediction_figures(probabilities[kept], labels[kept], scores, ["a", "b", "c"])
+    scores = score_classification(probabilities[kept], labels[kept])
+    drawn = classification.draw_predictions(probabilities[kept], labels[kept], scores, ["a", "b", "c"])
     for name, figure in drawn.items():
-        figures.save(figure, tmp_path / f"{name}.png")
+        figures.save_figure(figure, tmp_path / f"{name}.png")
     assert len(list(tmp_path.glob("*.png"))) == 3
 
 
@@ -113,7 +116,7 @@ def test_a_cut_short_split_without_images_of_a_class_is_drawn_too(tmp_path: Path
 def test_the_headline_names_numbers_intervals_and_images() -> None:
     names = ("accuracy", "balanced_accuracy", "auroc", "f1")
     estimates = {name: Estimate(0.8 + 0.01 * i, 0.5, 0.9) for i, name in enumerate(names)}
-    line = classification.scores_summary(ClassificationScores(32, estimates, {}, []))
+    line = classification.summarise_scores(ClassificationScores(32, estimates, {}, []))
     assert line == (
         "accuracy 0.800 [0.500, 0.900], balanced accuracy 0.810 [0.500, 0.900], auroc 0.820 [0.500, 0.900], "
         "f1 0.830 [0.500, 0.900] (n = 32, 95 % bootstrap intervals)"

@@ -27,21 +27,21 @@ def drawn(figure: Figure, dpi: float = 100) -> np.ndarray:
 
 def example(kind: str, names: list[str]) -> Figure:
     k = len(names)
-    if kind == "confusion_matrix":
+    if kind == "draw_confusion_matrix":
         counts = torch.randint(50, (k, k), generator=torch.Generator().manual_seed(0))
-        return classification.confusion_matrix(counts, names)
-    if kind == "image_grid":
-        return figures.image_grid(torch.rand(3 * k, 3, 28, 28), columns=3, row_labels=names)
+        return classification.draw_confusion_matrix(counts, names)
+    if kind == "draw_image_grid":
+        return figures.draw_image_grid(torch.rand(3 * k, 3, 28, 28), columns=3, row_labels=names)
     return getattr(classification, kind)(*predictions(k), names)
 
 
 @pytest.mark.parametrize("names", [TWO, EIGHT], ids=["two", "eight"])
-@pytest.mark.parametrize("kind", ["confusion_matrix", "roc_curves", "pr_curves", "image_grid"])
+@pytest.mark.parametrize("kind", ["draw_confusion_matrix", "draw_roc_curves", "draw_pr_curves", "draw_image_grid"])
 def test_each_figure_becomes_a_png_that_fits_a_page_and_cuts_nothing_off(
     kind: str, names: list[str], tmp_path: Path
 ) -> None:
     path = tmp_path / "new" / "figure.png"
-    figures.save(example(kind, names), path, dpi=100)
+    figures.save_figure(example(kind, names), path, dpi=100)
     with Image.open(path) as file:
         assert file.format == "PNG"
         assert "Creation Time" not in file.info
@@ -55,7 +55,7 @@ def test_each_figure_becomes_a_png_that_fits_a_page_and_cuts_nothing_off(
 
 def test_the_same_figure_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        figures.save(example("roc_curves", TWO), tmp_path / name)
+        figures.save_figure(example("draw_roc_curves", TWO), tmp_path / name)
     assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
@@ -63,25 +63,32 @@ def test_the_same_figure_gives_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize("padding", [0, 2])
 def test_a_grid_array_holds_each_image_at_its_place(channels: int, padding: int) -> None:
     images = torch.randint(256, (7, channels, 5, 6), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    grid = figures.grid_array(images, columns=3, padding=padding)
-    assert grid.shape == (channels, 3 * 5 + 4 * padding, 3 * 6 + 4 * padding)
+    grid = figures.tile_images(images, columns=3, padding=padding)
+    assert grid.shape == (3, 3 * 5 + 4 * padding, 3 * 6 + 4 * padding)
     covered = torch.zeros(grid.shape[1:], dtype=torch.bool)
     for i, image in enumerate(images):
         y, x = padding + i // 3 * (5 + padding), padding + i % 3 * (6 + padding)
-        assert torch.equal(grid[:, y : y + 5, x : x + 6], image)
+        assert torch.equal(grid[:, y : y + 5, x : x + 6], image.expand(3, -1, -1))
         covered[y : y + 5, x : x + 6] = True
     assert (grid[:, ~covered] == 255).all()
 
 
 def test_float_images_are_rounded_to_the_nearest_grey_level() -> None:
     images = torch.tensor([0.0, 1.0, 127.4 / 255, 127.6 / 255, -0.5, 1.5]).view(1, 1, 1, 6)
-    assert figures.grid_array(images, columns=1, padding=0).flatten().tolist() == [0, 255, 127, 128, 0, 255]
+    for level in figures.tile_images(images, columns=1, padding=0):
+        assert level.flatten().tolist() == [0, 255, 127, 128, 0, 255]
+
+
+def test_a_single_image_has_a_margin_too() -> None:
+    grid = figures.tile_images(torch.zeros(1, 1, 4, 5), columns=1, padding=2)
+    assert grid.shape == (3, 8, 9)
+    assert grid.sum() == 255 * 3 * (8 * 9 - 4 * 5)
 
 
 @pytest.mark.parametrize("shape", [(0, 1, 4, 4), (2, 2, 4, 4), (1, 4, 4)])
 def test_what_is_not_a_set_of_images_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="a grid needs"):
-        figures.image_grid(torch.zeros(shape), columns=2)
+        figures.draw_image_grid(torch.zeros(shape), columns=2)
 
 
 @pytest.mark.parametrize("labels", [None, EIGHT[:2]])
@@ -92,9 +99,9 @@ def test_pixels_of_an_image_grid_are_equal_blocks_of_the_exact_colour(
 ) -> None:
     rng = torch.Generator().manual_seed(columns)
     images = torch.randint(200, (2 * columns, 3, 28, 28), dtype=torch.uint8, generator=rng)
-    figure = figures.image_grid(images, columns=columns, scale=scale, row_labels=labels, title="Samples")
+    figure = figures.draw_image_grid(images, columns=columns, scale=scale, row_labels=labels, title="Samples")
     factor = scale * dpi // 100
-    blocks = figures.grid_array(images, columns=columns, padding=1)[:, 1:-1, 1:-1].permute(1, 2, 0).numpy()
+    blocks = figures.tile_images(images, columns=columns, padding=1)[:, 1:-1, 1:-1].permute(1, 2, 0).numpy()
     expected = blocks.repeat(factor, 0).repeat(factor, 1)
     pixels = drawn(figure, dpi)
     bottom = pixels.shape[0] - (8 * dpi // 100) - factor
@@ -105,12 +112,12 @@ def test_pixels_of_an_image_grid_are_equal_blocks_of_the_exact_colour(
 
 def test_labels_that_do_not_fit_the_grid_are_refused() -> None:
     with pytest.raises(ValueError, match="2 labels are needed"):
-        figures.image_grid(torch.zeros(6, 1, 8, 8), columns=3, row_labels=EIGHT)
+        figures.draw_image_grid(torch.zeros(6, 1, 8, 8), columns=3, row_labels=EIGHT)
 
 
 def test_long_labels_and_titles_are_not_cut_off() -> None:
     images = torch.full((4, 1, 8, 8), 0.5)
-    figure = figures.image_grid(images, columns=2, column_labels=EIGHT[2:4], row_labels=EIGHT[3:5], title="W" * 40)
+    figure = figures.draw_image_grid(images, columns=2, column_labels=EIGHT[2:4], row_labels=EIGHT[3:5], title="W" * 40)
     pixels = drawn(figure, 200)
     assert all((edge == 255).all() for edge in (pixels[:, :4], pixels[:, -4:], pixels[:4], pixels[-4:]))
 
@@ -119,7 +126,7 @@ def test_a_failed_write_is_one_line_and_leaves_nothing_behind(tmp_path: Path) ->
     target = tmp_path / "figure.png"
     target.mkdir()
     with pytest.raises(OutputError) as caught:
-        figures.save(example("roc_curves", TWO), target)
+        figures.save_figure(example("draw_roc_curves", TWO), target)
     assert str(target) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert os.listdir(tmp_path) == ["figure.png"]
@@ -136,7 +143,7 @@ def test_a_full_disk_keeps_the_earlier_file(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(Path, "write_bytes", write_half)
     with pytest.raises(OutputError, match="no space left"):
-        figures.save(example("roc_curves", TWO), target)
+        figures.save_figure(example("draw_roc_curves", TWO), target)
     assert target.read_bytes() == b"earlier"
     assert os.listdir(tmp_path) == ["figure.png"]
 
@@ -144,4 +151,4 @@ def test_a_full_disk_keeps_the_earlier_file(tmp_path: Path, monkeypatch: pytest.
 def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="another place"):
-        figures.save(example("roc_curves", TWO), tmp_path / "file" / "figure.png")
+        figures.save_figure(example("draw_roc_curves", TWO), tmp_path / "file" / "figure.png")

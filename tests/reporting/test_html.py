@@ -40,7 +40,7 @@ def decoded(address: str) -> Tensor:
 
 
 def test_a_chart_has_its_description_and_no_style_for_the_whole_page() -> None:
-    drawn = html.svg(chart(), "one", 'what "it" shows <here>')
+    drawn = html.draw_svg(chart(), "one", 'what "it" shows <here>')
     assert 'aria-label="what &quot;it&quot; shows &lt;here&gt;"' in drawn
     assert "<style" not in drawn
     assert "<metadata" not in drawn
@@ -48,18 +48,18 @@ def test_a_chart_has_its_description_and_no_style_for_the_whole_page() -> None:
 
 
 def test_a_chart_takes_the_text_colour_and_the_series_colours_of_the_page() -> None:
-    drawn = html.svg(chart(), "one", "x")
+    drawn = html.draw_svg(chart(), "one", "x")
     assert "#000000" not in drawn
     assert "currentColor" in drawn
     assert f"var(--series-0, {PALETTE[0]})" in drawn
 
 
 def test_text_in_a_chart_is_text_and_escaped() -> None:
-    assert ">a &lt; b &amp; c</text>" in html.svg(chart("a < b & c"), "one", "x")
+    assert ">a &lt; b &amp; c</text>" in html.draw_svg(chart("a < b & c"), "one", "x")
 
 
 def test_ids_of_two_charts_differ_and_every_reference_is_found() -> None:
-    both = [html.svg(chart(), name, "x") for name in ("one", "two")]
+    both = [html.draw_svg(chart(), name, "x") for name in ("one", "two")]
     ids = [set(re.findall(r'\bid="([^"]+)"', drawn)) for drawn in both]
     assert not ids[0] & ids[1]
     for drawn, own in zip(both, ids, strict=True):
@@ -69,7 +69,7 @@ def test_ids_of_two_charts_differ_and_every_reference_is_found() -> None:
 
 
 def test_a_chart_is_the_same_for_the_same_figure() -> None:
-    assert html.svg(chart(), "one", "x") == html.svg(chart(), "one", "x")
+    assert html.draw_svg(chart(), "one", "x") == html.draw_svg(chart(), "one", "x")
 
 
 def test_images_in_a_strip_keep_their_pixels_with_a_transparent_gap() -> None:
@@ -107,7 +107,7 @@ class Skeleton(HTMLParser):
 
 
 def test_the_base_page_asks_for_nothing_and_suits_phones_and_dark_screens() -> None:
-    content = html.page("base.html.j2")
+    content = html.render_page("base.html.j2")
     tags = Skeleton(content).tags
     assert ("html", {"lang": "en"}) in tags
     names = {attributes.get("name") for tag, attributes in tags if tag == "meta"}
@@ -125,7 +125,7 @@ def test_the_base_page_asks_for_nothing_and_suits_phones_and_dark_screens() -> N
 )
 def test_a_page_with_a_value_missing_is_refused(template: str | Path) -> None:
     with pytest.raises(jinja2.UndefinedError):
-        html.page(template)
+        html.render_page(template)
 
 
 def test_a_template_anywhere_may_extend_and_import_those_of_the_package(tmp_path: Path) -> None:
@@ -133,7 +133,7 @@ def test_a_template_anywhere_may_extend_and_import_those_of_the_package(tmp_path
         '{% extends "base.html.j2" %}{% import "parts.html.j2" as parts %}'
         "{% block content %}{{ parts.banner([text]) }}{{ number | with_bounds }}{% endblock %}"
     )
-    content = html.page(tmp_path / "mine.html.j2", text="a < b", number=Estimate(0.5, 0.25, 0.75))
+    content = html.render_page(tmp_path / "mine.html.j2", text="a < b", number=Estimate(0.5, 0.25, 0.75))
     assert "<strong>a &lt; b</strong>" in content
     assert "0.500 [0.250,\N{NO-BREAK SPACE}0.750]" in content
     assert ("html", {"lang": "en"}) in Skeleton(content).tags
@@ -147,5 +147,5 @@ def test_a_template_formats_numbers_by_the_names_of_the_filters(tmp_path: Path) 
         encoding="utf-8",
     )
     estimate, mean = Estimate(0.1234, 0.1, 0.2), Estimate(0.5, sd=0.25, kind="sets")
-    text = html.page(file, e=estimate, m=mean).replace("\N{NO-BREAK SPACE}", " ")
+    text = html.render_page(file, e=estimate, m=mean).replace("\N{NO-BREAK SPACE}", " ")
     assert text == "0.12;0.123;[0.10, 0.20];0.12 [0.10, 0.20];0.50 ± 0.25;5 %"

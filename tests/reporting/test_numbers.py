@@ -17,11 +17,16 @@ def test_a_number_that_there_is_not_is_a_dash(value: float | None) -> None:
     assert numbers.format_fixed(value) == "–"
     assert numbers.format_significant(value) == "–"
     assert numbers.format_compact(value) == "–"
+    assert numbers.format_percent(value) == "–"
     assert numbers.format_spread(Estimate.from_json({"mean": value, "sd": 0.1})) == "–"
     assert numbers.format_with_bounds(Estimate.from_json({"mean": value, "low": None, "high": None})) == "–"
     assert numbers.format_bounds(Estimate(0.5, low=value, high=1.0)) == ""
     assert numbers.format_bounds(Estimate(0.5, low=0.0, high=value)) == ""
-    assert not numbers.keep_known(value)
+    assert not numbers.is_known(value)
+
+
+def test_a_share_is_rounded_to_whole_percent() -> None:
+    assert [numbers.format_percent(share) for share in (0.0, 0.126, 1.0)] == ["0 %", "13 %", "100 %"]
 
 
 def test_negative_numbers_have_a_minus_sign_and_zero_has_none() -> None:

@@ -11,9 +11,9 @@ import torch
 from PIL import Image
 
 from medassay.data.modules import LabelledData
-from medassay.metrics.scores import classification_scores
+from medassay.metrics.scores import score_classification
 from medassay.nets.block_cnn import BlockCNN
-from medassay.reporting.classification import scores_summary
+from medassay.reporting.classification import summarise_scores
 from medassay.runs.final_scores import score_split
 from medassay.tasks.classification import Classification
 from medassay.tasks.predictions import predict
@@ -48,8 +48,8 @@ def test_the_scores_are_those_of_the_splits_predictions_and_are_said(
     with caplog.at_level(logging.INFO):
         scores, _ = score_split(task, data, "test", TrainerSettings(gpus=0), tmp_path)
     expected = predict(task, data.splits.test, CPU)
-    assert scores == classification_scores(expected.probabilities, expected.labels)
-    assert f"test: {scores_summary(scores)}" in caplog.messages
+    assert scores == score_classification(expected.probabilities, expected.labels)
+    assert f"test: {summarise_scores(scores)}" in caplog.messages
 
 
 def test_the_split_of_a_run_cut_short_is_cut_the_same_way(

@@ -18,14 +18,14 @@ from torch import Tensor, nn
 from medassay.cli.train import train_run
 from medassay.core.errors import TrainingError
 from medassay.data.modules import LabelledData
-from medassay.metrics.scores import classification_scores
+from medassay.metrics.scores import score_classification
 from medassay.nets.block_cnn import BlockCNN
 from medassay.runs.load import open_run
-from medassay.tasks.classification import Classification, balanced_weights
+from medassay.tasks.classification import Classification, compute_balanced_weights
 from medassay.tasks.ema import EMA
 from medassay.tasks.optim import adam
 from medassay.tasks.predictions import predict
-from medassay.tasks.summary import model_summary, parameter_count
+from medassay.tasks.summary import count_parameters, summarise_model
 from medassay.training.checkpoints import load_weights
 from medassay.training.fit import fit
 from medassay.training.settings import TrainerSettings
@@ -49,7 +49,7 @@ def numpy_cross_entropy(logits: np.ndarray, labels: np.ndarray, weights: np.ndar
 
 def test_balanced_weights_of_pneumoniamnist_are_those_computed_by_hand() -> None:
     # 4708 images, 2 classes: 4708 / (2 * 1214) and 4708 / (2 * 3494)
-    weights = balanced_weights(torch.tensor([1214, 3494]))
+    weights = compute_balanced_weights(torch.tensor([1214, 3494]))
     torch.testing.assert_close(weights, torch.tensor([1.9390445, 0.6737264]), rtol=1e-6, atol=0)
 
 
@@ -57,17 +57,17 @@ def test_balanced_weights_of_pneumoniamnist_are_those_computed_by_hand() -> None
 def test_balanced_weights_are_scikit_learns(counts: list[int]) -> None:
     y = np.repeat(np.arange(len(counts)), counts)
     expected = compute_class_weight("balanced", classes=np.arange(len(counts)), y=y)
-    np.testing.assert_allclose(balanced_weights(torch.tensor(counts)).numpy(), expected, rtol=1e-6)
+    np.testing.assert_allclose(compute_balanced_weights(torch.tensor(counts)).numpy(), expected, rtol=1e-6)
 
 
 def test_balanced_weights_leave_every_class_with_the_same_total() -> None:
     counts = torch.tensor([4, 40, 400])
-    totals = balanced_weights(counts) * counts
+    totals = compute_balanced_weights(counts) * counts
     torch.testing.assert_close(totals, torch.full((3,), 444 / 3))
 
 
 def test_a_class_without_images_weighs_nothing() -> None:
-    weights = balanced_weights(torch.tensor([6, 0, 2]))
+    weights = compute_balanced_weights(torch.tensor([6, 0, 2]))
     torch.testing.assert_close(weights, torch.tensor([8 / 18, 0.0, 8 / 6]))
 
 
@@ -338,7 +338,7 @@ def test_evaluating_the_run_again_gives_the_numbers_that_training_left(tiny_ches
     left = json.loads((tmp_path / "metrics.json").read_text())
     run = open_run(tmp_path, {})
     predictions = predict(run.task, run.data.splits.test, torch.device("cpu"))
-    found = classification_scores(predictions.probabilities, predictions.labels).to_json()
+    found = score_classification(predictions.probabilities, predictions.labels).to_json()
     assert found == left["test"]
 
 
@@ -380,8 +380,8 @@ def test_a_resumed_run_averages_on_as_if_uninterrupted(tiny_chest: Factory, tmp_
 
 def test_the_parameters_counted_are_those_of_the_net() -> None:
     task = Classification(BlockCNN(1, 2), 2, ema_decay=0.99)
-    assert parameter_count(task) == 18_218
-    assert model_summary(task) == model_summary(Classification(BlockCNN(1, 2), 2))
+    assert count_parameters(task) == 18_218
+    assert summarise_model(task) == summarise_model(Classification(BlockCNN(1, 2), 2))
 
 
 def test_a_compiled_net_is_averaged(tiny_chest: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from medassay.nets.cgan import CGAN
 from medassay.tasks import conditional_gan
 from medassay.tasks import generator as generators
 from medassay.tasks.conditional_gan import ConditionalGAN
-from medassay.tasks.ema import EMA, ema_decay
+from medassay.tasks.ema import EMA, compute_decay
 from medassay.tasks.gan_losses import discriminator_loss, generator_loss
 from medassay.tasks.optim import adam
 from medassay.training.callbacks import SampleGrid
@@ -207,7 +207,7 @@ def test_the_logged_gradient_norm_is_the_euclidean_norm_of_all_gradients() -> No
     net = nn.Sequential(nn.Linear(3, 2), nn.Linear(2, 1))
     net(torch.rand(4, 3)).sum().backward()
     flat = np.concatenate([p.grad.numpy().ravel() for p in net.parameters()])
-    assert float(conditional_gan.gradient_norm(net)) == pytest.approx(float(np.sqrt((flat**2).sum())))
+    assert float(conditional_gan.compute_gradient_norm(net)) == pytest.approx(float(np.sqrt((flat**2).sum())))
 
 
 # --- losses ----------------------------------------------------------------------------------------------------------
@@ -254,7 +254,7 @@ def test_the_losses_stay_finite_for_extreme_logits() -> None:
 
 @pytest.mark.parametrize(("updates", "decay"), [(0, 0.1), (1, 2 / 11), (90, 0.91), (8990, 0.999), (10**6, 0.999)])
 def test_the_decay_warms_up_from_a_tenth(updates: int, decay: float) -> None:
-    assert ema_decay(updates) == pytest.approx(decay)
+    assert compute_decay(updates) == pytest.approx(decay)
 
 
 @pytest.mark.parametrize("maximum", [0.999, 0.3, 0.0])
@@ -359,13 +359,13 @@ def test_the_progress_grid_shows_what_sampling_will_show(
     tiny_chest: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Tensor] = []
-    real = medassay.training.callbacks.figures.image_grid
+    real = medassay.training.callbacks.figures.draw_image_grid
 
     def recording(images: Tensor, **options: Any) -> Any:
         drawn.append(images.clone())
         return real(images, **options)
 
-    monkeypatch.setattr(medassay.training.callbacks.figures, "image_grid", recording)
+    monkeypatch.setattr(medassay.training.callbacks.figures, "draw_image_grid", recording)
     task = gan_of(grid_rows=2)
     trained(task, tiny_chest(), tmp_path, callbacks=[SampleGrid(1)])
     images, _ = task.fixed_samples()

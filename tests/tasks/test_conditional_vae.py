@@ -153,7 +153,7 @@ def test_the_terms_are_those_of_a_latent_drawn_by_mean_and_deviation() -> None:
     task, (images, labels) = vae_of(), batch_of()
     task.net.encoder.log_variance.bias.data.fill_(1.0)  # a deviation that is neither 1 nor the variance
     torch.manual_seed(5)
-    reconstruction, kl = task.terms((images, labels))
+    reconstruction, kl = task.compute_terms((images, labels))
     torch.manual_seed(5)
     epsilon = torch.randn(5, LATENT)
     with torch.no_grad():
@@ -171,7 +171,7 @@ def test_the_latent_is_the_mean_plus_noise_of_the_standard_deviation() -> None:
     task.net.encoder.log_variance.bias.data.fill_(1.0)  # a deviation that is neither 1 nor the variance
     task.net.decoder.register_forward_pre_hook(lambda _m, given: latents.append(given[0].detach()))
     torch.manual_seed(5)
-    task.terms((images, labels))
+    task.compute_terms((images, labels))
     torch.manual_seed(5)
     epsilon = torch.randn(5, LATENT)
     with torch.no_grad():
@@ -183,13 +183,13 @@ def test_every_image_has_noise_of_its_own() -> None:
     task, latents = vae_of(), []
     task.net.decoder.register_forward_pre_hook(lambda _m, given: latents.append(given[0].detach()))
     images, _ = batch_of(1)
-    task.terms((images.expand(6, -1, -1, -1), torch.zeros(6, dtype=torch.int64)))
+    task.compute_terms((images.expand(6, -1, -1, -1), torch.zeros(6, dtype=torch.int64)))
     assert len(latents[0].unique(dim=0)) == 6
 
 
 def test_gradients_reach_every_parameter() -> None:
     task = vae_of()
-    reconstruction, kl = task.terms(batch_of())
+    reconstruction, kl = task.compute_terms(batch_of())
     (reconstruction + kl).backward()
     for name, parameter in task.named_parameters():
         assert parameter.grad is not None, name
@@ -202,7 +202,7 @@ def test_gradients_reach_every_parameter() -> None:
 class Given(ConditionalVAE):
     """A reconstruction loss of 3 and a divergence of 5, whatever comes: the training loss then tells the weight."""
 
-    def terms(self, batch: Any) -> tuple[Tensor, Tensor]:
+    def compute_terms(self, batch: Any) -> tuple[Tensor, Tensor]:
         zero = sum(p.sum() for p in self.parameters()) * 0
         return zero + 3.0, zero + 5.0
 
@@ -240,7 +240,7 @@ def test_annealing_continues_where_an_interrupted_run_was(tiny_chest: Factory, t
     losses = Losses()
     trained(vae_of(**options), tiny_chest(train=32), tmp_path, max_epochs=2)
     resumed = vae_of(**options)
-    resumed.terms = Given.terms.__get__(resumed)  # type: ignore[method-assign]
+    resumed.compute_terms = Given.terms.__get__(resumed)  # type: ignore[method-assign]
     trained(resumed, tiny_chest(train=32), tmp_path, max_epochs=3, resume=True, callbacks=[losses])
     assert [(loss - 3) / 5 for loss in losses.seen] == pytest.approx([2 / 4, 2.5 / 4])
 
@@ -298,7 +298,7 @@ def overfitted() -> Overfitted:
     task, losses = ConditionalVAE(CVAE(1, 2, width=4, latent=LATENT)), []
     optimizer = adam(lr=5e-3)(task.parameters())
     for _ in range(200):
-        reconstruction, kl = task.terms((images, labels))
+        reconstruction, kl = task.compute_terms((images, labels))
         optimizer.zero_grad()
         (reconstruction + 0.1 * kl).backward()
         optimizer.step()
@@ -581,7 +581,7 @@ def test_compiling_compiles_encoder_and_decoder(
 
 def test_two_batches_accumulated_are_one_of_twice_the_size(tiny_chest: Factory, tmp_path: Path) -> None:
     class NoNoise(ConditionalVAE):
-        def terms(self, batch: Any) -> tuple[Tensor, Tensor]:
+        def compute_terms(self, batch: Any) -> tuple[Tensor, Tensor]:
             images, labels = batch
             mean, log_variance = self.net.encoder(images, labels)
             loss = reconstruction_loss(self.net.decoder(mean, labels), images, labels, 2)

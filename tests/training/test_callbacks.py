@@ -105,13 +105,13 @@ class Shown(NamedTuple):
 @pytest.fixture
 def pictures(monkeypatch: pytest.MonkeyPatch) -> list[Shown]:
     """Every grid in the order of drawing."""
-    real, seen = figures.image_grid, []
+    real, seen = figures.draw_image_grid, []
 
     def spy(images: Tensor, **options: Any) -> Any:
         seen.append(Shown(images, options))
         return real(images, **options)
 
-    monkeypatch.setattr(figures, "image_grid", spy)
+    monkeypatch.setattr(figures, "draw_image_grid", spy)
     return seen
 
 

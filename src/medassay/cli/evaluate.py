@@ -85,9 +85,9 @@ def _choose_protocol(overrides: Sequence[Override], paths: Sequence[str], sample
         return ["protocol=assay"]
     if not paths:
         return ["protocol=classification"]  # to be shown
-    from medassay.evaluation.evaluate import default_protocol
+    from medassay.evaluation.evaluate import choose_protocol
 
-    return [f"protocol={default_protocol(paths)}"]
+    return [f"protocol={choose_protocol(paths)}"]
 
 
 def _evaluate_runs(paths: Sequence[str], protocol: dict[str, Any], changes: dict[str, Any], outputs: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import types
 import typing
@@ -10,7 +11,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+from medassay.core.errors import CheckpointError
+
+Result = TypeVar("Result")
 
 UNWRITTEN = {"written": False}  # metadata of a field that is drawn from and not kept
 
@@ -50,6 +55,25 @@ def from_json(kind: Any, value: Any) -> Any:
     if origin in (dict, Mapping):
         return {key: from_json(arguments[1], item) for key, item in value.items()}
     return math.nan if kind is float and value is None else value
+
+
+def read_result(kind: type[Result], path: Path, advice: str, present: Mapping[str, Any] | None = None) -> Result:
+    """The result of type ``kind`` in a JSON file that holds what :func:`to_json` gave.
+
+    Args:
+        kind: Type of the result, a dataclass.
+        path: The file.
+        advice: What to do about a file that cannot be read, for the error.
+        present: Values that are put in the place of the file's, by name.
+
+    Raises:
+        CheckpointError: the file cannot be read, or holds something else.
+    """
+    try:
+        result: Result = from_json(kind, {**json.loads(path.read_text(encoding="utf-8")), **(present or {})})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} cannot be read ({error}): {advice}") from error
+    return result
 
 
 def _first_fitting(kinds: Sequence[Any], value: Any) -> Any:

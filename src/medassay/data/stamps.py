@@ -13,9 +13,10 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor
 
-from medassay.core.errors import ConfigError, suggest_nearest
+from medassay.core.errors import ConfigError
 from medassay.core.seeds import derived_seed
 from medassay.core.types import LabelledImages, NonNegativeInt, Probability, Range, Splits
+from medassay.data.classes import find_class, list_accepted
 
 Kind = Literal["none", "text", "date", "square"]
 Position = Literal["top_left", "top_right", "bottom_left", "bottom_right"]
@@ -116,17 +117,10 @@ class Stamp:
         Raises:
             ConfigError: none is given, or there is no such class.
         """
-        lowered = [name.lower() for name in classes]
-        accepted = f"0..{len(classes) - 1} or {', '.join(classes)}"
         if self.label is None:
+            accepted = list_accepted(classes)
             raise ConfigError(f"{key}.label: missing; which class carries the stamp? Accepted: {accepted}")
-        if isinstance(self.label, int) and 0 <= self.label < len(classes):
-            return self.label
-        if str(self.label).lower() in lowered:
-            return lowered.index(str(self.label).lower())
-        raise ConfigError(
-            f"{key}.label={self.label}: no such class.{suggest_nearest(str(self.label).lower(), lowered)} Accepted: {accepted}"
-        )
+        return find_class(self.label, classes, f"{key}.label")
 
     def ink(self, size: int, key: str = "data.stamp") -> Tensor:
         """Where the stamp's pixels are in an image of ``size`` pixels a side, ``(size, size) bool``.

@@ -57,26 +57,26 @@ def describe_run(run: Run, split: str | None) -> About:
 def list_warnings(about: About, record: Mapping[str, Any], split: str | None) -> list[str]:
     """What a reader must know of the run and its data; ``split`` is None where none of the run's own images were judged."""
     source = about.data.get("real", about.data)
-    found = [_origin_of_learning(source) if split is None else origin(source)]
+    warnings = [_describe_origin_of_learning(source) if split is None else describe_origin(source)]
     if split is not None and {"data.file", "data.path"} & set(record.get("overrides") or ()):
-        found.append("The data were named anew for this evaluation; they may be others than the run's own.")
+        warnings.append("The data were named anew for this evaluation and may differ from the run's own.")
     if about.generated and split is not None:
         judged = "the validation images are generated too" if split == "val" else "the test images are real"
-        found.append(f"The model learnt from generated images only; {judged}.")
+        warnings.append(f"The model learnt from generated images only; {judged}.")
     status = record.get("status", "done")
     if status != "done":
-        found.append(f"The run's status is {status}: the model was judged before it was finished.")
-    return [text for text in found if text is not None]
+        warnings.append(f"The run's status is {status}: the model was judged before its training was finished.")
+    return [text for text in warnings if text is not None]
 
 
-def _origin_of_learning(provenance: Mapping[str, Any]) -> str | None:
+def _describe_origin_of_learning(provenance: Mapping[str, Any]) -> str | None:
     """What a reader must know of the images that a model learnt from, where it speaks of others."""
     if provenance.get("phantom"):
         return "The model learnt from rendered phantoms, not real images: what it says of real images means nothing."
     return None
 
 
-def origin(provenance: Mapping[str, Any]) -> str | None:
+def describe_origin(provenance: Mapping[str, Any]) -> str | None:
     """What a reader must know of the images that numbers were measured on; None of a published file."""
     if provenance.get("phantom"):
         return "The data are rendered phantoms, not real images: the numbers say nothing about patients."
@@ -99,42 +99,46 @@ def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
 # --- the command -----------------------------------------------------------------------------------------------------
 
 
-def command_line(record: Mapping[str, Any]) -> str | None:
+def format_command(record: Mapping[str, Any]) -> str | None:
     """What to type to repeat the evaluation, every setting named; None where no command is recorded."""
     what = "run" if "run" in record else "samples"
     if what not in record or "protocol" not in record:
         return None
-    given, protocol = record.get("overrides") or {}, record["protocol"]
+    overrides, protocol = record.get("overrides") or {}, record["protocol"]
     words = [
-        _argument(what, record[what]),
-        *(given if isinstance(given, list) else (_argument(key, value) for key, value in given.items())),
+        _format_argument(what, record[what]),
+        *(
+            overrides
+            if isinstance(overrides, list)
+            else (_format_argument(key, value) for key, value in overrides.items())
+        ),
         *(["resize=true"] if record.get("resize") else []),
         f"protocol={protocol.get('name')}",
-        *(_argument(f"protocol.{key}", value) for key, value in _settings(protocol) if key != "name"),
+        *(_format_argument(f"protocol.{key}", value) for key, value in _list_settings(protocol) if key != "name"),
     ]
     return "python evaluate.py " + " ".join(map(shlex.quote, words))
 
 
-def _settings(node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _list_settings(node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     """The settings of a node, those of nodes inside it by dotted keys; null where that is the default is left out."""
     target = node.get("_target_")  # a table of values has none
     known = inspect.signature(configuration.locate(target, "protocol")).parameters if target else {}
     for key, value in node.items():
         if isinstance(value, Mapping):
-            yield from ((f"{key}.{name}", one) for name, one in _settings(value))
+            yield from ((f"{key}.{name}", one) for name, one in _list_settings(value))
         elif key != "_target_" and (value is not None or (key in known and known[key].default is not None)):
             yield key, value
 
 
-def _argument(key: str, value: Any) -> str:
+def _format_argument(key: str, value: Any) -> str:
     """``key=value`` as Hydra reads it."""
-    return f"{key}={_value(value)}"
+    return f"{key}={_format_value(value)}"
 
 
-def _value(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, (list, tuple)):
-        return f"[{','.join(map(_value, value))}]"
+        return f"[{','.join(map(_format_value, value))}]"
     text = "null" if value is None else str(value)
     return text if re.fullmatch(r"[\w./:+-]*", text) else "'" + text.replace("'", "\\'") + "'"

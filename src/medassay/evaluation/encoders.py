@@ -39,10 +39,10 @@ class Encoder:
     """``images (N, C, H, W) uint8 -> features (N, d) float32``, on the CPU.
 
     Attributes:
-        name: one of the names above.
-        description: one line for the report.
-        function: from a chunk of float images in [0, 1] on ``device`` to features.
-        device: where it computes.
+        name: Name of the encoder, one of those above.
+        description: Description in one line, for the report.
+        function: Function from a chunk of float images in [0, 1] on ``device`` to features.
+        device: Device that it computes on.
     """
 
     name: EncoderName
@@ -57,7 +57,7 @@ class Encoder:
         return torch.cat([self.function(part.to(self.device).float() / 255).float().cpu() for part in bar])
 
 
-def classifier(task: Classification, device: torch.device) -> Encoder:
+def make_classifier_encoder(task: Classification, device: torch.device) -> Encoder:
     """The pooled features before the linear layer of a classifier trained on the real training images."""
     net = task.net.to(device).eval()
     assert isinstance(net, BlockCNN)
@@ -69,12 +69,12 @@ def classifier(task: Classification, device: torch.device) -> Encoder:
 def train_encoder(
     train: LabelledImages, val: LabelledImages, num_classes: int, cache: Path, *, seed: int = 0, gpus: Any = 0
 ) -> Classification:
-    """The classifier behind :func:`classifier`: the arm TRTR of a full comparison, with that seed."""
+    """The classifier behind :func:`make_classifier_encoder`: the arm TRTR of a full comparison, with that seed."""
     arm = arms.Arm(f"TRTR, seed {seed}", train, val, num_classes, seed, arms.count_full_steps(len(train)))
     return arms.train_arms([arm], cache, gpus=gpus, progress="encoder")[0]
 
 
-def random_conv(channels: int, device: torch.device) -> Encoder:
+def make_random_conv_encoder(channels: int, device: torch.device) -> Encoder:
     """A convolutional net with random weights, always the same: 64 averaged feature maps.
 
     Random features see texture and colour, and cannot be suspected of having learnt the classes.
@@ -94,14 +94,14 @@ def random_conv(channels: int, device: torch.device) -> Encoder:
     return Encoder("random_conv", description, net, device)
 
 
-def pixels(train: LabelledImages, device: torch.device, cache: Path) -> Encoder:
+def make_pixels_encoder(train: LabelledImages, device: torch.device, cache: Path) -> Encoder:
     """The pixels' first 64 principal components (fewer for fewer pixels or images), fitted on the training images."""
     path = cache / "encoders" / f"pixels_{digest(train)}.pt"
     if path.exists():
         fitted = read_checkpoint(path)["state_dict"]
         mean, basis = fitted["mean"], fitted["basis"]
     else:
-        mean, basis = principal_components(train.images.flatten(1).double() / 255, DIMENSIONS)
+        mean, basis = fit_principal_components(train.images.flatten(1).double() / 255, DIMENSIONS)
         record = {"images": len(train), "what": "mean and principal components of the training images in [0, 1]"}
         with atomic_write(path) as partial:
             torch.save({"state_dict": {"mean": mean, "basis": basis}, "record": record}, partial)
@@ -114,20 +114,20 @@ def pixels(train: LabelledImages, device: torch.device, cache: Path) -> Encoder:
     return Encoder("pixels", f"the pixels' first {basis.shape[1]} principal components", project, device)
 
 
-def principal_components(rows: Tensor, dimensions: int) -> tuple[Tensor, Tensor]:
+def fit_principal_components(rows: Tensor, dimensions: int) -> tuple[Tensor, Tensor]:
     """Mean ``(p,)`` and the first principal axes ``(p, min(dimensions, n - 1, p))`` of ``rows (n, p) float64``.
 
     Each axis points to where its largest entry is positive, so that the result does not depend on the solver.
     """
     mean = rows.mean(0)
-    kept = min(dimensions, len(rows) - 1, rows.shape[1])
+    count = min(dimensions, len(rows) - 1, rows.shape[1])
     covariance = (rows - mean).T @ (rows - mean) / (len(rows) - 1)
-    axes = torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, :kept]
+    axes = torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, :count]
     largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
     return mean, axes * largest.sign()
 
 
-def inception(weights: str | None, device: torch.device) -> Encoder:
+def make_inception_encoder(weights: str | None, device: torch.device) -> Encoder:
     """The Inception network of the FID (Heusel et al. 2017), 2048 features, from a local file of its weights.
 
     Raises:
@@ -158,8 +158,8 @@ def inception(weights: str | None, device: torch.device) -> Encoder:
 
     def features(images: Tensor) -> Tensor:
         colour = images.expand(-1, 3, -1, -1)
-        found: Tensor = net((colour * 255).round().to(torch.uint8))[0]
-        return found
+        output: Tensor = net((colour * 255).round().to(torch.uint8))[0]
+        return output
 
     checksum = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
     return Encoder(
@@ -167,7 +167,7 @@ def inception(weights: str | None, device: torch.device) -> Encoder:
     )
 
 
-def encoders(
+def make_encoders(
     names: Sequence[EncoderName],
     train: LabelledImages,
     task: Classification,
@@ -178,17 +178,17 @@ def encoders(
     """The encoders called ``names``, in that order.
 
     Args:
-        names: which.
-        train: the real training images.
-        task: the classifier trained on them.
-        device: where to compute.
-        cache: folder of what is kept.
-        inception_weights: a local file, for ``inception``.
+        names: Names of the encoders to make.
+        train: Real training images.
+        task: Classifier trained on the real training images.
+        device: Device that the encoders compute on.
+        cache: Folder of what is kept for other evaluations.
+        inception_weights: Local file of the weights, for ``inception``.
     """
     makers: dict[EncoderName, Callable[[], Encoder]] = {
-        "classifier": lambda: classifier(task, device),
-        "random_conv": lambda: random_conv(train.images.shape[1], device),
-        "pixels": lambda: pixels(train, device, cache),
-        "inception": lambda: inception(inception_weights, device),
+        "classifier": lambda: make_classifier_encoder(task, device),
+        "random_conv": lambda: make_random_conv_encoder(train.images.shape[1], device),
+        "pixels": lambda: make_pixels_encoder(train, device, cache),
+        "inception": lambda: make_inception_encoder(inception_weights, device),
     }
     return [makers[name]() for name in names]

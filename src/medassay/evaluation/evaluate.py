@@ -35,26 +35,26 @@ def evaluate(
     """Runs one protocol on a finished run and gives the new directory under its ``eval/`` with the results.
 
     Args:
-        path: the run directory.
-        protocol: the checked ``protocol`` node.
-        overrides: of the run's configuration, by dotted key.
-        outputs: where caches are kept.
-        here: where data and device are now, as the run itself has recorded; not part of the command.
+        path: The run directory.
+        protocol: The checked ``protocol`` node.
+        overrides: Overrides of the run's configuration, by dotted key.
+        outputs: Folder where caches are kept.
+        here: Where data and device are now, as the run itself has recorded; not part of the command.
 
     Raises:
         UserError: no run, another kind of run than the protocol needs, or a wrong setting.
     """
-    wanted: Protocol = configuration.build(protocol)
+    chosen: Protocol = configuration.build(protocol)
     run = open_run(path, {**(here or {}), **overrides})
-    _refuse_unfit(wanted, run, path)
+    _refuse_unfit(chosen, run, path)
     status = run.directory.record().get("status", "unknown")
     if status != "done":
         logger.warning("note: this run's status is %s; its weights are of an epoch before the last", status)
-    if wanted.uses_own_data:
+    if chosen.uses_own_data:
         _refuse_changed_data(run, overrides)
-    report = wanted.run(run, ComputeContext.of(run.settings, outputs))
+    report = chosen.run(run, ComputeContext.from_settings(run.settings, outputs))
     record = {"run": str(path), "status": status, "protocol": dict(protocol), "overrides": dict(overrides)}
-    directory = run.directory.new_evaluation(wanted.name)
+    directory = run.directory.new_evaluation(chosen.name)
     write_report(report, describe_run(run, report.split), record, directory)
     return directory
 
@@ -65,18 +65,18 @@ def evaluate_samples(
     """Judges images made by any tool; gives the new directory under ``<outputs>/eval/``.
 
     Args:
-        path: an ``.npz`` with ``train_*`` keys, or a folder of class folders.
-        protocol: the checked ``protocol`` node.
-        overrides: as on the command line of ``train``: ``data=…``, ``data.…``, ``trainer.…``.
-        outputs: where results and caches go.
-        resize: bring images of another size to the data set's.
+        path: An ``.npz`` with ``train_*`` keys, or a folder of class folders.
+        protocol: The checked ``protocol`` node.
+        overrides: Overrides as on the command line of ``train``: ``data=…``, ``data.…``, ``trainer.…``.
+        outputs: Folder where results and caches go.
+        resize: Whether to bring images of another size to the data set's.
 
     Raises:
         UserError: files that cannot be used, no data set named, or another protocol.
     """
-    wanted = configuration.build(protocol)
-    if not isinstance(wanted, SamplesProtocol):
-        raise ConfigError(f"protocol={wanted.name}: samples= are judged by protocol=assay")
+    chosen = configuration.build(protocol)
+    if not isinstance(chosen, SamplesProtocol):
+        raise ConfigError(f"protocol={chosen.name}: samples= are judged by protocol=assay")
     for override in overrides:
         if override.lstrip("+~").partition("=")[0].partition(".")[0] not in ("data", "trainer"):
             raise ConfigError(f"{override}: with samples= only data=, data.*, trainer.* and protocol.* can be given")
@@ -86,8 +86,8 @@ def evaluate_samples(
     config = configuration.resolve(composed)
     configuration.check({name: config[name] for name in ("data", "trainer")})
     trainer: TrainerSettings = configuration.build(config["trainer"])
-    context, data = ComputeContext.of(trainer, outputs), build_data(config)
-    report = wanted.run_on_samples(Path(path).expanduser(), data, context, resize=resize)
+    context, data = ComputeContext.from_settings(trainer, outputs), build_data(config)
+    report = chosen.run_on_samples(Path(path).expanduser(), data, context, resize=resize)
     record = {"samples": path, "protocol": dict(protocol), "overrides": list(overrides), "resize": resize}
     directory = outputs / "eval" / f"{protocol['name']}_{secrets.token_hex(3)}"
     about = About(Path(path).name, None, None, data.provenance(), False, data.classes, {})
@@ -95,7 +95,7 @@ def evaluate_samples(
     return directory
 
 
-def default_protocol(paths: Sequence[str]) -> str:
+def choose_protocol(paths: Sequence[str]) -> str:
     """The protocol that fits the first run: ``assay`` for a generator, ``classification`` for a classifier."""
     first = list_runs(paths)[0] if is_several(paths) else Path(paths[0])
     return "assay" if makes_images(RunDirectory(first).config()) else "classification"
@@ -106,7 +106,7 @@ def assay_after_training(path: Path, budget: str, *, test: bool) -> Path | None:
 
     Args:
         path: The run directory; a run that was given up is not judged.
-        budget: ``none``, ``quick`` or ``full``.
+        budget: One of ``none``, ``quick`` and ``full``.
         test: Whether the run looks at test images; if not, validation images stand in for them.
     """
     run = RunDirectory(path)
@@ -115,11 +115,11 @@ def assay_after_training(path: Path, budget: str, *, test: bool) -> Path | None:
         return None
     outputs = Path(run.config()["outputs"])
     here = record.get("resumed_with", {})  # where data and device are now; the saved configuration does not say
-    node = protocol_node("assay", budget=budget, split="test" if test else "val")
+    node = load_protocol_node("assay", budget=budget, split="test" if test else "val")
     return evaluate(str(path), node, {}, outputs, here)
 
 
-def protocol_node(name: str, **settings: Any) -> dict[str, Any]:
+def load_protocol_node(name: str, **settings: Any) -> dict[str, Any]:
     """The node of conf/protocol/<name>.yaml with some settings, plain values; composes nothing, so a job may ask for it."""
     node = OmegaConf.to_container(OmegaConf.load(configuration.conf_directory() / "protocol" / f"{name}.yaml"))
     assert isinstance(node, dict)
@@ -129,25 +129,25 @@ def protocol_node(name: str, **settings: Any) -> dict[str, Any]:
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 
-def _refuse_unfit(wanted: Protocol, run: Run, path: str) -> None:
+def _refuse_unfit(protocol: Protocol, run: Run, path: str) -> None:
     """Raises :class:`ConfigError` where the run's task is none that the protocol works on."""
-    if isinstance(run.task, wanted.requires):
+    if isinstance(run.task, protocol.requires):
         return
     kind = "generator" if run.is_generator else "classifier"
-    fitting = " or ".join(name for name in _protocols() if isinstance(run.task, _requirement(name)))
+    fitting = " or ".join(name for name in _list_protocols() if isinstance(run.task, _find_requirement(name)))
     advice = f"use protocol={fitting}" if fitting else "no protocol here judges it"
     raise ConfigError(
-        f"protocol={wanted.name}: {path} is a {kind}'s run (model={run.config['recipe']['name']}); {advice}"
+        f"protocol={protocol.name}: {path} is a {kind}'s run (model={run.config['recipe']['name']}); {advice}"
     )
 
 
-def _protocols() -> list[str]:
+def _list_protocols() -> list[str]:
     return sorted(file.stem for file in (configuration.conf_directory() / "protocol").glob("*.yaml"))
 
 
-def _requirement(name: str) -> type:
-    found: type = configuration.locate(protocol_node(name)["_target_"], "protocol").requires  # type: ignore[attr-defined]
-    return found
+def _find_requirement(name: str) -> type:
+    requirement: type = configuration.locate(load_protocol_node(name)["_target_"], "protocol").requires  # type: ignore[attr-defined]
+    return requirement
 
 
 def _refuse_changed_data(run: Run, overrides: Mapping[str, Any]) -> None:

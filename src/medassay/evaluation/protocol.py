@@ -35,7 +35,7 @@ class ComputeContext:
     cache: Path
 
     @classmethod
-    def of(cls, settings: TrainerSettings, outputs: Path) -> ComputeContext:
+    def from_settings(cls, settings: TrainerSettings, outputs: Path) -> ComputeContext:
         """The context of an evaluation with these trainer settings, caches in ``<outputs>/.cache``."""
         return cls(device_for(settings), settings.gpus, outputs / ".cache")
 
@@ -66,7 +66,7 @@ class Report:
         files: Further files by their path in the directory: text, a figure, or a function that writes the path it is given.
         hyperparameters: What tells this evaluation from others in TensorBoard's table.
         warnings: What a reader must know before any number, besides what the run itself gives cause for.
-        page: ``report.html``; None for none.
+        page: The page ``report.html``; None for none.
     """
 
     results: Any

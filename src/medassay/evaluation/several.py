@@ -15,11 +15,11 @@ from medassay.core.errors import CheckpointError
 from medassay.core.estimate import Estimate
 from medassay.core.files import read_json, write_json, write_text
 from medassay.core.results import to_json
-from medassay.evaluation.about import command_line, origin
+from medassay.evaluation.about import describe_origin, format_command
 from medassay.evaluation.protocol import Combined, Protocol
 from medassay.reporting import html
 from medassay.reporting.numbers import DASH, format_fixed, format_spread, format_with_bounds
-from medassay.reporting.tables import Table, as_markdown
+from medassay.reporting.tables import Table, format_markdown
 from medassay.runs.csv_view import runs_as_csv
 from medassay.runs.directory import RunDirectory
 from medassay.runs.groups import Group, group_over_seeds, is_place
@@ -72,7 +72,7 @@ class Column:
         """The heading of what they give together, where there is that."""
         return [self.combined.name] if self.combined is not None and self.numbers else []
 
-    def cells(self, name: str) -> list[str]:
+    def format_cells(self, name: str) -> list[str]:
         """``mean ± sd``, and beside it the number of what the runs give together, where there is that."""
         estimates = [self.group.numbers.get(name), *(self.numbers.get(name) for _ in self.together)]
         texts = (
@@ -84,15 +84,15 @@ class Column:
     @property
     def settings(self) -> str:
         """What was given when the runs were started, the seed and places left out."""
-        given = RunDirectory(self.group.counted[0].path).record().get("overrides") or []
-        kept = (text for text in given if not is_place(text.lstrip("+~").partition("=")[0]))
-        return " ".join(kept) or "no overrides"
+        overrides = RunDirectory(self.group.counted[0].path).record().get("overrides") or []
+        shown = (text for text in overrides if not is_place(text.lstrip("+~").partition("=")[0]))
+        return " ".join(shown) or "no overrides"
 
-    def table(self) -> Table:
+    def make_table(self) -> Table:
         """A line per number, a column per seed."""
         members = self.group.counted
         rows = [
-            [name.replace("_", " "), *self.cells(name), *(format_fixed(row.values[name]) for row in members)]
+            [name.replace("_", " "), *self.format_cells(name), *(format_fixed(row.values[name]) for row in members)]
             for name in self.group.numbers
         ]
         header = ["metric", "mean ± sd", *self.together, *(f"seed {seed}" for seed in self.group.seeds)]
@@ -118,20 +118,20 @@ def list_runs(paths: Sequence[str]) -> list[Path]:
     Raises:
         CheckpointError: a path that does not exist or holds no run.
     """
-    found: dict[Path, Path] = {}
+    runs_by_place: dict[Path, Path] = {}
     for path in paths:
         top = Path(path).expanduser()
         below = find_runs(top) if top.exists() and not (top / ".hydra").is_dir() else []
-        runs = [top] if (top / ".hydra").is_dir() else [run for run in below if not _describe_skipped(run)]
+        runs = [top] if (top / ".hydra").is_dir() else [run for run in below if not _is_not_chosen(run)]
         if not runs:
             hint = "it holds no run" if top.exists() else "it does not exist"
             raise CheckpointError(f"run={path}: {hint}; give run directories, or a folder with some below")
         for run in runs:
-            found.setdefault(run.resolve(), run)
-    return list(found.values())
+            runs_by_place.setdefault(run.resolve(), run)
+    return list(runs_by_place.values())
 
 
-def _describe_skipped(run: Path) -> bool:
+def _is_not_chosen(run: Path) -> bool:
     """Whether the run's sweep has chosen another configuration."""
     chosen = (read_json(run.parent / "sweep.json").get("chosen") or {}).get("configuration")
     return chosen is not None and configuration_hash(RunDirectory(run).config()) != chosen
@@ -209,30 +209,30 @@ def write_table(evaluations: Evaluations, protocol: Protocol, record: dict[str, 
     files = {
         "summary.csv": runs_as_csv(groups, rows, further=[{k: v for k, v in one.items() if v} for one in further]),
         "summary.md": write_markdown(columns, evaluations.failed),
-        "report.html": _page(evaluations, columns, rows, record),
+        "report.html": _render_page(evaluations, columns, rows, record),
     }
     for name, text in files.items():
         write_text(evaluations.directory / name, text)
-    if combined := [_record_of(column) for column in columns if column.combined is not None]:
+    if combined := [_describe_column(column) for column in columns if column.combined is not None]:
         write_json(evaluations.directory / "ensembles.json", {**record, "ensembles": combined})
-    for line in _headlines(columns):
+    for line in _format_headlines(columns):
         logger.info("%s", line)
 
 
-def _record_of(column: Column) -> dict[str, Any]:
+def _describe_column(column: Column) -> dict[str, Any]:
     """What the runs of a column give together, as plain values."""
     group, combined = column.group, column.combined
     assert combined is not None
     about = {"configuration": group.configuration, "runs": [str(row.path) for row in group.counted]}
-    found = {"none": combined.none} if combined.none is not None else to_json(combined.results or {})
-    return {**about, "seeds": group.seeds, **found}
+    results = {"none": combined.none} if combined.none is not None else to_json(combined.results or {})
+    return {**about, "seeds": group.seeds, **results}
 
 
-def _headlines(columns: Sequence[Column]) -> Iterator[str]:
+def _format_headlines(columns: Sequence[Column]) -> Iterator[str]:
     for column in columns:
         shown = [name for name in column.group.numbers if name.rpartition("/")[2] in HEADLINE]
         for place, heading in enumerate((column.heading, *column.together)):
-            yield f"{heading}: {', '.join(f'{name} {column.cells(name)[place]}' for name in shown)}"
+            yield f"{heading}: {', '.join(f'{name} {column.format_cells(name)[place]}' for name in shown)}"
         if column.combined is not None and column.combined.none is not None:
             yield column.combined.none
 
@@ -244,10 +244,10 @@ def write_markdown(columns: Sequence[Column], failed: Sequence[tuple[Path, str]]
     """A table of mean ± sd, a column per group, and one for what its runs give together beside it; and what failed."""
     names = dict.fromkeys(name for column in columns for name in column.group.numbers)
     header = ["metric", *(head for column in columns for head in (column.heading, *column.together))]
-    rows = [[name, *(cell for column in columns for cell in column.cells(name))] for name in names]
+    rows = [[name, *(cell for column in columns for cell in column.format_cells(name))] for name in names]
     parts = ["No run to average."]
     if columns:
-        table = as_markdown(header, rows, ["---", *["---:"] * (len(header) - 1)])
+        table = format_markdown(header, rows, ["---", *["---:"] * (len(header) - 1)])
         parts = [table, "Mean ± sample standard deviation over the seeds."]
     if any(column.numbers for column in columns):
         parts.append("Of an ensemble: its value, and in brackets the 95 % bootstrap interval over the images.")
@@ -256,13 +256,15 @@ def write_markdown(columns: Sequence[Column], failed: Sequence[tuple[Path, str]]
     return "\n\n".join([*parts, *(f"Failed: {path}: {reason}" for path, reason in failed)]) + "\n"
 
 
-def _page(evaluations: Evaluations, columns: Sequence[Column], rows: Sequence[RunRow], record: dict[str, Any]) -> str:
+def _render_page(
+    evaluations: Evaluations, columns: Sequence[Column], rows: Sequence[RunRow], record: dict[str, Any]
+) -> str:
     results = {run.resolve(): directory for run, directory in evaluations.done}
     counted = {row.path for column in columns for row in column.group.counted}
     lost, total = len(evaluations.failed), len(evaluations.done) + len(evaluations.failed)
     failed = f"{lost} of {total} runs could not be evaluated; they are named below." if lost else None
-    warnings = [*(origin(row.data_provenance) for row in rows), failed]
-    return html.page(
+    warnings = [*(describe_origin(row.data_provenance) for row in rows), failed]
+    return html.render_page(
         Path(__file__).with_name("several.html.j2"),
         protocol=record["protocol"]["name"],
         total=total,
@@ -276,5 +278,5 @@ def _page(evaluations: Evaluations, columns: Sequence[Column], rows: Sequence[Ru
         not_done=[row for row in rows if row.status != "done"],
         repeated=[row for row in rows if row.status == "done" and row.path not in counted],
         warnings=list(dict.fromkeys(text for text in warnings if text is not None)),
-        command=command_line(record),
+        command=format_command(record),
     )

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from medassay.core.files import atomic_write, write_json, write_text
 from medassay.core.results import to_json
-from medassay.evaluation.about import About, command_line, flatten, list_warnings
+from medassay.evaluation.about import About, flatten, format_command, list_warnings
 from medassay.evaluation.protocol import Page, Report
 from medassay.reporting import figures, html
 from medassay.reporting.charts import Chart
@@ -43,13 +43,13 @@ def write_report(report: Report, about: About, record: Mapping[str, Any], direct
     write_json(directory / f"{record['protocol']['name']}.json", results)
     drawn = {name: one.figure if isinstance(one, Chart) else one for name, one in report.figures.items()}
     for name, figure in drawn.items():
-        figures.save(figure, directory / "figures" / f"{name}.png")
+        figures.save_figure(figure, directory / "figures" / f"{name}.png")
     for inside, content in report.files.items():
         _write_file(directory / inside, content)
     if report.metrics:
         _add_events(report, about, drawn, directory)
     if report.page is not None:
-        write_text(directory / "report.html", _page(report, report.page, about, record, here))
+        write_text(directory / "report.html", _render_page(report, report.page, about, record, here))
     if report.metrics:  # last: where it is, the evaluation is whole
         write_json(directory / "metrics.json", {**record, **to_json(report.metrics)})
     for line in report.verdict:
@@ -60,7 +60,7 @@ def write_report(report: Report, about: About, record: Mapping[str, Any], direct
 
 def _write_file(path: Path, content: Any) -> None:
     if isinstance(content, Figure):
-        figures.save(content, path)
+        figures.save_figure(content, path)
     elif isinstance(content, str):
         write_text(path, content)
     else:
@@ -86,17 +86,18 @@ def _add_events(report: Report, about: About, drawn: Mapping[str, Figure], direc
     )
 
 
-def _page(report: Report, page: Page, about: About, record: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+def _render_page(report: Report, page: Page, about: About, record: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     charts = {name: one for name, one in report.figures.items() if isinstance(one, Chart)}
-    shared: dict[str, Any] = {
-        "results": report.results,
-        "about": about,
-        "record": record,
-        "split": report.split,
-        "warnings": [*list_warnings(about, record, report.split), *report.warnings],
-        "charts": html.inline(charts),
-        "command": command_line(record),
-        "provenance": dict(flatten(about.data)),
-        "environment": dict(flatten(here)),
-    }
-    return html.page(page.template.absolute(), **{**page.values, **shared})
+    return html.render_page(
+        page.template.absolute(),
+        **page.values,
+        results=report.results,
+        about=about,
+        record=record,
+        split=report.split,
+        warnings=[*list_warnings(about, record, report.split), *report.warnings],
+        charts=html.inline_charts(charts),
+        command=format_command(record),
+        provenance=dict(flatten(about.data)),
+        environment=dict(flatten(here)),
+    )

@@ -37,12 +37,12 @@ _POOLINGS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPoo
 # --- the layer -------------------------------------------------------------------------------------------------------
 
 
-def layer_name(net: nn.Module, name: str | None = None) -> str:
+def find_layer(net: nn.Module, name: str | None = None) -> str:
     """The dotted name of the module whose output the maps are made of.
 
     Args:
-        net: a classifier.
-        name: dotted, as in ``net.named_modules()``; None for the last activation module defined before the last pooling
+        net: A classifier.
+        name: Dotted name, as in ``net.named_modules()``; None for the last activation module before the last pooling
             module (several poolings in a row count as one): for :class:`~medassay.nets.block_cnn.BlockCNN` 32 maps of
             7x7.
 
@@ -54,21 +54,22 @@ def layer_name(net: nn.Module, name: str | None = None) -> str:
         if name not in names:
             raise ConfigError(
                 f"protocol.layer={name}: the net has no such module.{suggest_nearest(name, names)} "
-                f"Accepted: null for the activation before the last pooling, or a dotted name, e.g. {_examples(names, name)}"
+                f"Accepted: null for the activation before the last pooling, or a dotted name, e.g. "
+                + _list_examples(names, name)
             )
         return name
     poolings = [place for place, known in enumerate(names) if isinstance(net.get_submodule(known), _POOLINGS)]
     before = names[: poolings[-1]] if poolings else []
-    found = [known for known in before if isinstance(net.get_submodule(known), _ACTIVATIONS)]
-    if not found:
+    activations = [known for known in before if isinstance(net.get_submodule(known), _ACTIVATIONS)]
+    if not activations:
         raise ConfigError(
             "protocol.layer=null: the net has no activation module before a pooling module; name the module whose output "
             f"to explain, e.g. protocol.layer={names[-1] if names else '<dotted name>'}"
         )
-    return found[-1]
+    return activations[-1]
 
 
-def _examples(names: Sequence[str], name: str) -> str:
+def _list_examples(names: Sequence[str], name: str) -> str:
     parent = name.rpartition(".")[0]
     siblings = [known for known in names if known.rpartition(".")[0] == parent]
     return ", ".join((siblings or list(names))[-4:])
@@ -83,10 +84,10 @@ class ActivationMaps:
     The maps explain logits. The net is copied: the caller's keeps its mode, its hooks and its gradients.
 
     Args:
-        net: ``(N, C, H, W) float in [0, 1] -> logits (N, K)``.
-        method: which.
-        layer: dotted name of the target layer, None for the default of :func:`layer_name`.
-        device: where to compute.
+        net: Classifier, ``(N, C, H, W) float in [0, 1] -> logits (N, K)``.
+        method: Method that makes the maps.
+        layer: Dotted name of the target layer; None for the default of :func:`find_layer`.
+        device: Device that the maps are computed on.
 
     Raises:
         ConfigError: no such layer.
@@ -100,10 +101,10 @@ class ActivationMaps:
         device: torch.device = torch.device("cpu"),  # noqa: B008  # a constant
     ) -> None:
         self.method = method
-        self.layer = layer_name(net, layer)
+        self.layer = find_layer(net, layer)
         self.device = device
-        self._net = _frozen_copy(net, device)
-        self._cam = _package_method(method)(self._net, [self._net.get_submodule(self.layer)])
+        self._net = _copy_frozen(net, device)
+        self._cam = _import_method(method)(self._net, [self._net.get_submodule(self.layer)])
         self._cam.batch_size = 256  # of Score-CAM, whose masked copies of one image are a batch
         self._classes: int | None = None  # known, and the layer checked, after the first image
 
@@ -111,7 +112,7 @@ class ActivationMaps:
         """One map per image and class.
 
         Args:
-            images: ``(N, C, H, W)`` float in [0, 1].
+            images: Images, ``(N, C, H, W)`` float in [0, 1].
             classes: K indices; None for all.
 
         Returns:
@@ -144,9 +145,9 @@ class ActivationMaps:
         inputs = images.detach().to(self.device, torch.float32).requires_grad_()
         # Grad-CAM++ divides by a sum that may be zero where an activation can be negative
         with torch.enable_grad(), np.errstate(all="ignore"):
-            found = self._cam(inputs, targets)
+            maps = self._cam(inputs, targets)
         self._cam.activations_and_grads.clear()
-        return torch.from_numpy(np.nan_to_num(found, nan=0.0, posinf=0.0, neginf=0.0)).clamp(0, 1)
+        return torch.from_numpy(np.nan_to_num(maps, nan=0.0, posinf=0.0, neginf=0.0)).clamp(0, 1)
 
     @torch.no_grad()
     def _check(self, images: Tensor) -> int:
@@ -159,27 +160,27 @@ class ActivationMaps:
 
 def _classify(net: nn.Module, layer: str, images: Tensor) -> tuple[Tensor, Tensor]:
     """Logits and the layer's feature maps; refuses a layer whose output is no set of feature maps."""
-    given: list[Any] = []
-    handle = net.get_submodule(layer).register_forward_hook(lambda *call: given.append(call[2]))
+    outputs: list[Any] = []
+    handle = net.get_submodule(layer).register_forward_hook(lambda *call: outputs.append(call[2]))
     try:
         logits: Tensor = net(images)
     finally:
         handle.remove()
-    if len(given) != 1:
+    if len(outputs) != 1:
         raise ConfigError(
-            f"protocol.layer={layer}: it runs {len(given)} times per image, where a heat map needs one output; "
+            f"protocol.layer={layer}: it runs {len(outputs)} times per image, where a heat map needs one output; "
             "name the block around it"
         )
-    shape = tuple(given[0].shape) if isinstance(given[0], Tensor) else type(given[0]).__name__
-    if not isinstance(given[0], Tensor) or given[0].ndim != 4 or given[0].shape[2:].numel() < 2:
+    shape = tuple(outputs[0].shape) if isinstance(outputs[0], Tensor) else type(outputs[0]).__name__
+    if not isinstance(outputs[0], Tensor) or outputs[0].ndim != 4 or outputs[0].shape[2:].numel() < 2:
         raise ConfigError(
             f"protocol.layer={layer}: its output is {shape}, and a heat map needs (images, maps, height, width) with more "
             "than one position; name a module before the last pooling, or null"
         )
-    return logits, given[0]
+    return logits, outputs[0]
 
 
-def _frozen_copy(net: nn.Module, device: torch.device) -> nn.Module:
+def _copy_frozen(net: nn.Module, device: torch.device) -> nn.Module:
     """The net in evaluation mode, without gradients of weights, and without in-place activations: they overwrite maps."""
     copied = copy.deepcopy(net).to(device).eval().requires_grad_(False)
     module: Any
@@ -189,7 +190,7 @@ def _frozen_copy(net: nn.Module, device: torch.device) -> nn.Module:
     return copied
 
 
-def _package_method(method: Method) -> Any:
+def _import_method(method: Method) -> Any:
     """The package's class; it takes seconds to import, so only where a map is made."""
     import pytorch_grad_cam as package
     from pytorch_grad_cam import score_cam
@@ -207,11 +208,11 @@ class Steps(NamedTuple):
     """How one Grad-CAM map comes about, all ``float32`` on the CPU.
 
     Attributes:
-        maps: ``(M, h, w)``, the layer's feature maps.
-        alphas: ``(M,)``, each map's weight: the gradient of the class's logit, averaged over the map.
-        total: ``(h, w)``, the weighted sum of the maps.
-        relu: ``(h, w)``, its positive part.
-        heat: ``(H, W)`` in [0, 1], that scaled and enlarged to the image.
+        maps: Feature maps of the layer, ``(M, h, w)``.
+        alphas: Weights of the maps, ``(M,)``: the gradient of the class's logit, averaged over the map.
+        total: Weighted sum of the maps, ``(h, w)``.
+        relu: Positive part of the sum, ``(h, w)``.
+        heat: Heat map, ``(H, W)`` in [0, 1]: the positive part scaled and enlarged to the image.
     """
 
     maps: Tensor
@@ -221,24 +222,24 @@ class Steps(NamedTuple):
     heat: Tensor
 
 
-def grad_cam_steps(net: nn.Module, image: Tensor, label: int, layer: str | None = None) -> Steps:
+def compute_grad_cam_steps(net: nn.Module, image: Tensor, label: int, layer: str | None = None) -> Steps:
     """Grad-CAM from first principles (Selvaraju et al. 2017, equations 1 and 2), for one image.
 
     Args:
-        net: a classifier; left as it is.
-        image: ``(C, H, W)`` float in [0, 1].
-        label: the class.
-        layer: as :func:`layer_name`.
+        net: A classifier; it is left as it is.
+        image: Image, ``(C, H, W)`` float in [0, 1].
+        label: Index of the class.
+        layer: Dotted name of the target layer, as for :func:`find_layer`.
 
     Raises:
         ConfigError: no such layer.
     """
-    name = layer_name(net, layer)
-    copied = _frozen_copy(net, torch.device("cpu"))
+    name = find_layer(net, layer)
+    copied = _copy_frozen(net, torch.device("cpu"))
     with torch.enable_grad():
-        logits, given = _classify(copied, name, image[None].detach().cpu().float().requires_grad_())
-        (gradient,) = torch.autograd.grad(logits[0, label], given)
-    maps, alphas = given[0].detach(), gradient[0].mean((1, 2))
+        logits, feature_maps = _classify(copied, name, image[None].detach().cpu().float().requires_grad_())
+        (gradient,) = torch.autograd.grad(logits[0, label], feature_maps)
+    maps, alphas = feature_maps[0].detach(), gradient[0].mean((1, 2))
     total = (alphas[:, None, None] * maps).sum(0)
     relu = total.relu()
     enlarged = F.interpolate(_scale_maps(relu)[None, None], image.shape[1:], mode="bilinear", align_corners=False)[0, 0]
@@ -261,8 +262,8 @@ def randomise_weights(net: nn.Module, seed: int) -> nn.Module:
     parameter of another module has its values shuffled.
 
     Args:
-        net: left as it is.
-        seed: of the drawing; the global generator is left as it is.
+        net: A net; it is left as it is.
+        seed: Seed of the drawing; the global generator is left as it is.
     """
     copied = copy.deepcopy(net)
     with torch.random.fork_rng(devices=[]), torch.no_grad():

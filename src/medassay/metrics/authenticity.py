@@ -28,7 +28,7 @@ def find_authentic(neighbours: Neighbours) -> Tensor:
 
     Source: Alaa et al. 2022 (arXiv:2102.08921). A copy lies at distance 0 and is never authentic.
     """
-    distance, gap = _distance_and_gap(neighbours)
+    distance, gap = _look_up_distance_and_gap(neighbours)
     return distance > gap
 
 
@@ -48,7 +48,7 @@ def suspicion(neighbours: Neighbours) -> Tensor:
         ``(m,) float64`` on the CPU; above 1 where the sample is authentic. A copy has 0, also of a training
         image that has a duplicate; another sample next to such an image has infinity.
     """
-    distance, gap = (value.cpu().double() for value in _distance_and_gap(neighbours))
+    distance, gap = (value.cpu().double() for value in _look_up_distance_and_gap(neighbours))
     return (distance / gap).masked_fill(distance == 0, 0.0)
 
 
@@ -56,8 +56,8 @@ def memorisation_ratio(generated_distances: Tensor, validation_distances: Tensor
     """Median distance of samples to their nearest training image, over that of validation images to theirs.
 
     Args:
-        generated_distances: ``(m,)`` float.
-        validation_distances: ``(v,)`` float.
+        generated_distances: Distances of the samples to their nearest training images, ``(m,)`` float.
+        validation_distances: Distances of the validation images to theirs, ``(v,)`` float.
 
     Returns:
         The ratio: about 1 for new images, 0 for copies; NaN if the validation median is 0.
@@ -76,9 +76,9 @@ class Cells:
     """Cells of the feature space, by k-means on the real training points, for :func:`c_t`.
 
     Args:
-        real: ``(n, d)`` float, n at least ``cells``.
-        cells: number of cells.
-        seed: of k-means; the same seed gives the same cells.
+        real: Features of the real training images, ``(n, d)`` float, n at least ``cells``.
+        cells: Number of cells.
+        seed: Seed of k-means; the same seed gives the same cells.
 
     Raises:
         ValueError: if shapes or dtypes do not fit, values are not finite, or there are fewer points than cells.
@@ -116,11 +116,11 @@ def c_t(
     Source: Meehan et al. 2020 (arXiv:2004.05675). Its τ is ``minimum / m``.
 
     Args:
-        generated_distances: ``(m,)`` float, to the nearest training image.
-        validation_distances: ``(v,)`` float, likewise.
-        generated_cells: ``(m,) int64``, from :class:`Cells`.
-        validation_cells: ``(v,) int64``.
-        minimum: a cell with fewer generated points, or without a validation point, is left out.
+        generated_distances: Distances of the samples to their nearest training images, ``(m,)`` float.
+        validation_distances: Distances of the validation images to theirs, ``(v,)`` float.
+        generated_cells: Cells of the samples, ``(m,) int64``, from :class:`Cells`.
+        validation_cells: Cells of the validation images, ``(v,) int64``.
+        minimum: Number of generated points below which a cell is left out; so is one without a validation point.
 
     Returns:
         About N(0, 1) per cell without copying; clearly below 0 (-3 and less) with it, above 0 for samples that stay
@@ -146,9 +146,9 @@ class MembershipAttack(NamedTuple):
     """How well an attacker tells training images from others by their distance to the nearest sample.
 
     Attributes:
-        auc: area under the ROC curve; 0.5 if samples betray nothing.
-        tpr_at_1_fpr: share of training images found at a false alarm for at most 1 % of the others.
-        standard_error: of ``auc``, Hanley & McNeil 1982.
+        auc: Area under the ROC curve; 0.5 if samples betray nothing.
+        tpr_at_1_fpr: Share of training images found at a false alarm for at most 1 % of the others.
+        standard_error: Standard error of ``auc``, by Hanley & McNeil 1982.
     """
 
     auc: float
@@ -166,8 +166,8 @@ def membership_attack(member_distances: Tensor, non_member_distances: Tensor) ->
     of Hanley & McNeil, Radiology 143, 1982.
 
     Args:
-        member_distances: ``(p,)`` float, from training images to their nearest sample.
-        non_member_distances: ``(q,)`` float, from held-out images.
+        member_distances: Distances of training images to their nearest samples, ``(p,)`` float.
+        non_member_distances: Distances of held-out images to their nearest samples, ``(q,)`` float.
 
     Raises:
         ValueError: if distances are not ``(N,)`` float, finite and at least 0, or there are none.
@@ -184,7 +184,7 @@ def membership_attack(member_distances: Tensor, non_member_distances: Tensor) ->
     return MembershipAttack(auc, float(tpr[fpr <= MAX_FPR].max()), error)
 
 
-def _distance_and_gap(neighbours: Neighbours) -> tuple[Tensor, Tensor]:
+def _look_up_distance_and_gap(neighbours: Neighbours) -> tuple[Tensor, Tensor]:
     """Of each sample ``(m,)``: distance to its nearest training image, and that image's to its nearest other one."""
     distance, index = neighbours.generated_to_real
     return distance, neighbours.reference.gaps[index, 0]

@@ -16,7 +16,7 @@ from torch import Tensor
 CHUNK_ELEMENTS = 1 << 17
 
 
-def resample_weights(
+def draw_resample_weights(
     num_images: int, *, resamples: int, seed: int, chunk_elements: int = CHUNK_ELEMENTS
 ) -> Iterator[Tensor]:
     """How often each image occurs in each resample (drawn with replacement, as many as there are images).
@@ -25,10 +25,10 @@ def resample_weights(
     ``seed``, whatever the chunk size.
 
     Args:
-        num_images: number of images N, at least 1.
-        resamples: number of resamples, at least 1.
-        seed: of the generator.
-        chunk_elements: upper bound of the elements in one yielded tensor (a tensor has one row at least).
+        num_images: Number of images N, at least 1.
+        resamples: Number of resamples, at least 1.
+        seed: Seed of the generator.
+        chunk_elements: Largest number of elements in one yielded tensor (a tensor has one row at least).
 
     Yields:
         ``(b, N) float64`` on the CPU, rows sum to N; the rows of all chunks together are the resamples in order.
@@ -51,8 +51,8 @@ def percentile_interval(values: Tensor, *, level: float = 0.95) -> tuple[float, 
     """The central ``level`` of ``values``, by linear interpolation between order statistics.
 
     Args:
-        values: ``(resamples,)`` float, a statistic per resample; NaN where it is undefined, which is left out.
-        level: coverage, in (0, 1).
+        values: The statistic of every resample, ``(resamples,)`` float; NaN, where it is undefined, is left out.
+        level: Coverage of the interval, in (0, 1).
 
     Returns:
         Lower and upper bound; NaN twice if no resample defines the statistic.

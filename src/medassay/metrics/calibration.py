@@ -18,9 +18,9 @@ class CalibrationBins(NamedTuple):
     """Predictions by their largest probability, in equal bins ``(i / B, (i + 1) / B]`` of [0, 1].
 
     Attributes:
-        counts: ``(B,) int64``, predictions in the bin.
-        confidence: ``(B,) float64``, mean largest probability; NaN in an empty bin.
-        accuracy: ``(B,) float64``, share of right decisions; NaN in an empty bin.
+        counts: Numbers of predictions by bin, ``(B,) int64``.
+        confidence: Mean largest probability by bin, ``(B,) float64``; NaN in an empty bin.
+        accuracy: Share of right decisions by bin, ``(B,) float64``; NaN in an empty bin.
     """
 
     counts: Tensor
@@ -34,13 +34,13 @@ class CalibrationBins(NamedTuple):
         return float((self.counts * gaps).sum() / self.counts.sum())
 
 
-def calibration_bins(probabilities: Tensor, labels: Tensor, bins: int = CALIBRATION_BINS) -> CalibrationBins:
+def bin_by_confidence(probabilities: Tensor, labels: Tensor, bins: int = CALIBRATION_BINS) -> CalibrationBins:
     """Predictions in bins of confidence.
 
     Args:
-        probabilities: ``(N, K)`` float in [0, 1], N at least 1.
-        labels: ``(N,) int64``, true class indices.
-        bins: how many.
+        probabilities: Class probabilities, ``(N, K)`` float in [0, 1], N at least 1.
+        labels: True class indices, ``(N,) int64``.
+        bins: Number of bins.
 
     Raises:
         ValueError: shapes that do not fit, or no predictions.

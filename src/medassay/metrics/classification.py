@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from medassay.metrics.bootstrap import percentile_interval, resample_weights
+from medassay.metrics.bootstrap import draw_resample_weights, percentile_interval
 
 CALIBRATION_BINS = 15
 
@@ -30,12 +30,12 @@ _DECISIONS = ("precision", "recall", "f1", "specificity")
 _RANKINGS = ("auroc", "average_precision")
 
 
-def classification_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, Any]:
+def measure_classification(probabilities: Tensor, labels: Tensor) -> dict[str, Any]:
     """All metrics of one set of predictions; the module's docstring says what the names mean.
 
     Args:
-        probabilities: ``(N, K)`` float in [0, 1], rows sum to 1, K >= 2.
-        labels: ``(N,) int64``, true class indices.
+        probabilities: Class probabilities, ``(N, K)`` float in [0, 1], rows sum to 1, K >= 2.
+        labels: True class indices, ``(N,) int64``.
 
     Returns:
         Floats ``accuracy, balanced_accuracy, precision, recall, f1, specificity, auroc, average_precision, ece`` (and
@@ -48,8 +48,8 @@ def classification_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, A
     """
     prepared = _prepare(probabilities, labels)
     weights = torch.ones(1, len(labels), dtype=torch.float64)
-    per_class = _per_class(weights, prepared)
-    scalars = {name: float(value) for name, value in _scalars(weights, prepared, per_class).items()}
+    per_class = _score_classes(weights, prepared)
+    scalars = {name: float(value) for name, value in _compute_scalars(weights, prepared, per_class).items()}
     lists: dict[str, list[Any]] = {name: value[0].tolist() for name, value in per_class.items()}
     return {
         **scalars,
@@ -58,49 +58,50 @@ def classification_metrics(probabilities: Tensor, labels: Tensor) -> dict[str, A
     }
 
 
-def bootstrap_intervals(
+def compute_intervals(
     probabilities: Tensor, labels: Tensor, *, resamples: int = 1000, seed: int = 0, level: float = 0.95
 ) -> dict[str, tuple[float, float]]:
-    """Percentile bootstrap intervals over images, for every scalar of :func:`classification_metrics`.
+    """Percentile bootstrap intervals over images, for every scalar of :func:`measure_classification`.
 
     A resample without any image of a class that ``labels`` has is left out of the intervals of the metrics that need
     that class. Classes that ``labels`` lacks are left out of the means, as in the metric itself.
 
     Args:
-        probabilities: ``(N, K)`` float in [0, 1], rows sum to 1, K >= 2.
-        labels: ``(N,) int64``, true class indices.
-        resamples: number of resamples.
-        seed: of the resampling; the same seed gives the same intervals.
-        level: coverage, in (0, 1).
+        probabilities: Class probabilities, ``(N, K)`` float in [0, 1], rows sum to 1, K >= 2.
+        labels: True class indices, ``(N,) int64``.
+        resamples: Number of resamples.
+        seed: Seed of the resampling; the same seed gives the same intervals.
+        level: Coverage of the intervals, in (0, 1).
 
     Returns:
         Lower and upper bound by metric name; NaN twice where no resample defines the metric.
 
     Raises:
-        ValueError: as in :func:`classification_metrics`, or if ``resamples`` or ``level`` is out of range.
+        ValueError: as in :func:`measure_classification`, or if ``resamples`` or ``level`` is out of range.
     """
     prepared = _prepare(probabilities, labels)
     chunks = [
-        _scalars(weights, prepared, _per_class(weights, prepared))
-        for weights in resample_weights(len(labels), resamples=resamples, seed=seed)
+        _compute_scalars(weights, prepared, _score_classes(weights, prepared))
+        for weights in draw_resample_weights(len(labels), resamples=resamples, seed=seed)
     ]
     return {name: percentile_interval(torch.cat([chunk[name] for chunk in chunks]), level=level) for name in chunks[0]}
 
 
-def class_intervals(
+def compute_class_intervals(
     probabilities: Tensor, labels: Tensor, *, resamples: int = 1000, seed: int = 0, level: float = 0.95
 ) -> tuple[dict[str, list[tuple[float, float]]], dict[str, tuple[float, float]]]:
-    """The intervals of :func:`bootstrap_intervals` for the scores of each class, and for their means over the classes.
+    """The intervals of :func:`compute_intervals` for the scores of each class, and for their means over the classes.
 
-    Arguments and errors are those of :func:`bootstrap_intervals`; the resamples are the same.
+    Arguments and errors are those of :func:`compute_intervals`; the resamples are the same.
 
     Returns:
-        Bounds by name in ``per_class`` of :func:`classification_metrics`: K pairs each; and of the means over the classes
+        Bounds by name in ``per_class`` of :func:`measure_classification`: K pairs each; and of the means over the classes
         that have images, one pair each. NaN twice where no resample defines the score.
     """
     prepared = _prepare(probabilities, labels)
     chunks = [
-        _per_class(weights, prepared) for weights in resample_weights(len(labels), resamples=resamples, seed=seed)
+        _score_classes(weights, prepared)
+        for weights in draw_resample_weights(len(labels), resamples=resamples, seed=seed)
     ]
     scores = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
     per_class = {name: [percentile_interval(v, level=level) for v in score.T] for name, score in scores.items()}
@@ -108,15 +109,15 @@ def class_intervals(
     return per_class, {name: percentile_interval(v[:, present].mean(1), level=level) for name, v in scores.items()}
 
 
-def youden_threshold(scores: Tensor, labels: Tensor) -> float:
+def choose_youden_threshold(scores: Tensor, labels: Tensor) -> float:
     """The threshold with the largest TPR - FPR (Youden, *Index for rating diagnostic tests*, Cancer 3, 1950).
 
     An image is called positive if its score is **at least** the threshold. Candidates are the scores themselves; among
     equally good ones the highest is taken, which calls the fewest images positive.
 
     Args:
-        scores: ``(N,)`` float, higher means class 1.
-        labels: ``(N,)``, 0 or 1.
+        scores: Scores, ``(N,)`` float, higher means class 1.
+        labels: True class indices, ``(N,)``, 0 or 1.
 
     Raises:
         ValueError: if shapes do not fit, a score is not finite, or a class is missing.
@@ -127,7 +128,7 @@ def youden_threshold(scores: Tensor, labels: Tensor) -> float:
     if not (positives and negatives):
         raise ValueError(f"a threshold needs images of both classes, not {positives} positive and {negatives} negative")
     # The first point calls nothing positive: no score is that threshold.
-    true_positives, false_positives = (counts[1:] for counts in _curve_counts(ranking))
+    true_positives, false_positives = (counts[1:] for counts in _count_along_curve(ranking))
     # Whole numbers, so that ties are exact: (TPR - FPR) times positives times negatives.
     best = int((true_positives * negatives - false_positives * positives).argmax())
     return float(scores[ranking.order[ranking.ends[best]]])
@@ -137,13 +138,13 @@ def roc_curve(scores: Tensor, is_positive: Tensor) -> tuple[Tensor, Tensor]:
     """Receiver operating characteristic, one point per distinct score, from (0, 0) to (1, 1).
 
     Args:
-        scores: ``(N,)`` float, higher means positive.
-        is_positive: ``(N,) bool``.
+        scores: Scores, ``(N,)`` float, higher means positive.
+        is_positive: Whether each image is positive, ``(N,) bool``.
 
     Returns:
         False and true positive rate, ``(G + 1,) float64`` each, rising; NaN where a class is missing.
     """
-    true_positives, false_positives = _curve_counts(_rank(scores, is_positive))
+    true_positives, false_positives = _count_along_curve(_rank(scores, is_positive))
     return false_positives / false_positives[-1], true_positives / true_positives[-1]
 
 
@@ -151,13 +152,13 @@ def pr_curve(scores: Tensor, is_positive: Tensor) -> tuple[Tensor, Tensor]:
     """Precision against recall, one point per distinct score after (0, 1); the precision holds on the step *before* it.
 
     Args:
-        scores: ``(N,)`` float, higher means positive.
-        is_positive: ``(N,) bool``.
+        scores: Scores, ``(N,)`` float, higher means positive.
+        is_positive: Whether each image is positive, ``(N,) bool``.
 
     Returns:
         Recall (rising; NaN without positives) and precision, ``(G + 1,) float64`` each.
     """
-    true_positives, false_positives = _curve_counts(_rank(scores, is_positive))
+    true_positives, false_positives = _count_along_curve(_rank(scores, is_positive))
     precision = true_positives / (true_positives + false_positives)
     precision[0] = 1.0
     return true_positives / true_positives[-1], precision
@@ -167,26 +168,26 @@ def auroc(scores: Tensor, is_positive: Tensor) -> float:
     """Area under the ROC curve: the chance that a positive outranks a negative, equal scores counting half.
 
     Args:
-        scores: ``(N,)`` float, higher means positive.
-        is_positive: ``(N,) bool``.
+        scores: Scores, ``(N,)`` float, higher means positive.
+        is_positive: Whether each image is positive, ``(N,) bool``.
 
     Returns:
         The area in [0, 1]; NaN if all or none are positive.
     """
-    return float(_auroc(*(counts[None] for counts in _curve_counts(_rank(scores, is_positive)))))
+    return float(_auroc(*(counts[None] for counts in _count_along_curve(_rank(scores, is_positive)))))
 
 
 def average_precision(scores: Tensor, is_positive: Tensor) -> float:
     """Mean of the precision over the positives, without interpolation: the area under :func:`pr_curve`'s steps.
 
     Args:
-        scores: ``(N,)`` float, higher means positive.
-        is_positive: ``(N,) bool``.
+        scores: Scores, ``(N,)`` float, higher means positive.
+        is_positive: Whether each image is positive, ``(N,) bool``.
 
     Returns:
         The area in [0, 1]; NaN without positives.
     """
-    return float(_average_precision(*(counts[None] for counts in _curve_counts(_rank(scores, is_positive)))))
+    return float(_average_precision(*(counts[None] for counts in _count_along_curve(_rank(scores, is_positive)))))
 
 
 class _Ranking(NamedTuple):
@@ -262,7 +263,7 @@ def _rank(scores: Tensor, is_positive: Tensor) -> _Ranking:
     return _Ranking(order, is_positive[order].double(), ends)
 
 
-def _counts_above(weights: Tensor, ranking: _Ranking) -> tuple[Tensor, Tensor]:
+def _count_above(weights: Tensor, ranking: _Ranking) -> tuple[Tensor, Tensor]:
     """True and false positives at each distinct threshold from the top, for ``weights (B, N)``: ``(B, G + 1)`` each."""
     ordered = weights[:, ranking.order]
     true_positives = (ordered * ranking.positive).cumsum(1)[:, ranking.ends]
@@ -270,9 +271,9 @@ def _counts_above(weights: Tensor, ranking: _Ranking) -> tuple[Tensor, Tensor]:
     return F.pad(true_positives, (1, 0)), F.pad(called - true_positives, (1, 0))
 
 
-def _curve_counts(ranking: _Ranking) -> tuple[Tensor, Tensor]:
+def _count_along_curve(ranking: _Ranking) -> tuple[Tensor, Tensor]:
     """True and false positives at each distinct threshold from the top, every image once: ``(G + 1,)`` each."""
-    true_positives, false_positives = _counts_above(torch.ones(1, len(ranking.order), dtype=torch.float64), ranking)
+    true_positives, false_positives = _count_above(torch.ones(1, len(ranking.order), dtype=torch.float64), ranking)
     return true_positives[0], false_positives[0]
 
 
@@ -286,12 +287,12 @@ def _average_precision(true_positives: Tensor, false_positives: Tensor) -> Tenso
     return (true_positives.diff() * precision[:, 1:]).sum(1) / true_positives[:, -1]
 
 
-def _per_class(weights: Tensor, prepared: _Prepared) -> dict[str, Tensor]:
+def _score_classes(weights: Tensor, prepared: _Prepared) -> dict[str, Tensor]:
     """Scores of each class against the rest for ``weights (B, N)``, ``(B, K)`` each; NaN for a class without weight."""
     k = prepared.num_classes
     support, decided, hit = (weights @ prepared.indicators[:, : 3 * k]).view(-1, 3, k).unbind(1)
     total = weights.sum(1, keepdim=True)
-    areas = [_counts_above(weights, ranking) for ranking in prepared.rankings]
+    areas = [_count_above(weights, ranking) for ranking in prepared.rankings]
     scores = {
         "precision": hit / decided.clamp(min=1),
         "recall": hit / support,
@@ -303,7 +304,7 @@ def _per_class(weights: Tensor, prepared: _Prepared) -> dict[str, Tensor]:
     return {name: score.masked_fill(support == 0, torch.nan) for name, score in scores.items()}
 
 
-def _scalars(weights: Tensor, prepared: _Prepared, per_class: dict[str, Tensor]) -> dict[str, Tensor]:
+def _compute_scalars(weights: Tensor, prepared: _Prepared, per_class: dict[str, Tensor]) -> dict[str, Tensor]:
     """Every scalar metric for ``weights (B, N)``, ``(B,)`` each; a mean over a class that lost its images is NaN."""
     k = prepared.num_classes
     macro = {name: score[:, prepared.present].mean(1) for name, score in per_class.items()}

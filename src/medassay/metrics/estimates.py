@@ -10,7 +10,7 @@ from torch import Tensor
 
 from medassay.core.estimate import Estimate
 from medassay.core.estimate import mean_over as mean_over
-from medassay.metrics.bootstrap import percentile_interval, resample_weights
+from medassay.metrics.bootstrap import draw_resample_weights, percentile_interval
 
 RESAMPLES = 1000
 
@@ -19,7 +19,7 @@ def mean_over_images(scores: Tensor, *, resamples: int = RESAMPLES, seed: int = 
     """The mean of ``scores (N,)`` and its percentile bootstrap interval over images; NaN for no images.
 
     Args:
-        scores: one per image; a difference of two scores of the same image compares them as a pair.
+        scores: One score per image; a difference of two scores of the same image compares them as a pair.
         resamples: Number of resamples.
         seed: Seed of the resampling.
         level: Coverage, in (0, 1).
@@ -28,7 +28,7 @@ def mean_over_images(scores: Tensor, *, resamples: int = RESAMPLES, seed: int = 
         return Estimate(math.nan, math.nan, math.nan, n=0)
     drawn = [
         weights @ scores.double() / len(scores)
-        for weights in resample_weights(len(scores), resamples=resamples, seed=seed)
+        for weights in draw_resample_weights(len(scores), resamples=resamples, seed=seed)
     ]
     low, high = percentile_interval(torch.cat(drawn), level=level)
     return Estimate(float(scores.double().mean()), low, high, n=len(scores))

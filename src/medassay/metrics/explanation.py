@@ -27,8 +27,8 @@ def pointing_game(maps: Tensor, masks: Tensor) -> Tensor:
     """Whether the map's largest value lies inside the true mask (Zhang et al. 2018), with no tolerance around it.
 
     Args:
-        maps: ``(N, H, W)`` float, not negative.
-        masks: ``(N, H, W) bool``, at least one pixel each.
+        maps: Heat maps, ``(N, H, W)`` float, not negative.
+        masks: True masks, ``(N, H, W) bool``, at least one pixel each.
 
     Returns:
         ``(N,) float64``: 1 or 0; of several equal maxima the share inside, which is what drawing one of them gives on
@@ -91,17 +91,17 @@ def deletion_auc(classifier: Classifier, images: Tensor, maps: Tensor, labels: T
     fall early: lower is better.
 
     Args:
-        classifier: what is explained.
-        images: ``(N, C, H, W)`` float in [0, 1].
-        maps: ``(N, H, W)`` float; equal values are ordered at random, always the same way.
-        labels: ``(N,) int64``, the class of each image to follow.
-        steps: looks at the classifier between the whole image and nothing.
+        classifier: The classifier that is explained.
+        images: Images, ``(N, C, H, W)`` float in [0, 1].
+        maps: Heat maps, ``(N, H, W)`` float; equal values are ordered at random, always the same way.
+        labels: The class of each image to follow, ``(N,) int64``.
+        steps: Number of steps from the whole image to nothing; the classifier is asked after each.
 
     Returns:
         ``(N,) float64 in [0, 1]``, the mean probability by the trapezoidal rule.
     """
     mean = images.mean((2, 3), keepdim=True).expand_as(images)
-    return _curve_area(classifier, images, mean, maps, labels, steps)
+    return _compute_curve_area(classifier, images, mean, maps, labels, steps)
 
 
 def insertion_auc(classifier: Classifier, images: Tensor, maps: Tensor, labels: Tensor, *, steps: int = 28) -> Tensor:
@@ -109,12 +109,12 @@ def insertion_auc(classifier: Classifier, images: Tensor, maps: Tensor, labels: 
 
     Arguments and result are those of :func:`deletion_auc`; the blur is a Gaussian as wide as an eighth of the image.
     """
-    return _curve_area(classifier, blur_images(images), images, maps, labels, steps)
+    return _compute_curve_area(classifier, blur_images(images), images, maps, labels, steps)
 
 
 def blur_images(images: Tensor) -> Tensor:
     """Images ``(N, C, H, W)`` float under a Gaussian as wide as an eighth of their side, edges repeated."""
-    found = images
+    blurred = images
     for axis, side in ((2, images.shape[2]), (3, images.shape[3])):
         reach = min(side - 1, math.ceil(3 * BLUR_WIDTH * side))
         offsets = torch.arange(-reach, reach + 1, dtype=images.dtype)
@@ -122,29 +122,31 @@ def blur_images(images: Tensor) -> Tensor:
         shape = (1, 1, -1, 1) if axis == 2 else (1, 1, 1, -1)
         kernel = (weights / weights.sum()).view(shape).expand(images.shape[1], -1, -1, -1)
         padding = (0, 0, reach, reach) if axis == 2 else (reach, reach, 0, 0)
-        found = F.conv2d(F.pad(found, padding, mode="replicate"), kernel, groups=images.shape[1])
-    return found
+        blurred = F.conv2d(F.pad(blurred, padding, mode="replicate"), kernel, groups=images.shape[1])
+    return blurred
 
 
-def _curve_area(classifier: Classifier, start: Tensor, end: Tensor, maps: Tensor, labels: Tensor, steps: int) -> Tensor:
+def _compute_curve_area(
+    classifier: Classifier, start: Tensor, end: Tensor, maps: Tensor, labels: Tensor, steps: int
+) -> Tensor:
     """Mean probability of ``labels`` while ``start`` becomes ``end``, pixel by pixel in the maps' order."""
     if steps < 1 or maps.shape != (len(start), *start.shape[2:]) or labels.shape != (len(start),):
         raise ValueError(
             f"images {tuple(start.shape)} need maps (N, H, W), labels (N,) and a step, not {tuple(maps.shape)}, "
             f"{tuple(labels.shape)} and {steps}"
         )
-    rank = removal_rank(maps)
+    rank = rank_pixels(maps)
     pixels = rank[0].numel() if len(rank) else 0
     probabilities = []
     for step in range(steps + 1):
         changed = (rank < round(step * pixels / steps))[:, None]
         mixed = torch.where(changed, end, start)
-        found = [classifier(part) for part in torch.split(mixed, _CHUNK)]
-        probabilities.append(torch.cat(found).double().gather(1, labels[:, None])[:, 0])
+        chunks = [classifier(part) for part in torch.split(mixed, _CHUNK)]
+        probabilities.append(torch.cat(chunks).double().gather(1, labels[:, None])[:, 0])
     return torch.trapezoid(torch.stack(probabilities), dx=1 / steps, dim=0)
 
 
-def removal_rank(maps: Tensor, seed: int = 0) -> Tensor:
+def rank_pixels(maps: Tensor, seed: int = 0) -> Tensor:
     """Each pixel's place in the order from the largest value to the smallest: ``(N, H, W) -> (N, H, W) int64`` from 0.
 
     Equal values come in a random order drawn by ``seed``, the same for every image: top to bottom would be an order of
@@ -163,8 +165,8 @@ def spearman(first: Tensor, second: Tensor, where: Tensor | None = None) -> Tens
     """Spearman's rank correlation of the absolute values of two maps, image by image (Adebayo et al. 2018).
 
     Args:
-        first, second: ``(N, H, W)`` float.
-        where: ``(H, W) bool``, the pixels to compare; all where None.
+        first, second: The two sets of maps, ``(N, H, W)`` float.
+        where: Pixels to compare, ``(H, W) bool``; None for all.
 
     Returns:
         ``(N,) float64 in [-1, 1]``; equal values share their mean rank. Between a constant map and another it is not
@@ -176,14 +178,14 @@ def spearman(first: Tensor, second: Tensor, where: Tensor | None = None) -> Tens
     if first.shape != second.shape or first.ndim != 3:
         raise ValueError(f"two maps (N, H, W) are compared, not {tuple(first.shape)} and {tuple(second.shape)}")
     chosen = slice(None) if where is None else where.flatten()
-    a, b = (mean_ranks(maps.abs().flatten(1)[:, chosen]) for maps in (first, second))
+    a, b = (compute_mean_ranks(maps.abs().flatten(1)[:, chosen]) for maps in (first, second))
     a, b = a - a.mean(1, keepdim=True), b - b.mean(1, keepdim=True)
     norms = a.norm(dim=1) * b.norm(dim=1)
     both_constant = (a == 0).all(1) & (b == 0).all(1)
     return torch.where(norms > 0, (a * b).sum(1) / norms, both_constant.double())
 
 
-def mean_ranks(values: Tensor) -> Tensor:
+def compute_mean_ranks(values: Tensor) -> Tensor:
     """Ranks from 1 along each row of ``(N, P)``, equal values sharing their mean, ``float64``."""
     ordered = values.contiguous().sort(1).values
     below = torch.searchsorted(ordered, values.contiguous())

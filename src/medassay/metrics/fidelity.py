@@ -13,7 +13,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medassay.metrics.neighbours import Neighbours, Reference, check_features, distances
+from medassay.metrics.neighbours import Neighbours, Reference, check_features, compute_distances
 
 GRID = torch.linspace(0, 1, 101, dtype=torch.float64)
 
@@ -23,7 +23,7 @@ def precision(neighbours: Neighbours) -> float:
 
     Source: Kynkäänniemi et al. 2019 (arXiv:1904.06991), equation 2.
     """
-    return _share(neighbours.in_real)
+    return _compute_share(neighbours.in_real)
 
 
 def recall(neighbours: Neighbours) -> float:
@@ -31,7 +31,7 @@ def recall(neighbours: Neighbours) -> float:
 
     Source: Kynkäänniemi et al. 2019 (arXiv:1904.06991), equation 2.
     """
-    return _share(neighbours.in_generated)
+    return _compute_share(neighbours.in_generated)
 
 
 def density(neighbours: Neighbours) -> float:
@@ -53,7 +53,7 @@ def coverage(neighbours: Neighbours) -> float:
 
     Source: Naeem et al. 2020 (arXiv:2002.09797).
     """
-    return _share(find_covered(neighbours))
+    return _compute_share(find_covered(neighbours))
 
 
 def alpha_precision(reference: Reference, generated: Tensor, alphas: Tensor = GRID) -> Tensor:
@@ -63,9 +63,9 @@ def alpha_precision(reference: Reference, generated: Tensor, alphas: Tensor = GR
     as centre. A generator of the real distribution gives the diagonal, P(α) = α.
 
     Args:
-        reference: the real points.
-        generated: ``(m, d)`` float.
-        alphas: ``(A,)`` float in [0, 1].
+        reference: The real points.
+        generated: Features of the samples, ``(m, d)`` float.
+        alphas: Levels α, ``(A,)`` float in [0, 1].
 
     Returns:
         The curve, ``(A,) float64`` on the CPU, rising with α.
@@ -76,8 +76,8 @@ def alpha_precision(reference: Reference, generated: Tensor, alphas: Tensor = GR
     generated = check_features(generated, "generated features")
     if generated.shape[1] != reference.features.shape[1] or generated.device != reference.features.device:
         raise ValueError("generated features must have the real ones' dimension and device")
-    radii = _quantiles(_radii(reference.features, reference.mean), alphas)
-    return (_radii(generated, reference.mean) <= radii[:, None]).double().mean(1)
+    radii = _compute_quantiles(_compute_radii(reference.features, reference.mean), alphas)
+    return (_compute_radii(generated, reference.mean) <= radii[:, None]).double().mean(1)
 
 
 def beta_recall(neighbours: Neighbours, betas: Tensor = GRID) -> Tensor:
@@ -90,8 +90,8 @@ def beta_recall(neighbours: Neighbours, betas: Tensor = GRID) -> Tensor:
     Source: Alaa et al. 2022 (arXiv:2102.08921), with the features as they are.
 
     Args:
-        neighbours: of real and generated points.
-        betas: ``(B,)`` float in [0, 1].
+        neighbours: Neighbours of real and generated points.
+        betas: Levels β, ``(B,)`` float in [0, 1].
 
     Returns:
         The curve, ``(B,) float64`` on the CPU, rising with β.
@@ -101,8 +101,8 @@ def beta_recall(neighbours: Neighbours, betas: Tensor = GRID) -> Tensor:
     """
     distance, index = neighbours.real_to_generated
     near = (distance <= neighbours.reference.gaps[:, neighbours.density_k - 1]).cpu()
-    matched = _radii(neighbours.generated, neighbours.generated.mean(0))[index.cpu()]
-    radii = _quantiles(matched, betas)
+    matched = _compute_radii(neighbours.generated, neighbours.generated.mean(0))[index.cpu()]
+    radii = _compute_quantiles(matched, betas)
     return (near & (matched <= radii[:, None])).double().mean(1)
 
 
@@ -113,8 +113,8 @@ def integrate_curve(curve: Tensor, grid: Tensor = GRID) -> float:
     curves of a perfect generator leave the diagonal too, that of β-recall most.
 
     Args:
-        curve: ``(A,)`` float, P at the points of the grid.
-        grid: ``(A,)`` float, rising from 0 to 1.
+        curve: Values P of the curve at the points of the grid, ``(A,)`` float.
+        grid: Points of the grid, ``(A,)`` float, rising from 0 to 1.
 
     Raises:
         ValueError: if shapes differ.
@@ -126,17 +126,17 @@ def integrate_curve(curve: Tensor, grid: Tensor = GRID) -> float:
     return 1 - 2 * float(torch.trapezoid((curve - grid).abs(), grid))
 
 
-def _share(mask: Tensor) -> float:
+def _compute_share(mask: Tensor) -> float:
     # A count is exact, whatever the order of the points and on every device
     return int(mask.sum()) / len(mask)
 
 
-def _radii(features: Tensor, centre: Tensor) -> Tensor:
+def _compute_radii(features: Tensor, centre: Tensor) -> Tensor:
     """Distances of ``features (N, D)`` to ``centre (D,)``: ``(N,) float64`` on the CPU."""
-    return distances(features, centre[None]).squeeze(1).cpu().double()
+    return compute_distances(features, centre[None]).squeeze(1).cpu().double()
 
 
-def _quantiles(values: Tensor, levels: Tensor) -> Tensor:
+def _compute_quantiles(values: Tensor, levels: Tensor) -> Tensor:
     """Quantiles ``(A,)`` of ``values (N,) float64``, by linear interpolation between order statistics."""
     levels = levels.detach().cpu().double()
     if levels.ndim != 1 or not ((levels >= 0) & (levels <= 1)).all():

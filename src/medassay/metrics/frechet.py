@@ -21,8 +21,8 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float:
     torch-fidelity.
 
     Args:
-        real: ``(n, d)`` float, n at least 2.
-        generated: ``(m, d)`` float, m at least 2.
+        real: Features of the real images, ``(n, d)`` float, n at least 2.
+        generated: Features of the samples, ``(m, d)`` float, m at least 2.
 
     Returns:
         The distance, at least 0.
@@ -30,13 +30,13 @@ def frechet_distance(real: Tensor, generated: Tensor) -> float:
     Raises:
         ValueError: if shapes or dtypes do not fit, values are not finite, or a set has fewer than 2 points.
     """
-    real, generated = _pair(real, generated)
+    real, generated = _check_pair(real, generated)
     difference = real.mean(0) - generated.mean(0)
-    real_cov, generated_cov = _covariance(real), _covariance(generated)
-    root = _square_root(real_cov)
+    real_cov, generated_cov = _compute_covariance(real), _compute_covariance(generated)
+    root = _take_square_root(real_cov)
     product = root @ generated_cov @ root
     # The product is symmetric but for rounding, and eigvalsh reads one triangle only
-    cross = _roots(torch.linalg.eigvalsh((product + product.T) / 2)).sum()
+    cross = _take_roots(torch.linalg.eigvalsh((product + product.T) / 2)).sum()
     distance = difference.square().sum() + real_cov.trace() + generated_cov.trace() - 2 * cross
     return max(0.0, float(distance))
 
@@ -49,10 +49,10 @@ def intra_class_frechet(
     A generator that ignores its label can have a small distance overall and has large ones here.
 
     Args:
-        real: ``(n, d)`` float.
-        real_labels: ``(n,) int64`` in 0..K-1.
-        generated: ``(m, d)`` float.
-        generated_labels: ``(m,) int64``, the requested classes.
+        real: Features of the real images, ``(n, d)`` float.
+        real_labels: Classes of the real images, ``(n,) int64`` in 0..K-1.
+        generated: Features of the samples, ``(m, d)`` float.
+        generated_labels: Classes requested of the samples, ``(m,) int64``.
         num_classes: K.
 
     Returns:
@@ -84,8 +84,8 @@ def polynomial_mmd(x: Tensor, y: Tensor) -> float:
     Source: Bińkowski et al. 2018 (arXiv:1801.01401); sizes may differ.
 
     Args:
-        x: ``(s, d)`` float, s at least 2.
-        y: ``(t, d)`` float, t at least 2.
+        x: The first set of features, ``(s, d)`` float, s at least 2.
+        y: The second set of features, ``(t, d)`` float, t at least 2.
 
     Returns:
         The estimate; below 0 about half the time where both sets come from one distribution.
@@ -93,7 +93,7 @@ def polynomial_mmd(x: Tensor, y: Tensor) -> float:
     Raises:
         ValueError: if shapes or dtypes do not fit, values are not finite, or a set has fewer than 2 points.
     """
-    x, y = _pair(x, y)
+    x, y = _check_pair(x, y)
 
     def kernel(a: Tensor, b: Tensor) -> Tensor:
         return (a @ b.T / a.shape[1] + 1).pow(3)
@@ -115,11 +115,11 @@ def kid(
     standard error, since subsets of one set overlap.
 
     Args:
-        real: ``(n, d)`` float, n at least 2.
-        generated: ``(m, d)`` float, m at least 2.
-        subsets: number of subsets.
-        subset_size: points of each set in a subset; n or m if that is smaller.
-        seed: of the subsets.
+        real: Features of the real images, ``(n, d)`` float, n at least 2.
+        generated: Features of the samples, ``(m, d)`` float, m at least 2.
+        subsets: Number of subsets.
+        subset_size: Number of points of each set in a subset; n or m if that is smaller.
+        seed: Seed of the subsets.
 
     Returns:
         Mean and standard deviation.
@@ -129,7 +129,7 @@ def kid(
     """
     if subsets < 1 or subset_size < 2:
         raise ValueError(f"KID needs at least one subset of at least 2 points, not {subsets} of {subset_size}")
-    real, generated = _pair(real, generated)
+    real, generated = _check_pair(real, generated)
     size = min(subset_size, len(real), len(generated))
     rng = torch.Generator().manual_seed(seed)
 
@@ -140,7 +140,7 @@ def kid(
     return float(values.mean()), float(values.std(correction=0))
 
 
-def _pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _check_pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     # On the CPU where the device has no float64: eigenvalues of a covariance need it
     x, y = (check_features(z.cpu() if z.device.type == "mps" else z, "features") for z in (x, y))
     if x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
@@ -151,19 +151,19 @@ def _pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return x, y
 
 
-def _covariance(features: Tensor) -> Tensor:
+def _compute_covariance(features: Tensor) -> Tensor:
     centred = features - features.mean(0)
     return centred.T @ centred / (len(features) - 1)
 
 
-def _square_root(matrix: Tensor) -> Tensor:
+def _take_square_root(matrix: Tensor) -> Tensor:
     """The symmetric root of a symmetric matrix ``(d, d)`` without negative eigenvalues but for rounding."""
     values, vectors = torch.linalg.eigh(matrix)
-    root: Tensor = (vectors * _roots(values)) @ vectors.T
+    root: Tensor = (vectors * _take_roots(values)) @ vectors.T
     return root
 
 
-def _roots(eigenvalues: Tensor) -> Tensor:
+def _take_roots(eigenvalues: Tensor) -> Tensor:
     """Square roots of the eigenvalues of a positive semidefinite matrix; what is 0 but for rounding is 0.
 
     The root of a rounding error of 1e-16 would be 1e-8, and another one for each order of the samples.

@@ -25,8 +25,8 @@ def check_features(features: Tensor, name: str) -> Tensor:
     """Features as the metrics compute with them: ``(N, D) float64``, float32 on MPS; without gradients.
 
     Args:
-        features: ``(N, D)`` float, N and D at least 1.
-        name: what they are, for the message.
+        features: Features, ``(N, D)`` float, N and D at least 1.
+        name: Name of the features, for the message.
 
     Raises:
         ValueError: if they are not ``(N, D)`` float, are empty, or hold NaN or infinity.
@@ -38,7 +38,7 @@ def check_features(features: Tensor, name: str) -> Tensor:
     return features.detach().to(torch.float32 if features.device.type == "mps" else torch.float64)
 
 
-def distances(a: Tensor, b: Tensor) -> Tensor:
+def compute_distances(a: Tensor, b: Tensor) -> Tensor:
     """Euclidean distances ``(m, n)`` between the rows of ``a (m, d)`` and ``b (n, d)``, from direct differences."""
     return torch.cdist(a, b, compute_mode="donot_use_mm_for_euclid_dist")
 
@@ -57,12 +57,12 @@ def find_nearest(
     bit, and neither depends on ``chunk_elements``.
 
     Args:
-        queries: ``(m, d)`` float.
-        reference: ``(n, d)`` float, on the same device.
-        k: neighbours per query, at least 1.
-        exclude_self: the queries are the reference points, and point i is no neighbour of itself. It is left out by its
+        queries: Points whose neighbours are looked for, ``(m, d)`` float.
+        reference: Points among which they are looked for, ``(n, d)`` float, on the same device.
+        k: Number of neighbours per query, at least 1.
+        exclude_self: Whether the queries are the reference points, and point i is no neighbour of itself. It is left out by its
             index, so that an exact duplicate of it still counts, at distance 0.
-        chunk_elements: upper bound of the elements in one chunk of distances (a chunk has one row at least).
+        chunk_elements: Largest number of elements in one chunk of distances (a chunk has one row at least).
 
     Returns:
         Distances ``(m, k) float64`` (float32 on MPS), rising along k, and indices ``(m, k) int64`` into ``reference``.
@@ -81,13 +81,13 @@ def find_nearest(
     # Filled in place: small results kept between the chunks would fragment the heap, by up to all distances
     smallest = queries.new_empty(len(queries), k)
     index = torch.empty_like(smallest, dtype=torch.int64)
-    for rows, chunk in _chunks(queries, reference, chunk_elements):
+    for rows, chunk in _iterate_chunks(queries, reference, chunk_elements):
         if exclude_self:
             chunk.diagonal(rows.start).fill_(torch.inf)
         for column in range(k):  # not topk, which leaves open which of equal values it returns: min returns the first
-            value, found = chunk.min(1)
-            smallest[rows, column], index[rows, column] = value, found
-            chunk.scatter_(1, found[:, None], torch.inf)
+            value, nearest_index = chunk.min(1)
+            smallest[rows, column], index[rows, column] = value, nearest_index
+            chunk.scatter_(1, nearest_index[:, None], torch.inf)
     return smallest, index
 
 
@@ -95,8 +95,8 @@ class Reference:
     """The real training features, and what is computed once of them for every set they are compared with.
 
     Attributes:
-        features: ``(n, d) float64`` (float32 on MPS).
-        k: neighbours of every point that are known.
+        features: Features, ``(n, d) float64`` (float32 on MPS).
+        k: Number of neighbours that are known of every point.
 
     Raises:
         ValueError: if the features are not ``(n, d)`` float and finite, or there are fewer than ``k + 1`` of them.
@@ -134,18 +134,18 @@ class Neighbours:
     equally near points is the nearest: the one of lowest index.
 
     Args:
-        reference: real training features, or those as ``(n, d)`` float.
-        generated: ``(m, d)`` float, on the same device; m and n need not be equal.
-        manifold_k: k of the balls of precision and recall.
-        density_k: k of the balls of density, coverage and β-recall.
-        chunk_elements: upper bound of the elements in one chunk of distances; results do not depend on it.
+        reference: Real training features, or those as ``(n, d)`` float.
+        generated: Features of the samples, ``(m, d)`` float, on the same device; m and n need not be equal.
+        manifold_k: The k of the balls of precision and recall.
+        density_k: The k of the balls of density, coverage and β-recall.
+        chunk_elements: Largest number of elements in one chunk of distances; results do not depend on it.
 
     Attributes:
-        generated_to_real: distance ``(m,)`` from every generated point to its nearest real one, and its index ``(m,) int64``.
-        real_to_generated: distance ``(n,)`` from every real point to its nearest generated one, and its index ``(n,) int64``.
-        balls: ``(m,) int64``, how many real ``density_k`` balls hold each generated point strictly inside (``<``).
-        in_real: ``(m,) bool``, the generated point lies in at least one real ``manifold_k`` ball (``<=``).
-        in_generated: ``(n,) bool``, the real point lies in at least one ``manifold_k`` ball of G (``<=``).
+        generated_to_real: Distance ``(m,)`` from every generated point to its nearest real one, and its index ``(m,) int64``.
+        real_to_generated: Distance ``(n,)`` from every real point to its nearest generated one, and its index ``(n,) int64``.
+        balls: Number of real ``density_k`` balls that hold each generated point strictly inside (``<``), ``(m,) int64``.
+        in_real: Whether each generated point lies in at least one real ``manifold_k`` ball (``<=``), ``(m,) bool``.
+        in_generated: Whether each real point lies in at least one ``manifold_k`` ball of G (``<=``), ``(n,) bool``.
 
     Raises:
         ValueError: if shapes, dtypes or devices do not fit, values are not finite, there are not more than
@@ -185,7 +185,7 @@ class Neighbours:
         self.balls = torch.empty_like(real_index)
         self.in_real = torch.empty(m, dtype=torch.bool, device=device)
         self.in_generated = torch.zeros(n, dtype=torch.bool, device=device)
-        for rows, chunk in _chunks(self.generated, reference.features, chunk_elements):
+        for rows, chunk in _iterate_chunks(self.generated, reference.features, chunk_elements):
             to_real[rows], real_index[rows] = chunk.min(1)
             self.balls[rows] = (chunk < outer).sum(1)
             self.in_real[rows] = (chunk <= inner).any(1)
@@ -216,9 +216,9 @@ def _check_pair(queries: Tensor, reference: Tensor) -> None:
         )
 
 
-def _chunks(queries: Tensor, reference: Tensor, chunk_elements: int) -> Iterator[tuple[slice, Tensor]]:
+def _iterate_chunks(queries: Tensor, reference: Tensor, chunk_elements: int) -> Iterator[tuple[slice, Tensor]]:
     """Some rows of the queries at a time, in order, and their distances to the reference ``(rows, n)``."""
     size = max(1, chunk_elements // len(reference))
     for start in range(0, len(queries), size):
         rows = slice(start, min(start + size, len(queries)))
-        yield rows, distances(queries[rows], reference)
+        yield rows, compute_distances(queries[rows], reference)

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from medassay.core.estimate import Estimate
-from medassay.metrics.classification import bootstrap_intervals, classification_metrics
+from medassay.metrics.classification import compute_intervals, measure_classification
 
 DECISIONS = ("accuracy", "balanced_accuracy", "precision", "recall", "specificity", "f1")  # what needs no probability
 
 
 @dataclass(frozen=True)
 class ClassificationScores:
-    """What :func:`medassay.metrics.classification.classification_metrics` measures, single numbers with 95 % intervals.
+    """What :func:`medassay.metrics.classification.measure_classification` measures, single numbers with 95 % intervals.
 
     Attributes:
         n: Number of images.
@@ -57,22 +57,22 @@ class ClassificationScores:
         return cls(n, estimates, per_class, values["confusion"])
 
 
-def classification_scores(probabilities: Tensor, labels: Tensor) -> ClassificationScores:
+def score_classification(probabilities: Tensor, labels: Tensor) -> ClassificationScores:
     """All metrics of ``probabilities (N, K)`` and ``labels (N,)``; intervals by 1000 resamples of the images."""
-    found = classification_metrics(probabilities, labels)
-    intervals, n = bootstrap_intervals(probabilities, labels), len(labels)
-    estimates = {name: Estimate(found[name], low, high, n=n) for name, (low, high) in intervals.items()}
-    return ClassificationScores(n, estimates, found["per_class"], found["confusion"])
+    metrics = measure_classification(probabilities, labels)
+    intervals, n = compute_intervals(probabilities, labels), len(labels)
+    estimates = {name: Estimate(metrics[name], low, high, n=n) for name, (low, high) in intervals.items()}
+    return ClassificationScores(n, estimates, metrics["per_class"], metrics["confusion"])
 
 
-def decision_scores(positive: Tensor, labels: Tensor) -> ClassificationScores:
+def score_decisions(positive: Tensor, labels: Tensor) -> ClassificationScores:
     """The metrics of a decision between two classes that need no probability.
 
     Args:
-        positive: ``(N,) bool``, the images called class 1.
-        labels: ``(N,) int64``.
+        positive: Whether each image is called class 1, ``(N,) bool``.
+        labels: True class indices, ``(N,) int64``.
     """
     certain = torch.stack([~positive, positive], 1).float()  # the largest "probability" is the decision
-    found = classification_scores(certain, labels)
-    kept = {name: e for name, e in found.estimates.items() if name.removeprefix("macro_") in DECISIONS}
-    return ClassificationScores(found.n, kept, {}, found.confusion)
+    all_scores = score_classification(certain, labels)
+    estimates = {name: e for name, e in all_scores.estimates.items() if name.removeprefix("macro_") in DECISIONS}
+    return ClassificationScores(all_scores.n, estimates, {}, all_scores.confusion)

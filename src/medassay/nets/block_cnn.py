@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from medassay.core.errors import ConfigError
 from medassay.core.types import PositiveInt, Range
-from medassay.nets.layers import Activation, Normalisation, Normalise, activation_layer, normalisation_layer
+from medassay.nets.layers import Activation, Normalisation, Normalise, make_activation, make_normalisation
 
 
 class ConvBlock(nn.Module):
@@ -30,11 +30,11 @@ class ConvBlock(nn.Module):
         bias = normalisation == "none"
         self.features = nn.Sequential(
             nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=bias),
-            normalisation_layer(normalisation, out_channels),
-            activation_layer(activation),
+            make_normalisation(normalisation, out_channels),
+            make_activation(activation),
             nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=bias),
-            normalisation_layer(normalisation, out_channels),
-            activation_layer(activation),
+            make_normalisation(normalisation, out_channels),
+            make_activation(activation),
         )
         self.pool = nn.MaxPool2d(2, 2)
 
@@ -50,14 +50,14 @@ class BlockCNN(nn.Module):
     ``blocks[-1].features``, is ``(B, 32, 7, 7)`` for 28x28 images: the target layer of Grad-CAM.
 
     Args:
-        in_channels: image channels.
-        num_classes: outputs.
-        image_size: pixels a side, only to refuse blocks that would halve an image to nothing.
-        width: feature maps of the first block; each block doubles them.
-        blocks: number of blocks; each halves the side, so at most 4 for 28x28.
-        dropout: probability of dropping one of the pooled features before the linear layer.
-        normalisation: after each convolution.
-        activation: after each normalisation.
+        in_channels: Number of image channels.
+        num_classes: Number of classes, and of outputs.
+        image_size: Pixels a side, only to refuse blocks that would halve an image to nothing.
+        width: Number of feature maps of the first block; each block doubles it.
+        blocks: Number of blocks; each halves the side, so at most 4 for 28x28.
+        dropout: Probability of dropping one of the pooled features before the linear layer.
+        normalisation: Normalisation after each convolution.
+        activation: Activation after each normalisation.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ SIDE = 32  # pixels: what both networks work on
 SLOPE = 0.2  # of the discriminator's leaky ReLU
 
 
-def _init(module: nn.Module) -> None:
+def _init_weights(module: nn.Module) -> None:
     if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
         nn.init.normal_(module.weight, 0.0, 0.02)
         if module.bias is not None:
@@ -54,7 +54,7 @@ class Generator(nn.Module):
         self.up1 = _make_up_block(8 * width, 4 * width)
         self.up2 = _make_up_block(4 * width, 2 * width)
         self.to_image = nn.ConvTranspose2d(2 * width, channels, 4, 2, 1)
-        self.apply(_init)
+        self.apply(_init_weights)
 
     def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
         one_hot = F.one_hot(labels, self.num_classes).to(noise.dtype)
@@ -79,7 +79,7 @@ class Discriminator(nn.Module):
         self.down1 = self._make_down_block(2 * width, 4 * width)
         self.down2 = self._make_down_block(4 * width, 8 * width)
         self.to_logit = nn.Conv2d(8 * width, 1, 4, 1, 0)
-        self.apply(_init)
+        self.apply(_init_weights)
 
     @staticmethod
     def _make_down_block(in_channels: int, out_channels: int) -> nn.Sequential:
@@ -105,11 +105,11 @@ class CGAN(nn.Module):
     blurs either side.
 
     Args:
-        channels: image channels.
-        num_classes: classes that can be asked for.
-        image_size: pixels a side of the data set's images, 28 or 32.
-        width: feature maps of the discriminator's first layers; scales all channel counts.
-        latent: length of the noise vector.
+        channels: Number of image channels.
+        num_classes: Number of classes that can be asked for.
+        image_size: Pixels a side of the data set's images, 28 or 32.
+        width: Number of feature maps of the discriminator's first layers; scales all channel counts.
+        latent: Length of the noise vector.
     """
 
     def __init__(

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medassay.core.types import PositiveInt, Range
-from medassay.nets.layers import activation_layer
+from medassay.nets.layers import make_activation
 
 HALVINGS = 5  # convolutions of stride 2, in each direction
 SLOPE = 0.01  # of the leaky ReLU
@@ -23,10 +23,10 @@ SLOPE = 0.01  # of the leaky ReLU
 
 def list_sides(image_size: int) -> list[int]:
     """The side of the maps before and after each halving: 28, 14, 7, 4, 2, 1."""
-    found = [image_size]
+    sides = [image_size]
     for _ in range(HALVINGS):
-        found.append((found[-1] + 1) // 2)
-    return found
+        sides.append((sides[-1] + 1) // 2)
+    return sides
 
 
 class Encoder(nn.Module):
@@ -39,14 +39,14 @@ class Encoder(nn.Module):
         layers: list[nn.Module] = []
         for place, (before, after) in enumerate(pairwise(widths)):
             stride = 2 if place < HALVINGS else 1
-            layers += [nn.Conv2d(before, after, 3, stride, padding=1), activation_layer("leaky_relu", SLOPE)]
+            layers += [nn.Conv2d(before, after, 3, stride, padding=1), make_activation("leaky_relu", SLOPE)]
         self.body = nn.Sequential(*layers, nn.Flatten())
         features = widths[-1] * list_sides(image_size)[-1] ** 2
         self.mean = nn.Linear(features, latent)
         self.log_variance = nn.Linear(features, latent)
 
     def forward(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.body(torch.cat([images, label_planes(labels, self.num_classes, images)], dim=1))
+        x = self.body(torch.cat([images, make_label_planes(labels, self.num_classes, images)], dim=1))
         return self.mean(x), self.log_variance(x)
 
 
@@ -64,7 +64,7 @@ class Decoder(nn.Module):
         for (before, after), (small, large) in zip(pairwise(widths[1:]), pairwise(maps), strict=True):
             missing = large - (2 * small - 1)  # what a stride of 2 leaves out where the side was even
             layers += [
-                activation_layer("leaky_relu", SLOPE),
+                make_activation("leaky_relu", SLOPE),
                 nn.ConvTranspose2d(before, after, 3, 2, padding=1, output_padding=missing),
             ]
         self.body = nn.Sequential(*layers)
@@ -75,7 +75,7 @@ class Decoder(nn.Module):
         return self.body(x)  # type: ignore[no-any-return]
 
 
-def label_planes(labels: Tensor, num_classes: int, like: Tensor) -> Tensor:
+def make_label_planes(labels: Tensor, num_classes: int, like: Tensor) -> Tensor:
     """One-hot planes ``(B, num_classes, H, W)`` of ``labels (B,)``, of the size and dtype of ``like (B, C, H, W)``."""
     one_hot = F.one_hot(labels, num_classes).to(like.dtype)
     return one_hot[:, :, None, None].expand(-1, -1, *like.shape[-2:])
@@ -87,11 +87,11 @@ class CVAE(nn.Module):
     At 28 pixels, 3 channels, 8 classes, width 16 and latent size 128: 3,348,811 parameters.
 
     Args:
-        channels: of the image.
-        num_classes: classes.
-        image_size: pixels a side.
-        width: feature maps of the encoder's first convolution; each next one doubles them.
-        latent: length of the latent vector.
+        channels: Number of image channels.
+        num_classes: Number of classes.
+        image_size: Pixels a side.
+        width: Number of feature maps of the encoder's first convolution; each next one doubles it.
+        latent: Length of the latent vector.
     """
 
     def __init__(

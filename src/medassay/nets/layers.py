@@ -25,7 +25,7 @@ class Normalise(nn.Module):
         return f"mean={self.mean}, std={self.std}"
 
 
-def activation_layer(name: Activation, slope: float = 0.01) -> nn.Module:
+def make_activation(name: Activation, slope: float = 0.01) -> nn.Module:
     """The activation called ``name``; ``slope`` is that of the leaky ReLU's negative side."""
     if name == "leaky_relu":
         return nn.LeakyReLU(slope, inplace=True)
@@ -33,7 +33,7 @@ def activation_layer(name: Activation, slope: float = 0.01) -> nn.Module:
     return kinds[name]()
 
 
-def normalisation_layer(name: Normalisation, channels: int) -> nn.Module:
+def make_normalisation(name: Normalisation, channels: int) -> nn.Module:
     """The normalisation called ``name`` for ``channels`` feature maps; groups are of 4 maps where that divides, else of 1."""
     if name == "batch":
         return nn.BatchNorm2d(channels)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from medassay.reporting.charts import DPI, SMALL
-from medassay.reporting.figures import text_width
+from medassay.reporting.figures import measure_text_width
 
 _LINE, _TITLE = 13, 18  # dots of a caption's line, and of a title's
 _LONGEST = 32  # characters of a caption's line
@@ -27,10 +26,10 @@ def add_captions(images: Tensor, captions: Sequence[Sequence[str]], *, columns: 
     """Images row by row, each with its lines of text below.
 
     Args:
-        images: ``(N, C, H, W) uint8``, C 1 or 3, N at least 1; small ones are enlarged.
+        images: Images, ``(N, C, H, W) uint8``, C 1 or 3, N at least 1; small ones are enlarged.
         captions: N lists of lines; a long line keeps its beginning and its end.
-        columns: images in a row, at most.
-        title: lines above all.
+        columns: Number of images in a row, at most.
+        title: Lines above all.
 
     Raises:
         ValueError: no images, or another number of captions.
@@ -43,13 +42,15 @@ def add_captions(images: Tensor, captions: Sequence[Sequence[str]], *, columns: 
     longest = min(_LONGEST, max(len(line) for lines in captions for line in lines))
     cell_width = 12 + max(width, round(_CHARACTER * longest))
     cell_height = height + 14 + _LINE * max(map(len, captions))
-    whole_width = 8 + max([columns * cell_width, *(text_width(line, bold=True) + 8 for line in title.splitlines())])
+    whole_width = 8 + max(
+        [columns * cell_width, *(measure_text_width(line, bold=True) + 8 for line in title.splitlines())]
+    )
     whole_height = above + -(-n // columns) * cell_height
     figure = Figure(figsize=(whole_width / DPI, whole_height / DPI), dpi=DPI)
     pixels = images.expand(n, 3, -1, -1).permute(0, 2, 3, 1).numpy()
 
-    def write(x: float, y: float, text: str, **look: Any) -> None:
-        figure.text(x / whole_width, 1 - y / whole_height, text, va="top", parse_math=False, **look)
+    def write(x: float, y: float, text: str, size: float, weight: str) -> None:
+        figure.text(x / whole_width, 1 - y / whole_height, text, va="top", parse_math=False, size=size, weight=weight)
 
     for place, lines in enumerate(captions):
         left, top = 8 + place % columns * cell_width, above + place // columns * cell_height
@@ -58,9 +59,10 @@ def add_captions(images: Tensor, captions: Sequence[Sequence[str]], *, columns: 
         axes.imshow(pixels[place], interpolation="nearest", aspect="auto")
         axes.set_axis_off()
         for number, line in enumerate(lines):
-            write(left, top + height + 5 + number * _LINE, replace_undrawable(line, _LONGEST), size=_CAPTION_SIZE)
+            text = replace_undrawable(line, _LONGEST)
+            write(left, top + height + 5 + number * _LINE, text, _CAPTION_SIZE, "normal")
     for number, line in enumerate(title.splitlines()):
-        write(8, 8 + number * _TITLE, line, size=SMALL, weight="bold")
+        write(8, 8 + number * _TITLE, line, SMALL, "bold")
     return figure
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -14,8 +16,9 @@ from medassay.core.estimate import Estimate
 # keeps the smallest CIELAB distance under simulated protanopia, deuteranopia and tritanopia above 16.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#882255")
 GREY = "#808080"
-SMALL = 8.0  # points
-DPI = 100  # dots per inch of a figure on screen
+STYLE = matplotlib.rc_params_from_file(Path(__file__).with_name("charts.mplstyle"), use_default_template=False)
+DPI: float = STYLE["figure.dpi"]  # dots per inch of a figure on screen
+SMALL: float = STYLE["legend.fontsize"]  # points
 
 
 class Chart(NamedTuple):
@@ -25,31 +28,18 @@ class Chart(NamedTuple):
     description: str
 
 
-def small_axes(width: float, height: float) -> tuple[Figure, Axes]:
-    """A figure of so many inches with its only axes: no frame, faint grid, small type."""
-    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
-    axes = figure.add_subplot()
-    style_axes(axes)
-    return figure, axes
+def make_small_axes(width: float, height: float) -> tuple[Figure, Axes]:
+    """A figure of so many inches with its only axes, in the charts' style."""
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        return figure, figure.add_subplot()
 
 
-def style_axes(axes: Axes) -> None:
-    """No frame, faint grid, small type."""
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.spines[["left", "bottom"]].set_alpha(0.5)
-    axes.tick_params(labelsize=SMALL)
-    axes.xaxis.label.set_fontsize(9)
-    axes.yaxis.label.set_fontsize(9)
-    axes.grid(color=GREY, alpha=0.25, linewidth=0.8)
-    axes.set_axisbelow(True)
-
-
-def legend_below(figure: Figure, axes: Axes, columns: int, title: str | None = None) -> None:
+def add_legend_below(figure: Figure, axes: Axes, columns: int, title: str | None = None) -> None:
     """The legend of ``axes`` under them, in so many columns."""
     place: Any = "outside lower center"  # understood by figures only, and left out of their type hints
-    look: dict[str, Any] = {"frameon": False, "fontsize": SMALL, "title_fontsize": SMALL, "title": title}
-    handles, labels = axes.get_legend_handles_labels()
-    figure.legend(handles, labels, loc=place, ncols=columns, handletextpad=0.6, columnspacing=1.2, **look)
+    with matplotlib.rc_context(STYLE):
+        figure.legend(*axes.get_legend_handles_labels(), loc=place, ncols=columns, title=title)
 
 
 class Series(NamedTuple):
@@ -61,7 +51,7 @@ class Series(NamedTuple):
     estimates: Sequence[Estimate]
 
 
-def dot_plot(
+def draw_dot_plot(
     rows: Sequence[str],
     series: Sequence[Series],
     x: str,
@@ -78,7 +68,7 @@ def dot_plot(
         lines: Names and places of vertical lines.
         share: Whether the axis goes from 0 to 1; else as far as needed.
     """
-    figure, axes = small_axes(3.8, 1.25 + (0.21 + 0.05 * len(series)) * len(rows))
+    figure, axes = make_small_axes(3.8, 1.25 + (0.21 + 0.05 * len(series)) * len(rows))
     for place, (label, colour, marker, estimates) in enumerate(series):
         shift = 0.2 * (place - (len(series) - 1) / 2)
         known = [(row + shift, one) for row, one in enumerate(estimates) if one.known]
@@ -90,12 +80,12 @@ def dot_plot(
     for (name, at), style in zip(lines, (":", "--", "-."), strict=False):
         axes.axvline(at, color=GREY if share else PALETTE[1], linewidth=1.2, linestyle=style, label=name)
     axes.set_yticks(range(len(rows)), rows, parse_math=False)
-    axes.set(ylim=(len(rows) - 0.5, -0.5), xlabel=x)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel(x, fontsize=SMALL)
     if share:
         axes.set_xlim(-0.02, 1.02)
-    axes.xaxis.label.set_fontsize(SMALL)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
     if axes.get_legend_handles_labels()[0]:
-        legend_below(figure, axes, 2)
+        add_legend_below(figure, axes, 2)
     return figure

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,41 +16,41 @@ from torch.nn import functional as F
 from medassay.core.estimate import Estimate
 from medassay.metrics import classification
 from medassay.metrics.scores import ClassificationScores
-from medassay.reporting.charts import DPI, GREY, PALETTE, legend_below, small_axes
-from medassay.reporting.figures import text_width
+from medassay.reporting.charts import DPI, GREY, PALETTE, STYLE, add_legend_below, make_small_axes
+from medassay.reporting.figures import measure_text_width
 from medassay.reporting.numbers import format_fixed
 
 _STYLES = ("-", "--", "-.")  # one for each round through the palette
 
 
-def prediction_figures(
+def draw_predictions(
     probabilities: Tensor, labels: Tensor, scores: ClassificationScores, class_names: Sequence[str]
 ) -> dict[str, Figure]:
     """Confusion matrix, ROC and precision-recall curves by name; arguments as of those functions."""
     return {
-        "confusion_matrix": confusion_matrix(scores.confusion, class_names),
-        "roc": roc_curves(probabilities, labels, class_names),
-        "precision_recall": pr_curves(probabilities, labels, class_names),
+        "confusion_matrix": draw_confusion_matrix(scores.confusion, class_names),
+        "roc": draw_roc_curves(probabilities, labels, class_names),
+        "precision_recall": draw_pr_curves(probabilities, labels, class_names),
     }
 
 
-def scores_line(estimates: Mapping[str, Estimate], names: Sequence[str]) -> str:
+def format_scores(estimates: Mapping[str, Estimate], names: Sequence[str]) -> str:
     """``name value [low, high], …`` in one line."""
     shown = ((name, estimates[name]) for name in names)
     return ", ".join(f"{name.replace('_', ' ')} {e.value:.3f} [{e.low:.3f}, {e.high:.3f}]" for name, e in shown)
 
 
-def scores_summary(scores: ClassificationScores) -> str:
+def summarise_scores(scores: ClassificationScores) -> str:
     """The headline scores in one line."""
-    line = scores_line(scores.estimates, ("accuracy", "balanced_accuracy", "auroc", "f1"))
+    line = format_scores(scores.estimates, ("accuracy", "balanced_accuracy", "auroc", "f1"))
     return f"{line} (n = {scores.n}, 95 % bootstrap intervals)"
 
 
-def confusion_matrix(confusion: Tensor | Sequence[Sequence[int]], class_names: Sequence[str]) -> Figure:
+def draw_confusion_matrix(confusion: Tensor | Sequence[Sequence[int]], class_names: Sequence[str]) -> Figure:
     """Counts and, as shade and text, each row's percentages (so the diagonal shows the recall).
 
     Args:
-        confusion: ``(K, K)`` counts, rows are true classes.
+        confusion: Confusion matrix, ``(K, K)`` counts, rows are true classes.
         class_names: K names.
 
     Raises:
@@ -62,13 +63,13 @@ def confusion_matrix(confusion: Tensor | Sequence[Sequence[int]], class_names: S
     share = counts / counts.sum(1, keepdim=True)
     large = k <= 3
     cell = 1.1 if large else 0.62  # inches
-    names_width = max(map(text_width, class_names)) / DPI
+    names_width = max(map(measure_text_width, class_names)) / DPI
     figure = Figure(figsize=(k * cell + 1.25 * names_width + 1.8, k * cell + 1.4), dpi=DPI, layout="compressed")
     axes = figure.add_subplot()
     image = axes.imshow(share.nan_to_num(0).numpy(), cmap="Blues", vmin=0, vmax=1)
     for row in range(k):
         for column in range(k):
-            text, color = _cell(int(counts[row, column]), float(share[row, column]))
+            text, color = _format_cell(int(counts[row, column]), float(share[row, column]))
             axes.text(column, row, text, ha="center", va="center", color=color, fontsize=11 if large else 8)
     axes.set_xticks(range(k), class_names)
     axes.set_yticks(range(k), class_names)
@@ -84,39 +85,39 @@ def confusion_matrix(confusion: Tensor | Sequence[Sequence[int]], class_names: S
     return figure
 
 
-def roc_curves(probabilities: Tensor, labels: Tensor, class_names: Sequence[str]) -> Figure:
+def draw_roc_curves(probabilities: Tensor, labels: Tensor, class_names: Sequence[str]) -> Figure:
     """ROC curves with their areas: of class 1 for two classes, else of each class against the rest.
 
     Args:
-        probabilities: ``(N, K)`` float, higher means more of the class.
-        labels: ``(N,) int64``, true class indices.
+        probabilities: Class probabilities, ``(N, K)`` float, higher means more of the class.
+        labels: True class indices, ``(N,) int64``.
         class_names: K names.
 
     Raises:
         ValueError: if the probabilities do not fit the names.
     """
-    figure, axes = _unit_square("False positive rate", "True positive rate", len(class_names))
+    figure, axes = _make_unit_square("False positive rate", "True positive rate", len(class_names))
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="chance  0.500")
     areas = []
-    for index, look in _curves(probabilities, class_names):
+    for index, look in _choose_looks(probabilities, class_names):
         scores, is_positive = probabilities[:, index], labels == index
         areas.append(classification.auroc(scores, is_positive))
         false_positive_rate, true_positive_rate = classification.roc_curve(scores, is_positive)
         label = f"{class_names[index]}  {format_fixed(areas[-1])}"
         axes.plot(false_positive_rate.numpy(), true_positive_rate.numpy(), label=label, **look)
     _enlarge_corner(axes, areas, right=False)
-    legend_below(figure, axes, 1, "AUROC")
+    add_legend_below(figure, axes, 1, "AUROC")
     return figure
 
 
-def pr_curves(probabilities: Tensor, labels: Tensor, class_names: Sequence[str]) -> Figure:
+def draw_pr_curves(probabilities: Tensor, labels: Tensor, class_names: Sequence[str]) -> Figure:
     """Precision against recall with the average precision, and the prevalence, which is what chance reaches, dotted.
 
-    Arguments and errors are those of :func:`roc_curves`.
+    Arguments and errors are those of :func:`draw_roc_curves`.
     """
-    figure, axes = _unit_square("Recall", "Precision", len(class_names))
+    figure, axes = _make_unit_square("Recall", "Precision", len(class_names))
     areas = []
-    for index, look in _curves(probabilities, class_names):
+    for index, look in _choose_looks(probabilities, class_names):
         scores, is_positive = probabilities[:, index], labels == index
         areas.append(classification.average_precision(scores, is_positive))
         prevalence = float(is_positive.double().mean())
@@ -128,11 +129,11 @@ def pr_curves(probabilities: Tensor, labels: Tensor, class_names: Sequence[str])
         axes.step([0, *x] if x else [], y[:1] + y, where="pre", label=label, **look)
         axes.axhline(prevalence, color=look["color"], linewidth=0.9, linestyle=":", zorder=1)
     _enlarge_corner(axes, areas, right=True)
-    legend_below(figure, axes, 1, "Average precision (prevalence)")
+    add_legend_below(figure, axes, 1, "Average precision (prevalence)")
     return figure
 
 
-def _curves(probabilities: Tensor, class_names: Sequence[str]) -> list[tuple[int, dict[str, Any]]]:
+def _choose_looks(probabilities: Tensor, class_names: Sequence[str]) -> list[tuple[int, dict[str, Any]]]:
     """The classes to draw, each with its line's look: class 1 of two, else all."""
     k = len(class_names)
     if probabilities.ndim != 2 or probabilities.shape[1] != k:
@@ -143,9 +144,9 @@ def _curves(probabilities: Tensor, class_names: Sequence[str]) -> list[tuple[int
     ]
 
 
-def _unit_square(x_label: str, y_label: str, classes: int) -> tuple[Figure, Axes]:
+def _make_unit_square(x_label: str, y_label: str, classes: int) -> tuple[Figure, Axes]:
     """Axes from 0 to 1, with room below for a line per class."""
-    figure, axes = small_axes(4, 4.1 + 0.17 * classes)
+    figure, axes = make_small_axes(4, 4.1 + 0.17 * classes)
     axes.set(xlabel=x_label, ylabel=y_label, xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     return figure, axes
 
@@ -156,7 +157,8 @@ def _enlarge_corner(axes: Axes, areas: Sequence[float], *, right: bool) -> None:
     if len(areas) == 1 or worst < 0.95:
         return
     reach = 0.1 if worst >= 0.99 else 0.2
-    inset = axes.inset_axes((0.12 if right else 0.38, 0.32, 0.56, 0.56))
+    with matplotlib.rc_context(STYLE):
+        inset = axes.inset_axes((0.12 if right else 0.38, 0.32, 0.56, 0.56))
     for line in axes.get_lines():
         look = {name: getattr(line, f"get_{name}")() for name in ("color", "linestyle", "linewidth", "drawstyle")}
         inset.plot(*line.get_data(), **look)
@@ -164,12 +166,11 @@ def _enlarge_corner(axes: Axes, areas: Sequence[float], *, right: bool) -> None:
     inset.set(xlim=(first - slack, first + reach + slack), ylim=(1 - reach - slack, 1 + slack))
     inset.tick_params(labelsize=7)
     inset.locator_params(nbins=3)
-    inset.grid(color=GREY, alpha=0.25, linewidth=0.8)
-    inset.spines[:].set_color("0.6")
+    inset.spines[:].set(visible=True, color="0.6")
     axes.indicate_inset_zoom(inset, edgecolor="0.6", alpha=1)
 
 
-def _cell(count: int, share: float) -> tuple[str, str]:
+def _format_cell(count: int, share: float) -> tuple[str, str]:
     """Text and colour of a confusion matrix's cell; an empty one steps back, and has no percentage."""
     if count == 0:
         return "0", "0.6"

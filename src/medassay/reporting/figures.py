@@ -1,6 +1,6 @@
 """Grids of images as arrays and as figures, and figures as files.
 
-Figures are built with matplotlib's objects and no global state, so that they can be drawn in any process or thread.
+Figures are built with matplotlib's objects, without pyplot, so that none stays open and any process can draw them.
 """
 
 from __future__ import annotations
@@ -10,30 +10,32 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import matplotlib
 import torch
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.utils import make_grid
 
 from medassay.core.files import atomic_write
-from medassay.reporting.charts import DPI, SMALL
+from medassay.reporting.charts import DPI, SMALL, STYLE
 
 
-def grid_array(images: Tensor, *, columns: int, padding: int = 2) -> Tensor:
+def tile_images(images: Tensor, *, columns: int, padding: int = 2) -> Tensor:
     """Images tiled row by row on white, for a viewer that enlarges by itself.
 
     Image i lies at row ``i // columns``, column ``i % columns``; its upper left pixel is at
     ``padding + row * (H + padding), padding + column * (W + padding)``.
 
     Args:
-        images: ``(N, C, H, W)`` float in [0, 1] (clamped) or uint8, C 1 or 3, N at least 1.
-        columns: images in a row.
-        padding: white pixels between and around the images.
+        images: Images, ``(N, C, H, W)`` float in [0, 1] (clamped) or uint8, C 1 or 3, N at least 1.
+        columns: Number of images in a row, at most.
+        padding: Number of white pixels between and around the images.
 
     Returns:
-        ``(C, height, width) uint8``.
+        ``(3, height, width) uint8``.
 
     Raises:
         ValueError: if shape, dtype, ``columns`` or ``padding`` is not one of these.
@@ -43,13 +45,14 @@ def grid_array(images: Tensor, *, columns: int, padding: int = 2) -> Tensor:
             f"a grid needs (N >= 1, 1 or 3, H, W) images, columns >= 1 and padding >= 0, "
             f"not {tuple(images.shape)}, {columns} and {padding}"
         )
-    missing = -len(images) % columns
-    tiles = F.pad(_uint8(images), (padding, 0, padding, 0, 0, 0, 0, missing), value=255)
-    rows = tiles.view(-1, columns, *tiles.shape[1:]).permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2)
-    return F.pad(rows, (0, padding, 0, padding), value=255)
+    tiles = _to_uint8(images)
+    if len(tiles) == 1:  # make_grid gives a single image back without a margin
+        return F.pad(tiles[0].expand(3, -1, -1), (padding,) * 4, value=255)
+    grid: Tensor = make_grid(tiles, nrow=columns, padding=padding, pad_value=255)
+    return grid
 
 
-def image_grid(
+def draw_image_grid(
     images: Tensor,
     *,
     columns: int,
@@ -64,17 +67,17 @@ def image_grid(
     inch) or a whole multiple.
 
     Args:
-        images: ``(N, C, H, W)`` float in [0, 1] (clamped) or uint8, C 1 or 3.
-        columns: images in a row.
-        row_labels: a name for each row.
-        column_labels: a name for each column; slanted if wider than an image.
-        scale: dots per pixel at the figure's own resolution.
-        title: one line above.
+        images: Images, ``(N, C, H, W)`` float in [0, 1] (clamped) or uint8, C 1 or 3.
+        columns: Number of images in a row.
+        row_labels: Names of the rows.
+        column_labels: Names of the columns; slanted if wider than an image.
+        scale: Dots per pixel at the figure's own resolution.
+        title: One line above.
 
     Raises:
-        ValueError: if the images do not fit :func:`grid_array`, or labels do not fit rows and columns.
+        ValueError: if the images do not fit :func:`tile_images`, or labels do not fit rows and columns.
     """
-    mosaic = grid_array(images, columns=columns, padding=1)
+    mosaic = tile_images(images, columns=columns, padding=1)
     rows = -(-len(images) // columns)
     for labels, count in ((row_labels, rows), (column_labels, columns)):
         if labels is not None and len(labels) != count:
@@ -83,18 +86,18 @@ def image_grid(
     # All in dots of the figure, whole numbers, so that image blocks fall on dots.
     height, width = scale * mosaic.shape[1], scale * mosaic.shape[2]
     pitch_y, pitch_x = scale * (images.shape[2] + 1), scale * (images.shape[3] + 1)
-    widest = max(map(text_width, column_labels or [""]))
+    widest = max(map(measure_text_width, column_labels or [""]))
     slanted = widest > pitch_x - 4
-    left = 16 + max(map(text_width, row_labels or [""]))
+    left = 16 + max(map(measure_text_width, row_labels or [""]))
     right = max(8, round(0.71 * widest) + 8 - pitch_x // 2) if slanted else 8
     top = 8 + (24 if title else 0) + ((round(0.71 * widest) if slanted else 0) + 16 if column_labels else 0)
-    total_width = left + max(width + right, text_width(title or "", bold=True) + 8)
+    total_width = left + max(width + right, measure_text_width(title or "", bold=True) + 8)
     total_height = top + height + 8
 
     figure = Figure(figsize=(total_width / DPI, total_height / DPI), dpi=DPI)
     axes = figure.add_axes((left / total_width, 8 / total_height, width / total_width, height / total_height))
     axes.set_axis_off()
-    picture = mosaic.expand(3, -1, -1).permute(1, 2, 0).numpy()
+    picture = mosaic.permute(1, 2, 0).numpy()
     axes.imshow(picture, interpolation="nearest", aspect="auto", extent=(0, width, height, 0))
     for row, name in enumerate(row_labels or ()):
         axes.text(-6, (row + 0.5) * pitch_y + scale / 2, name, ha="right", va="center", size=SMALL)
@@ -106,7 +109,7 @@ def image_grid(
     return figure
 
 
-def save(figure: Figure, path: Path, dpi: float = 2 * DPI) -> None:
+def save_figure(figure: Figure, path: Path, dpi: float = 2 * DPI) -> None:
     """Write a figure as PNG: the whole file or none, and the same bytes for the same figure.
 
     Missing folders are made, an existing file is replaced.
@@ -115,12 +118,13 @@ def save(figure: Figure, path: Path, dpi: float = 2 * DPI) -> None:
         OutputError: if the file cannot be written.
     """
     drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=dpi, metadata={"Software": None})
+    with matplotlib.rc_context(STYLE):  # the number of ticks depends on their size while drawing
+        figure.savefig(drawn, format="png", dpi=dpi, metadata={"Software": None})
     with atomic_write(path) as partial:
         partial.write_bytes(drawn.getvalue())
 
 
-def _uint8(images: Tensor) -> Tensor:
+def _to_uint8(images: Tensor) -> Tensor:
     if images.dtype == torch.uint8:
         return images.detach().cpu()
     if not images.is_floating_point():
@@ -128,7 +132,7 @@ def _uint8(images: Tensor) -> Tensor:
     return images.detach().cpu().float().nan_to_num(0).clamp(0, 1).mul(255).round().to(torch.uint8)
 
 
-def text_width(text: str, *, bold: bool = False) -> int:
+def measure_text_width(text: str, *, bold: bool = False) -> int:
     """Width of a label in dots of the figure."""
     if not text.strip():
         return 0

@@ -20,10 +20,10 @@ def overlay(images: Tensor, maps: Tensor, colormap: str = "jet", opacity: float 
     """Heat maps laid over images, everywhere with the same opacity.
 
     Args:
-        images: ``(N, C, H, W) uint8``, C 1 or 3.
-        maps: ``(N, H, W)`` in [0, 1].
-        colormap: matplotlib's name.
-        opacity: of the heat map, from 0 to 1.
+        images: Images, ``(N, C, H, W) uint8``, C 1 or 3.
+        maps: Heat maps, ``(N, H, W)`` in [0, 1].
+        colormap: Name of the colours in matplotlib.
+        opacity: Opacity of the heat map, from 0 to 1.
 
     Returns:
         ``(N, 3, H, W) uint8``.
@@ -32,7 +32,7 @@ def overlay(images: Tensor, maps: Tensor, colormap: str = "jet", opacity: float 
     return mixed.round().to(torch.uint8)
 
 
-def colour_bar(colormap: str) -> Tensor:
+def draw_colour_bar(colormap: str) -> Tensor:
     """The colours from 0 to 1, left to right, ``(1, 3, 4, 64) uint8``."""
     return colour_maps(torch.linspace(0, 1, 64).expand(1, 4, -1), colormap)
 
@@ -41,8 +41,8 @@ def place_beside_heat_map(images: Tensor, maps: Tensor) -> Tensor:
     """Images beside themselves under a heat map, small ones enlarged, which keeps their pixels visible.
 
     Args:
-        images: ``(N, C, H, W) uint8``, C 1 or 3.
-        maps: ``(N, H, W) float32 in [0, 1]``.
+        images: Images, ``(N, C, H, W) uint8``, C 1 or 3.
+        maps: Heat maps, ``(N, H, W) float32 in [0, 1]``.
 
     Returns:
         ``(N, 3, s H, 2 s W + s) uint8`` with a whole s: image, a white gap, image with its map.

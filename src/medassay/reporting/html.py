@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from medassay.reporting.charts import PALETTE, Chart
+from medassay.reporting.charts import PALETTE, STYLE, Chart
 from medassay.reporting.numbers import (
     format_bounds,
     format_fixed,
@@ -37,7 +37,7 @@ _LARGEST = 96  # pixels of an image's side in a page; larger ones are reduced
 _INK = "#000000"  # what matplotlib draws text and axes in
 
 
-def page(template: str | Path, **values: Any) -> str:
+def render_page(template: str | Path, **values: Any) -> str:
     """A template filled in; values are escaped, except :class:`markupsafe.Markup`.
 
     Args:
@@ -63,17 +63,17 @@ def page(template: str | Path, **values: Any) -> str:
 # --- pictures --------------------------------------------------------------------------------------------------------
 
 
-def svg(figure: Figure, name: str, description: str) -> Markup:
+def draw_svg(figure: Figure, name: str, description: str) -> Markup:
     """A figure as inline SVG on transparent ground, in the page's own text colour and series colours.
 
     Args:
-        figure: what to draw; black is taken for ink, and the colours of ``PALETTE`` for the page's ``--series-<i>``.
-        name: put before every id, so that those of several charts in a page differ.
-        description: for those who cannot see it.
+        figure: The figure to draw; black is taken for ink, and the colours of ``PALETTE`` for the page's ``--series-<i>``.
+        name: A name to put before every id, so that those of several charts in a page differ.
+        description: A text for those who cannot see it.
     """
     drawn = io.StringIO()
     # Text stays text: a page's fonts are no wider than matplotlib's, so that what fits there fits here
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+    with matplotlib.rc_context({**STYLE, "svg.fonttype": "none", "svg.hashsalt": name}):
         figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = drawn.getvalue()
     text = text[text.index("<svg") :]
@@ -90,10 +90,10 @@ def svg(figure: Figure, name: str, description: str) -> Markup:
     return Markup(re.sub(r'width="[^"]*"', lambda _: attributes, text, count=1).strip())
 
 
-def inline(charts: Mapping[str, Chart]) -> dict[str, tuple[Markup, str]]:
+def inline_charts(charts: Mapping[str, Chart]) -> dict[str, tuple[Markup, str]]:
     """Charts by name as inline SVG, each with its description."""
     return {
-        name: (svg(figure, name.replace("_", "-"), description), description)
+        name: (draw_svg(figure, name.replace("_", "-"), description), description)
         for name, (figure, description) in charts.items()
     }
 
@@ -111,7 +111,7 @@ def draw_strip(images: Tensor) -> str:
     """Images side by side, one transparent pixel between them, as the address of an image that needs no file.
 
     Args:
-        images: ``(N, C, H, W) uint8``, C 1 or 3, N at least 1; :func:`shrink_images` where they are large.
+        images: Images, ``(N, C, H, W) uint8``, C 1 or 3, N at least 1; :func:`shrink_images` where they are large.
     """
     tiles = shrink_images(images)
     colours = tiles.expand(-1, 3, -1, -1)

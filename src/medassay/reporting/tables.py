@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 
-def as_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+def format_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Comma-separated values; None and NaN are empty, other numbers are written in full."""
     written = io.StringIO()
     writer = csv.writer(written, lineterminator="\n")
@@ -18,13 +18,13 @@ def as_csv(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return written.getvalue()
 
 
-def records_as_csv(records: Sequence[Mapping[str, Any]]) -> str:
+def format_records_as_csv(records: Sequence[Mapping[str, Any]]) -> str:
     """The same of records by column name; the columns are those that any record has, in the order of their coming."""
     header = list(dict.fromkeys(name for record in records for name in record))
-    return as_csv(header, ([record.get(name) for name in header] for record in records))
+    return format_csv(header, ([record.get(name) for name in header] for record in records))
 
 
-def as_markdown(header: Sequence[str], rows: Iterable[Sequence[str]], align: Sequence[str] = ()) -> str:
+def format_markdown(header: Sequence[str], rows: Iterable[Sequence[str]], align: Sequence[str] = ()) -> str:
     """A markdown table; ``align`` are the marks below the header, ``---`` where none are given."""
     lines = [header, align or ["---"] * len(header), *rows]
     plain = str.maketrans({"|": "\\|", "\n": " ", "\N{NO-BREAK SPACE}": " "})
@@ -42,7 +42,7 @@ class Table:
 
     def to_markdown(self) -> str:
         """The table under its title, its note below."""
-        return "\n\n".join(filter(None, [f"## {self.title}", as_markdown(self.header, self.rows), self.note]))
+        return "\n\n".join(filter(None, [f"## {self.title}", format_markdown(self.header, self.rows), self.note]))
 
 
 def _to_plain(value: Any) -> Any:

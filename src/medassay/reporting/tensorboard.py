@@ -25,11 +25,11 @@ def add_results(
     """Adds to the event files in ``directory``.
 
     Args:
-        directory: of the run's event files.
-        step: x position.
+        directory: Directory of the run's event files.
+        step: Position on the x axis.
         pictures: PNG files, named in TensorBoard by their stems.
-        text: named texts.
-        hyperparameters, metrics: one row of the HParams tab; values that are not numbers, text or booleans are written as
+        text: Texts by name.
+        hyperparameters, metrics: One row of the HParams tab; values that are not numbers, text or booleans are written as
             text.
     """
     with SummaryWriter(str(directory)) as writer:

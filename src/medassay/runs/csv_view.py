@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from medassay.core.estimate import Estimate
-from medassay.reporting.tables import as_csv
+from medassay.reporting.tables import format_csv
 from medassay.runs.groups import Group, describe_settings
 from medassay.runs.table import RunRow
 
@@ -56,7 +56,7 @@ def runs_as_csv(
         about = {"group": number, "model": one.model, "data": one.data, "seed": " ".join(map(str, group.seeds))}
         extra = further[number - 1] if further else {}
         records += [{"row": kind, **about, **group.settings, **values} for kind, values in _lines(group, extra)]
-    return as_csv(columns, ([_finite(record.get(name)) for name in columns] for record in records))
+    return format_csv(columns, ([_finite(record.get(name)) for name in columns] for record in records))
 
 
 def _lines(group: Group, further: Further) -> Iterator[tuple[str, dict[str, float | None]]]:

@@ -8,9 +8,9 @@ from pathlib import Path
 from torch import nn
 
 from medassay.data.modules import LabelledData
-from medassay.metrics.scores import ClassificationScores, classification_scores
+from medassay.metrics.scores import ClassificationScores, score_classification
 from medassay.reporting import figures
-from medassay.reporting.classification import prediction_figures, scores_summary
+from medassay.reporting.classification import draw_predictions, summarise_scores
 from medassay.runs.load import device_for, evaluated_images
 from medassay.tasks.predictions import predict
 from medassay.training.settings import TrainerSettings
@@ -26,10 +26,10 @@ def score_split(
     Of a run cut short by ``limit_batches`` the split is cut the same way.
     """
     predictions = predict(task, evaluated_images(data, split, settings), device_for(settings))
-    scores = classification_scores(predictions.probabilities, predictions.labels)
-    drawn = prediction_figures(predictions.probabilities, predictions.labels, scores, data.classes)
+    scores = score_classification(predictions.probabilities, predictions.labels)
+    drawn = draw_predictions(predictions.probabilities, predictions.labels, scores, data.classes)
     paths = [directory / f"{split}_{name}.png" for name in drawn]
     for path, figure in zip(paths, drawn.values(), strict=True):
-        figures.save(figure, path)
-    logger.info("%s: %s", split, scores_summary(scores))
+        figures.save_figure(figure, path)
+    logger.info("%s: %s", split, summarise_scores(scores))
     return scores, paths

@@ -22,7 +22,7 @@ from medassay.runs.directory import RunDirectory
 from medassay.runs.final_scores import score_split
 from medassay.runs.load import build_data, build_task, device_for, with_overrides
 from medassay.runs.table import single_numbers
-from medassay.tasks.summary import model_summary, parameter_count
+from medassay.tasks.summary import count_parameters, summarise_model
 from medassay.training.fit import Fit, fit
 from medassay.training.settings import Recipe, TrainerSettings
 
@@ -144,8 +144,8 @@ def resume(path: str | Path, overrides: Mapping[str, Any]) -> Path:
 def _record_start(run: RunDirectory, data: LabelledData, task: LightningModule) -> str:
     """Records and prints what is trained on what; gives the model's summary."""
     provenance = data.provenance()
-    run.update(data=provenance, parameters=parameter_count(task), threads=torch.get_num_threads())
-    overview = model_summary(task)
+    run.update(data=provenance, parameters=count_parameters(task), threads=torch.get_num_threads())
+    overview = summarise_model(task)
     write_text(run.path / "model.txt", overview + "\n")
     counts = ", ".join(
         f"{name} {count}" for name, count in zip(data.classes, data.class_counts().tolist(), strict=True)

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from medassay.reporting.charts import GREY, PALETTE, SMALL, legend_below, small_axes
+from medassay.reporting.charts import GREY, PALETTE, SMALL, add_legend_below, make_small_axes
 
 OTHERS, MEAN, BEST = GREY, PALETTE[0], PALETTE[1]
 _FEW = 8  # values up to which each has a place of its own
@@ -53,7 +53,7 @@ def draw_effect(key: str, runs: Sequence[tuple[str, float]], metric: str, best: 
         metric: Name of the metric.
         best: The best configuration's value; None where there is none.
     """
-    figure, axes = small_axes(3.7, 2.9)
+    figure, axes = make_small_axes(3.7, 2.9)
     scale = _Scale([value for value, _ in runs], few=_FEW)
     groups: dict[float, list[float]] = {}
     for value, number in runs:
@@ -76,7 +76,7 @@ def draw_effect(key: str, runs: Sequence[tuple[str, float]], metric: str, best: 
     scale.draw(axes)
     axes.set_xlabel(key, parse_math=False)
     axes.set_ylabel(metric, parse_math=False)
-    legend_below(figure, axes, 3)
+    add_legend_below(figure, axes, 3)
     return figure
 
 
@@ -89,7 +89,7 @@ def draw_parallel(keys: Sequence[str], lines: Sequence[Line], metric: str, lower
         metric: Name of the metric.
         lower_is_better: Whether the metric's axis is turned over, so that better is up.
     """
-    figure, axes = small_axes(1.6 + 1.45 * len(keys), 3.6)
+    figure, axes = make_small_axes(1.6 + 1.45 * len(keys), 3.6)
     scales = [_Scale([line.values[i] for line in lines], few=_FEW) for i in range(len(keys))]
     numbers = [line.metric for line in lines]
     low, high = min(numbers), max(numbers)
@@ -117,13 +117,13 @@ def draw_parallel(keys: Sequence[str], lines: Sequence[Line], metric: str, lower
     axes.spines[:].set_visible(False)
     axes.grid(visible=False)
     if any(line.best for line in lines):
-        legend_below(figure, axes, 3)
+        add_legend_below(figure, axes, 3)
     return figure
 
 
 def draw_learning_curves(curves: Sequence[Curve], name: str) -> Figure:
     """A value over the epochs of every run: grey ones, and above them those of the best configuration."""
-    figure, axes = small_axes(4.4, 3.2)
+    figure, axes = make_small_axes(4.4, 3.2)
     labelled: set[str] = set()
     faint = 0.45 if len(curves) <= _CROWD else 0.2
     for curve in sorted(curves, key=lambda curve: curve.best):
@@ -137,7 +137,7 @@ def draw_learning_curves(curves: Sequence[Curve], name: str) -> Figure:
     axes.set_xlabel("epoch")
     axes.set_ylabel(name, parse_math=False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    legend_below(figure, axes, 3)
+    add_legend_below(figure, axes, 3)
     return figure
 
 
@@ -238,7 +238,7 @@ def draw_study_history(
         ranked_by: Name of the objective.
         maximise: Whether more of it is better.
     """
-    figure, axes = small_axes(6.4, 3.6)
+    figure, axes = make_small_axes(6.4, 3.6)
     better = max if maximise else min
     numbers, values = [number for number, *_ in trials], [value for _, value, _ in trials]
     best = list(itertools.accumulate(values, better))
@@ -253,13 +253,13 @@ def draw_study_history(
         axes.scatter(failed, [0] * len(failed), transform=bottom, label="failed", **look)
     axes.set(xlabel="Trial", ylabel=ranked_by, xlim=(0.4, max([*numbers, *failed]) + 0.6))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    legend_below(figure, axes, 4)
+    add_legend_below(figure, axes, 4)
     return figure
 
 
 def draw_parameter_importance(shares: Mapping[str, float], note: str) -> Figure:
     """A bar for each parameter's share of the objective's variance, the most important first; ``note`` stands above."""
-    figure, axes = small_axes(6.4, 1.1 + 0.34 * len(shares))
+    figure, axes = make_small_axes(6.4, 1.1 + 0.34 * len(shares))
     axes.barh(range(len(shares)), list(shares.values()), color=PALETTE[0], height=0.62)
     for row, share in enumerate(shares.values()):
         axes.annotate(f"{share:.0%}", (share, row), (4, 0), textcoords="offset points", va="center", size=9)

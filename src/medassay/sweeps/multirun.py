@@ -175,11 +175,11 @@ def _test_chosen(sweep: SweepDirectory, settings: SweepSettings, result: Summary
     further = [seed for seed in settings.final_seeds or [] if seed not in best.seeds]
     if further:
         _launch(["-m", *fixed, f"seed={','.join(map(str, further))}", *hydra, "hydra/sweeper=arguments"])
-    from medassay.evaluation.evaluate import default_protocol, evaluate, protocol_node
+    from medassay.evaluation.evaluate import choose_protocol, evaluate, load_protocol_node
 
     paths = [*(row.path for row in best.counted), *(job.directory for job in sweep.jobs(final=True))]
     runs = [RunDirectory(path) for path in paths]
-    protocol = protocol_node(default_protocol([str(paths[0])]))
+    protocol = load_protocol_node(choose_protocol([str(paths[0])]))
     for run in runs:
         if run.state() == "done" and not _is_tested(run):
             print(f"testing {run.path.name}")

@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from medassay.core.estimate import Estimate
 from medassay.core.files import write_text
-from medassay.evaluation.about import origin
+from medassay.evaluation.about import describe_origin
 from medassay.reporting import figures as drawing
 from medassay.reporting import html
 from medassay.reporting.charts import Chart
@@ -50,7 +50,7 @@ def write_summary(summary: Summary, figures: Sequence[tuple[str, Path]] = ()) ->
         write_text(summary.path / name, text)
     pictures = {f"figures/{name}.png": figure for name, (figure, _) in drawn_charts.items()}
     for name, figure in pictures.items():
-        drawing.save(figure, summary.path / name)
+        drawing.save_figure(figure, summary.path / name)
     return [summary.path / name for name in (*files, *pictures)]
 
 
@@ -153,8 +153,8 @@ def make_runs_table(summary: Summary) -> Table:
 
 def make_page(summary: Summary, drawn_charts: Mapping[str, Chart], figures: Sequence[tuple[str, Path]] = ()) -> str:
     """``sweep.html`` with its charts and further pictures."""
-    pictures = html.inline(drawn_charts)
-    return html.page(
+    pictures = html.inline_charts(drawn_charts)
+    return html.render_page(
         Path(__file__).with_name("page.html.j2"),
         summary=summary,
         tiles=_make_tiles(summary),
@@ -239,7 +239,7 @@ def _describe_lead(summary: Summary) -> str:
 
 def _list_warnings(summary: Summary) -> list[str]:
     """What a reader must know first."""
-    origins = [origin(row.data_provenance) for row in summary.choose_rows("done")]
+    origins = [describe_origin(row.data_provenance) for row in summary.choose_rows("done")]
     failed = len(summary.failed)
     failures = f"{failed} of {len(summary.rows) + len(summary.final)} runs failed; the reasons are listed below."
     warnings = [*origins, *summary.notes, failures if failed else None]

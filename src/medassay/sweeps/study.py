@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from medassay.core.errors import CheckpointError
 from medassay.core.files import write_text
-from medassay.reporting.tables import as_csv
+from medassay.reporting.tables import format_csv
 from medassay.runs.directory import RunDirectory
 from medassay.sweeps.directory import Job, SweepDirectory
 from medassay.sweeps.objective import choose_objective
@@ -62,7 +62,7 @@ def draw_study(sweep_directory: str | Path) -> list[tuple[str, Path]]:
         values = [trial for trial in trials if trial.value is not None]
         if len(values) < 2 or len(study.directions) > 1:
             return []
-        from medassay.reporting.figures import save  # torch and matplotlib take seconds to import
+        from medassay.reporting.figures import save_figure  # torch and matplotlib take seconds to import
         from medassay.sweeps.figures import draw_parameter_importance, draw_study_history
 
         valued = [(trial.number, trial.value, trial.state) for trial in trials if trial.value is not None]
@@ -76,7 +76,7 @@ def draw_study(sweep_directory: str | Path) -> list[tuple[str, Path]]:
     pictures = []
     for title, name, figure in charts:
         file = path / "figures" / f"{name}.png"
-        save(figure, file)
+        save_figure(figure, file)
         pictures.append((title, file))
     return pictures
 
@@ -190,4 +190,4 @@ def _write_table(trials: Sequence[Trial], file: Path) -> None:
     rows = (
         [t.number, t.state, t.value, *map(t.params.get, names), None if t.run is None else t.run.name] for t in trials
     )
-    write_text(file, as_csv(["trial", "state", "value", *names, "run"], rows))
+    write_text(file, format_csv(["trial", "state", "value", *names, "run"], rows))

@@ -14,13 +14,13 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC
 
 from medassay.core.types import Range
 from medassay.tasks.ema import EMA
-from medassay.tasks.optim import OptimizerFactory, SchedulerFactory, adam, configure
+from medassay.tasks.optim import OptimizerFactory, SchedulerFactory, adam, configure_optimizer
 from medassay.tasks.steps import check_finite
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) float32 in [0, 1], labels (B,) int64
 
 
-def balanced_weights(counts: Tensor) -> Tensor:
+def compute_balanced_weights(counts: Tensor) -> Tensor:
     """Class weights ``n / (classes * n_class)`` from ``counts (K,) int64``; 0 for a class without images."""
     n = counts.sum()
     return torch.where(counts > 0, n / (len(counts) * counts.clamp(min=1)), torch.zeros(())).float()
@@ -35,13 +35,13 @@ class Classification(LightningModule):
     answers, and a checkpoint of weights alone holds it as ``net``.
 
     Args:
-        net: the network; normalises its inputs itself.
-        num_classes: outputs of the net.
-        optimizer: makes the optimizer from the parameters; Adam with 1e-3 where none is given.
-        scheduler: makes the learning-rate schedule; none where not given.
-        class_weights: ``balanced`` weighs each class by n / (classes * n_class) of the training set; ``none`` by 1.
-        label_smoothing: share of the target spread evenly over all classes.
-        ema_decay: decay of the averaged weights that are validated, chosen and kept, reached after a warm-up; 0: none.
+        net: The network; it normalises its inputs itself.
+        num_classes: Number of outputs of the net.
+        optimizer: Factory of the optimizer; Adam with 1e-3 where none is given.
+        scheduler: Factory of the learning-rate schedule; no schedule where none is given.
+        class_weights: Weights of the classes: ``balanced`` is n / (classes * n_class) of the training set, ``none`` is 1.
+        label_smoothing: Share of the target spread evenly over all classes.
+        ema_decay: Decay of the averaged weights that are validated, chosen and kept, reached after a warm-up; 0: none.
     """
 
     class_weights: Tensor
@@ -77,7 +77,7 @@ class Classification(LightningModule):
     def setup(self, stage: str) -> None:
         if stage == "fit" and self._balanced:
             counts: Tensor = self.trainer.datamodule.class_counts()  # type: ignore[attr-defined]
-            self.class_weights = balanced_weights(counts).to(self.class_weights.device)
+            self.class_weights = compute_balanced_weights(counts).to(self.class_weights.device)
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, num_classes)`` of images in [0, 1]; in evaluation mode those of the averaged weights, if any."""
@@ -119,7 +119,7 @@ class Classification(LightningModule):
         self.log("val/auroc", auroc, prog_bar=True, sync_dist=True)
 
     def configure_optimizers(self) -> Any:
-        return configure(self, self._optimizer, self._scheduler)
+        return configure_optimizer(self, self._optimizer, self._scheduler)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.ema is None or "optimizer_states" in checkpoint:  # what resumes needs both nets

@@ -19,7 +19,7 @@ from medassay.tasks.steps import check_finite
 BATCH_NORM_BATCHES = 8  # of 256 samples each: what the averaged generator's statistics are estimated on, every epoch
 
 
-def gradient_norm(net: nn.Module) -> Tensor:
+def compute_gradient_norm(net: nn.Module) -> Tensor:
     """The Euclidean norm of all gradients of ``net``, a scalar on its device."""
     norms = torch._foreach_norm([p.grad for p in net.parameters() if p.grad is not None])
     norm: Tensor = torch.linalg.vector_norm(torch.stack(norms))
@@ -33,14 +33,14 @@ class ConditionalGAN(ConditionalGenerator):
     ``d_real`` = D(x) and ``d_fake`` = D(G(z)) as probabilities, both gradient norms.
 
     Args:
-        net: the two networks.
-        optimizer: makes each player's optimizer; Adam with 2e-4 and betas (0.5, 0.999) where none is given.
-        loss: the players' losses.
-        ema_decay: the averaging's largest decay.
-        collapse_loss: a mean discriminator loss under this for ``collapse_epochs`` epochs in a row stops the run: the
+        net: The two networks.
+        optimizer: Factory of each player's optimizer; Adam with 2e-4 and betas (0.5, 0.999) where none is given.
+        loss: Kind of the players' losses.
+        ema_decay: Largest decay of the averaged generator.
+        collapse_loss: Mean discriminator loss that stops the run if it is lower for ``collapse_epochs`` epochs in a row: the
             generator then gets no gradient worth the name.
-        collapse_epochs: see ``collapse_loss``.
-        grid_rows: images per class of the fixed grid that shows progress.
+        collapse_epochs: Number of such epochs, see ``collapse_loss``.
+        grid_rows: Number of images per class of the fixed grid that shows progress.
     """
 
     net: CGAN
@@ -109,7 +109,7 @@ class ConditionalGAN(ConditionalGenerator):
         loss = discriminator_loss(self.loss, real_logits, fake_logits)
         optimizer.zero_grad()
         self.manual_backward(loss)
-        norm = gradient_norm(self.net.discriminator)
+        norm = compute_gradient_norm(self.net.discriminator)
         optimizer.step()
         probabilities = real_logits.detach().sigmoid().mean(), fake_logits.detach().sigmoid().mean()
         return loss, *probabilities, norm
@@ -126,14 +126,14 @@ class ConditionalGAN(ConditionalGenerator):
             self.manual_backward(loss)
         finally:
             discriminator.requires_grad_(True)
-        norm = gradient_norm(self.net.generator)
+        norm = compute_gradient_norm(self.net.generator)
         optimizer.step()
         return loss, norm
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         # Not at the epoch's end: there, callbacks that draw pictures come before the task
         if batch_idx == self.trainer.num_training_batches - 1:
-            self.ema.refresh_batch_norm(self._batch_norm_batches)
+            self.ema.refresh_batch_norm(self._run_batch_norm_batches)
             here = torch.tensor(self._images_here, device=self.device)
             self.images_seen += int(self.trainer.strategy.reduce(here, reduce_op="sum"))
             self._images_here = 0
@@ -153,12 +153,12 @@ class ConditionalGAN(ConditionalGenerator):
                 "model.loss; the checkpoints of earlier epochs are kept"
             )
 
-    def _batch_norm_batches(self, generator: nn.Module) -> None:
+    def _run_batch_norm_batches(self, generator: nn.Module) -> None:
         rng = torch.Generator().manual_seed(0)
         for _ in range(BATCH_NORM_BATCHES):
             labels = torch.multinomial(self.label_share.cpu(), 256, replacement=True, generator=rng)
             noise = torch.randn(256, self.latent, generator=rng)
-            generator(self.as_weights(noise), labels.to(self.device))
+            generator(self.cast_like_weights(noise), labels.to(self.device))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["images_seen"] = self.images_seen

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from medassay.core.types import NonNegative, NonNegativeInt, PositiveInt
-from medassay.nets.cvae import CVAE, label_planes
+from medassay.nets.cvae import CVAE, make_label_planes
 from medassay.tasks.generator import Batch, ConditionalGenerator
-from medassay.tasks.optim import OptimizerFactory, SchedulerFactory, adam, configure
+from medassay.tasks.optim import OptimizerFactory, SchedulerFactory, adam, configure_optimizer
 from medassay.tasks.steps import check_finite
 
 
@@ -27,12 +27,12 @@ def reconstruction_loss(logits: Tensor, images: Tensor, labels: Tensor, num_clas
     """Binary cross-entropy of image and label planes, summed per image and averaged over the batch, a scalar.
 
     Args:
-        logits: ``(B, C + num_classes, H, W)``, before the sigmoid.
-        images: ``(B, C, H, W)`` in [0, 1].
-        labels: ``(B,) int64``.
-        num_classes: label planes.
+        logits: Logits of image and label planes, ``(B, C + num_classes, H, W)``, before the sigmoid.
+        images: Images, ``(B, C, H, W)`` in [0, 1].
+        labels: Class indices, ``(B,) int64``.
+        num_classes: Number of label planes.
     """
-    target = torch.cat([images, label_planes(labels, num_classes, images)], dim=1)
+    target = torch.cat([images, make_label_planes(labels, num_classes, images)], dim=1)
     return F.binary_cross_entropy_with_logits(logits, target, reduction="sum") / len(images)
 
 
@@ -43,12 +43,12 @@ class ConditionalVAE(ConditionalGenerator):
     the plain bound (KL weight 1), so that runs with different weights can be compared.
 
     Args:
-        net: encoder and decoder.
-        optimizer: makes the optimizer; Adam with 1e-3 where none is given.
-        scheduler: makes the learning-rate schedule; none where not given.
-        kl_weight: of the KL divergence; above 1 a beta-VAE (Higgins et al. 2017).
-        kl_annealing_epochs: over which that weight rises linearly from 0; 0 has it in full from the start.
-        grid_rows: images per class of the fixed grid that shows progress.
+        net: Encoder and decoder.
+        optimizer: Factory of the optimizer; Adam with 1e-3 where none is given.
+        scheduler: Factory of the learning-rate schedule; no schedule where none is given.
+        kl_weight: Weight of the KL divergence; above 1 a beta-VAE (Higgins et al. 2017).
+        kl_annealing_epochs: Number of epochs over which that weight rises linearly from 0; 0 has it in full from the start.
+        grid_rows: Number of images per class of the fixed grid that shows progress.
     """
 
     net: CVAE
@@ -78,7 +78,7 @@ class ConditionalVAE(ConditionalGenerator):
     @torch.no_grad()
     def reconstruct(self, images: Tensor, labels: Tensor) -> Tensor:
         """``images (N, C, H, W)`` in [0, 1] through encoder and decoder by the latent's mean; the same shape, in [0, 1]."""
-        return self.decode(self._mean(images, labels), labels)
+        return self.decode(self._encode_mean(images, labels), labels)
 
     @torch.no_grad()
     def interpolate(self, first: Tensor, second: Tensor, labels: Tensor, steps: int) -> Tensor:
@@ -86,18 +86,18 @@ class ConditionalVAE(ConditionalGenerator):
 
         Gives ``(N * steps, C, H, W)`` in [0, 1], the ``steps`` images of one pair (at least 2, ends included) after another.
         """
-        ends = self._mean(first, labels), self._mean(second, labels)
+        ends = self._encode_mean(first, labels), self._encode_mean(second, labels)
         share = torch.linspace(0, 1, steps, device=self.device, dtype=ends[0].dtype)[None, :, None]
         line = torch.lerp(ends[0][:, None], ends[1][:, None], share)
         return self.decode(line.flatten(0, 1), labels.repeat_interleave(steps))
 
-    def _mean(self, images: Tensor, labels: Tensor) -> Tensor:
-        mean, _ = self.net.encoder(self.as_weights(images), labels.to(self.device))
+    def _encode_mean(self, images: Tensor, labels: Tensor) -> Tensor:
+        mean, _ = self.net.encoder(self.cast_like_weights(images), labels.to(self.device))
         return mean  # type: ignore[no-any-return]
 
     # --- training ---
 
-    def terms(self, batch: Batch) -> tuple[Tensor, Tensor]:
+    def compute_terms(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Reconstruction loss and KL divergence of a batch, one latent drawn per image; scalars."""
         images, labels = batch
         mean, log_variance = (
@@ -109,15 +109,15 @@ class ConditionalVAE(ConditionalGenerator):
         return reconstruction, kl_divergence(mean, log_variance)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        reconstruction, kl = self.terms(batch)
-        loss = reconstruction + self._weight(batch_idx) * kl
+        reconstruction, kl = self.compute_terms(batch)
+        loss = reconstruction + self._compute_kl_weight(batch_idx) * kl
         check_finite(self, batch_idx, loss=loss)
         options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(batch[0]), "sync_dist": True}
         self.log("train/loss", loss, prog_bar=True, **options)
         self.log_dict({"train/reconstruction": reconstruction, "train/kl": kl}, **options)
         return loss
 
-    def _weight(self, batch_idx: int) -> float:
+    def _compute_kl_weight(self, batch_idx: int) -> float:
         """The KL weight at this step."""
         if not self.kl_annealing_epochs:
             return self.kl_weight
@@ -125,10 +125,10 @@ class ConditionalVAE(ConditionalGenerator):
         return self.kl_weight * min(1.0, passed / self.kl_annealing_epochs)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        reconstruction, kl = self.terms(batch)
+        reconstruction, kl = self.compute_terms(batch)
         options: dict[str, Any] = {"batch_size": len(batch[0]), "sync_dist": True}
         self.log("val/loss", reconstruction + kl, **options)
         self.log_dict({"val/reconstruction": reconstruction, "val/kl": kl}, **options)
 
     def configure_optimizers(self) -> Any:
-        return configure(self, self._optimizer, self._scheduler)
+        return configure_optimizer(self, self._optimizer, self._scheduler)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 
-def ema_decay(updates: int, maximum: float = 0.999) -> float:
+def compute_decay(updates: int, maximum: float = 0.999) -> float:
     """``min(maximum, (1 + t) / (10 + t))`` for the ``t``-th update from 0; without the warm-up a short run samples noise."""
     return min(maximum, (1 + updates) / (10 + updates))
 
@@ -19,9 +19,9 @@ class EMA(nn.Module):
     """A copy of ``net`` whose weights follow it: ``ema <- decay * ema + (1 - decay) * net`` (Polyak & Juditsky 1992).
 
     Args:
-        net: what to follow.
-        maximum: the decay after the warm-up.
-        with_buffers: buffers follow too: running statistics are averaged like weights, counts copied. Without, batch
+        net: The net to follow.
+        maximum: The decay after the warm-up.
+        with_buffers: Whether buffers follow too: running statistics are averaged like weights, counts copied. Without, batch
             normalisation waits for :meth:`refresh_batch_norm`.
     """
 
@@ -35,7 +35,7 @@ class EMA(nn.Module):
     @torch.no_grad()
     def update(self, net: nn.Module) -> None:
         """One step of the average, after the optimizer's step of ``net``."""
-        weight = 1 - ema_decay(self.updates, self.maximum)
+        weight = 1 - compute_decay(self.updates, self.maximum)
         torch._foreach_lerp_(list(self.net.parameters()), list(net.parameters()), weight)
         if self.with_buffers:
             for own, theirs in zip(self.net.buffers(), net.buffers(), strict=True):
@@ -50,7 +50,7 @@ class EMA(nn.Module):
         """Estimates the running statistics of batch normalisation anew: averaged weights have statistics of their own.
 
         Args:
-            run: calls the net it is given on the batches to average over.
+            run: A function that calls the net it is given on the batches to average over.
         """
         norms = [m for m in self.net.modules() if isinstance(m, nn.BatchNorm2d)]
         momenta = [m.momentum for m in norms]

@@ -19,10 +19,10 @@ class ConditionalGenerator(LightningModule):
     """A net from whose latent vectors images of requested classes can be drawn.
 
     Args:
-        net: knows ``num_classes`` and ``image_shape``.
-        latent: length of the vectors.
-        grid: name of the buffer that keeps the grid's vectors, ``(classes * rows, latent)``, row by row of one class.
-        rows: images per class of the grid.
+        net: A net that knows its ``num_classes`` and ``image_shape``.
+        latent: Length of the latent vectors.
+        grid: Name of the buffer that keeps the grid's vectors, ``(classes * rows, latent)``, row by row of one class.
+        rows: Number of images per class of the grid.
     """
 
     def __init__(self, net: CGAN | CVAE, latent: int, grid: str, rows: int) -> None:
@@ -60,9 +60,11 @@ class ConditionalGenerator(LightningModule):
     def decode(self, latent: Tensor, labels: Tensor) -> Tensor:
         """Images ``(N, C, H, W) float32 in [0, 1]`` of ``latent (N, L)`` and ``labels (N,)``."""
         chunks = zip(torch.split(latent, CHUNK), torch.split(labels, CHUNK), strict=True)
-        return self.finish(torch.cat([self.draw(self.as_weights(z), y.to(self.device)) for z, y in chunks]).float())
+        return self.finish(
+            torch.cat([self.draw(self.cast_like_weights(z), y.to(self.device)) for z, y in chunks]).float()
+        )
 
-    def as_weights(self, values: Tensor) -> Tensor:
+    def cast_like_weights(self, values: Tensor) -> Tensor:
         """``values`` on the device and in the precision of the weights: a buffer is in double precision where they are."""
         return values.to(self.device, self.get_buffer(self._grid).dtype)
 

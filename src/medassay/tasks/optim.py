@@ -65,15 +65,17 @@ def constant() -> None:
 def cosine(warmup_steps: NonNegativeInt = 0, final_share: Probability = 0.0) -> SchedulerFactory:
     """A linear rise over ``warmup_steps``, then half a cosine down to ``final_share`` of the learning rate at the end."""
     arguments = {"warmup_steps": warmup_steps, "final_share": final_share}
-    return _Bound(_schedule, {"factor": _cosine_factor, "arguments": arguments})
+    return _Bound(_make_schedule, {"factor": _cosine_factor, "arguments": arguments})
 
 
 def step_decay(milestones: list[Probability], factor: Annotated[float, Range(gt=0, lt=1)] = 0.1) -> SchedulerFactory:
     """The learning rate times ``factor`` at each of the ``milestones``, given as shares of the run."""
-    return _Bound(_schedule, {"factor": _step_factor, "arguments": {"milestones": list(milestones), "factor": factor}})
+    return _Bound(
+        _make_schedule, {"factor": _step_factor, "arguments": {"milestones": list(milestones), "factor": factor}}
+    )
 
 
-def configure(task: LightningModule, optimizer: OptimizerFactory, scheduler: SchedulerFactory | None) -> Any:
+def configure_optimizer(task: LightningModule, optimizer: OptimizerFactory, scheduler: SchedulerFactory | None) -> Any:
     """What ``configure_optimizers`` of a task with one optimizer gives Lightning; the schedule steps with the optimizer."""
     made = optimizer([parameter for parameter in task.parameters() if parameter.requires_grad])
     if scheduler is None:
@@ -82,7 +84,7 @@ def configure(task: LightningModule, optimizer: OptimizerFactory, scheduler: Sch
     return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
-def _schedule(
+def _make_schedule(
     optimizer: torch.optim.Optimizer, total_steps: int, *, factor: Callable[..., float], arguments: dict[str, Any]
 ) -> LRScheduler:
     return LambdaLR(optimizer, lambda step: factor(step, total_steps, **arguments))

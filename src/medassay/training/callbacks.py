@@ -154,12 +154,12 @@ class _Pictures(Callback, ABC):
 
     def show(self, trainer: Trainer, name: str, images: Tensor, columns: int, epoch: int, **labels: Any) -> None:
         """``images`` as ``figures/<name>_epoch_<epoch>.png`` and in TensorBoard; ``labels`` as for a grid."""
-        figure = figures.image_grid(images, columns=columns, title=f"after {epoch} epochs", **labels)
-        figures.save(figure, Path(trainer.default_root_dir) / "figures" / f"{name}_epoch_{epoch:04d}.png")
+        figure = figures.draw_image_grid(images, columns=columns, title=f"after {epoch} epochs", **labels)
+        figures.save_figure(figure, Path(trainer.default_root_dir) / "figures" / f"{name}_epoch_{epoch:04d}.png")
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 step = getattr(trainer.lightning_module, "images_seen", trainer.global_step)  # where the scalars stand
-                logger.experiment.add_image(name, figures.grid_array(images, columns=columns), step)
+                logger.experiment.add_image(name, figures.tile_images(images, columns=columns), step)
 
 
 class SampleGrid(_Pictures):

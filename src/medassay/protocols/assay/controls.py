@@ -14,9 +14,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from medassay.core.errors import CheckpointError
 from medassay.core.files import write_json
-from medassay.core.results import from_json, to_json
+from medassay.core.results import read_result, to_json
 from medassay.core.types import LabelledImages
 from medassay.data.order import stratified_order
 from medassay.evaluation import arms
@@ -58,13 +57,13 @@ def make_controls(real: Real, m: int) -> list[Control]:
     noisy = (copied.images / 255 + noise).clamp(0, 1).mul(255).round().to(torch.uint8)
     labels, indices = base.images.labels, choose_in_proportion(real.val.labels, m)
     largest = int(base.images.counts(len(real.classes)).argmax())
-    kept = indices[labels != largest]
-    fewer = indices[choose_in_proportion(labels, len(kept))]
+    remaining = indices[labels != largest]
+    fewer = indices[choose_in_proportion(labels, len(remaining))]
     shuffled = LabelledImages(base.images.images, labels[torch.randperm(len(labels), generator=rng)])
     return [
         Control("copies", "copies of training images", copied, members=chosen),
         Control("noisy_copies", "training images + noise", LabelledImages(noisy, copied.labels), members=chosen),
-        Control("without_class", f"floor without {real.classes[largest]}", real.val[kept], validation=kept),
+        Control("without_class", f"floor without {real.classes[largest]}", real.val[remaining], validation=remaining),
         Control("floor_same_m", f"floor, {len(fewer)} images", real.val[fewer], validation=fewer),
         Control("shuffled_labels", "floor with shuffled labels", shuffled, validation=indices, tstr=True),
     ]
@@ -89,11 +88,8 @@ def measure_controls(chosen: Sequence[Control], yardstick: Yardstick, trainer: T
             )
             tstr = _train_on(control, yardstick.real, trainer, steps) if control.tstr else None
             write_json(path, to_json(replace(row, tstr=tstr)))
-        named = {"key": control.key, "name": control.name, "kind": control.kind, "faults": []}  # its present name
-        try:
-            rows.append(from_json(Row, {**json.loads(path.read_text(encoding="utf-8")), **named}))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CheckpointError(f"{path} cannot be read ({error}): delete it, it is computed anew") from error
+        present = {"key": control.key, "name": control.name, "kind": control.kind, "faults": []}
+        rows.append(read_result(Row, path, "delete it, it is computed anew", present))
     return rows
 
 
@@ -103,5 +99,5 @@ def _train_on(control: Control, real: Real, trainer: Trainer, steps: int) -> Sco
     n = round(TRAIN_SHARE * len(order))
     train, held_out = control.images[order[:n]], control.images[order[n:]]
     task = trainer.train([arms.Arm(f"TSTR: {control.name}", train, held_out, len(real.classes), 0, steps)])[0]
-    found = trainer.test(task, real.test)
-    return Scores(*(found[name] for name in SCORES))
+    metrics = trainer.test(task, real.test)
+    return Scores(*(metrics[name] for name in SCORES))

@@ -20,8 +20,8 @@ from medassay.metrics.neighbours import Neighbours
 from medassay.protocols.assay.measures import Space
 from medassay.protocols.assay.results import AssayResults, Performance, Row
 from medassay.protocols.assay.subjects import Candidate, Real
-from medassay.reporting.charts import GREY, PALETTE, Chart, Series, dot_plot, legend_below, small_axes
-from medassay.reporting.figures import image_grid
+from medassay.reporting.charts import GREY, PALETTE, Chart, Series, add_legend_below, draw_dot_plot, make_small_axes
+from medassay.reporting.figures import draw_image_grid
 from medassay.reporting.html import shrink_images
 from medassay.reporting.numbers import format_fixed
 
@@ -43,11 +43,11 @@ class Look(NamedTuple):
 LOOKS = {
     "generator": Look("generator", GENERATED, "o", True),
     "floor": Look("floor", REAL, "s", True),
-    "copies": Look("(b) copies", PALETTE[1], "D"),
-    "noisy_copies": Look("(c) copies + noise", PALETTE[4], "^"),
-    "without_class": Look("(d) class left out", PALETTE[3], "v"),
-    "floor_same_m": Look("floor for (d)", PALETTE[5], "s"),
-    "shuffled_labels": Look("(e) shuffled labels", PALETTE[6], "x"),
+    "copies": Look("copies", PALETTE[1], "D"),
+    "noisy_copies": Look("copies + noise", PALETTE[4], "^"),
+    "without_class": Look("class left out", PALETTE[3], "v"),
+    "floor_same_m": Look("floor, fewer images", PALETTE[5], "s"),
+    "shuffled_labels": Look("shuffled labels", PALETTE[6], "x"),
 }
 
 
@@ -98,29 +98,29 @@ def draw(results: AssayResults, examples: Examples, gallery: Gallery) -> dict[st
         triples = zip(classes, judged, reference, strict=True)
         values = "; ".join(f"{c} {format_fixed(mine, 2)} ({format_fixed(beside, 2)})" for c, mine, beside in triples)
         text = f"{title.capitalize()}: {labels[0]} (in brackets: {labels[1]}). {values}."
-        drawn[f"class_{name}"] = Chart(per_class(classes, judged, reference, labels, title), text)
+        drawn[f"class_{name}"] = Chart(draw_per_class(classes, judged, reference, labels, title), text)
     for x, y in (("recall", "precision"), ("coverage", "density")):
         points = ((LOOKS[row.key].name, getattr(row.headline, x).value, getattr(row.headline, y).value) for row in rows)
         values = "; ".join(f"{name} {format_fixed(across, 2)}, {format_fixed(up, 2)}" for name, across, up in points)
-        drawn[f"plane_{x}_{y}"] = Chart(plane(rows, x, y), f"{x.capitalize()} and {y} of each row: {values}.")
+        drawn[f"plane_{x}_{y}"] = Chart(draw_plane(rows, x, y), f"{x.capitalize()} and {y} of each row: {values}.")
     for kind, score in (("alpha", "alpha_precision"), ("beta", "beta_recall")):
         mine, best = (format_fixed(getattr(row.headline, score).value) for row in rows[:2])
         text = f"Curves of generator and floor beside the diagonal; integrated scores {mine} and {best}."
-        drawn[f"curve_{kind}"] = Chart(curve(rows[:2], kind), text)
+        drawn[f"curve_{kind}"] = Chart(draw_curve(rows[:2], kind), text)
     values = "; ".join(
         f"{name} {format_fixed(arm.balanced_accuracy.value)} from {arm.images} images"
         for name, arm in learned.arms.items()
     )
     text = f"Balanced accuracy against the number of images learnt from: {values}."
-    drawn["learning_curve"] = Chart(learning_curve(learned, 1 / len(classes)), text)
+    drawn["learning_curve"] = Chart(draw_learning_curve(learned, 1 / len(classes)), text)
     if examples.real.shape[1]:
-        drawn["examples"] = example_grid(*examples, classes)
+        drawn["examples"] = draw_examples(*examples, classes)
     if len(gallery.samples):
-        drawn["suspicious"] = gallery_grid(gallery.samples, gallery.nearest)
+        drawn["suspicious"] = draw_gallery(gallery.samples, gallery.nearest)
     return drawn
 
 
-def per_class(
+def draw_per_class(
     classes: Sequence[str],
     judged: Sequence[float | None],
     reference: Sequence[float | None],
@@ -133,12 +133,12 @@ def per_class(
         Series(label, colour, marker, [Estimate(math.nan if share is None else share) for share in shares])
         for label, colour, marker, shares in looks
     ]
-    return dot_plot(classes, series, x)
+    return draw_dot_plot(classes, series, x)
 
 
-def plane(rows: Sequence[Row], x: str, y: str) -> Figure:
+def draw_plane(rows: Sequence[Row], x: str, y: str) -> Figure:
     """The headline's diversity ``x`` against its fidelity ``y``, a point per row, with bars of a standard deviation."""
-    figure, axes = small_axes(3.7, 3.7 + 0.21 * -(-len(rows) // 2))
+    figure, axes = make_small_axes(3.7, 3.7 + 0.21 * -(-len(rows) // 2))
     top = 1.0
     for place, row in enumerate(rows):
         name, colour, marker, filled = LOOKS[row.key]
@@ -160,26 +160,26 @@ def plane(rows: Sequence[Row], x: str, y: str) -> Figure:
             zorder=(3 if filled else 4) + place / 100,
         )
     axes.set(xlim=(-0.04, 1.04), ylim=(-0.04 * top, 1.06 * top), xlabel=f"{x} (diversity)", ylabel=f"{y} (fidelity)")
-    legend_below(figure, axes, 2)
+    add_legend_below(figure, axes, 2)
     return figure
 
 
-def curve(rows: Sequence[Row], kind: str) -> Figure:
+def draw_curve(rows: Sequence[Row], kind: str) -> Figure:
     """The α-precision (``kind="alpha"``) or β-recall (``"beta"``) curves of some rows, and the diagonal."""
-    figure, axes = small_axes(3.7, 3.9)
+    figure, axes = make_small_axes(3.7, 3.9)
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="ideal")
     for row in rows:
         values, look = getattr(row.curves, kind), LOOKS[row.key]
         axes.plot(torch.linspace(0, 1, len(values)).tolist(), values, color=look.colour, label=look.name)
     letter, meaning = {"alpha": ("α", "α-precision"), "beta": ("β", "β-recall")}[kind]
     axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal", xlabel=letter, ylabel=f"{meaning} at {letter}")
-    legend_below(figure, axes, 3)
+    add_legend_below(figure, axes, 3)
     return figure
 
 
-def learning_curve(performance: Performance, chance: float) -> Figure:
+def draw_learning_curve(performance: Performance, chance: float) -> Figure:
     """Balanced accuracy on real images by the number of images learnt from, with 95 % intervals; guessing has ``chance``."""
-    figure, axes = small_axes(4.4, 3.8)
+    figure, axes = make_small_axes(4.4, 3.8)
     arms, real = performance.arms, performance.trtr.balanced_accuracy
     axes.axhline(real.value, color=REAL, label="TRTR: real images")
     if (span := _shorten(real)) is not None:
@@ -205,26 +205,28 @@ def learning_curve(performance: Performance, chance: float) -> Figure:
     axes.set_xticks([], minor=True)
     axes.set(xlim=(ticks[0] / 1.2, ticks[-1] * 1.2), ylim=(0, 1.02))
     axes.set(xlabel="images learnt from", ylabel="balanced accuracy on real images")
-    legend_below(figure, axes, 2)
+    add_legend_below(figure, axes, 2)
     return figure
 
 
-def example_grid(real: Tensor, generated: Tensor, classes: Sequence[str]) -> Figure:
+def draw_examples(real: Tensor, generated: Tensor, classes: Sequence[str]) -> Figure:
     """A row per class: real images, a gap, generated ones; ``real`` and ``generated`` are ``(K, N, C, H, W) uint8``."""
     left, right = (torch.unflatten(shrink_images(i.flatten(0, 1)), 0, i.shape[:2]) for i in (real, generated))
     rows = torch.cat([left, torch.full_like(left[:, :1], 255), right], 1)
     title = "Left: real images. Right: generated images."
-    return image_grid(rows.flatten(0, 1), columns=rows.shape[1], row_labels=classes, scale=_scale(rows), title=title)
+    return draw_image_grid(
+        rows.flatten(0, 1), columns=rows.shape[1], row_labels=classes, scale=_choose_scale(rows), title=title
+    )
 
 
-def gallery_grid(samples: Tensor, nearest: Tensor, columns: int = 12) -> Figure:
+def draw_gallery(samples: Tensor, nearest: Tensor, columns: int = 12) -> Figure:
     """Samples, and below each its nearest training image, in lines of at most ``columns``; ``(N, C, H, W) uint8``."""
     columns = min(columns, len(samples))
     padding = (*[0] * 7, -len(samples) % columns)
     pair = [F.pad(shrink_images(images), padding, value=255) for images in (samples, nearest)]
     grid = torch.stack([torch.unflatten(images, 0, (-1, columns)) for images in pair], 1)
     labels = ["sample", "nearest training image"] * len(grid)
-    return image_grid(grid.flatten(0, 2), columns=columns, row_labels=labels, scale=_scale(grid))
+    return draw_image_grid(grid.flatten(0, 2), columns=columns, row_labels=labels, scale=_choose_scale(grid))
 
 
 def _shorten(estimate: Estimate) -> tuple[float, float] | None:
@@ -233,6 +235,6 @@ def _shorten(estimate: Estimate) -> tuple[float, float] | None:
     return None if low is None or high is None or math.isnan(low) else (max(0.0, low), min(1.0, high))
 
 
-def _scale(images: Tensor) -> int:
+def _choose_scale(images: Tensor) -> int:
     """Dots per pixel, so that an image is about 56 dots wide."""
     return max(1, 56 // images.shape[-1])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -12,7 +11,7 @@ from typing import Any
 from scipy.stats import kendalltau
 
 from medassay.core.errors import CheckpointError
-from medassay.core.results import from_json
+from medassay.core.results import read_result
 from medassay.protocols.assay.results import AssayResults, Row
 
 RANKED = ("frechet", "kid", "precision", "coverage")  # what generators are ranked by, in every encoder's features
@@ -36,7 +35,7 @@ class Assayed:
 
 @dataclass(frozen=True)
 class Table:
-    """Assays that can be compared, best TSTR balanced accuracy first, and :func:`rank_agreement` over them."""
+    """Assays that can be compared, best TSTR balanced accuracy first, and :func:`measure_rank_agreement` over them."""
 
     assays: list[Assayed]
     agreement: dict[str, dict[str, float]]
@@ -55,12 +54,8 @@ def find_assays(paths: Iterable[str | Path]) -> list[Assayed]:
         files |= set(path.rglob("assay_*/assay.json"))
     latest: dict[tuple[Any, ...], Assayed] = {}
     for file in sorted(files, key=lambda file: (file.stat().st_mtime, str(file))):
-        try:
-            results: AssayResults = from_json(AssayResults, json.loads(file.read_text(encoding="utf-8")))
-            source = str(results.generator.get("run") or results.generator["samples"])
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            what_to_do = "delete it, or assay the generator again"
-            raise CheckpointError(f"{file} cannot be read ({error}): {what_to_do}") from error
+        results = read_result(AssayResults, file, "delete it, or assay the generator again")
+        source = str(results.generator.get("run") or results.generator.get("samples"))
         place = str(file.parents[2].resolve()) if "run" in results.generator else source  # a moved run is the same
         assayed = Assayed(file.parent, source, results)
         latest[place, *assayed.conditions] = assayed
@@ -78,20 +73,22 @@ def group_comparable(assays: Iterable[Assayed]) -> list[Table]:
         groups.setdefault(one.conditions, []).append(one)
     for members in groups.values():
         members.sort(key=lambda one: -one.results.performance.tstr.balanced_accuracy.value)
-    tables = [Table(members, rank_agreement([one.results.judged for one in members])) for members in groups.values()]
+    tables = [
+        Table(members, measure_rank_agreement([one.results.judged for one in members])) for members in groups.values()
+    ]
     return sorted(tables, key=lambda table: -len(table.assays))
 
 
-def rank_agreement(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
+def measure_rank_agreement(rows: Sequence[Row]) -> dict[str, dict[str, float]]:
     """Kendall's τ (b, ties counted) of every two encoders' rankings: ``{metric: {"encoder, encoder": τ}}``.
 
     1: both rank alike; 0: unrelated; -1: opposite. With few generators it can take few values; of one there is none.
     """
-    found: dict[str, dict[str, float]] = {}
+    agreement: dict[str, dict[str, float]] = {}
     for metric in RANKED if len(rows) > 1 else ():
         scores = {name: [getattr(row.encoders[name], metric).value for row in rows] for name in rows[0].encoders}
-        found[metric] = {
+        agreement[metric] = {
             f"{one}, {other}": float(kendalltau(scores[one], scores[other]).statistic)
             for one, other in combinations(scores, 2)
         }
-    return found
+    return agreement

@@ -91,15 +91,15 @@ class Space:
             chosen = validation.to(self.device)
             copying = Neighbours(self.reference, self.validation[chosen[torch.isin(chosen, generated)]])
         lists = {
-            "coverage": share_by_class(fidelity.find_covered(around).cpu(), self.labels, self.num_classes),
-            "authenticity": share_by_class(authenticity.find_authentic(around).cpu(), labels, self.num_classes),
+            "coverage": compute_class_shares(fidelity.find_covered(around).cpu(), self.labels, self.num_classes),
+            "authenticity": compute_class_shares(authenticity.find_authentic(around).cpu(), labels, self.num_classes),
             "frechet": own.tolist(),
             "alpha": alpha.tolist(),
             "beta": beta.tolist(),
         }
-        return SetNumbers(values | self._copying(copying, unseen, members), lists)
+        return SetNumbers(values | self._measure_copying(copying, unseen, members), lists)
 
-    def _copying(self, around: Neighbours, unseen: Tensor, members: Tensor | None) -> dict[str, float]:
+    def _measure_copying(self, around: Neighbours, unseen: Tensor, members: Tensor | None) -> dict[str, float]:
         """Memorisation ratio, C_T and membership attack; ``unseen`` are the validation images not used as samples."""
         validation, to_training = self.validation[unseen], self.validation_distances[unseen]
         distances, of_training = around.generated_to_real[0], around.real_to_generated[0]
@@ -143,15 +143,15 @@ class Yardstick:
         validation: Tensor | None = None,
     ) -> Row:
         """One row of a table: every encoder's numbers by :meth:`Space.measure`, as means over ``sets`` of equal size."""
-        found = [
+        numbers = [
             [space.measure(space.encode(s.images), s.labels, members=members, validation=validation) for s in sets]
             for space in self.spaces
         ]
         right = [predict(self.task, make_unlabelled(s.images), self.device).decisions == s.labels for s in sets]
         consistency = [
-            share_by_class(mask, s.labels, len(self.real.classes)) for mask, s in zip(right, sets, strict=True)
+            compute_class_shares(mask, s.labels, len(self.real.classes)) for mask, s in zip(right, sets, strict=True)
         ]
-        lists = {name: average([one.lists[name] for one in found[0]]) for name in found[0][0].lists}
+        lists = {name: average_lists([one.lists[name] for one in numbers[0]]) for name in numbers[0][0].lists}
         return Row(
             key,
             name,
@@ -162,21 +162,21 @@ class Yardstick:
                 space.encoder.name: Metrics(
                     **{name: mean_over("sets", [one.values[name] for one in each]) for name in each[0].values}
                 )
-                for space, each in zip(self.spaces, found, strict=True)
+                for space, each in zip(self.spaces, numbers, strict=True)
             },
             class_consistency=mean_over("sets", [float(mask.double().mean()) for mask in right]),
-            exact_copies=mean_over("sets", [self.real.share_of_copies(s) for s in sets]),
-            per_class=PerClass(lists["coverage"], lists["authenticity"], lists["frechet"], average(consistency)),
+            exact_copies=mean_over("sets", [self.real.measure_share_of_copies(s) for s in sets]),
+            per_class=PerClass(lists["coverage"], lists["authenticity"], lists["frechet"], average_lists(consistency)),
             curves=Curves(lists["alpha"], lists["beta"]),
         )
 
 
-def share_by_class(mask: Tensor, labels: Tensor, num_classes: int) -> list[float]:
+def compute_class_shares(mask: Tensor, labels: Tensor, num_classes: int) -> list[float]:
     """The share of True in each class; NaN for a class without members."""
     return [float(mask[labels.cpu() == label].double().mean()) for label in range(num_classes)]
 
 
-def average(lists: Sequence[list[float]]) -> list[float]:
+def average_lists(lists: Sequence[list[float]]) -> list[float]:
     """The element-wise mean; NaN is left out where another list has a number."""
     means: list[float] = torch.tensor(lists, dtype=torch.float64).nanmean(0).tolist()
     return means

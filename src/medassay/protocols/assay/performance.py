@@ -13,9 +13,9 @@ from medassay.core.estimate import Estimate
 from medassay.core.types import LabelledImages
 from medassay.evaluation import arms
 from medassay.evaluation.protocol import ComputeContext
-from medassay.metrics.classification import classification_metrics
+from medassay.metrics.classification import measure_classification
 from medassay.metrics.estimates import mean_over_seeds
-from medassay.protocols.assay.measures import average
+from medassay.protocols.assay.measures import average_lists
 from medassay.protocols.assay.results import SCORES, ArmScores, Performance, Ratio
 from medassay.protocols.assay.subjects import Candidate, Real
 from medassay.tasks.classification import Classification
@@ -31,15 +31,15 @@ class Trainer:
     context: ComputeContext
     jobs: int | None = None
 
-    def train(self, wanted: Sequence[arms.Arm]) -> list[Classification]:
+    def train(self, all_arms: Sequence[arms.Arm]) -> list[Classification]:
         """The trained classifiers."""
         place = self.context
-        return arms.train_arms(wanted, place.cache, jobs=self.jobs, gpus=place.gpus, progress="training classifiers")
+        return arms.train_arms(all_arms, place.cache, jobs=self.jobs, gpus=place.gpus, progress="training classifiers")
 
     def test(self, task: Classification, images: LabelledImages) -> dict[str, Any]:
         """All metrics of a classifier on ``images``."""
         predictions = predict(task, images, self.context.device)
-        return classification_metrics(predictions.probabilities, predictions.labels)
+        return measure_classification(predictions.probabilities, predictions.labels)
 
 
 def measure_performance(
@@ -49,13 +49,13 @@ def measure_performance(
 
     Unless ``full``, these are only TRTR and TSTR at one time the training set's size.
     """
-    sets = _training_sets(real, candidate, full)
-    wanted = {
+    sets = _list_training_sets(real, candidate, full)
+    all_arms = {
         (name, seed): arms.Arm(f"{name}, seed {seed}", train, held_out, len(real.classes), seed, steps)
         for seed in range(seeds)
         for name, (train, held_out) in sets.items()
     }
-    tasks = dict(zip(wanted, trainer.train(list(wanted.values())), strict=True))
+    tasks = dict(zip(all_arms, trainer.train(list(all_arms.values())), strict=True))
     tested = {key: trainer.test(task, real.test) for key, task in tasks.items()}
     sizes = {name: len(train) for name, (train, _) in sets.items()}
     if full:  # what a classifier of real images makes of generated ones
@@ -77,7 +77,9 @@ def measure_performance(
     )
 
 
-def _training_sets(real: Real, candidate: Candidate, full: bool) -> dict[str, tuple[LabelledImages, LabelledImages]]:
+def _list_training_sets(
+    real: Real, candidate: Candidate, full: bool
+) -> dict[str, tuple[LabelledImages, LabelledImages]]:
     """``{arm: (images to learn from, images that choose the epoch)}``."""
     n, pool = len(real.train), candidate.images
     once = pool[:n]
@@ -97,6 +99,6 @@ def join(first: LabelledImages, second: LabelledImages) -> LabelledImages:
 
 def _average(tested: Sequence[dict[str, Any]], images: int) -> ArmScores:
     """The numbers of one arm over its seeds."""
-    recall = average([one["per_class"]["recall"] for one in tested])
+    recall = average_lists([one["per_class"]["recall"] for one in tested])
     scores = {name: mean_over_seeds([one[name] for one in tested]) for name in SCORES}
     return ArmScores(**scores, recall=recall, images=images)

@@ -17,7 +17,7 @@ from medassay.core.types import NonNegativeInt, PositiveInt, Range, Sampler
 from medassay.data.modules import LabelledData
 from medassay.evaluation import arms
 from medassay.evaluation.about import flatten
-from medassay.evaluation.encoders import EncoderName, encoders, inception, train_encoder
+from medassay.evaluation.encoders import EncoderName, make_encoders, make_inception_encoder, train_encoder
 from medassay.evaluation.protocol import ComputeContext, Page, Protocol, Report, SamplesProtocol
 from medassay.protocols.assay import figures, tables, verdict
 from medassay.protocols.assay.controls import make_controls, make_floor, measure_controls
@@ -32,8 +32,8 @@ logger = logging.getLogger(__name__)
 
 LARGE = 10_000  # samples of the second table
 WARNINGS = {
-    "val": "Validation images stand in for test images: good for a search, not for a result.",
-    "quick": "Quick budget: one classifier seed and few steps, so no interval.",
+    "val": "Validation images stand in for test images: use the numbers to compare settings, not as a result.",
+    "quick": "Quick budget: one classifier seed and few steps, so there are no intervals.",
 }
 
 
@@ -43,13 +43,13 @@ class Assay(Protocol, SamplesProtocol):
 
     Attributes:
         name: Name of the protocol.
-        budget: ``quick`` is one classifier seed, 300 steps, TSTR and TRTR only; ``full`` all arms and seeds.
-        controls: Also measure the controls (b) to (e).
+        budget: Extent of the assay: ``quick`` is one classifier seed, 300 steps, TSTR and TRTR; ``full`` all arms and seeds.
+        controls: Whether to measure the controls, too.
         encoders: What distances are measured in; the first is the headline.
         inception_weights: Local file, for the encoder ``inception``.
         seeds: Classifiers per arm of a full assay.
         sets: Disjoint sets of samples whose spread is given, at most; as many as there are.
-        split: ``val`` lets validation images stand in for test images, for a search over generators.
+        split: Split of real images to test on; ``val`` stands in for ``test`` in a search over generators.
         seed: Seed of the samples.
         jobs: Classifiers trained at a time; None for the number of cores.
     """
@@ -72,13 +72,13 @@ class Assay(Protocol, SamplesProtocol):
 
     def run(self, run: Run, context: ComputeContext) -> Report:
         """Judges a generator's samples beside the real images; DataError if these are too few."""
-        real = Real.of(run.data, self.split)
+        real = Real.from_data(run.data, self.split)
         return self.judge(real, take_run_samples(run, context.cache, self.seed), context)
 
     def run_on_samples(self, samples: Path, data: LabelledData, context: ComputeContext, *, resize: bool) -> Report:
         """Judges images made by any tool; DataError if they cannot be used, or there are too few."""
         candidate = take_file_samples(samples, data, resize=resize)
-        return self.judge(Real.of(data, self.split), candidate, context)
+        return self.judge(Real.from_data(data, self.split), candidate, context)
 
     def judge(self, real: Real, candidate: Candidate, context: ComputeContext) -> Report:
         """Judges ``candidate`` beside the real images."""
@@ -88,23 +88,25 @@ class Assay(Protocol, SamplesProtocol):
     def measure(self, real: Real, candidate: Candidate, context: ComputeContext) -> tuple[AssayResults, Gallery]:
         """Measures the candidate, the floor and the controls; gives the results and the most suspicious samples."""
         if "inception" in self.encoders:  # a missing file is said before anything is trained
-            inception(self.inception_weights, context.device)
+            make_inception_encoder(self.inception_weights, context.device)
         seconds: dict[str, float] = {}
         trainer, full = Trainer(context, self.jobs), self.budget == "full"
         steps, seeds = (arms.count_full_steps(len(real.train)), self.seeds) if full else (arms.QUICK_STEPS, 1)
         # First the classifiers: TRTR with seed 0 is the encoder too, and several are trained at a time
-        with timed("classifiers", seconds):
+        with time_part("classifiers", seconds):
             learned = measure_performance(real, candidate, trainer, seeds=seeds, steps=steps, full=full)
             task = train_encoder(real.train, real.val, len(real.classes), context.cache, gpus=context.gpus)
-        found = encoders(self.encoders, real.unique, task, context.device, context.cache, self.inception_weights)
-        yardstick = Yardstick(real, found, task, context.device)
+        encoders = make_encoders(
+            self.encoders, real.unique, task, context.device, context.cache, self.inception_weights
+        )
+        yardstick = Yardstick(real, encoders, task, context.device)
         images = candidate.images
         m = min(len(real.val), len(images))
         sets = [images[start : start + m] for start in range(0, len(images) - m + 1, m)][: self.sets]
         tables_of = [sets, [images[:LARGE]]] if len(images) >= LARGE else [sets]
-        with timed("metrics", seconds):
+        with time_part("metrics", seconds):
             row, *large = (yardstick.measure("generator", candidate.name, "generator", of) for of in tables_of)
-        with timed("controls", seconds):
+        with time_part("controls", seconds):
             chosen = [make_floor(real, m), *(make_controls(real, m) if self.controls else [])]
             rows = [row, *measure_controls(chosen, yardstick, trainer, steps)]
         gallery = find_suspicious(yardstick.spaces[0], real, candidate)
@@ -113,7 +115,9 @@ class Assay(Protocol, SamplesProtocol):
             verdict.judge(one, floors.get(one.m, rows[1]), real.classes, learned if one is row else None)
             for one in rows
         ]
-        rows = [replace(one, faults=verdict.list_faults(found)) for one, found in zip(rows, findings, strict=True)]
+        rows = [
+            replace(one, faults=verdict.list_faults(encoders)) for one, encoders in zip(rows, findings, strict=True)
+        ]
         results = AssayResults(
             generator=candidate.provenance,
             name=candidate.name,
@@ -122,7 +126,7 @@ class Assay(Protocol, SamplesProtocol):
             budget=self.budget,
             split=self.split,
             real=RealCounts(real.digest, len(real.train), len(real.unique), len(real.val), len(real.test)),
-            encoders={encoder.name: encoder.description for encoder in found},
+            encoders={encoder.name: encoder.description for encoder in encoders},
             verdict=findings[0],
             faults=rows[0].faults,
             rows=rows,
@@ -130,7 +134,7 @@ class Assay(Protocol, SamplesProtocol):
             large=large[0] if large else None,
             performance=learned,
             seconds=seconds,
-            peak_memory_mb=peak_memory_mb(),
+            peak_memory_mb=measure_peak_memory(),
             precision="float32 (the device has no float64)" if context.device.type == "mps" else "float64",
         )
         return results, gallery
@@ -145,7 +149,7 @@ def build_report(results: AssayResults, examples: Examples, gallery: Gallery) ->
         verdict=[f"{finding.level}: {finding.text}" for finding in results.verdict],
         metrics={"m": results.m, "assay": tables.flatten(results)},
         figures=figures.draw(results, examples, gallery),
-        files={"assay.csv": tables.rows_as_csv(results)},
+        files={"assay.csv": tables.format_rows_as_csv(results)},
         hyperparameters={"budget": results.budget, "m": results.m},
         warnings=[WARNINGS[setting] for setting in (results.split, results.budget) if setting in WARNINGS],
         page=Page(
@@ -165,7 +169,7 @@ def build_report(results: AssayResults, examples: Examples, gallery: Gallery) ->
 
 
 @contextmanager
-def timed(part: str, seconds: dict[str, float]) -> Iterator[None]:
+def time_part(part: str, seconds: dict[str, float]) -> Iterator[None]:
     """Notes the ``seconds`` spent in a part of the work."""
     begun = time.monotonic()
     logger.info("%s …", part)
@@ -173,7 +177,7 @@ def timed(part: str, seconds: dict[str, float]) -> Iterator[None]:
     seconds[part] = round(time.monotonic() - begun, 1)
 
 
-def peak_memory_mb() -> float:
+def measure_peak_memory() -> float:
     """The largest resident memory of this process so far, in MB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)

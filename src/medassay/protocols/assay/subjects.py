@@ -38,7 +38,7 @@ class Real:
     provenance: dict[str, Any]
 
     @classmethod
-    def of(cls, data: LabelledData, split: Literal["test", "val"]) -> Real:
+    def from_data(cls, data: LabelledData, split: Literal["test", "val"]) -> Real:
         """The real images of ``data``; with ``split="val"`` validation images stand in for test images.
 
         Raises:
@@ -65,7 +65,7 @@ class Real:
         """Of all that metrics and controls depend on."""
         return digest(self.train, self.val, self.test)
 
-    def share_of_copies(self, split: LabelledImages) -> float:
+    def measure_share_of_copies(self, split: LabelledImages) -> float:
         """The share of ``split`` that equals a training image pixel by pixel."""
         return float(find_copies(split.images, self.unique.images).double().mean())
 
@@ -115,10 +115,10 @@ def take_file_samples(path: Path, data: LabelledData, *, resize: bool) -> Candid
     shape: dict[str, int] = {"channels": data.channels, "size": data.size, "num_classes": data.num_classes}
     if path.is_dir():
         images = folder.read_class_folders(path, data.classes, size=data.size, channels=data.channels, resize=resize)
-        given, checksum = [images], folder.fingerprint(path)
+        parts, checksum = [images], folder.fingerprint(path)
     elif path.exists():
         try:
-            given, checksum = npz.read_samples(path, **shape, resize=resize), npz.md5(path)
+            parts, checksum = npz.read_samples(path, **shape, resize=resize), npz.md5(path)
         except DataError as error:
             wrong = re.split(r"[:;,] (?=[^:;]*data\.)", str(error))[0]  # its advice is about a data set's own file
             layout = f"{data.size}x{data.size} with {data.channels} channel(s)"
@@ -128,20 +128,20 @@ def take_file_samples(path: Path, data: LabelledData, *, resize: bool) -> Candid
         raise DataError(
             f"samples={path} does not exist: give an .npz with train_images and train_labels, or class folders"
         )
-    train = given[0]
+    train = parts[0]
     for name, count in zip(data.classes, train.counts(data.num_classes).tolist(), strict=True):
         if count < MINIMUM_PER_CLASS:
             raise DataError(
                 f"samples={path} holds {count} images of class '{name}'; at least {MINIMUM_PER_CLASS} of every class are "
                 f"needed ({', '.join(data.classes)})"
             )
-    if len(given) == 2:
-        if int(given[1].counts(data.num_classes).min()) == 0:
+    if len(parts) == 2:
+        if int(parts[1].counts(data.num_classes).min()) == 0:
             raise DataError(
                 f"samples={path}: its val_images lack a class, and choose the epoch of classifiers: add some of every class, "
                 "or leave val_images and val_labels out"
             )
-        images, held_out = given
+        images, held_out = parts
     else:
         order = stratified_order(train.labels, 0)
         first = torch.stack([order[train.labels[order] == label][0] for label in range(data.num_classes)])

@@ -8,16 +8,16 @@ from typing import Any, NamedTuple
 from medassay.core.estimate import Estimate
 from medassay.protocols.assay.results import SCORES, AssayResults, Row
 from medassay.reporting.numbers import format_fixed, format_spread
-from medassay.reporting.tables import records_as_csv
+from medassay.reporting.tables import format_records_as_csv
 
 GENERAL = ("class_consistency", "exact_copies")  # numbers of a row that depend on no encoder
 EXPECTED = {
     "floor": "no fault: the best to expect at this m",
     "copies": "copying",
-    "noisy_copies": "copying, in some encoder",
-    "without_class": "a missing class; precision stays",
-    "floor_same_m": "no fault: the floor for (d)",
-    "shuffled_labels": "wrong labels; distance stays",
+    "noisy_copies": "copying, in at least one encoder",
+    "without_class": "a missing class; precision unchanged",
+    "floor_same_m": "no fault: the floor for the set without a class",
+    "shuffled_labels": "wrong labels; distances unchanged",
 }
 
 
@@ -43,11 +43,11 @@ METRICS = {
     "Distance to the training images": [
         Metric("frechet", "Fréchet distance", DOWN, None),
         Metric("intra_class_frechet", "Intra-class Fréchet distance", DOWN, None),
-        Metric("kid", "KID", f"{DOWN}; 0 or below: none", None),
+        Metric("kid", "KID", f"{DOWN}; 0 or below: no difference", None),
     ],
     "Fidelity": [
         Metric("precision", "Precision", UP),
-        Metric("density", "Density", "↑ higher is better, up to the floor’s; may pass 1"),
+        Metric("density", "Density", "↑ higher is better, up to the floor’s; may exceed 1"),
         Metric("alpha_precision", "α-precision, integrated", UP),
     ],
     "Diversity": [
@@ -56,12 +56,12 @@ METRICS = {
         Metric("beta_recall", "β-recall, integrated", UP),
     ],
     "Copying": [
-        Metric("authenticity", "Authenticity", "≈ near the floor’s (its null); below: copying; higher is not better"),
+        Metric("authenticity", "Authenticity", "≈ near the floor’s is best; below: copying; higher is not better"),
         Metric("memorisation_ratio", "Memorisation ratio", "≈ near 1; below: copying"),
         Metric("c_t", "C_T", "≈ near 0; negative: copying", 2),
         Metric("membership_auc", "Membership attack, AUC", "≈ near the floor’s and 0.5; above: copying"),
-        Metric("membership_null_auc", "— its null, members against members", "≈ near 0.5"),
-        Metric("membership_tpr_at_1_fpr", "— true positives at 1 % false ones", "≈ near 0.01; above: copying"),
+        Metric("membership_null_auc", "— the same among training images alone", "≈ near 0.5"),
+        Metric("membership_tpr_at_1_fpr", "— true positives at 1 % false positives", "≈ near 0.01; above: copying"),
     ],
 }
 OTHER_METRICS = [
@@ -106,7 +106,7 @@ def flatten(results: AssayResults) -> dict[str, float]:
     return flat
 
 
-def rows_as_csv(results: AssayResults) -> str:
+def format_rows_as_csv(results: AssayResults) -> str:
     """All rows, a line per row and encoder; empty where there is no number."""
     records = []
     for row in [*results.rows, *([results.large] if results.large else [])]:
@@ -115,7 +115,7 @@ def rows_as_csv(results: AssayResults) -> str:
         tstr = {f"tstr_{name}": row.tstr and getattr(row.tstr, name) for name in SCORES}
         for encoder, numbers in row.encoders.items():
             records.append({**named, "encoder": encoder, **format_deviations(vars(numbers) | general), **tstr})
-    return records_as_csv(records)
+    return format_records_as_csv(records)
 
 
 def format_deviations(numbers: dict[str, Estimate]) -> dict[str, float | None]:

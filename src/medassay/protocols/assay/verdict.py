@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 
 from medassay.protocols.assay.results import Fault, Finding, Level, Metrics, Performance, Row
+from medassay.reporting.numbers import format_percent
 
 EXACT_COPIES = 0.01  # share of pixel-identical training images above the floor's: copying
 AUTHENTICITY = 0.5  # of the floor's in an encoder: below, and found by the membership attack there too: copying
@@ -47,61 +48,57 @@ def list_faults(findings: Sequence[Finding]) -> list[Fault]:
     return [finding.fault for finding in findings if finding.fault is not None]
 
 
-def summarise(found: Sequence[Fault]) -> str:
+def summarise(faults: Sequence[Fault]) -> str:
     """The verdict in a sentence."""
-    if not found:
+    if not faults:
         return "The rules find no fault."
-    count = "one fault" if len(found) == 1 else f"{len(found)} faults"
-    return f"The rules find {count}: {'; '.join(FAULTS[fault] for fault in found)}."
+    count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
+    return f"The rules find {count}: {'; '.join(FAULTS[fault] for fault in faults)}."
 
 
-def _finding(fault: Fault | None, text: str, numbers: str) -> Finding:
+def _make_finding(fault: Fault | None, text: str, numbers: str) -> Finding:
     level: Level = "good" if fault is None else "suspicious" if fault in ("labels", "copies") else "missing"
     return Finding(level, fault, f"{text}: {numbers}.")
 
 
-def _percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
-
-
 def _judge_fidelity(own: Metrics, best: Metrics) -> Finding:
     numbers = (
-        f"{_percent(own.precision.value)} of the samples lie among real images (new real images: "
-        f"{_percent(best.precision.value)}), density {own.density.value:.2f} ({best.density.value:.2f})"
+        f"{format_percent(own.precision.value)} of the samples lie among real images (new real images: "
+        f"{format_percent(best.precision.value)}), density {own.density.value:.2f} ({best.density.value:.2f})"
     )
     if own.precision.value < PRECISION * best.precision.value:
-        return _finding("fidelity", "Many samples do not look like any real image", numbers)
-    return _finding(None, "Single samples look real", numbers)
+        return _make_finding("fidelity", "Many samples do not look like any real image", numbers)
+    return _make_finding(None, "Single samples look real", numbers)
 
 
 def _judge_diversity(own: Metrics, best: Metrics) -> Finding:
     numbers = (
-        f"they cover {_percent(own.coverage.value)} of the training images (new real images: "
-        f"{_percent(best.coverage.value)}), recall {own.recall.value:.2f} ({best.recall.value:.2f})"
+        f"they cover {format_percent(own.coverage.value)} of the training images (new real images: "
+        f"{format_percent(best.coverage.value)}), recall {own.recall.value:.2f} ({best.recall.value:.2f})"
     )
     if own.coverage.value < COVERAGE * best.coverage.value:
-        return _finding("diversity", "The samples miss part of the variety of real images", numbers)
-    return _finding(None, "The samples vary as real images do", numbers)
+        return _make_finding("diversity", "The samples miss part of the variety of real images", numbers)
+    return _make_finding(None, "The samples vary as real images do", numbers)
 
 
 def _find_missing_classes(row: Row, floor: Row, classes: Sequence[str]) -> list[Finding]:
     gone = [
-        f"{name} ({_percent(own)} covered; new real images: {_percent(best)})"
+        f"{name} ({format_percent(own)} covered; new real images: {format_percent(best)})"
         for name, own, best in zip(classes, row.per_class.coverage, floor.per_class.coverage, strict=True)
         if best > 0 and own < CLASS_COVERAGE * best
     ]
     text = "Classes that are missing or hardly covered"
-    return [_finding("missing_class", text, ", ".join(gone))] if gone else []
+    return [_make_finding("missing_class", text, ", ".join(gone))] if gone else []
 
 
 def _judge_labels(own: float, best: float) -> Finding:
     numbers = (
-        f"a classifier of real images finds the requested class in {_percent(own)} of the samples "
-        f"(in new real images: {_percent(best)})"
+        f"a classifier of real images finds the requested class in {format_percent(own)} of the samples "
+        f"(in new real images: {format_percent(best)})"
     )
     if own < CLASS_CONSISTENCY * best:
-        return _finding("labels", "Labels and images do not agree", numbers)
-    return _finding(None, "Samples show the class that was asked for", numbers)
+        return _make_finding("labels", "Labels and images do not agree", numbers)
+    return _make_finding(None, "Samples show the class that was asked for", numbers)
 
 
 def _judge_copying(row: Row, floor: Row) -> Finding:
@@ -118,33 +115,34 @@ def _judge_copying(row: Row, floor: Row) -> Finding:
     encoder = (copied or crowded or attacked or list(row.encoders))[0]
     own, best, exact = row.encoders[encoder], floor.encoders[encoder], row.exact_copies.value
     numbers = (
-        f"{_percent(own.authenticity.value)} are authentic (new real images: {_percent(best.authenticity.value)}), "
-        f"{_percent(exact)} equal a training image pixel by pixel, a membership attack reaches an area of "
+        f"{format_percent(own.authenticity.value)} of the samples are authentic (new real images: "
+        f"{format_percent(best.authenticity.value)}), {format_percent(exact)} equal a training image pixel by pixel, and a "
+        f"membership attack, which guesses the training images, reaches an AUC of "
         f"{own.membership_auc.value:.2f} ({best.membership_auc.value:.2f}; encoder: {encoder})"
     )
     if exact > floor.exact_copies.value + EXACT_COPIES or copied:
-        return _finding("copies", "Samples are copies of training images, or nearly so", numbers)
+        return _make_finding("copies", "Samples are copies of training images, or nearly so", numbers)
     if crowded:
-        text = "Samples crowd near training images, but the attack does not tell these from new ones"
+        text = "Samples lie close to training images, but the attack cannot tell these from new real images"
     elif attacked:
-        text = "Training images can be told from new ones, but samples are no copies"
+        text = "The attack tells training images from new real images, but samples are no copies"
     else:
         text = "No sign of copying"
-    return _finding(None, text, numbers)
+    return _make_finding(None, text, numbers)
 
 
 def _judge_usefulness(performance: Performance) -> Finding:
     ratio = performance.ratio.balanced_accuracy.value
     tstr, trtr = performance.tstr.balanced_accuracy.value, performance.trtr.balanced_accuracy.value
     numbers = (
-        f"a classifier trained on them reaches {_percent(tstr)} balanced accuracy on real images, one trained on real images "
-        f"{_percent(trtr)} (ratio {ratio:.2f})"
+        f"a classifier trained on them reaches {format_percent(tstr)} balanced accuracy on real images, one trained on "
+        f"real images {format_percent(trtr)} (ratio {ratio:.2f})"
     )
     if trtr < LEARNABLE / len(performance.trtr.recall):
-        text = "Usefulness cannot be judged, real images themselves teach next to nothing"
+        text = "Usefulness cannot be judged, since a classifier learns next to nothing even from real images"
         return Finding("missing", None, f"{text}: {numbers}.")
     if ratio >= NEARLY_AS_USEFUL:
-        return _finding(None, "Nearly as useful as real images", numbers)
+        return _make_finding(None, "Nearly as useful as real images", numbers)
     if ratio >= USEFUL:
-        return _finding(None, "Useful, but less so than real images", numbers)
-    return _finding("usefulness", "Much less useful than real images", numbers)
+        return _make_finding(None, "Useful, but less so than real images", numbers)
+    return _make_finding("usefulness", "Much less useful than real images", numbers)

@@ -17,13 +17,13 @@ import torch
 from medassay.core.types import LabelledImages
 from medassay.data.given import digest
 from medassay.evaluation.protocol import Combined
-from medassay.metrics.scores import ClassificationScores, classification_scores
-from medassay.protocols.classification.threshold import NoThreshold, Threshold, choose_threshold, threshold_numbers
+from medassay.metrics.scores import ClassificationScores, score_classification
+from medassay.protocols.classification.threshold import NoThreshold, Threshold, choose_threshold, list_threshold_numbers
 from medassay.tasks.predictions import Predictions
 
 NOTE = (
     "The ensemble is one classifier: the mean of the nets' softmax probabilities for each image (Lakshminarayanan et al. "
-    "2017), with 95 % bootstrap intervals over the images. It is no part of the mean ± sd, and costs as many nets to run."
+    "2017), with 95 % bootstrap intervals over the images. It is not part of the mean ± sd, and needs all these nets to run."
 )
 KEPT = "probabilities.npz"  # in the directory of a classifier's evaluation
 
@@ -58,16 +58,16 @@ def write_probabilities(path: Path, judged: Mapping[str, tuple[Predictions, Labe
 
 def read_probabilities(directory: Path) -> dict[str, Judged]:
     """What :func:`write_probabilities` left in an evaluation's directory, by split; empty where it left nothing."""
-    found: dict[str, Judged] = {}
+    judged: dict[str, Judged] = {}
     if (directory / KEPT).is_file():
         with np.load(directory / KEPT) as arrays:
             for split in (name for name in ("val", "test") if f"{name}_images" in arrays):
-                kept = (torch.from_numpy(arrays[f"{split}_{name}"]) for name in ("probabilities", "labels"))
-                found[split] = Judged(Predictions(*kept), str(arrays[f"{split}_images"]))
-    return found
+                tensors = (torch.from_numpy(arrays[f"{split}_{name}"]) for name in ("probabilities", "labels"))
+                judged[split] = Judged(Predictions(*tensors), str(arrays[f"{split}_images"]))
+    return judged
 
 
-def average(members: Sequence[Judged | None]) -> Predictions | None:
+def average_predictions(members: Sequence[Judged | None]) -> Predictions | None:
     """The mean of the members' probabilities; None where one is missing or they are not of the same images."""
     present = [member for member in members if member is not None]
     if len(present) < len(members) or len({member.images for member in present}) != 1:
@@ -76,7 +76,7 @@ def average(members: Sequence[Judged | None]) -> Predictions | None:
     return Predictions(mean.float(), present[0].predictions.labels)
 
 
-def combine(directories: Sequence[Path], split: str) -> Combined | None:
+def combine_evaluations(directories: Sequence[Path], split: str) -> Combined | None:
     """The ensemble of the nets whose evaluations on ``split`` are in ``directories``.
 
     None of a single net, and where the evaluations left no probabilities.
@@ -85,14 +85,14 @@ def combine(directories: Sequence[Path], split: str) -> Combined | None:
     if len(members) < 2 or not all(members):
         return None
     name = f"ensemble of {len(members)} nets (their probabilities averaged)"
-    predictions = average([member.get(split) for member in members])
+    predictions = average_predictions([member.get(split) for member in members])
     if predictions is None:
         return Combined(name, none="No ensemble: the nets were not judged on the same images.")
-    threshold = choose_threshold(predictions, average([member.get("val") for member in members]))
-    scores = classification_scores(predictions.probabilities, predictions.labels)
+    threshold = choose_threshold(predictions, average_predictions([member.get("val") for member in members]))
+    scores = score_classification(predictions.probabilities, predictions.labels)
     numbers = {f"{split}/{key}": estimate for key, estimate in scores.estimates.items()}
     if isinstance(threshold, Threshold):
-        numbers |= threshold_numbers(threshold, split)
+        numbers |= list_threshold_numbers(threshold, split)
         chosen = "Its threshold is chosen on validation images by its own probabilities."
     else:
         chosen = threshold.none

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from medassay.core.estimate import Estimate
-from medassay.metrics.classification import class_intervals
+from medassay.metrics.classification import compute_class_intervals
 from medassay.metrics.scores import DECISIONS, ClassificationScores
 from medassay.protocols.classification.medmnist_results import EvaluatorScores
 from medassay.protocols.classification.threshold import NoThreshold, Threshold
@@ -67,7 +67,7 @@ class ClassificationResults:
     medmnist: EvaluatorScores | None
     predictions: str
 
-    def decision_rows(self) -> list[tuple[str, list[Estimate]]]:
+    def list_decision_rows(self) -> list[tuple[str, list[Estimate]]]:
         """Metrics of a decision: by the largest probability and, where there is one, by the threshold."""
         columns = [self.scores.estimates]
         if isinstance(self.threshold, Threshold):
@@ -76,11 +76,11 @@ class ClassificationResults:
         return [(name.replace("_", " ").replace("f1", "F1"), [column[name] for column in columns]) for name in names]
 
 
-def class_scores(
+def score_classes(
     predictions: Predictions, scores: ClassificationScores
 ) -> tuple[dict[str, list[Estimate]], dict[str, Estimate]]:
     """The scores of each class, and their means over the classes that have images."""
-    of_classes, of_means = class_intervals(predictions.probabilities, predictions.labels)
+    of_classes, of_means = compute_class_intervals(predictions.probabilities, predictions.labels)
     per_class, macro = {}, {}
     for name, intervals in of_classes.items():
         values = scores.per_class[name]

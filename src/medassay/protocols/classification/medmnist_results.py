@@ -26,7 +26,7 @@ class EvaluatorScores:
     ACC: float
 
 
-def medmnist_scores(data: LabelledData, split: str, predictions: Predictions) -> EvaluatorScores | None:
+def compute_medmnist_scores(data: LabelledData, split: str, predictions: Predictions) -> EvaluatorScores | None:
     """AUC and ACC by the functions of ``medmnist.Evaluator``; None where the images are of no MedMNIST set.
 
     None, too, where a class has no images: the AUC is not defined then.
@@ -46,7 +46,7 @@ def medmnist_scores(data: LabelledData, split: str, predictions: Predictions) ->
     return EvaluatorScores(source.flag, medmnist.__version__, auc, acc)
 
 
-def predictions_name(data: LabelledData, split: str, scores: ClassificationScores, seed: int) -> str:
+def name_predictions_file(data: LabelledData, split: str, scores: ClassificationScores, seed: int) -> str:
     """MedMNIST's name of a file of predictions: ``{flag}{_size}_{split}_[AUC]…_[ACC]…@{seed}.csv``."""
     judged = data.data_of(split)
     flag, size = configuration.slug(str(data.name)), ""
@@ -56,6 +56,6 @@ def predictions_name(data: LabelledData, split: str, scores: ClassificationScore
     return f"{flag}{size}_{split}_[AUC]{values['auroc']:.3f}_[ACC]{values['accuracy']:.3f}@{seed}.csv"
 
 
-def predictions_text(probabilities: Tensor) -> str:
+def format_predictions(probabilities: Tensor) -> str:
     """Lines of index and one probability per class, without a header, as ``medmnist.Evaluator`` writes and reads them."""
     return "".join(f"{','.join(map(str, [i, *row]))}\n" for i, row in enumerate(probabilities.numpy()))

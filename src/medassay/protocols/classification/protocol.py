@@ -14,16 +14,20 @@ from torch import Tensor
 
 from medassay.core.types import LabelledImages, NonNegativeInt
 from medassay.evaluation.protocol import Combined, ComputeContext, Page, Protocol, Report
-from medassay.metrics.calibration import CalibrationBins, calibration_bins
-from medassay.metrics.scores import classification_scores
+from medassay.metrics.calibration import CalibrationBins, bin_by_confidence
+from medassay.metrics.scores import score_classification
 from medassay.protocols.classification import figures
-from medassay.protocols.classification.ensemble import KEPT, combine, write_probabilities
-from medassay.protocols.classification.measures import Calibration, ClassificationResults, class_scores, find_mistakes
-from medassay.protocols.classification.medmnist_results import medmnist_scores, predictions_name, predictions_text
-from medassay.protocols.classification.threshold import Threshold, choose_threshold, group_name
+from medassay.protocols.classification.ensemble import KEPT, combine_evaluations, write_probabilities
+from medassay.protocols.classification.measures import Calibration, ClassificationResults, find_mistakes, score_classes
+from medassay.protocols.classification.medmnist_results import (
+    compute_medmnist_scores,
+    format_predictions,
+    name_predictions_file,
+)
+from medassay.protocols.classification.threshold import Threshold, choose_threshold, name_group
 from medassay.reporting.captions import add_captions
 from medassay.reporting.charts import Chart
-from medassay.reporting.classification import confusion_matrix, prediction_figures, scores_summary
+from medassay.reporting.classification import draw_confusion_matrix, draw_predictions, summarise_scores
 from medassay.reporting.numbers import format_fixed
 from medassay.runs.load import evaluated_images
 from medassay.runs.run import Run
@@ -38,7 +42,8 @@ SCORES = {
     "average_precision": "average precision",
 }
 FLATTERING = (
-    "Validation images chose the epoch and the threshold: their numbers are too good, use them for a search only."
+    "Validation images also chose the epoch and the threshold, so their numbers are too good: "
+    "use them to compare settings only."
 )
 
 
@@ -62,9 +67,9 @@ class ClassifierScores(Protocol):
         data, split = run.data, self.split
         judged = self._predict(run, context.device)
         predictions, images = judged[split]
-        scores = classification_scores(predictions.probabilities, predictions.labels)
-        per_class, macro = class_scores(predictions, scores)
-        bins = calibration_bins(predictions.probabilities, predictions.labels)
+        scores = score_classification(predictions.probabilities, predictions.labels)
+        per_class, macro = score_classes(predictions, scores)
+        bins = bin_by_confidence(predictions.probabilities, predictions.labels)
         results = ClassificationResults(
             split=split,
             n=len(images),
@@ -74,16 +79,16 @@ class ClassifierScores(Protocol):
             threshold=choose_threshold(predictions, judged["val"][0] if "val" in judged else None),
             calibration=Calibration(bins.ece, *(column.tolist() for column in bins)),
             mistakes=find_mistakes(predictions, data.classes, self.mistakes),
-            medmnist=medmnist_scores(data, split, predictions),
-            predictions=predictions_name(data, split, scores, run.config["seed"]),
+            medmnist=compute_medmnist_scores(data, split, predictions),
+            predictions=name_predictions_file(data, split, scores, run.config["seed"]),
         )
         mistaken = images.images[[mistake.index for mistake in results.mistakes.shown]]
-        verdict = [f"{split}: {scores_summary(scores)}"]
+        verdict = [f"{split}: {summarise_scores(scores)}"]
         metrics: dict[str, Any] = {split: scores}
         if isinstance(results.threshold, Threshold):
             verdict.append(results.threshold.summary)
             decided = results.threshold.scores.to_json()
-            metrics[group_name(split)] = {"value": results.threshold.value, **decided}
+            metrics[name_group(split)] = {"value": results.threshold.value, **decided}
         return Report(
             results,
             split=split,
@@ -91,7 +96,7 @@ class ClassifierScores(Protocol):
             metrics=metrics,
             figures=_draw(results, predictions, bins, mistaken, data.classes),
             files={
-                results.predictions: predictions_text(predictions.probabilities),
+                results.predictions: format_predictions(predictions.probabilities),
                 KEPT: functools.partial(write_probabilities, judged=judged),
             },
             warnings=[FLATTERING] if split == "val" else [],
@@ -100,7 +105,7 @@ class ClassifierScores(Protocol):
 
     def combine(self, directories: Sequence[Path]) -> Combined | None:
         """The ensemble of the nets, see :mod:`medassay.protocols.classification.ensemble`."""
-        return combine(directories, self.split)
+        return combine_evaluations(directories, self.split)
 
     def _predict(self, run: Run, device: torch.device) -> dict[str, tuple[Predictions, LabelledImages]]:
         """Predictions and images of the split, and of the validation images where a threshold is chosen on them."""
@@ -126,13 +131,13 @@ def _draw(
         "precision_recall": "Precision against recall.",
         "calibration": f"Accuracy against confidence; ECE {format_fixed(results.calibration.ece)}.",
     }
-    drawn = prediction_figures(predictions.probabilities, predictions.labels, results.scores, classes)
-    drawn["calibration"] = figures.reliability_diagram(bins, len(classes))
+    drawn = draw_predictions(predictions.probabilities, predictions.labels, results.scores, classes)
+    drawn["calibration"] = figures.draw_reliability_diagram(bins, len(classes))
     if isinstance(results.threshold, Threshold):
-        drawn["confusion_matrix_youden"] = confusion_matrix(results.threshold.scores.confusion, classes)
+        drawn["confusion_matrix_youden"] = draw_confusion_matrix(results.threshold.scores.confusion, classes)
     if shown := results.mistakes.shown:
         captions = [
-            (f"true: {one.true}", f"said: {one.predicted}", f"p = {one.probability:.4f}   (image {one.index})")
+            (f"true: {one.true}", f"predicted: {one.predicted}", f"p = {one.probability:.4f}   (image {one.index})")
             for one in shown
         ]
         drawn["mistakes"] = add_captions(mistaken, captions, columns=8)

@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 import torch
 
 from medassay.core.estimate import Estimate
-from medassay.metrics.classification import youden_threshold
-from medassay.metrics.scores import ClassificationScores, decision_scores
-from medassay.reporting.classification import scores_line
+from medassay.metrics.classification import choose_youden_threshold
+from medassay.metrics.scores import ClassificationScores, score_decisions
+from medassay.reporting.classification import format_scores
 from medassay.tasks.predictions import Predictions
 
 
@@ -26,7 +26,7 @@ class Threshold:
     @property
     def summary(self) -> str:
         """The decision in one line."""
-        line = scores_line(self.scores.estimates, ("accuracy", "balanced_accuracy", "recall", "specificity"))
+        line = format_scores(self.scores.estimates, ("accuracy", "balanced_accuracy", "recall", "specificity"))
         return f"threshold {self.value:.3f} ({self.rule}, on {self.n} validation images): {line}"
 
 
@@ -50,17 +50,17 @@ def choose_threshold(predictions: Predictions, validation: Predictions | None) -
         )
     if int(torch.bincount(validation.labels, minlength=2).min()) == 0:
         return NoThreshold("The validation images are all of one class, so no threshold can be chosen on them.")
-    value = youden_threshold(validation.probabilities[:, 1], validation.labels)
-    scores = decision_scores(predictions.probabilities[:, 1] >= value, predictions.labels)
+    value = choose_youden_threshold(validation.probabilities[:, 1], validation.labels)
+    scores = score_decisions(predictions.probabilities[:, 1] >= value, predictions.labels)
     return Threshold(value, len(validation.labels), scores)
 
 
-def threshold_numbers(threshold: Threshold, split: str) -> dict[str, Estimate]:
+def list_threshold_numbers(threshold: Threshold, split: str) -> dict[str, Estimate]:
     """The decision's numbers by the names that they have in the table of runs."""
     numbers = {"value": Estimate(threshold.value), **threshold.scores.estimates}
-    return {f"{group_name(split)}/{name}": estimate for name, estimate in numbers.items()}
+    return {f"{name_group(split)}/{name}": estimate for name, estimate in numbers.items()}
 
 
-def group_name(split: str) -> str:
+def name_group(split: str) -> str:
     """What the decision's numbers on ``split`` are called in ``metrics.json`` and in tables."""
     return f"{split} by threshold"

@@ -16,7 +16,7 @@ from medassay.explain.activation_maps import Steps
 from medassay.protocols.gradcam.results import Comparison, ExplainedImage
 from medassay.protocols.gradcam.verdict import SIMILAR
 from medassay.reporting.captions import add_captions
-from medassay.reporting.charts import DPI, GREY, PALETTE, SMALL, Chart, Series, dot_plot
+from medassay.reporting.charts import DPI, GREY, PALETTE, SMALL, Chart, Series, draw_dot_plot
 from medassay.reporting.heat_maps import overlay
 from medassay.reporting.html import shrink_images
 from medassay.reporting.numbers import count_decimals, format_fixed
@@ -60,10 +60,10 @@ def draw_sheet(
     captions: list[list[str]] = []
     for image, of_classes in zip(explained, maps, strict=True):
         wrong = " (wrong)" if image.label != image.predicted else ""
-        says = f"says: {classes[image.predicted]}{wrong}"
-        captions.append([f"no. {image.index}", f"true: {classes[image.label]}", says])
-        for name, p, found in zip(classes, image.probabilities, of_classes, strict=True):
-            captions.append([name, f"p = {p:.2f}{'' if found.any() else ', empty'}"])
+        predicted = f"predicted: {classes[image.predicted]}{wrong}"
+        captions.append([f"no. {image.index}", f"true: {classes[image.label]}", predicted])
+        for name, p, heat_map in zip(classes, image.probabilities, of_classes, strict=True):
+            captions.append([name, f"p = {p:.2f}{'' if heat_map.any() else ', empty'}"])
     figure = add_captions(tiles, captions, columns=1 + len(classes), title=f"{title}\n ")
     width, height = figure.get_size_inches() * DPI
     y = height - 20 - 18 * len(title.splitlines())  # of the title's last line, which is left for the colours
@@ -122,22 +122,22 @@ def _show_picture(axes: Axes, picture: Tensor, **look: Any) -> None:
     axes.spines[:].set(color=GREY, linewidth=0.5)
 
 
-def draw_charts(found: Comparison) -> dict[str, Chart]:
+def draw_charts(comparison: Comparison) -> dict[str, Chart]:
     """A chart per score that was measured, by name: a method a line; baselines, or the sanity check's limit, upright."""
     drawn = {}
     for score, (title, x) in SCORES.items():
         measured, beside = (
             {row.name: row.scores[score] for row in rows if score in row.scores}
-            for rows in (found.rows, found.baselines)
+            for rows in (comparison.rows, comparison.baselines)
         )
         if measured:
             lines = [(name, one.value) for name, one in beside.items()]
             series = [Series(None, PALETTE[0], "o", [*measured.values()])]
             limit = [("passes below this", SIMILAR)] if score == "sanity" else lines
-            text = f"{title}: {_list(measured)}.{f' Baselines: {_list(beside)}.' if beside else ''}"
-            drawn[f"score_{score}"] = Chart(dot_plot([*measured], series, x, limit, share=False), text)
+            text = f"{title}: {_list_means(measured)}.{f' Baselines: {_list_means(beside)}.' if beside else ''}"
+            drawn[f"score_{score}"] = Chart(draw_dot_plot([*measured], series, x, limit, share=False), text)
     return drawn
 
 
-def _list(means: dict[str, Estimate]) -> str:
+def _list_means(means: dict[str, Estimate]) -> str:
     return "; ".join(f"{name} {format_fixed(mean.value)}" for name, mean in means.items())

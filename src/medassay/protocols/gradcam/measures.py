@@ -62,8 +62,8 @@ class Subject:
     @torch.no_grad()
     def classify(self, images: Tensor) -> Tensor:
         """Class probabilities."""
-        found: Tensor = self.net(images.to(self.device)).softmax(1).cpu()
-        return found
+        probabilities: Tensor = self.net(images.to(self.device)).softmax(1).cpu()
+        return probabilities
 
 
 def compare_methods(
@@ -71,7 +71,7 @@ def compare_methods(
 ) -> Comparison:
     """The scores of some methods and of two baselines, and what the rule says of each method.
 
-    ``layer`` is as of :func:`~medassay.explain.activation_maps.layer_name`, ``randomisations`` the number of random nets in
+    ``layer`` is as of :func:`~medassay.explain.activation_maps.find_layer`, ``randomisations`` the number of random nets in
     the sanity check.
     """
     subject.net.to(subject.device).eval()
@@ -81,10 +81,10 @@ def compare_methods(
         baselines["random"] |= dict.fromkeys(LOCATES, explanation.area_share(subject.true_masks))
     rows = []
     for method in tqdm(methods, desc="scoring heat maps", unit="method", disable=not sys.stderr.isatty()):
-        found = score_images(subject, method, layer, randomisations)
-        means = average(method, NAMES[method], subject, classes, found)
-        rows.append(judge(means, found, baselines, len(subject.masked)))
-    others = [average(key, BASELINES[key], subject, classes, found) for key, found in baselines.items()]
+        scores = score_images(subject, method, layer, randomisations)
+        means = average_scores(method, NAMES[method], subject, classes, scores)
+        rows.append(judge(means, scores, baselines, len(subject.masked)))
+    others = [average_scores(key, BASELINES[key], subject, classes, scores) for key, scores in baselines.items()]
     return Comparison(len(subject.images), len(subject.masked), FEWEST_MASKS, STEPS, randomisations, rows, others)
 
 
@@ -132,10 +132,10 @@ def locate(subject: Subject, maps: Tensor) -> dict[str, Tensor]:
 
 def follow_class(subject: Subject, maps: Tensor) -> dict[str, Tensor]:
     """What the predicted class's probability does as pixels go and come in the maps' order."""
-    given = (subject.classify, subject.images, maps, subject.predicted)
+    inputs = (subject.classify, subject.images, maps, subject.predicted)
     return {
-        "deletion": explanation.deletion_auc(*given, steps=STEPS),
-        "insertion": explanation.insertion_auc(*given, steps=STEPS),
+        "deletion": explanation.deletion_auc(*inputs, steps=STEPS),
+        "insertion": explanation.insertion_auc(*inputs, steps=STEPS),
     }
 
 
@@ -154,29 +154,35 @@ def make_baselines(subject: Subject) -> dict[str, Tensor]:
 # --- averages and the rule -------------------------------------------------------------------------------------------
 
 
-def average(key: str, name: str, subject: Subject, classes: Sequence[str], found: Mapping[str, Tensor]) -> Scores:
-    """The means over images of a method's or a baseline's scores, ``found`` image by image; also by true class."""
+def average_scores(
+    key: str, name: str, subject: Subject, classes: Sequence[str], values_by_score: Mapping[str, Tensor]
+) -> Scores:
+    """The means of a method's or a baseline's scores over all images, and over those of each true class.
+
+    ``values_by_score`` are the scores image by image.
+    """
     labels = subject.labels[subject.masked]
     per_class = [
-        ClassScores(classes[label], *(mean_over_images(found[score][labels == label]) for score in LOCATES))
+        ClassScores(classes[label], *(mean_over_images(values_by_score[score][labels == label]) for score in LOCATES))
         for label in sorted(set(labels.tolist()))
     ]
-    return Scores(key, name, {score: mean_over_images(values) for score, values in found.items()}, per_class)
+    return Scores(key, name, {score: mean_over_images(values) for score, values in values_by_score.items()}, per_class)
 
 
 def judge(
-    scores: Scores, found: Mapping[str, Tensor], baselines: Mapping[str, Mapping[str, Tensor]], with_mask: int
+    scores: Scores, per_image: Mapping[str, Tensor], baselines: Mapping[str, Mapping[str, Tensor]], with_mask: int
 ) -> MethodScores:
     """A method's scores with its gains over the baselines and the rule's verdict.
 
-    ``found`` is what the scores are means of, image by image, and ``baselines`` the same of each baseline.
+    ``per_image`` is what the scores are means of, image by image, and ``baselines`` the same of each baseline.
     """
     gains = {
         score: {
-            key: mean_over_images(compute_gain(score, found[score], other[score])) for key, other in baselines.items()
+            key: mean_over_images(compute_gain(score, per_image[score], other[score]))
+            for key, other in baselines.items()
         }
         for score in (*LOCATES, *FOLLOWS)
-        if score in found
+        if score in per_image
     }
     sanity, reached = scores.scores["sanity"].value, scores.scores["sanity_reached"].value
     trusted, reasons = judge_method(gains, sanity, with_mask)

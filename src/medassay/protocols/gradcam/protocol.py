@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from matplotlib import colormaps
@@ -16,11 +16,19 @@ from medassay.core.errors import ConfigError, suggest_nearest
 from medassay.core.types import NonNegativeInt, PositiveInt, Range
 from medassay.data.order import stratified_order
 from medassay.evaluation.protocol import ComputeContext, Page, Protocol, Report
-from medassay.explain.activation_maps import METHODS, NAMES, ActivationMaps, Method, Steps, grad_cam_steps, layer_name
+from medassay.explain.activation_maps import (
+    METHODS,
+    NAMES,
+    ActivationMaps,
+    Method,
+    Steps,
+    compute_grad_cam_steps,
+    find_layer,
+)
 from medassay.protocols.gradcam import figures, measures, verdict
 from medassay.protocols.gradcam.results import Comparison, ExplainedImage, GradCAMResults, Layer, MethodScores
 from medassay.reporting.charts import Chart
-from medassay.reporting.heat_maps import colour_bar
+from medassay.reporting.heat_maps import draw_colour_bar
 from medassay.runs.load import evaluated_images
 from medassay.runs.run import Run
 from medassay.tasks.classification import Classification
@@ -36,14 +44,14 @@ class GradCAM(Protocol):
     Attributes:
         name: Name of the protocol.
         split: Split that images are chosen from.
-        select: ``random``; ``confident``: those whose predicted class is most probable; ``wrong``: the misclassified ones, the
-            most confident first.
+        select: How images are chosen: ``random``; ``confident``: the most probable predicted class first; ``wrong``: mistakes,
+            the most confident first.
         n: Number of images shown.
         seed: Seed of the random choice, and of the choice of images to score.
         indices: Positions in the split, from 0, of the images to show; None for a choice by ``select``.
         methods: Methods whose heat maps are shown.
         layer: Dotted name of the module whose output the maps are made of; None for the activation before the last pooling.
-        colormap: matplotlib's name of the colours.
+        colormap: Name of the colours in matplotlib.
         opacity: Opacity of the heat map over the image.
         strip: Place among the shown images, from 0, of the one that is explained step by step; None for none.
         scores: Whether to score methods.
@@ -89,7 +97,7 @@ class GradCAM(Protocol):
         """
         assert isinstance(run.task, Classification)
         net, classes, device = run.task.net, run.data.classes, context.device
-        layer = layer_name(net, self.layer)  # a wrong one is refused before anything is computed
+        layer = find_layer(net, self.layer)  # a wrong one is refused before anything is computed
         split = evaluated_images(run.data, self.split, run.settings)
         predictions = predict(run.task, split, device)
         chosen, labels, decisions = self.choose_images(predictions), split.labels, predictions.decisions
@@ -102,8 +110,8 @@ class GradCAM(Protocol):
         maps = {method: ActivationMaps(net, method, layer, device)(pixels) for method in dict.fromkeys(self.methods)}
         if self.strip is not None:
             place = min(self.strip, len(chosen) - 1)  # fewer may be shown than were asked for
-            strip = place, grad_cam_steps(net, pixels[place], explained[place].predicted, layer)
-        measured = Layer(layer, *grad_cam_steps(net, split.images[0].float() / 255, 0, layer).maps.shape)
+            strip = place, compute_grad_cam_steps(net, pixels[place], explained[place].predicted, layer)
+        measured = Layer(layer, *compute_grad_cam_steps(net, split.images[0].float() / 255, 0, layer).maps.shape)
         scores = None
         if self.scores:
             part = stratified_order(labels, self.seed)[: self.score_images]
@@ -175,17 +183,18 @@ class GradCAM(Protocol):
         """
         overall = verdict.summarise_scores(results.scores)
         measured = results.scores.rows[0].scores if results.scores else {}
-        look: dict[str, Any] = {"colormap": self.colormap, "opacity": self.opacity}
         drawn: dict[str, Figure | Chart] = {}
-        for method, found in maps.items():
+        for method, method_maps in maps.items():
             title = f"{NAMES[method]}, {results.layer.name}\n{results.selection}"
-            sheet = figures.draw_sheet(images, found, results.images, classes, title, **look)
+            sheet = figures.draw_sheet(images, method_maps, results.images, classes, title, self.colormap, self.opacity)
             drawn[f"heatmaps_{method.replace('+', 'p')}"] = sheet
         explained = None
         if strip is not None:
             place, steps = strip
             explained = results.images[place]
-            picture = figures.draw_steps(images[place], steps, classes[explained.predicted], **look)
+            picture = figures.draw_steps(
+                images[place], steps, classes[explained.predicted], self.colormap, self.opacity
+            )
             drawn["steps"] = Chart(picture, "One heat map step by step")
         values = {
             "overall": overall,
@@ -195,8 +204,11 @@ class GradCAM(Protocol):
             "limit": verdict.SIMILAR,
             "images": images,
             "maps": maps,
-            "overlays": {method: figures.lay_over(images, found, **look) for method, found in maps.items()},
-            "bar": colour_bar(self.colormap),
+            "overlays": {
+                method: figures.lay_over(images, method_maps, self.colormap, self.opacity)
+                for method, method_maps in maps.items()
+            },
+            "bar": draw_colour_bar(self.colormap),
             "explained": explained,
         }
         return Report(
@@ -209,10 +221,10 @@ class GradCAM(Protocol):
         )
 
 
-def flatten_scores(found: Comparison | None) -> dict[str, float]:
+def flatten_scores(comparison: Comparison | None) -> dict[str, float]:
     """Single numbers, ``<score>/<method or baseline>``; ``trusted/<method>`` is 1 or 0 where the rule says."""
     flat: dict[str, float] = {}
-    for row in [*found.rows, *found.baselines] if found else []:
+    for row in [*comparison.rows, *comparison.baselines] if comparison else []:
         flat |= {f"{name}/{row.key}": row.scores[name].value for name in figures.SCORES if name in row.scores}
         if isinstance(row, MethodScores) and row.trusted is not None:
             flat[f"trusted/{row.key}"] = float(row.trusted)

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from medassay.core.estimate import Estimate
 from medassay.protocols.gradcam.results import BASELINES, FOLLOWS, LOCATES, Comparison
+from medassay.reporting.numbers import format_percent
 
 SIMILAR = 0.5  # correlation with a random net's maps from which a map does not depend on what was learnt
 FEWEST_MASKS = 10  # images with a true mask, below which an interval says nothing
@@ -33,32 +34,35 @@ def judge_method(
     return not reasons, reasons
 
 
-def summarise_scores(found: Comparison | None) -> str:
+def summarise_scores(comparison: Comparison | None) -> str:
     """The verdict on all methods in a few sentences."""
-    if found is None:
+    if comparison is None:
         return "Nothing was scored: a heat map alone shows where a method points, not whether that explains anything."
-    failed = [row.name for row in found.rows if row.trusted is False]
-    if found.with_mask < found.fewest_masks:
-        passed = [row.name for row in found.rows if row.trusted is None]
+    trusted = [row.name for row in comparison.rows if row.trusted]
+    failed = [row.name for row in comparison.rows if row.trusted is False]
+    if comparison.with_mask < comparison.fewest_masks:
+        passed = [row.name for row in comparison.rows if row.trusted is None]
         followed = [
             row.name
-            for row in found.rows
+            for row in comparison.rows
             if all(_is_above_zero(over) for score in FOLLOWS for over in row.gain[score].values())
         ]
         return (
             "Whether the maps point to what matters cannot be said: too few of these images have a true mask. "
-            f"The sanity check is passed by {_join(passed)}{f' and failed by {_join(failed)}' if failed else ''}. "
-            f"Better than both baselines in deletion and in insertion: {_join(followed)}."
+            f"Methods that pass the sanity check: {_join(passed)}{f'; that fail it: {_join(failed)}' if failed else ''}. "
+            f"Methods that beat both baselines in deletion and in insertion: {_join(followed)}."
         )
-    best = max(found.rows, key=lambda row: row.scores["pointing"].value)
-    centre = next(row.scores["pointing"].value for row in found.baselines if row.key == "centre")
+    best = max(comparison.rows, key=lambda row: row.scores["pointing"].value)
+    centre = next(row.scores["pointing"].value for row in comparison.baselines if row.key == "centre")
     told = [
-        f"To be trusted on this classifier, by the rule: {_join([row.name for row in found.rows if row.trusted])}.",
-        f"Not: {_join(failed)}." if failed else "",
-        f"The best pointing is that of {best.name}: into the mask in {best.scores['pointing'].value:.0%} of the images.",
-        f"The image’s centre is inside in {centre:.0%}: this score separates little here." if centre >= CENTRED else "",
+        f"Methods to be trusted on this classifier, by the rule below: {_join(trusted)}.",
+        f"Not to be trusted: {_join(failed)}." if failed else "",
+        f"{best.name} points best: into the true mask in {format_percent(best.scores['pointing'].value)} of the images.",
+        f"The mask holds the image’s centre in {format_percent(centre)}, so pointing says little here."
+        if centre >= CENTRED
+        else "",
     ]
-    return " ".join(filter(None, told)).replace("%", " %")
+    return " ".join(filter(None, told))
 
 
 def _is_above_zero(gain: Estimate) -> bool:

@@ -42,11 +42,11 @@ class GivenImages:
     """What could be read, and how.
 
     Attributes:
-        names: of the images: paths below the folder, or ``<array>/<index>``.
-        parts: the images, ``(n, C, size, size) uint8``.
-        converted: how many images each conversion was done to.
-        unreadable: what could not be read.
-        left_out: files that are no images by their extension, by extension.
+        names: Names of the images: paths below the folder, or ``<array>/<index>``.
+        parts: The images, ``(n, C, size, size) uint8``.
+        converted: By conversion, the number of images that it was done to.
+        unreadable: What could not be read.
+        left_out: Number of files that are no images by their extension, by extension.
     """
 
     names: list[str] = field(default_factory=list)
@@ -70,10 +70,10 @@ def read(path: str | Path, *, size: int, channels: int) -> GivenImages:
     """Reads what is at ``path``; what cannot be read is named, and the rest goes on.
 
     Args:
-        path: an image file, a folder that is searched at any depth, or an ``.npz`` with ``train_images``, ``val_images`` or
+        path: An image file, a folder that is searched at any depth, or an ``.npz`` with ``train_images``, ``val_images`` or
             ``test_images`` in MedMNIST's layout or with one array of images.
-        size: pixels a side that the model takes.
-        channels: 1 (grey) or 3 (RGB).
+        size: Pixels a side that the model takes.
+        channels: Number of channels that the model takes: 1 (grey) or 3 (RGB).
 
     Raises:
         DataError: nothing there, or no image that can be read.
@@ -81,28 +81,28 @@ def read(path: str | Path, *, size: int, channels: int) -> GivenImages:
     top = Path(path).expanduser()
     if not top.exists():
         raise DataError(f"protocol.images={path} does not exist: give {ACCEPTED}")
-    found, kind = GivenImages(), top.suffix.lower()
+    images, kind = GivenImages(), top.suffix.lower()
     if top.is_dir():
         files = sorted(top.rglob("*"), key=lambda file: file.relative_to(top).as_posix())
-        _read_files(files, top, size, channels, found)
+        _read_files(files, top, size, channels, images)
     elif kind == ".npz":
-        _read_npz(top, size, channels, found)
+        _read_npz(top, size, channels, images)
     elif kind in folder.EXTENSIONS:
-        _read_files([top], top.parent, size, channels, found)
+        _read_files([top], top.parent, size, channels, images)
     else:
         raise DataError(
             f"protocol.images={path}: a {top.suffix or 'file without extension'} is not read; give {ACCEPTED}"
         )
-    if not found.names:
-        raise DataError(f"protocol.images={path}: {_why_none(found)}; give {ACCEPTED}")
-    return found
+    if not images.names:
+        raise DataError(f"protocol.images={path}: {_explain_none(images)}; give {ACCEPTED}")
+    return images
 
 
-def _why_none(found: GivenImages) -> str:
-    if not found.unreadable:
-        kinds = f" (it has {', '.join(sorted(found.left_out))} files)" if found.left_out else ""
+def _explain_none(images: GivenImages) -> str:
+    if not images.unreadable:
+        kinds = f" (it has {', '.join(sorted(images.left_out))} files)" if images.left_out else ""
         return f"no image in it{kinds}"
-    count, (name, reason) = len(found.unreadable), found.unreadable[0]
+    count, (name, reason) = len(images.unreadable), images.unreadable[0]
     several = f"none of {count} images can be read, the first being {name} ({reason})"
     return several if count > 1 else f"{name}: {reason}"
 
@@ -110,38 +110,38 @@ def _why_none(found: GivenImages) -> str:
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def _read_files(files: list[Path], top: Path, size: int, channels: int, found: GivenImages) -> None:
+def _read_files(files: list[Path], top: Path, size: int, channels: int, images: GivenImages) -> None:
     from tqdm import tqdm
 
     for file in tqdm(files, desc="reading", unit="file", disable=len(files) < 2 or not sys.stderr.isatty()):
         if not file.is_file() or any(part.startswith(".") for part in file.relative_to(top).parts):
             continue
         if file.suffix.lower() not in folder.EXTENSIONS:
-            found.left_out[file.suffix.lower() or "no extension"] += 1
+            images.left_out[file.suffix.lower() or "no extension"] += 1
             continue
         name = os.fsencode(file.relative_to(top).as_posix()).decode(errors="replace")  # any bytes can name a file
         try:
             image = folder.read_image(file, size, channels)
             with Image.open(file) as header:
-                steps = conversions(header, size, channels)
+                steps = list_conversions(header, size, channels)
         except (DataError, OSError) as error:
-            found.unreadable.append(Unreadable(name, _reason(error, file)))
+            images.unreadable.append(Unreadable(name, _describe_reason(error, file)))
         else:
-            found.add([name], image[None], steps)
+            images.add([name], image[None], steps)
 
 
-def _reason(error: Exception, file: Path) -> str:
+def _describe_reason(error: Exception, file: Path) -> str:
     """An error without the file's path, which the reader has."""
     return str(error).removeprefix(f"{file} ").removesuffix(": replace it, or remove it").replace(f" '{file}'", "")
 
 
-def conversions(image: Image.Image, size: int, channels: int) -> tuple[str, ...]:
+def list_conversions(image: Image.Image, size: int, channels: int) -> tuple[str, ...]:
     """What :func:`medassay.data.folder.read_folder` does to an image, as opened, to bring it to size and channels, in words."""
     steps = []
     if image.getexif().get(0x0112, 1) in range(2, 9):
         steps.append("turned upright, as its orientation tag says")
-    wanted, target = ("L", "grey") if channels == 1 else ("RGB", "RGB")
-    if image.mode != wanted:
+    mode, target = ("L", "grey") if channels == 1 else ("RGB", "RGB")
+    if image.mode != mode:
         dropped = " (transparency dropped)" if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") else ""
         steps.append(f"{_MODES.get(image.mode, image.mode)} to {target}{dropped}")
     side = min(image.size)
@@ -155,7 +155,7 @@ def conversions(image: Image.Image, size: int, channels: int) -> tuple[str, ...]
 # --- arrays ----------------------------------------------------------------------------------------------------------
 
 
-def _read_npz(path: Path, size: int, channels: int, found: GivenImages) -> None:
+def _read_npz(path: Path, size: int, channels: int, read_images: GivenImages) -> None:
     try:
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
@@ -173,27 +173,27 @@ def _read_npz(path: Path, size: int, channels: int, found: GivenImages) -> None:
             )
         for key in keys:
             try:
-                pixels, steps = _pixels(archive[key])
+                pixels, steps = _read_pixels(archive[key])
             except DataError as error:
-                found.unreadable.append(Unreadable(key, str(error)))
+                read_images.unreadable.append(Unreadable(key, str(error)))
             except _DAMAGED as error:
-                found.unreadable.append(Unreadable(key, f"cannot be read ({error})"))
+                read_images.unreadable.append(Unreadable(key, f"cannot be read ({error})"))
             else:
-                steps = (*steps, *conversions(_image(pixels[0]), size, channels))
+                steps = (*steps, *list_conversions(_make_image(pixels[0]), size, channels))
                 if pixels.shape[1:] == (size, size, channels):
                     images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
                 else:
                     mode = "L" if channels == 1 else "RGB"
-                    images = torch.stack([folder.fit_to_square(_image(one).convert(mode), size) for one in pixels])
-                found.add([f"{key}/{index}" for index in range(len(pixels))], images, steps)
+                    images = torch.stack([folder.fit_to_square(_make_image(one).convert(mode), size) for one in pixels])
+                read_images.add([f"{key}/{index}" for index in range(len(pixels))], images, steps)
 
 
-def _image(pixels: _Array) -> Image.Image:
+def _make_image(pixels: _Array) -> Image.Image:
     """``(H, W, C) uint8`` as a picture."""
     return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
 
 
-def _pixels(array: _Array) -> tuple[_Array, tuple[str, ...]]:
+def _read_pixels(array: _Array) -> tuple[_Array, tuple[str, ...]]:
     """An array as ``(N, H, W, C) uint8``, and what was done to its values.
 
     Raises:

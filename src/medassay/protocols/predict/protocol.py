@@ -20,7 +20,7 @@ from medassay.protocols.predict.given_images import Unreadable
 from medassay.reporting import html
 from medassay.reporting.captions import add_captions
 from medassay.reporting.heat_maps import place_beside_heat_map
-from medassay.reporting.tables import as_csv
+from medassay.reporting.tables import format_csv
 from medassay.runs.run import Run
 from medassay.tasks.predictions import Classifier, make_unlabelled, predict
 
@@ -93,10 +93,10 @@ class Predict(Protocol):
             raise ConfigError(f"protocol.images is missing: protocol.images=<path>; give {given_images.ACCEPTED}")
         assert isinstance(run.task.net, torch.nn.Module)
         data, classes = run.data, run.data.classes
-        given = given_images.read(self.images, size=data.size, channels=data.channels)
-        probabilities = predict(run.task, make_unlabelled(given.images), context.device).probabilities
+        images = given_images.read(self.images, size=data.size, channels=data.channels)
+        probabilities = predict(run.task, make_unlabelled(images.images), context.device).probabilities
         decisions = probabilities.argmax(1)
-        shown = given.images[: self.show]
+        shown = images.images[: self.show]
         overlays, layer = torch.zeros(0, 3, data.size, data.size, dtype=torch.uint8), self.layer
         if len(shown):
             maps = ActivationMaps(run.task.net, self.method, self.layer, context.device)
@@ -108,28 +108,28 @@ class Predict(Protocol):
             images=self.images,
             size=data.size,
             channels=data.channels,
-            n=len(given.images),
+            n=len(images.images),
             predicted=torch.bincount(decisions, minlength=data.num_classes).tolist(),
-            converted=given.converted,
-            unreadable=given.unreadable,
-            left_out=given.left_out,
+            converted=images.converted,
+            unreadable=images.unreadable,
+            left_out=images.left_out,
             method=NAMES[self.method],
             layer=layer,
         )
-        cards = make_cards(given.names, probabilities, overlays, classes)
+        cards = make_cards(images.names, probabilities, overlays, classes)
         table = [
             [name, classes[decision], *map(str, row)]
-            for name, decision, row in zip(given.names, decisions.tolist(), probabilities.numpy(), strict=True)
+            for name, decision, row in zip(images.names, decisions.tolist(), probabilities.numpy(), strict=True)
         ]
-        files: dict[str, Any] = {"predictions.csv": as_csv(["image", "predicted", *classes], table)}
+        files: dict[str, Any] = {"predictions.csv": format_csv(["image", "predicted", *classes], table)}
         if cards:
             captions = [(card.name, "{}  {:.3f}".format(*card.chances[0])) for card in cards]
             files["predictions.png"] = add_captions(overlays, captions, columns=4)
         return Report(
             results,
-            verdict=_verdict(results, classes),
+            verdict=_describe_verdict(results, classes),
             files=files,
-            warnings=_warn_of_unreadable(given.unreadable),
+            warnings=_warn_of_unreadable(images.unreadable),
             page=Page(Path(__file__).with_name("page.html.j2"), {"cards": cards}),
         )
 
@@ -143,7 +143,7 @@ def make_cards(names: Sequence[str], probabilities: Tensor, overlays: Tensor, cl
     return cards
 
 
-def _verdict(results: PredictResults, classes: Sequence[str]) -> list[str]:
+def _describe_verdict(results: PredictResults, classes: Sequence[str]) -> list[str]:
     lines = [f"converted: {what} ({count} of {results.n})" for what, count in results.converted.items()]
     counts = ", ".join(f"{name} {n}" for name, n in zip(classes, results.predicted, strict=True) if n)
     return [*lines, f"predicted: {counts} ({results.n} in all)"]

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 
 import torch
 
-from medassay.core.errors import ConfigError, suggest_nearest
+from medassay.core.errors import ConfigError
 from medassay.core.types import NonNegativeInt, PositiveInt, Sampler
+from medassay.data.classes import find_class
 from medassay.evaluation.protocol import ComputeContext, Protocol, Report
 from medassay.reporting import figures
 from medassay.runs.run import Run
@@ -51,7 +52,7 @@ class Sample(Protocol):
 
     def draw(self, sampler: Sampler, classes: list[str], provenance: str) -> dict[str, Any]:
         """``samples.npz`` (``train_*`` keys, made by ``provenance``), an overview and a grid per class: a report's files."""
-        chosen = class_indices(self.labels, classes)
+        chosen = find_class_indices(self.labels, classes)
         labels = torch.tensor(chosen).repeat_interleave(self.n)
         images = draw(sampler, labels, self.seed, progress="sampling")
         parts, origin = {"train": (images, labels)}, {"run": provenance, "seed": self.seed}
@@ -59,16 +60,16 @@ class Sample(Protocol):
         overview = torch.cat([images[labels == label][:columns] for label in chosen])
         files: dict[str, Any] = {
             "samples.npz": functools.partial(write_samples, splits=parts, provenance=origin),
-            "overview.png": figures.image_grid(overview, columns=columns, row_labels=names),
+            "overview.png": figures.draw_image_grid(overview, columns=columns, row_labels=names),
         }
         for label in chosen:
             own, name = images[labels == label][:GRID], classes[label]
             file = f"class_{label}_{name.replace(' ', '_').replace('/', '_')}.png"
-            files[file] = figures.image_grid(own, columns=min(8, len(own)), title=name)
+            files[file] = figures.draw_image_grid(own, columns=min(8, len(own)), title=name)
         return files
 
 
-def class_indices(labels: list[str | int] | None, classes: list[str]) -> list[int]:
+def find_class_indices(labels: list[str | int] | None, classes: list[str]) -> list[int]:
     """The indices of the classes asked for by name or index.
 
     Raises:
@@ -78,16 +79,4 @@ def class_indices(labels: list[str | int] | None, classes: list[str]) -> list[in
         return list(range(len(classes)))
     if not labels:
         raise ConfigError("protocol.labels=[]: nothing to draw; give class names or numbers, or null for every class")
-    lowered = [name.lower() for name in classes]
-    chosen = []
-    for label in labels:
-        if isinstance(label, int) and 0 <= label < len(classes):
-            chosen.append(label)
-        elif str(label).lower() in lowered:
-            chosen.append(lowered.index(str(label).lower()))
-        else:
-            raise ConfigError(
-                f"protocol.labels: no class {label!r}.{suggest_nearest(str(label).lower(), lowered)} "
-                f"Accepted: 0..{len(classes) - 1} or {', '.join(classes)}"
-            )
-    return sorted(set(chosen))
+    return sorted({find_class(label, classes, "protocol.labels") for label in labels})

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from medassay.core.estimate import Estimate
 from medassay.core.results import UNWRITTEN
-from medassay.metrics.bootstrap import percentile_interval, resample_weights
+from medassay.metrics.bootstrap import draw_resample_weights, percentile_interval
 from medassay.metrics.explanation import energy_inside
 
 Level = Literal["learned", "sensitive", "none"]  # what the rule says of a stamp
@@ -58,7 +58,7 @@ class Group:
     energy_clean: Estimate
 
     @classmethod
-    def of(cls, clean: Tensor, stamped: Tensor, box: Tensor) -> Group:
+    def from_maps(cls, clean: Tensor, stamped: Tensor, box: Tensor) -> Group:
         """From heat maps ``(n, H, W)`` without and with the stamp, and its ``box (H, W) bool``."""
         every, boxes = torch.ones(len(clean), dtype=torch.bool), box.expand(len(clean), -1, -1)
         maps = {"energy": stamped, "energy_clean": clean}
@@ -98,7 +98,7 @@ def estimate_shares(parts: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Est
     """Means over some of the images, with their intervals.
 
     Args:
-        parts: by name, a number for every image ``(N,)`` and which images count ``(N,) bool``.
+        parts: By name, a number for every image ``(N,)`` and which images count ``(N,) bool``.
 
     Returns:
         By name their estimates; NaN where no image counts.
@@ -106,7 +106,7 @@ def estimate_shares(parts: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Est
     counted = torch.stack([members.double() for _, members in parts.values()])
     summed = torch.stack([numbers.double() for numbers, _ in parts.values()]) * counted
     means = summed.sum(1) / counted.sum(1)
-    chunks = resample_weights(counted.shape[1], resamples=RESAMPLES, seed=_SEED)
+    chunks = draw_resample_weights(counted.shape[1], resamples=RESAMPLES, seed=_SEED)
     drawn = torch.cat([weights @ summed.T / (weights @ counted.T) for weights in chunks])
     return {
         name: Estimate(float(mean), *percentile_interval(column), n=int(members.sum()))
@@ -132,12 +132,12 @@ def measure_outranking(others: Tensor, own: Tensor) -> Estimate:
     It is the area under the ROC curve with the roles turned round: 1 - AUROC where nothing was changed.
 
     Args:
-        others: ``(N,)`` log-odds of the class, of images of other classes.
-        own: ``(M,)``, of images of the class.
+        others: Log-odds of the class in images of other classes, ``(N,)``.
+        own: Log-odds of the class in its own images, ``(M,)``.
     """
     above = (others[:, None] > own[None]).double() + 0.5 * (others[:, None] == own[None]).double()
     two_groups = (  # drawn apart, in equal chunks however large
-        resample_weights(len(group), resamples=RESAMPLES, seed=seed, chunk_elements=100 * len(group))
+        draw_resample_weights(len(group), resamples=RESAMPLES, seed=seed, chunk_elements=100 * len(group))
         for seed, group in enumerate((others, own), _SEED)
     )
     sums = torch.cat([((one @ above) * two).sum(1) for one, two in zip(*two_groups, strict=True)])

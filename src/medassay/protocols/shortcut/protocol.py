@@ -22,6 +22,7 @@ from medassay.protocols.shortcut import figures, measures, verdict
 from medassay.protocols.shortcut.measures import Group, Heat, Numbers, Trial
 from medassay.reporting.charts import Chart
 from medassay.reporting.heat_maps import overlay
+from medassay.reporting.numbers import format_percent
 from medassay.runs.load import evaluated_images
 from medassay.runs.run import Run
 from medassay.tasks.classification import Classification
@@ -64,7 +65,7 @@ class Shortcut(Protocol):
         method: Method of the heat maps.
         heat_maps: Number of images of each group that heat maps are made of, at most.
         shown: Number of images of each group in the report.
-        colormaps: matplotlib's names, for views of plain images.
+        colormaps: Names of colours in matplotlib, for views of plain images.
         seed: Seed of the choice of these images.
     """
 
@@ -97,22 +98,24 @@ class Shortcut(Protocol):
         data, own = run.data, run.data.stamp
         split = evaluated_images(data, "test", run.settings)
         maps = ActivationMaps(run.task.net, self.method, device=context.device)
-        tried, pictures = [], []
-        for stamp in stamps_to_try(self.stamp, own, data.classes, data.size):
+        trials, pictures = [], []
+        for stamp in list_stamps(self.stamp, own, data.classes, data.size):
             is_own = own is not None and stamp == own.with_class(own.class_index(data.classes))
             numbers = evaluate_stamp(run.task, stamp, split, data.classes, context.device)
-            heat, shown = self.heat(maps, stamp, split)
+            heat, shown = self.measure_heat(maps, stamp, split)
             level, text = verdict.judge(numbers)
-            tried.append(Trial(**vars(numbers), own=is_own, heat=heat, level=level, text=text))
+            trials.append(Trial(**vars(numbers), own=is_own, heat=heat, level=level, text=text))
             pictures.append(shown)
         trained_with = None
         if own is not None:
-            trained_with = f"{own}, on {own.share:.0%} of {data.classes[own.class_index(data.classes)]}"
-        level, words = verdict.judge_all(tried)
-        results = ShortcutAudit(len(split), "test", trained_with, verdict.RULE, level, level == "learned", words, tried)
+            trained_with = f"{own}, on {format_percent(own.share)} of {data.classes[own.class_index(data.classes)]}"
+        level, words = verdict.judge_all(trials)
+        results = ShortcutAudit(
+            len(split), "test", trained_with, verdict.RULE, level, level == "learned", words, trials
+        )
         return self.report(results, pictures)
 
-    def heat(self, maps: ActivationMaps, stamp: Stamp, split: LabelledImages) -> tuple[Heat, dict[str, Rows]]:
+    def measure_heat(self, maps: ActivationMaps, stamp: Stamp, split: LabelledImages) -> tuple[Heat, dict[str, Rows]]:
         """Where the class's heat maps lie, with the stamp and without, for the class's images and the others'; and pictures."""
         label = stamp.label
         assert isinstance(label, int)
@@ -123,7 +126,7 @@ class Shortcut(Protocol):
             plain = some.images[stratified_order(some.labels, self.seed)[: self.heat_maps]]
             stamped, _ = stamp(plain)
             without, with_stamp = (maps(images.float() / 255, [label])[:, 0] for images in (plain, stamped))
-            groups.append(Group.of(without, with_stamp, box))
+            groups.append(Group.from_maps(without, with_stamp, box))
             pictures[group] = {
                 "without": plain[first].expand(-1, 3, -1, -1),
                 "its heat map": overlay(plain[first], without[first]),
@@ -134,9 +137,9 @@ class Shortcut(Protocol):
 
     def report(self, results: ShortcutAudit, pictures: Sequence[Mapping[str, Rows]]) -> Report:
         """The report of an audit; ``pictures`` are, for each trial, images of the class and of the others."""
-        views = figures.colour_views(plain_views(pictures[0]), self.colormaps)
+        views = figures.colour_views(choose_plain_views(pictures[0]), self.colormaps)
         values = {
-            "names": [{name: condition(name, trial) for name in trial.conditions} for trial in results.trials],
+            "names": [{name: describe_condition(name, trial) for name in trial.conditions} for trial in results.trials],
             "pictures": pictures,
             "views": views,
             "words": verdict.WORDS,
@@ -146,8 +149,8 @@ class Shortcut(Protocol):
             results,
             split="test",
             verdict=[f"shortcut: {results.verdict}", *(trial.text for trial in results.trials)],
-            metrics={"shortcut": flat_metrics(results)},
-            figures={**dict(_figures(results, pictures)), "colour_views": figures.picture_rows(views)},
+            metrics={"shortcut": flatten_metrics(results)},
+            figures={**dict(_draw_figures(results, pictures)), "colour_views": figures.draw_picture_rows(views)},
             hyperparameters={"stamp": results.trials[0].described},
             page=Page(Path(__file__).with_name("page.html.j2"), values),
         )
@@ -156,7 +159,7 @@ class Shortcut(Protocol):
 # --- what is tried ---------------------------------------------------------------------------------------------------
 
 
-def stamps_to_try(asked: Stamp | None, own: Stamp | None, classes: list[str], size: int) -> list[Stamp]:
+def list_stamps(asked: Stamp | None, own: Stamp | None, classes: list[str], size: int) -> list[Stamp]:
     """The stamps to try, each with a class index for its label.
 
     Args:
@@ -175,7 +178,7 @@ def stamps_to_try(asked: Stamp | None, own: Stamp | None, classes: list[str], si
     return stamps
 
 
-def conditions(stamp: Stamp, split: LabelledImages, classes: list[str]) -> dict[str, Tensor]:
+def stamp_images(stamp: Stamp, split: LabelledImages, classes: list[str]) -> dict[str, Tensor]:
     """The test images in every way they are looked at: ``{name: (N, C, H, W) uint8}``.
 
     ``as_trained`` carries the stamp as the training images did, the same share of the class; so do the ``moved_…`` ones, in
@@ -211,7 +214,7 @@ def evaluate_stamp(
             f"protocol=shortcut: of {len(own)} test images {int(own.sum())} are {classes[label]}, and both sides are needed; "
             "give more images, or another class with protocol.stamp.label"
         )
-    stamped_images = conditions(stamp, split, classes)
+    stamped_images = stamp_images(stamp, split, classes)
     scores = {name: predict_logits(task, images, device) for name, images in stamped_images.items()}
     predicted = {name: logits.argmax(1) for name, logits in scores.items()}
     clean, other = (measures.log_odds(scores[name], label) for name in ("clean", "other_classes"))
@@ -233,7 +236,7 @@ def evaluate_stamp(
 # --- what is reported ------------------------------------------------------------------------------------------------
 
 
-def flat_metrics(results: ShortcutAudit) -> dict[str, float]:
+def flatten_metrics(results: ShortcutAudit) -> dict[str, float]:
     """Single numbers by name: of the class on which the stamp does most, and ``learned`` as 0 or 1."""
     trial = max(results.trials, key=lambda one: one.outranks.value)
     flat = {"learned": float(results.learned), "label": float(trial.label)}
@@ -246,23 +249,26 @@ def flat_metrics(results: ShortcutAudit) -> dict[str, float]:
     return flat
 
 
-def plain_views(pictures: Mapping[str, Rows]) -> Tensor:
+def choose_plain_views(pictures: Mapping[str, Rows]) -> Tensor:
     """Two plain images of each group, each without the stamp and with it: ``(8, 3, H, W) uint8``."""
     pairs = [[lines[name][:2] for name in ("without", "with the stamp")] for lines in pictures.values()]
     return torch.cat([torch.stack(pair, 1).flatten(0, 1) for pair in pairs])
 
 
-def _figures(results: ShortcutAudit, pictures: Sequence[Mapping[str, Rows]]) -> Iterator[tuple[str, Figure | Chart]]:
+def _draw_figures(
+    results: ShortcutAudit, pictures: Sequence[Mapping[str, Rows]]
+) -> Iterator[tuple[str, Figure | Chart]]:
     for trial, shown in zip(results.trials, pictures, strict=True):
-        for draw in (figures.conditions, figures.ranks, figures.heat):
-            yield f"{draw.__name__}_class_{trial.label}", draw(trial)
+        charts = {"conditions": figures.draw_conditions, "ranks": figures.draw_ranks, "heat": figures.draw_heat}
+        for name, draw in charts.items():
+            yield f"{name}_class_{trial.label}", draw(trial)
         for group, lines in shown.items():
             of = trial.class_name if group == "class" else f"classes other than {trial.class_name}"
             title = f"Images of {of}; heat maps for {trial.class_name}"
-            yield f"maps_of_{group}_class_{trial.label}", figures.picture_rows(lines, title)
+            yield f"maps_of_{group}_class_{trial.label}", figures.draw_picture_rows(lines, title)
 
 
-def condition(name: str, trial: Trial) -> str:
+def describe_condition(name: str, trial: Trial) -> str:
     """A condition in words."""
     named = {
         "clean": "no stamp",

@@ -13,29 +13,30 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medassay.protocols.shortcut.measures import Level, Numbers, Trial
+from medassay.reporting.numbers import format_percent
 
 LIMIT = 0.6  # of the pairs; at 0.5 the stamp counts for as much as the disease
 MOVED = 0.1  # of the others' images; a net that knows nothing ranks at random, and any mark is more than that
 
 LEVELS: tuple[Level, ...] = ("none", "sensitive", "learned")  # by how many of the two hold
 WORDS: dict[Level, str] = {
-    "learned": "learned the stamp",
+    "learned": "learnt the stamp",
     "sensitive": "sensitive to the stamp",
     "none": "no sign of the stamp",
 }
 _HEADLINES: dict[Level, str] = {
-    "learned": "Learned the stamp",
-    "sensitive": "Not shown to have learned the stamp, but sensitive to it",
+    "learned": "Learnt the stamp",
+    "sensitive": "Not shown to have learnt the stamp, but sensitive to it",
     "none": "No sign of the stamp",
 }
 RULE = (
-    "Every test image of the other classes gets the stamp. Two things are asked. Is the image then given to the class? And "
-    "does it outrank the images that truly are of the class, pair by pair? A net that sees the disease ranks those higher. "
-    f"The net has learned the stamp if that moves more than {MOVED:.0%} of the images of other classes to the class and if "
-    f"they outrank its own in more than {LIMIT:.0%} of the pairs, both 95 % intervals lying above as a whole. If only one "
-    "holds, the net is sensitive to the stamp: so is one that learned it from a part of its images only, and so can be one "
-    "that never saw it. If neither holds, there is no sign of the stamp. Heat maps are shown beside the verdict and do not "
-    "decide it."
+    "Every test image of the other classes gets the stamp. Is it then called the class? And does it rank above the images "
+    "that truly are of the class, pair by pair? A net that sees the disease ranks those higher. The net has learnt the stamp "
+    f"if both hold: the stamp moves more than {format_percent(MOVED)} of the other classes’ images to the class, and stamped "
+    f"images rank above real ones in more than {format_percent(LIMIT)} of the pairs; each 95 % interval must lie above its "
+    "limit as a whole. If only one holds, the net is sensitive to the stamp. So is a net that learnt it from a part of its "
+    "images only, and so can be a net that never saw it. If neither holds, there is no sign of the stamp. Heat maps are shown "
+    "beside the verdict and do not decide it."
 )
 
 
@@ -45,15 +46,18 @@ def judge(numbers: Numbers) -> tuple[Level, str]:
     assert rank.low is not None
     assert drawn.low is not None
     level = LEVELS[(rank.low > LIMIT) + (drawn.low > MOVED)]
-    before, after = (numbers.conditions[name]["false_positive_rate"].value for name in ("clean", "other_classes"))
+    before, after = (
+        format_percent(numbers.conditions[name]["false_positive_rate"].value) for name in ("clean", "other_classes")
+    )
+    share, low, high, share_clean = map(format_percent, (rank.value, rank.low, rank.high, clean.value))
     text = (
-        f"the stamp ({numbers.described}) puts an image of another class above a real {numbers.class_name} image in "
-        f"{rank.value:.0%} of the pairs [{rank.low:.0%}, {rank.high:.0%}], without it in {clean.value:.0%}; "
-        f"{after:.0%} of such images are called {numbers.class_name}, {before:.0%} without the stamp."
+        f"With the stamp ({numbers.described}), an image of another class ranks above a real {numbers.class_name} image in "
+        f"{share} of the pairs [{low}, {high}], without it in {share_clean}. Of the images of other classes, {after} are "
+        f"called {numbers.class_name} with the stamp, {before} without it."
     )
     if level == "sensitive":
         text += " That alone does not say that the net was trained with it."
-    return level, text[0].upper() + text[1:]
+    return level, text
 
 
 def judge_all(trials: Sequence[Trial]) -> tuple[Level, str]:

@@ -1,0 +1,33 @@
+"""Classes as a user names them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from medassay.core.errors import ConfigError, suggest_nearest
+
+
+def find_class(asked: str | int, classes: Sequence[str], key: str) -> int:
+    """The index of the class that is asked for by its name, in any case, or by its index.
+
+    Args:
+        asked: Name or index of the class.
+        classes: Names of all classes, by index.
+        key: Configuration key that asks, for the error.
+
+    Raises:
+        ConfigError: there is no such class.
+    """
+    lowered = [name.lower() for name in classes]
+    if isinstance(asked, int) and 0 <= asked < len(classes):
+        return asked
+    if str(asked).lower() in lowered:
+        return lowered.index(str(asked).lower())
+    raise ConfigError(
+        f"{key}={asked}: no such class.{suggest_nearest(str(asked).lower(), lowered)} Accepted: {list_accepted(classes)}"
+    )
+
+
+def list_accepted(classes: Sequence[str]) -> str:
+    """What names a class, in words."""
+    return f"0..{len(classes) - 1} or {', '.join(classes)}"
