@@ -53,7 +53,7 @@ class OptunaStudySweeper(Sweeper):
         sampler: The node of Optuna's sampler.
         direction: Whether more or less of the objective is better; None follows ``sweep.mode``.
         storage: The URL of the database that keeps the study; None keeps it in memory.
-        study_name: The name of the study in there.
+        study_name: The name of the study in there; None for a new one with each command.
         n_trials: Number of trials of the whole study that finish, those of earlier commands included.
         n_jobs: Number of trials in a batch, which run at the same time where the launcher can.
         max_failure_rate: The study ends when a larger share of a batch fails.
@@ -66,7 +66,7 @@ class OptunaStudySweeper(Sweeper):
         sampler: Any,
         direction: Literal["minimize", "maximize"] | None = None,
         storage: str | None = None,
-        study_name: str = "study",
+        study_name: str | None = "study",
         n_trials: PositiveInt = 20,
         n_jobs: PositiveInt = 2,
         max_failure_rate: Probability = 1.0,
