@@ -89,7 +89,8 @@ def _train(overrides: Sequence[str], directory: str | Path | None, *, log: bool 
     path = configuration.run_directory(cfg) if directory is None else Path(directory)
     if log:
         start_log(cfg, path)
-    train(config, path, list(overrides))
+    own = [text for text, override in zip(overrides, parse(overrides), strict=True) if not is_hydra(override)]
+    train(config, path, own)
     _judge(path)
     return path
 
