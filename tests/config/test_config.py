@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import math
 import re
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,12 +14,14 @@ from typing import Annotated, Any, Literal
 
 import pytest
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from medassay import config
 from medassay.core.errors import ConfigError, UserError
 from medassay.core.types import NonNegative, Positive, PositiveInt, Probability, Range
 from medassay.nets.block_cnn import BlockCNN
+from medassay.runs.compose import register_resolvers
 from medassay.tasks.classification import Classification
 
 Limited = Annotated[int, Range(ge=1, le=7)]
@@ -328,7 +331,7 @@ def test_building_too_refuses_what_is_not_trusted(target: str) -> None:
 
 @pytest.fixture(autouse=True)
 def resolvers() -> None:
-    config.register_resolvers()
+    register_resolvers()
 
 
 def resolve(**values: Any) -> dict[str, Any]:
@@ -402,31 +405,21 @@ def test_the_run_id_is_the_same_wherever_one_configuration_names_it() -> None:
     assert values["a"] == values["b"]
 
 
-def class_folders_in(top: Path) -> str:
-    for name in ("pneumonia", "normal", ".cache"):
-        (top / name).mkdir(parents=True)
-    (top / "readme.txt").write_text("no class")
-    return str(top)
+def test_text_is_never_an_interpolation_for_a_constructor(own_package: ModuleType) -> None:
+    names = ["${oc.env:HOME}", "a\\${b}", "c\\d", "${", "e\\"]
+    built = config.build({"_target_": "their_nets.Keeper", "inner": {"classes": names, "one": names[0]}})
+    assert built.others["inner"] == {"classes": names, "one": names[0]}
 
 
-def test_class_folders_are_the_sorted_sub_folders_without_hidden_ones_and_files(tmp_path: Path) -> None:
-    assert config.list_class_folders(class_folders_in(tmp_path / "set")) == ["normal", "pneumonia"]
-
-
-def test_class_folders_are_those_of_the_training_images_where_splits_are_given(tmp_path: Path) -> None:
-    class_folders_in(tmp_path / "set" / "train")
-    (tmp_path / "set" / "test" / "another").mkdir(parents=True)
-    assert config.list_class_folders(str(tmp_path / "set")) == ["normal", "pneumonia"]
-
-
-def test_class_folders_need_a_path_that_is_there(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"data\.path=<directory"):
-        config.list_class_folders(None)
-    with pytest.raises(ConfigError, match=r"none is not a directory"):
-        config.list_class_folders(str(tmp_path / "none"))
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(ConfigError, match=r"file is not a directory"):
-        config.list_class_folders(str(tmp_path / "file"))
+@pytest.mark.parametrize("classes", [[10, 2, 1], ["a", 3]])
+def test_class_names_that_look_like_numbers_are_told_how_to_be_quoted(classes: list[Any]) -> None:
+    node = {"_target_": "medassay.data.sources.folder_data", "name": "x", "path": "x", "classes": classes}
+    with pytest.raises(ConfigError, match=r"quoted twice: data\.classes=") as error:
+        config.check(node, "data")
+    advised = str(error.value).split("quoted twice: ")[1]
+    (argument,) = shlex.split(advised)
+    (override,) = OverridesParser.create().parse_overrides([argument])
+    assert override.value() == [str(name) for name in classes]
 
 
 # --- composing -------------------------------------------------------------------------------------------------------

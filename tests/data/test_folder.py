@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -231,6 +233,78 @@ def test_the_fingerprint_knows_names_and_contents_and_nothing_else(tmp_path: Pat
 
 def test_the_fingerprint_of_a_missing_folder_is_one_line(tmp_path: Path) -> None:
     assert "is not a directory" in error_of(fingerprint, tmp_path / "none")
+
+
+def patients(top: Path, **images: list[int]) -> Path:
+    """``top/<class>/p<n>/<i>.png``: patient n of class c has ``images[c][n]`` images of grey value 100 c + n."""
+    for label, (name, counts) in enumerate(images.items()):
+        for patient, count in enumerate(counts):
+            for number in range(count):
+                paint(top / name / f"p{patient}" / f"{number}.png", 100 * label + patient)
+    return top
+
+
+def test_a_patients_images_stay_together_in_every_class(tmp_path: Path) -> None:
+    patients(tmp_path, cat=[5, 1, 3, 2, 9, 1, 4, 2, 2, 1], dog=[1] * 10, cow=[2] * 14)
+    for seed in range(5):
+        splits, _ = read_folder(tmp_path, size=8, channels=1, seed=seed, nested=True, split=(0.6, 0.2, 0.2))
+        seen = [{value % 100 for value in values(part.images)} for part in splits]
+        assert sum(map(len, seen)) == len(set().union(*seen)) == 14
+        assert sum(map(len, splits)) == 30 + 10 + 28
+        assert [sorted(set(part.labels.tolist())) for part in splits] == [[0, 1, 2]] * 3
+        dogs = [int(part.counts(3)[2]) for part in splits]  # sorted: cat, cow, dog
+        assert dogs == [6, 2, 2]
+
+
+def test_images_without_sub_folders_are_split_as_ever_with_nested(tmp_path: Path) -> None:
+    class_folders(tmp_path, cat=20, dog=20)
+    plain, nested = (read_folder(tmp_path, size=8, channels=1, nested=choice)[0] for choice in (None, True))
+    for one, other in zip(plain, nested, strict=True):
+        assert torch.equal(one.images, other.images)
+
+
+def test_a_random_split_is_the_one_of_earlier_versions(tmp_path: Path) -> None:
+    splits, _ = read_folder(class_folders(tmp_path, cat=20, dog=20), size=8, channels=1, seed=3)
+    order = np.random.default_rng((3, zlib.crc32(b"cat"))).permutation(20)
+    assert values(splits.test[splits.test.labels == 0].images) == sorted(order[17:].tolist())
+
+
+def test_too_few_patients_for_three_splits_are_refused(tmp_path: Path) -> None:
+    message = error_of(read_folder, patients(tmp_path, cat=[9, 9]), size=8, channels=1, nested=True)
+    assert "class cat has 2 patients" in message
+
+
+def test_a_whole_split_of_0_and_1_is_a_lost_scaling(tmp_path: Path) -> None:
+    split_folders(tmp_path)
+    for name in ("cat/000", "cat/001", "dog/000", "dog/001", "dog/002"):
+        paint(tmp_path / "val" / f"{name}.png", int(name[-1]) % 2)
+    assert f"{tmp_path}: val holds 0 and 1 only" in error_of(read_folder, tmp_path, size=8, channels=1)
+
+
+def test_a_file_whose_name_is_no_text_is_read(tmp_path: Path) -> None:
+    class_folders(tmp_path, cat=9)
+    try:
+        paint(tmp_path / "cat" / os.fsdecode(b"caf\xe9.png"), 50)
+    except OSError:
+        pytest.skip("this file system wants text")
+    splits, _ = read_folder(tmp_path, size=8, channels=1)
+    assert 50 in values(torch.cat([part.images for part in splits]))
+    assert fingerprint(tmp_path) != fingerprint(class_folders(tmp_path / "plain", cat=9))
+
+
+def test_samples_in_sub_folders_of_a_class_are_refused_with_advice_that_needs_no_key(tmp_path: Path) -> None:
+    paint(class_folders(tmp_path, cat=2) / "cat" / "more" / "1.png")
+    message = error_of(read_class_folders, tmp_path, ["cat"], size=8, channels=1)
+    assert "cat has images in sub-folders (1): move them into the class's own folder, or out of it" in message
+
+
+def test_deep_samples_are_shown_by_the_window_of_the_data_set(tmp_path: Path) -> None:
+    (tmp_path / "cat").mkdir()
+    Image.fromarray(np.full((8, 8), 300, dtype=np.uint16)).save(tmp_path / "cat" / "a.png")
+    found = read_class_folders(tmp_path, ["cat"], size=8, channels=1, window=(0, 3000))
+    assert values(found.images) == [26]
+    message = error_of(read_class_folders, tmp_path, ["cat"], size=8, channels=1)
+    assert message.endswith("(values 300 to 300): save it with 8 bits")
 
 
 # --- images to be judged: class folders, unsplit ---------------------------------------------------------------------

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from medassay.core.errors import DataError
 from medassay.core.types import LabelledImages, Splits
 from medassay.data.given import digest, drop_duplicates, find_copies
 from medassay.data.sources import memory_data
@@ -30,6 +31,13 @@ def random_split(n: int, levels: int, channels: int = 1) -> LabelledImages:
     rng = torch.Generator().manual_seed(n)
     pixels = torch.randint(levels, (n, channels, 2, 2), generator=rng).to(torch.uint8)
     return LabelledImages(pixels, torch.arange(n) % 3)
+
+
+def test_splits_of_0_and_1_alone_are_a_lost_scaling() -> None:
+    fine = split_of(0, 100)
+    lost = LabelledImages((fine.images > 50).to(torch.uint8), fine.labels)
+    with pytest.raises(DataError, match="the val split holds 0 and 1 only"):
+        _ = memory_data("mine", ["a", "b"], Splits(fine, lost, fine)).splits
 
 
 # --- duplicates ------------------------------------------------------------------------------------------------------
@@ -156,7 +164,7 @@ def square(n: int) -> LabelledImages:
 
 
 def test_given_splits_are_served_as_they_are_with_their_shape_and_classes() -> None:
-    data = memory_data("mine", ["a", "b"], Splits(square(5), square(2), square(2)[:0]), batch_size=2)
+    data = memory_data("mine", ["a", "b"], Splits(square(5), square(3), square(2)[:0]), batch_size=2)
     assert data.image_shape == (3, 4, 4)
     assert data.num_classes == 2
     images, labels = next(iter(data.val_dataloader()))

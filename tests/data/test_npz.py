@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import tracemalloc
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -156,3 +159,79 @@ def test_a_damaged_file_is_one_line(content: bytes | None, tmp_path: Path) -> No
     path = written(tmp_path / "a.npz", train=arrays())
     path.write_bytes(path.read_bytes()[:300] if content is None else content)
     assert "is not an .npz file" in error_of_reading(path)
+
+
+# --- headers come first ----------------------------------------------------------------------------------------------
+
+
+def store(path: Path, **members: tuple[tuple[int, ...], str, int]) -> Path:
+    """A compressed file whose arrays are ``(shape, dtype, bytes of zeros)``: what a header says need not be true."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, (shape, dtype, size) in members.items():
+            head = io.BytesIO()
+            np.lib.format.write_array_header_1_0(head, {"shape": shape, "fortran_order": False, "descr": dtype})
+            archive.writestr(f"{name}.npy", head.getvalue() + bytes(size))
+    return path
+
+
+MEGA = 2**18
+
+
+@pytest.mark.parametrize("resize", [True, False])
+@pytest.mark.parametrize(
+    ("images", "labels", "fact"),
+    [
+        (((64, MEGA), "|u1", 64 * MEGA), ((4, 1), "|u1", 4), "shape (64, 262144)"),
+        (((MEGA, 8, 8), "|u1", 64 * MEGA), ((4, 1), "|u1", 4), "262144 'train_images', but 4 'train_labels'"),
+        (((8 * MEGA, 8), "|u1", 64 * MEGA), ((4, 1), "|u1", 4), "shape (2097152, 8)"),
+        (((4, 8, 8), "|u1", 256), ((4, 16 * MEGA), "|u1", 64 * MEGA), "shape (4, 4194304)"),
+        (((4, 8, 8), "|u1", 64 * MEGA), ((4, 1), "|u1", 4), "'train_images' is damaged (16,777,216 bytes"),
+        (((10**7, 8, 8), "|u1", 256), ((10**7, 1), "|u1", 4), "is damaged (256 bytes, its header says 640,000,000)"),
+    ],
+)
+def test_what_a_header_refuses_is_never_unpacked(
+    images: Any, labels: Any, fact: str, resize: bool, tmp_path: Path
+) -> None:
+    path = store(tmp_path / "a.npz", train_images=images, train_labels=labels)
+    tracemalloc.start()
+    try:
+        assert fact in error_of_reading(path, resize=resize)
+        assert tracemalloc.get_traced_memory()[1] < 8 * MEGA
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "advice"),
+    [
+        (arrays()[0][..., None], arrays()[1], "save train_images[..., 0]"),
+        (arrays()[0][:, None], arrays()[1], "save train_images[:, 0]"),
+        (arrays()[0], np.eye(2, dtype=np.uint8)[[0, 1, 0, 1]], "save train_labels.argmax(1)"),
+        (arrays()[0], arrays()[1] + 1, "save train_labels - 1"),
+        (arrays()[0] % 2, arrays()[1], "save them from 0 to 255"),
+    ],
+)
+def test_common_layouts_are_told_the_line_of_numpy_that_mends_them(
+    images: Any, labels: Any, advice: str, tmp_path: Path
+) -> None:
+    message = error_of_reading(written(tmp_path / "a.npz", train=(images, labels)))
+    assert advice in message
+    if advice.startswith("save train_"):
+        line = advice.removeprefix("save ")
+        mended = {"train_images": images, "train_labels": labels}
+        mended[line[:12].rstrip(" .[-")] = eval(line, dict(mended))
+        np.savez(tmp_path / "b.npz", **mended)
+        assert read(tmp_path / "b.npz")[0].labels.tolist() == [0, 1, 0, 1]
+
+
+def test_colour_with_channels_first_is_told_to_put_them_last(tmp_path: Path) -> None:
+    images, labels = arrays(channels=3)
+    path = written(tmp_path / "a.npz", train=(images.transpose(0, 3, 1, 2), labels))
+    assert "save train_images.transpose(0, 2, 3, 1)" in error_of_reading(path, channels=3)
+
+
+def test_a_member_that_is_no_array_is_one_line(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        for name in ("train_images", "train_labels.npy"):
+            archive.writestr(name, b"no array")
+    assert "cannot be read" in error_of_reading(tmp_path / "a.npz")

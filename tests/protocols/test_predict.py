@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -149,7 +150,7 @@ def test_unreadable_images_are_named_on_terminal_and_page_and_the_rest_goes_on(
         lines, found, page = predicted(run, tmp_path / "in", tmp_path / "out", show=0)
     assert [line[0] for line in lines[1:]] == ["good.png"]
     assert [entry["name"] for entry in found["unreadable"]] == ["broken.png", "cut.png", "deep.png"]
-    assert found["left_out"] == {".txt": 1}
+    assert found["left_out"] == {".txt": 1, "hidden": 1}
     for name in ("broken.png", "cut.png", "deep.png"):
         assert f"not read: {name} (" in caplog.text
         assert f"<code>{name}</code>" in page
@@ -202,6 +203,61 @@ def test_a_file_name_that_is_no_text_is_shown_as_far_as_it_can_be(run: Run, tmp_
         pytest.skip("this file system wants text")
     lines, _, _ = predicted(run, tmp_path / "in", tmp_path / "out", show=1)
     assert lines[1][0] == "x\N{REPLACEMENT CHARACTER}.png"
+
+
+def test_linked_folders_are_searched_and_loops_and_lost_links_are_named(tmp_path: Path) -> None:
+    write(tmp_path / "store" / "a.webp", colour())
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "linked").symlink_to(tmp_path / "store")
+    (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "gone.png").symlink_to(tmp_path / "nothing")
+    found = given_images.read(tmp_path / "in", size=28, channels=3)
+    assert found.names == ["linked/a.webp"]
+    assert [(name, reason[:16]) for name, reason in found.unreadable] == [
+        ("gone.png", "is a link that l"), ("loop", "is a link to " + str(tmp_path)[:3]),
+    ]  # fmt: skip
+
+
+def test_a_file_with_a_damaged_exif_block_is_read_and_the_rest_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    Image.fromarray(colour()).save(tmp_path / "in" / "a.jpg", exif=b"Exif\0\0II*\0\x08\0\0\0\x01\0\x12\x01")
+    write(tmp_path / "in" / "b.png", colour())
+    assert given_images.read(tmp_path / "in", size=28, channels=3).names == ["a.jpg", "b.png"]
+
+
+def test_deep_images_are_shown_by_the_window_asked_for(tmp_path: Path) -> None:
+    deep = grey().astype(np.uint16) * 10
+    write(tmp_path / "a.png", deep)
+    np.savez(tmp_path / "a.npz", deep)
+    for name in ("a.png", "a.npz"):
+        found = given_images.read(tmp_path / name, size=28, channels=1, window=(0, 2550))
+        assert torch.equal(found.images[0, 0], torch.from_numpy(grey()))
+        assert list(found.converted) == ["more than 8 bits: values from 0 to 2550 scaled to 8 bits"]
+        with pytest.raises(DataError, match=r"protocol\.window=\[low,high\]"):
+            given_images.read(tmp_path / name, size=28, channels=1)
+
+
+def test_images_of_0_and_1_alone_are_named_as_a_lost_scaling(tmp_path: Path) -> None:
+    write(tmp_path / "in" / "a.png", grey() % 2)
+    write(tmp_path / "in" / "b.png", grey())
+    np.savez(tmp_path / "in.npz", train_images=grey()[None] % 2, test_images=grey()[None])
+    for path, lost in ((tmp_path / "in", "a.png"), (tmp_path / "in.npz", "train_images")):
+        found = given_images.read(path, size=28, channels=1)
+        assert len(found.images) == 1
+        ((name, reason),) = found.unreadable
+        assert name == lost
+        assert "holds 0 and 1 only" in reason
+
+
+def test_an_array_that_its_header_refuses_is_not_unpacked(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "in.npz", test_images=np.zeros((2**18, 64), dtype=np.complex64)[None, None, None])
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match="has shape"):
+            given_images.read(tmp_path / "in.npz", size=28, channels=1)
+        assert tracemalloc.get_traced_memory()[1] < 2**23
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("channels", [1, 3])

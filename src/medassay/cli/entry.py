@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from medassay.cli.evaluate import run_evaluate
 from medassay.cli.train import run_train
 from medassay.config.messages import explain
+from medassay.core.errors import ConfigError
 from medassay.core.interrupts import terminable
 from medassay.sweeps.directory import register_resolvers
 
@@ -28,6 +29,7 @@ def main(command: str, argv: Sequence[str]) -> int:
     register_resolvers()
     action = {"train": run_train, "evaluate": run_evaluate}[command]
     try:
+        _refuse_bytes(argv)
         with terminable():
             return action(list(argv))
     except KeyboardInterrupt as error:
@@ -42,6 +44,15 @@ def main(command: str, argv: Sequence[str]) -> int:
             logging.getLogger(__name__).exception("unexpected error")
         _say(message or f"unexpected {type(error).__name__}: {error}")
         return FAILED if message is None else USER_ERROR
+
+
+def _refuse_bytes(argv: Sequence[str]) -> None:
+    """Raises :class:`ConfigError` for an argument that is no text: a configuration could not be saved with it."""
+    for argument in argv:
+        try:
+            argument.encode()
+        except UnicodeEncodeError:
+            raise ConfigError(f"{argument} is not UTF-8: rename the file or folder, or name a link to it") from None
 
 
 def train_entry() -> None:

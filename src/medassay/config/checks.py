@@ -90,7 +90,8 @@ def check_arguments(
                 )
             continue
         if name in hints and not conforms(value, hints[name]):
-            raise ConfigError(f"{prefix}{name}={_format_value(value)}: expected {describe(hints[name])}")
+            advice = _advise_quotes(value, hints[name], f"{prefix}{name}")
+            raise ConfigError(f"{prefix}{name}={_format_value(value)}: expected {describe(hints[name])}{advice}")
     for name, parameter in parameters.items():
         required = parameter.default is parameter.empty and parameter.kind not in (
             parameter.VAR_KEYWORD,
@@ -105,6 +106,14 @@ def _named_options(hint: Any) -> dict[str, Any] | None:
     if typing.get_origin(hint) is not typing.Unpack:
         return None
     return typing.get_type_hints(typing.get_args(hint)[0], include_extras=True)
+
+
+def _advise_quotes(value: Any, hint: Any, key: str) -> str:
+    """How to write a list of texts that look like numbers; empty where that is not what is wrong."""
+    if hint != list[str] or not isinstance(value, list) or not all(isinstance(v, (str, int, float)) for v in value):
+        return ""
+    texts = ",".join(f"'{_format_value(v)}'" for v in value)
+    return f'; what looks like a number is quoted twice: {key}="[{texts}]"'
 
 
 def _format_value(value: Any) -> str:

@@ -6,7 +6,7 @@ import functools
 import re
 import secrets
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -65,6 +65,15 @@ def explained_interpolations() -> Iterator[None]:
         raise ConfigError(f"{error.full_key or 'configuration'}: {first}") from error
 
 
+def quote_text(values: Any) -> Any:
+    """Plain values in which OmegaConf finds no interpolation: a class folder may be called ``${oc.env:HOME}``."""
+    if isinstance(values, str):
+        return re.sub(r"(\\*)\$\{", lambda before: before[1] * 2 + "\\${", values)
+    if isinstance(values, Mapping):
+        return {key: quote_text(value) for key, value in values.items()}
+    return [quote_text(value) for value in values] if isinstance(values, (list, tuple)) else values
+
+
 # --- resolvers -------------------------------------------------------------------------------------------------------
 
 
@@ -78,21 +87,9 @@ def slug(text: str, length: int = 60) -> str:
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:length].rstrip("-.")
 
 
-def list_class_folders(path: str | None) -> list[str]:
-    """The class names of a folder data set: sub-folders of ``path/train``, or of ``path`` itself."""
-    if path is None:
-        raise ConfigError("data=folder needs data.path=<directory with train/val/test/<class>/*.png or <class>/*.png>")
-    top = Path(path).expanduser()
-    inner = top / "train" if (top / "train").is_dir() else top
-    if not top.is_dir():
-        raise ConfigError(f"data.path={path} is not a directory: give one that holds <class>/*.png")
-    return sorted(p.name for p in inner.iterdir() if p.is_dir() and not p.name.startswith("."))
-
-
 @functools.cache
 def register_resolvers() -> None:
     """Makes ``${medassay.…:}`` known to OmegaConf, once per process."""
     OmegaConf.register_resolver("medassay.run_id", run_id, use_cache=True)
     OmegaConf.register_resolver("medassay.slug", slug)
     OmegaConf.register_resolver("medassay.len", lambda items: len(items))
-    OmegaConf.register_resolver("medassay.class_folders", list_class_folders)

@@ -9,7 +9,7 @@ import hydra.utils
 from omegaconf import DictConfig, OmegaConf
 
 from medassay.config.checks import check, trusted_targets
-from medassay.config.composition import resolve
+from medassay.config.composition import quote_text, resolve
 from medassay.core.errors import UserError
 
 
@@ -30,7 +30,7 @@ def build(node: Mapping[str, Any] | DictConfig | None, **extra: Any) -> Any:
         check(node)
     try:
         return hydra.utils.instantiate(
-            OmegaConf.create(dict(node), flags={"allow_objects": True}),
+            OmegaConf.create(quote_text(node), flags={"allow_objects": True}),
             **extra,
             _convert_="all",
             _execution_whitelist_=trusted_targets(),

@@ -17,7 +17,8 @@ class UserError(Exception):
     """Something the user can mend; ``str(error)`` is one line that says how."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(" ".join(message.split()))
+        text = " ".join(message.split())
+        super().__init__(text.encode("utf-8", "backslashreplace").decode())  # a file's name may be no text
 
 
 class ConfigError(UserError):

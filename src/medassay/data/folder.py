@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
+import os
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from medassay.core.errors import DataError
 from medassay.core.types import LabelledImages, Splits
-
-if TYPE_CHECKING:
-    from PIL import Image
-
-EXTENSIONS = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff"})
-LAYOUT = "expected <path>/train|val|test/<class>/*.png or <path>/<class>/*.png (also jpg, jpeg, bmp, tif, tiff)"
-
-_Files = Mapping[str, Sequence[Path]]  # class name -> image files
+from medassay.data.class_folders import Files, list_data_set, list_samples
+from medassay.data.decoding import LOST_SCALING, ImageReader, has_lost_scaling
+from medassay.data.window import Window
 
 
 def read_folder(
@@ -33,23 +27,29 @@ def read_folder(
     classes: Sequence[str] | None = None,
     split: tuple[float, float, float] = (0.7, 0.15, 0.15),
     seed: int = 0,
+    nested: bool | None = None,
+    window: Window | None = None,
 ) -> tuple[Splits, list[str]]:
     """Read a folder of images.
 
     If ``path`` has a folder ``train``, ``val`` or ``test``, it must have all three, with the same classes in each.
     Otherwise its folders are the classes, and the images of each class are split at random. Such a split knows nothing
-    of patients: where several images come from one patient, sort them into ``train``, ``val`` and ``test`` yourself.
+    of patients, unless a class has a sub-folder for each and ``nested`` reads them: a patient's images then stay together, over
+    all classes that have a sub-folder of that name. Otherwise sort them into ``train``, ``val`` and ``test`` yourself.
 
     Images become grey or RGB, the largest centred square is cut out, and, if its side differs from ``size``, it is
     resized (bicubic, antialiased). Transparency is dropped; the camera's orientation tag is obeyed.
 
     Args:
-        path: the folder.
-        size: side of the images in pixels.
+        path: The folder.
+        size: Side of the images in pixels.
         channels: 1 (grey) or 3 (RGB).
-        classes: the folder names, in the order of their class indices; None takes them sorted.
-        split: shares of train, val and test where the folder is not split; each class gives at least one image to each.
-        seed: of the split. It depends on nothing else but the file names of each class.
+        classes: The folder names, in the order of their class indices; None takes them sorted.
+        split: Shares of train, val and test where the folder is not split, of the images or, with ``nested``, of the patients;
+            each class gives at least one to each.
+        seed: Seed of the split. It depends on nothing else but the file names of each class.
+        nested: Whether images in sub-folders of a class are read; None refuses them.
+        window: Range of the values that are shown of images of more than 8 bits; None refuses these.
 
     Returns:
         Images ``(N, C, size, size) uint8`` and labels ``(N,) int64``, in the order of classes and file names; and the
@@ -58,34 +58,41 @@ def read_folder(
     Raises:
         DataError: no such folder, another layout, too few images, classes that differ, an image that cannot be read.
     """
-    top = Path(path).expanduser()
-    if not top.is_dir():
-        raise DataError(f"data.path={top} is not a directory: {LAYOUT}")
-    present = [name for name in Splits._fields if (top / name).is_dir()]
-    files = _list_ready_splits(top, present) if present else _split_at_random(_class_files(top), split, seed)
-    names = _order_classes(top, sorted(files["train"]), classes)
-    return Splits(*(_read(files[part], names, size, channels, part) for part in Splits._fields)), names
+    found = list_data_set(path, nested)
+    files = found.splits if "train" in found.splits else _split_at_random(found.top, found.splits["all"], split, seed)
+    names = _order_classes(found.top, sorted(files["train"]), classes)
+    reader = ImageReader(size, channels, window=window)
+    return Splits(*(_read(files[part], names, reader, part, found.top) for part in Splits._fields)), names
 
 
 def read_class_folders(
-    path: str | Path, classes: Sequence[str], *, size: int, channels: int, resize: bool = False
+    path: str | Path,
+    classes: Sequence[str],
+    *,
+    size: int,
+    channels: int,
+    resize: bool = False,
+    window: Window | None = None,
+    window_key: str | None = None,
 ) -> LabelledImages:
     """The images of ``<path>/<class>/*.png``, unsplit; of ``<path>/train/<class>/*.png`` where that is what there is.
 
     Folders are found by the class names, upper and lower case and ``_`` for a space being the same.
 
     Args:
-        path: the folder.
-        classes: the names, in the order of their indices; every one has a folder.
-        size, channels: of the images, as in :func:`read_folder`.
-        resize: crop and resize images of another size; otherwise they are refused.
+        path: The folder.
+        classes: The names, in the order of their indices; every one has a folder.
+        size: Side of the images in pixels.
+        channels: 1 (grey) or 3 (RGB).
+        resize: Crop and resize images of another size; otherwise they are refused.
+        window: Range of the values that are shown of images of more than 8 bits; None refuses these.
+        window_key: What a user types to choose the range, if that is possible.
 
     Raises:
         DataError: no such folder, a missing or unknown class, an image that cannot be read or has another size.
     """
-    top = Path(path).expanduser()
-    top = top / "train" if (top / "train").is_dir() else top
-    found = _class_files(top)
+    listed = list_samples(path)
+    found, top = listed.splits["all"], listed.top
     plain: dict[str, str] = {}
     for name in found:
         if (key := name.lower().replace("_", " ")) in plain:
@@ -98,90 +105,66 @@ def read_class_folders(
         said += [f"a folder of no known class: {', '.join(unknown)}"] if unknown else []
         raise DataError(f"{top} has {' and '.join(said)}; expected one folder for each of {', '.join(classes)}")
     files = {name: found[plain[key]] for key, name in wanted.items()}
-    return _read(files, list(classes), size, channels, "samples", exact=not resize)
+    reader = ImageReader(size, channels, exact=not resize, window=window, window_key=window_key)
+    return _read(files, list(classes), reader, "samples", top)
 
 
-def fingerprint(path: str | Path) -> str:
-    """An md5 over the relative names and the contents of all images below ``path``, for a run's record.
+def fingerprint(path: str | Path, nested: bool | None = None) -> str:
+    """An md5 over the relative names and the contents of the images that :func:`read_folder` reads, for a run's record.
 
     Raises:
-        DataError: no such folder, or a file that cannot be read.
+        DataError: no such folder, another layout, or a file that cannot be read.
     """
-    top = Path(path).expanduser()
-    if not top.is_dir():
-        raise DataError(f"data.path={top} is not a directory: {LAYOUT}")
-    total = hashlib.md5(usedforsecurity=False)
-    names = sorted(file.relative_to(top).as_posix() for file in top.rglob("*") if _is_image(file))
-    for name in names:
-        try:
-            content = (top / name).read_bytes()
-        except OSError as error:
-            raise DataError(f"cannot read {top / name} ({error.strerror}): make it readable, or remove it") from error
-        total.update(name.encode() + b"\0" + hashlib.md5(content, usedforsecurity=False).digest())
-    return total.hexdigest()
+    return list_data_set(path, nested).fingerprint()
 
 
-def _is_image(file: Path) -> bool:
-    """Whether a file counts: an image by its extension, and not hidden (``._x.png`` holds no image)."""
-    return file.suffix.lower() in EXTENSIONS and not file.name.startswith(".") and file.is_file()
-
-
-def _class_files(folder: Path) -> dict[str, list[Path]]:
-    """The images of each class folder, sorted by name, so that no result depends on the file system's order."""
-    found = {
-        inner.name: sorted((file for file in inner.iterdir() if _is_image(file)), key=lambda file: file.name)
-        for inner in sorted(folder.iterdir())
-        if inner.is_dir() and not inner.name.startswith(".")
-    }
-    if not found:
-        raise DataError(f"{folder} holds no class folders: {LAYOUT}")
-    if not any(found.values()):
-        raise DataError(f"{folder} holds no images in its class folders: {LAYOUT}")
-    for name, images in found.items():
-        if not images:
-            raise DataError(f"{folder / name} holds no images: add some, or remove the folder; {LAYOUT}")
-    return found
-
-
-def _list_ready_splits(top: Path, present: Sequence[str]) -> dict[str, _Files]:
-    """The images by split and class, where the folder is split."""
-    missing = [name for name in Splits._fields if name not in present]
-    if missing:
-        raise DataError(
-            f"{top} has {' and '.join(present)}, but no {' and no '.join(missing)}: add what is missing; {LAYOUT}"
-        )
-    files = {name: _class_files(top / name) for name in Splits._fields}
-    every = sorted(set().union(*files.values()))
-    for part, found in files.items():
-        absent = [name for name in every if name not in found]
-        if absent:
-            raise DataError(
-                f"{top / part} has no folder for class {', '.join(absent)}, which another split has: every split needs "
-                f"the same classes ({', '.join(every)})"
-            )
-    return dict(files)
-
-
-def _split_at_random(files: _Files, shares: tuple[float, float, float], seed: int) -> dict[str, _Files]:
-    """Each class split by the same shares."""
+def _split_at_random(
+    top: Path, files: Files, shares: tuple[float, float, float], seed: int
+) -> dict[str, dict[str, list[Path]]]:
+    """Each class split by the same shares; the images of one sub-folder's name stay together."""
     if len(shares) != 3 or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
         raise DataError(
             f"data.split={list(shares)}: expected three positive shares (train, val, test) that add up to 1"
         )
-    parts: dict[str, dict[str, list[Path]]] = {name: {} for name in Splits._fields}
+    parts: dict[str, dict[str, list[Path]]] = {part: {} for part in Splits._fields}
+    known: dict[str, str] = {}  # the split of each patient, whom another class may have, too
     for name, images in files.items():
-        n_val, n_test = (max(1, round(share * len(images))) for share in shares[1:])
-        n_train = len(images) - n_val - n_test
-        if n_train < 1:
+        units = _group_by_patient(top / name, images)
+        n_val, n_test = (max(1, round(share * len(units))) for share in shares[1:])
+        # A generator of its own for each class: images added to one class leave the split of the others as it was.
+        order = np.random.default_rng((seed, zlib.crc32(os.fsencode(name)))).permutation(len(units))
+        keys = list(units)
+        split_of = _assign([keys[index] for index in order], n_val, n_test, known)
+        for part in Splits._fields:
+            parts[part][name] = [image for key in keys if split_of[key] == part for image in units[key]]
+        if not all(parts[part][name] for part in Splits._fields):
+            what = "images" if len(units) == len(images) else "patients (images of one sub-folder stay together)"
             raise DataError(
-                f"class {name} has {len(images)} images, too few for one each in train, val and test at "
+                f"class {name} has {len(units)} {what}, too few for one each in train, val and test at "
                 f"data.split={list(shares)}: add images, or change the shares"
             )
-        # A generator of its own for each class: images added to one class leave the split of the others as it was.
-        order = np.random.default_rng((seed, zlib.crc32(name.encode()))).permutation(len(images))
-        for part, chosen in zip(Splits._fields, np.split(order, [n_train, n_train + n_val]), strict=True):
-            parts[part][name] = [images[index] for index in sorted(chosen)]
-    return dict(parts)
+        known |= {key: part for key, part in split_of.items() if key.endswith("/")}
+    return parts
+
+
+def _assign(keys: Sequence[str], n_val: int, n_test: int, known: Mapping[str, str]) -> dict[str, str]:
+    """The split of each of ``keys``: the ``known`` one, else train, val and test in turn until each has its number."""
+    split_of = {key: known[key] for key in keys if key in known}
+    counts = Counter(split_of.values())
+    free = [key for key in keys if key not in known]
+    n_val, n_test = max(n_val - counts["val"], 0), max(n_test - counts["test"], 0)
+    n_train = max(len(free) - n_val - n_test, 0)
+    turns = ["train"] * n_train + ["val"] * n_val + ["test"] * n_test
+    return split_of | dict(zip(free, turns, strict=False))
+
+
+def _group_by_patient(folder: Path, images: Sequence[Path]) -> Mapping[str, list[Path]]:
+    """The images of a class by sub-folder, ``<name>/``, sorted; an image without sub-folder stands alone."""
+    units: dict[str, list[Path]] = {}
+    for image in images:
+        first, *inner = image.relative_to(folder).parts
+        units.setdefault(f"{first}/" if inner else first, []).append(image)
+    return units
 
 
 def _order_classes(top: Path, found: list[str], classes: Sequence[str] | None) -> list[str]:
@@ -196,55 +179,16 @@ def _order_classes(top: Path, found: list[str], classes: Sequence[str] | None) -
     return list(classes)
 
 
-def _read(
-    files: _Files, names: Sequence[str], size: int, channels: int, part: str, *, exact: bool = False
-) -> LabelledImages:
+def _read(files: Files, names: Sequence[str], reader: ImageReader, part: str, top: Path) -> LabelledImages:
     """The images of one split."""
     from tqdm import tqdm
 
     flat = [(file, label) for label, name in enumerate(names) for file in files[name]]
-    images = torch.empty((len(flat), channels, size, size), dtype=torch.uint8)
+    images = torch.empty((len(flat), reader.channels, reader.size, reader.size), dtype=torch.uint8)
     for index, (file, _) in enumerate(
         tqdm(flat, desc=f"reading {part}", unit="image", disable=not sys.stderr.isatty())
     ):
-        images[index] = read_image(file, size, channels, exact=exact)
+        images[index] = reader.read(file)
+    if has_lost_scaling(images):
+        raise DataError(f"{top}: {part} {LOST_SCALING}")
     return LabelledImages(images, torch.tensor([label for _, label in flat], dtype=torch.int64))
-
-
-def read_image(file: Path, size: int, channels: int, *, exact: bool = False) -> Tensor:
-    """One image, ``(C, size, size) uint8``; with ``exact`` one of another size is refused."""
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(file) as image:
-            if image.mode.startswith(("I", "F")):
-                raise DataError(
-                    f"{file} has more than 8 bits per channel (mode {image.mode}): choose the range of values to show "
-                    "(a window) and save it with 8 bits"
-                )
-            frames = getattr(image, "n_frames", 1)
-            if image.format == "TIFF" and frames > 1:
-                raise DataError(f"{file} is a stack of {frames} images: save each as a file of its own")
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode == "P":  # a palette may hold transparency, which only RGBA can take
-                upright = upright.convert("RGBA")
-            colours = upright.convert("L" if channels == 1 else "RGB")
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
-        raise DataError(f"{file} cannot be read as an image ({error}): replace it, or remove it") from error
-    if exact and colours.size != (size, size):
-        width, height = colours.size
-        raise DataError(f"{file} is {width}x{height}, the data set {size}x{size}: give resize=true to crop and resize")
-    return fit_to_square(colours, size)
-
-
-def fit_to_square(image: Image.Image, size: int) -> Tensor:
-    """The largest centred square of a grey or RGB image, ``(C, size, size) uint8``; resized where its side differs."""
-    from PIL import Image
-
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    square = image.crop((left, top, left + side, top + side))
-    if side != size:
-        square = square.resize((size, size), Image.Resampling.BICUBIC)
-    pixels = torch.from_numpy(np.array(square, dtype=np.uint8))
-    return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)

@@ -16,6 +16,7 @@ from medassay.data.augment import BatchAugment
 from medassay.data.loader import ResidentLoader
 from medassay.data.order import stratified_order
 from medassay.data.stamps import Stamp, check_stamp
+from medassay.data.window import Window
 
 Channels = Literal[1, 3]
 
@@ -52,6 +53,11 @@ class Source(ABC):
     @abstractmethod
     def provenance(self) -> dict[str, Any]:
         """Where the images came from, for a run's record; called after :meth:`read`."""
+
+    @property
+    def shown_values(self) -> Window | None:
+        """The range of values that is shown of images of more than 8 bits; None where the source reads none."""
+        return None
 
     @property
     def test_data(self) -> LabelledData | None:

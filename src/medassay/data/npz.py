@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
 
 from medassay.core.errors import DataError
 from medassay.core.types import LabelledImages
+from medassay.data.decoding import LOST_SCALING, has_lost_scaling
 
 _Array = np.ndarray[Any, np.dtype[Any]]
 _REPLACE = "delete it so that it is fetched or written anew, or name another with data.file=<path>"
-_UNREADABLE = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def read_splits(
@@ -47,14 +49,12 @@ def read_splits(
                 f"{path} has no {', '.join(missing)} (it holds {', '.join(archive.files) or 'nothing'}), expected "
                 f"{', '.join(wanted)}: name another data.file"
             )
+        for split in splits:
+            _check_headers(path, split, archive, channels, size, num_classes)
         found = []
         for split in splits:
-            images = _images(path, f"{split}_images", archive, channels, size)
+            images = _images(path, f"{split}_images", archive, channels)
             labels = _labels(path, f"{split}_labels", archive, num_classes)
-            if len(images) != len(labels):
-                raise DataError(
-                    f"{path}: {len(images)} '{split}_images', but {len(labels)} '{split}_labels': {_REPLACE}"
-                )
             found.append(LabelledImages(torch.from_numpy(images), torch.from_numpy(labels)))
     return found
 
@@ -75,7 +75,7 @@ def read_samples(
     with _stream(path) as stream, _archive(path, stream) as archive:
         splits = ["train", *(["val"] if "val_images" in archive.files else [])]
         held = "train_images" in archive.files
-        shape: tuple[int, ...] = tuple(_array(path, "train_images", archive).shape) if held else ()
+        shape = read_header(path, "train_images", archive).shape if held else ()
     square = len(shape) in (3, 4) and shape[1] == shape[2]
     if not square or shape[1] == size:
         return read_splits(path, splits, channels=channels, size=size, num_classes=num_classes)
@@ -117,57 +117,123 @@ def _archive(path: Path, stream: BinaryIO) -> np.lib.npyio.NpzFile:
     stream.seek(0)
     try:
         archive: np.lib.npyio.NpzFile = np.load(stream, allow_pickle=False)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise DataError(f"{path} is a damaged .npz file ({error}): {_REPLACE}") from error
     return archive
 
 
-def _array(path: Path, key: str, archive: np.lib.npyio.NpzFile) -> _Array:
-    """One array of the archive."""
+class ArrayHeader(NamedTuple):
+    """What the header of a stored array says of it."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+
+
+def read_header(path: Path, key: str, archive: np.lib.npyio.NpzFile) -> ArrayHeader:
+    """The shape and type of one array of an archive; nothing is unpacked but its header.
+
+    Raises:
+        DataError: it is damaged, holds Python objects, or its size is not what its header says.
+    """
+    stored = archive.zip
+    assert stored is not None
+    try:
+        member = stored.getinfo(f"{key}.npy" if f"{key}.npy" in stored.namelist() else key)
+        with stored.open(member) as stream:
+            version = np.lib.format.read_magic(stream)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            shape, _, dtype = read(stream)
+            start = stream.tell()
+    except (MemoryError, *UNREADABLE) as error:
+        raise DataError(f"{path}: '{key}' cannot be read ({error}): expected plain numbers; {_REPLACE}") from error
+    if dtype.hasobject:
+        raise DataError(f"{path}: '{key}' cannot be read (it holds Python objects): expected plain numbers; {_REPLACE}")
+    wanted, there = math.prod(shape) * dtype.itemsize, member.file_size - start
+    if wanted != there:
+        raise DataError(f"{path}: '{key}' is damaged ({there:,} bytes, its header says {wanted:,}): {_REPLACE}")
+    return ArrayHeader(tuple(shape), dtype)
+
+
+def read_array(path: Path, key: str, archive: np.lib.npyio.NpzFile) -> _Array:
+    """One array of the archive, unpacked.
+
+    Raises:
+        DataError: it is damaged, holds Python objects, or does not fit into memory.
+    """
     try:
         array: _Array = archive[key]
     except MemoryError as error:
         raise DataError(f"{path}: '{key}' does not fit into memory ({error}): choose a smaller data.size") from error
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         raise DataError(f"{path}: '{key}' cannot be read ({error}): expected plain numbers; {_REPLACE}") from error
     return array
 
 
-def _images(path: Path, key: str, archive: np.lib.npyio.NpzFile, channels: int, size: int) -> _Array:
-    """The images of one split, ``(N, C, H, W) uint8``."""
-    images = _array(path, key, archive)
+def _check_headers(
+    path: Path, split: str, archive: np.lib.npyio.NpzFile, channels: int, size: int, num_classes: int
+) -> None:
+    """Refuses arrays of another type or shape by what their headers say, before any of them is unpacked."""
+    images, labels = (read_header(path, f"{split}_{what}", archive) for what in ("images", "labels"))
+    key = f"{split}_images"
     if images.dtype != np.uint8:
         raise DataError(f"{path}: '{key}' is {images.dtype}, expected uint8: scale it to 0..255 and save it as uint8")
     expected = (size, size) if channels == 1 else (size, size, channels)
-    if images.shape[1:] != expected or images.ndim == 0:
-        shape = ", ".join(map(str, expected))
-        raise DataError(
-            f"{path}: '{key}' has shape {images.shape}, expected (N, {shape}): set data.size and data.channels to what "
-            "the file holds, or name another data.file"
-        )
-    if len(images) == 0:
+    if images.shape[1:] != expected or not images.shape:
+        raise DataError(f"{path}: '{key}' has shape {images.shape}, {_explain_shape(key, images.shape, expected)}")
+    if images.shape[0] == 0:
         raise DataError(f"{path}: '{key}' is empty, expected at least one image: name another data.file")
+    _check_label_header(path, f"{split}_labels", labels, num_classes)
+    if images.shape[0] != labels.shape[0]:
+        raise DataError(f"{path}: {images.shape[0]} '{key}', but {labels.shape[0]} '{split}_labels': {_REPLACE}")
+
+
+def _explain_shape(key: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> str:
+    """What is expected instead of a shape, and what brings it there where that is known."""
+    wanted = f"expected (N, {', '.join(map(str, expected))})"
+    if len(expected) == 2 and shape[1:] == (*expected, 1):
+        return f"{wanted}: a grey image has no axis of channels; save {key}[..., 0]"
+    if len(expected) == 2 and shape[1:] == (1, *expected):
+        return f"{wanted}: a grey image has no axis of channels; save {key}[:, 0]"
+    if len(expected) == 3 and shape[1:] == (expected[2], *expected[:2]):
+        return f"{wanted}: channels stand last; save {key}.transpose(0, 2, 3, 1)"
+    return f"{wanted}: set data.size and data.channels to what the file holds, or name another data.file"
+
+
+def _check_label_header(path: Path, key: str, header: ArrayHeader, num_classes: int) -> None:
+    if len(header.shape) == 2 and header.shape[1] == num_classes > 1:
+        raise DataError(
+            f"{path}: '{key}' has shape {header.shape}, expected class indices of shape (N, 1) or (N,): if it is one-hot, save "
+            f"{key}.argmax(1); several classes per image (multi-label) are not supported"
+        )
+    if len(header.shape) == 2 and header.shape[1] > 1:
+        raise DataError(
+            f"{path}: '{key}' has shape {header.shape}, a multi-label set; expected one class per image, (N, 1) or "
+            "(N,): name another data.file"
+        )
+    if len(header.shape) not in (1, 2) or header.dtype.kind not in "iu":
+        raise DataError(
+            f"{path}: '{key}' is {header.dtype} of shape {header.shape}, expected integers of shape (N, 1) or (N,): "
+            "save the labels as class indices from 0"
+        )
+
+
+def _images(path: Path, key: str, archive: np.lib.npyio.NpzFile, channels: int) -> _Array:
+    """The images of one split, ``(N, C, H, W) uint8``."""
+    images = read_array(path, key, archive)
+    if has_lost_scaling(images):
+        raise DataError(f"{path}: '{key}' {LOST_SCALING}")
     channel_first = images[:, None] if channels == 1 else images.transpose(0, 3, 1, 2)
     return np.ascontiguousarray(channel_first)
 
 
 def _labels(path: Path, key: str, archive: np.lib.npyio.NpzFile, num_classes: int) -> _Array:
     """The labels of one split, ``(N,) int64``."""
-    labels = _array(path, key, archive)
-    if labels.ndim == 2 and labels.shape[1] > 1:
-        raise DataError(
-            f"{path}: '{key}' has shape {labels.shape}, a multi-label set; expected one class per image, (N, 1) or "
-            "(N,): name another data.file"
-        )
-    if labels.ndim not in (1, 2) or labels.dtype.kind not in "iu":
-        raise DataError(
-            f"{path}: '{key}' is {labels.dtype} of shape {labels.shape}, expected integers of shape (N, 1) or (N,): "
-            "save the labels as class indices from 0"
-        )
-    flat = labels.reshape(-1)
+    flat = read_array(path, key, archive).reshape(-1)
     if flat.size and (flat.min() < 0 or flat.max() >= num_classes):
+        advice = "list every class in data.classes, or name another data.file"
+        if flat.min() == 1 and flat.max() == num_classes:
+            advice = f"labels count from 0: save {key} - 1"
         raise DataError(
-            f"{path}: '{key}' holds labels {flat.min()}..{flat.max()}, expected 0..{num_classes - 1}: list every class "
-            "in data.classes, or name another data.file"
+            f"{path}: '{key}' holds labels {flat.min()}..{flat.max()}, expected 0..{num_classes - 1}: {advice}"
         )
     return flat.astype(np.int64)

@@ -10,12 +10,15 @@ from typing import Annotated, Any, Literal, Unpack
 
 import torch
 
-from medassay.core.errors import ConfigError
+from medassay.core.errors import ConfigError, DataError
 from medassay.core.seeds import derived_seed
 from medassay.core.types import NonNegativeInt, Range, Splits
 from medassay.data import folder, medmnist_files, npz
+from medassay.data.class_folders import list_data_set
+from medassay.data.decoding import LOST_SCALING, has_lost_scaling
 from medassay.data.modules import Channels, DataOptions, ImageFormat, LabelledData, Source
 from medassay.data.phantoms import blood, chest
+from medassay.data.window import Window, check_window
 
 Length = Annotated[int, Range(ge=8)]
 PHANTOMS = {"chest": (1, len(chest.CLASSES)), "blood": (3, len(blood.CLASSES))}  # channels and classes
@@ -62,22 +65,42 @@ class ClassFolders(Source):
     Attributes:
         path: The top folder.
         shares: Shares of train, val and test where the folder has no such sub-folders.
-        split_seed: Seed of that split.
+        split_seed: Seed of the split by these shares.
+        nested: Whether images in sub-folders of a class are read, a sub-folder being a patient; None refuses them.
+        window: Range of the values that are shown of images of more than 8 bits; None refuses these.
     """
 
     path: str
     shares: tuple[float, float, float] = (0.7, 0.15, 0.15)
     split_seed: int = 0
+    nested: bool | None = None
+    window: Window | None = None
+
+    def check(self, declared: ImageFormat) -> None:
+        check_window(self.window, "data.window")
+
+    @property
+    def shown_values(self) -> Window | None:
+        return self.window
 
     def read(self, declared: ImageFormat) -> Splits:
         classes, channels, size = declared
         splits, _ = folder.read_folder(
-            self.path, size=size, channels=channels, classes=classes, split=self.shares, seed=self.split_seed
+            self.path,
+            size=size,
+            channels=channels,
+            classes=classes,
+            split=self.shares,
+            seed=self.split_seed,
+            nested=self.nested,
+            window=self.window,
         )
         return splits
 
     def provenance(self) -> dict[str, Any]:
-        return {"path": self.path, "md5": folder.fingerprint(self.path), "published": False}
+        files = list_data_set(self.path, self.nested)
+        left_out = {"left_out": dict(files.left_out)} if files.left_out else {}
+        return {"path": self.path, "md5": files.fingerprint(), "published": False, **left_out}
 
 
 @dataclass
@@ -150,6 +173,10 @@ class GeneratedSamples(Source):
         return {**made, "real": self.real.provenance()}
 
     @property
+    def shown_values(self) -> Window | None:
+        return self.real.source.shown_values
+
+    @property
     def test_data(self) -> LabelledData:
         return self.real
 
@@ -161,6 +188,9 @@ class InMemory(Source):
     splits: Splits
 
     def read(self, declared: ImageFormat) -> Splits:
+        for part, split in zip(Splits._fields, self.splits, strict=True):
+            if has_lost_scaling(split.images):
+                raise DataError(f"the {part} split {LOST_SCALING}")
         return self.splits
 
     def provenance(self) -> dict[str, Any]:
@@ -202,11 +232,14 @@ def folder_data(
     channels: Channels = 3,
     split: tuple[float, float, float] = (0.7, 0.15, 0.15),
     split_seed: NonNegativeInt = 0,
+    nested: bool | None = None,
+    window: Window | None = None,
     **options: Unpack[DataOptions],
 ) -> LabelledData:
     """Class folders of images; see :class:`ClassFolders` and :class:`LabelledData`."""
     train, val, test = split
-    return LabelledData(name, classes, channels, ClassFolders(path, (train, val, test), split_seed), **options)
+    source = ClassFolders(path, (train, val, test), split_seed, nested, window)
+    return LabelledData(name, classes, channels, source, **options)
 
 
 def phantom_data(

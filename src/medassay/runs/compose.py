@@ -13,6 +13,7 @@ from medassay import config as configuration
 from medassay.config.command_line import pair_arguments, parse
 from medassay.config.moved import OWN_KEYS
 from medassay.core.errors import ConfigError
+from medassay.data.class_folders import list_class_names
 from medassay.runs.directory import RunDirectory
 
 DATA_KEYS = ("root", "file", "path", "batch_size")  # what may differ on another machine
@@ -76,6 +77,7 @@ def data_of_run(path: str, key: str | None = None) -> Any:
 
 @cache
 def register_resolvers() -> None:
-    """Makes a run's data known to OmegaConf, once per process."""
+    """Makes a run's data and the class folders of a data set known to OmegaConf, once per process."""
     configuration.register_resolvers()
+    OmegaConf.register_resolver("medassay.class_folders", list_class_names)
     OmegaConf.register_resolver("medassay.data_of_run", data_of_run)

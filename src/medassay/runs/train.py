@@ -16,6 +16,7 @@ from medassay import config as configuration
 from medassay.core.errors import CheckpointError, ConfigError
 from medassay.core.files import atomic_write, write_json, write_text
 from medassay.core.types import Sampler
+from medassay.data.image_files import describe_left_out
 from medassay.data.modules import LabelledData
 from medassay.reporting import tensorboard
 from medassay.runs.directory import RunDirectory
@@ -159,6 +160,8 @@ def _record_start(run: RunDirectory, data: LabelledData, task: LightningModule) 
         origin = ""
     logger.info("%s", overview)
     logger.info("data: %s%s, train / val / test %s; training images: %s", data.name, origin, sizes, counts)
+    if left_out := provenance.get("left_out"):
+        logger.warning("left out of %s: %s", provenance["path"], describe_left_out(left_out))
     return overview
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,11 +17,15 @@ from medassay.core.errors import DataError
 from medassay.core.seeds import derived_seed
 from medassay.core.types import LabelledImages
 from medassay.data import folder, npz
+from medassay.data.class_folders import list_samples
 from medassay.data.given import digest, drop_duplicates, find_copies
+from medassay.data.image_files import describe_left_out
 from medassay.data.modules import LabelledData
 from medassay.data.order import stratified_order
 from medassay.runs.run import Run
 from medassay.runs.samples import write_run_samples
+
+logger = logging.getLogger(__name__)
 
 MINIMUM_PER_CLASS = 10  # judged images: below, no number of a class means anything
 MINIMUM_TRAINING, MINIMUM_REAL = 40, 16  # real images: below, there are too few neighbours
@@ -113,9 +118,18 @@ def take_file_samples(path: Path, data: LabelledData, *, resize: bool) -> Candid
         DataError: no such file, another size or colour than the data set's, a missing class, too few images.
     """
     shape: dict[str, int] = {"channels": data.channels, "size": data.size, "num_classes": data.num_classes}
+    left_out: dict[str, Any] = {}
     if path.is_dir():
-        images = folder.read_class_folders(path, data.classes, size=data.size, channels=data.channels, resize=resize)
-        parts, checksum = [images], folder.fingerprint(path)
+        files, window = list_samples(path), data.source.shown_values
+        key = "data.window" if hasattr(data.source, "window") else None
+        shown: dict[str, Any] = {"window": window, "window_key": key}
+        images = folder.read_class_folders(
+            path, data.classes, size=data.size, channels=data.channels, resize=resize, **shown
+        )
+        parts, checksum = [images], files.fingerprint()
+        if files.left_out:
+            logger.warning("left out of %s: %s", path, describe_left_out(files.left_out))
+            left_out = {"left_out": dict(files.left_out)}
     elif path.exists():
         try:
             parts, checksum = npz.read_samples(path, **shape, resize=resize), npz.md5(path)
@@ -149,7 +163,7 @@ def take_file_samples(path: Path, data: LabelledData, *, resize: bool) -> Candid
         n = max(data.num_classes, min(round(HELD_OUT_SHARE * len(train)), len(data.splits.val)))
         held_out, images = train[order[:n]], train[order[n:]]
     images = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))]
-    provenance = {"samples": str(path), "md5": checksum, "images": len(images), "held_out": len(held_out)}
+    provenance = {"samples": str(path), "md5": checksum, "images": len(images), "held_out": len(held_out), **left_out}
     return Candidate(path.name, images, held_out, None, provenance)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-import zipfile
-import zlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,12 +16,18 @@ from torch import Tensor
 
 from medassay.core.errors import DataError
 from medassay.core.types import Splits
-from medassay.data import folder
+from medassay.data import npz
+from medassay.data.decoding import LOST_SCALING, ImageReader, has_lost_scaling
+from medassay.data.image_files import ACCEPTED_KINDS, DICOM, DICOM_ADVICE, describe_left_out, is_readable, list_images
+from medassay.data.window import Window, apply_window, describe_window
 
-ACCEPTED = "a png (also jpg, jpeg, bmp, tif, tiff), a folder of them, or an npz of images"
+ACCEPTED = f"a png (also {ACCEPTED_KINDS}), a folder of them, or an npz of images"
+WINDOW_KEY = "protocol.window"
 _MODES = {"1": "black and white", "L": "grey", "P": "palette", "LA": "grey with transparency", "PA": "palette"}
 _MODES |= {"RGBA": "RGB with transparency", "RGBa": "RGB with transparency", "La": "grey with transparency"}
-_DAMAGED = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
+_COLOURS = (1, 3, 4)  # channels of an array
+_EXPECTED = "expected (N, H, W) or (N, H, W, 3) with at least one image"
+_OTHER_VALUES = f"expected uint8 (or numbers from 0 to 1): choose the range of values to show, {WINDOW_KEY}=[low,high]"
 _Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -46,7 +50,7 @@ class GivenImages:
         parts: The images, ``(n, C, size, size) uint8``.
         converted: By conversion, the number of images that it was done to.
         unreadable: What could not be read.
-        left_out: Number of files that are no images by their extension, by extension.
+        left_out: Number of files that are not read, by kind.
     """
 
     names: list[str] = field(default_factory=list)
@@ -66,7 +70,7 @@ class GivenImages:
         self.converted.update(dict.fromkeys(steps, len(names)))
 
 
-def read(path: str | Path, *, size: int, channels: int) -> GivenImages:
+def read(path: str | Path, *, size: int, channels: int, window: Window | None = None) -> GivenImages:
     """Reads what is at ``path``; what cannot be read is named, and the rest goes on.
 
     Args:
@@ -74,6 +78,7 @@ def read(path: str | Path, *, size: int, channels: int) -> GivenImages:
             ``test_images`` in MedMNIST's layout or with one array of images.
         size: Pixels a side that the model takes.
         channels: Number of channels that the model takes: 1 (grey) or 3 (RGB).
+        window: Range of values that is shown of images of more than 8 bits; None leaves these out as unreadable.
 
     Raises:
         DataError: nothing there, or no image that can be read.
@@ -81,28 +86,30 @@ def read(path: str | Path, *, size: int, channels: int) -> GivenImages:
     top = Path(path).expanduser()
     if not top.exists():
         raise DataError(f"protocol.images={path} does not exist: give {ACCEPTED}")
-    images, kind = GivenImages(), top.suffix.lower()
+    images_read, kind = GivenImages(), top.suffix.lower()
+    reader = ImageReader(size, channels, window=window, window_key=WINDOW_KEY)
     if top.is_dir():
-        files = sorted(top.rglob("*"), key=lambda file: file.relative_to(top).as_posix())
-        _read_files(files, top, size, channels, images)
+        listed = list_images(top, nested=True)
+        images_read.left_out = listed.left_out
+        images_read.unreadable = [Unreadable(_name(file, top), reason) for file, reason in listed.problems]
+        _read_files(listed.images, top, reader, images_read)
     elif kind == ".npz":
-        _read_npz(top, size, channels, images)
-    elif kind in folder.EXTENSIONS:
-        _read_files([top], top.parent, size, channels, images)
+        _read_npz(top, reader, images_read)
+    elif is_readable(kind):
+        _read_files([top], top.parent, reader, images_read)
     else:
-        raise DataError(
-            f"protocol.images={path}: a {top.suffix or 'file without extension'} is not read; give {ACCEPTED}"
-        )
-    if not images.names:
-        raise DataError(f"protocol.images={path}: {_explain_none(images)}; give {ACCEPTED}")
-    return images
+        advice = DICOM_ADVICE if kind in DICOM else f"give {ACCEPTED}"
+        raise DataError(f"protocol.images={path}: a {top.suffix or 'file without extension'} is not read; {advice}")
+    if not images_read.names:
+        raise DataError(f"protocol.images={path}: {_explain_none(images_read)}; give {ACCEPTED}")
+    return images_read
 
 
-def _explain_none(images: GivenImages) -> str:
-    if not images.unreadable:
-        kinds = f" (it has {', '.join(sorted(images.left_out))} files)" if images.left_out else ""
+def _explain_none(images_read: GivenImages) -> str:
+    if not images_read.unreadable:
+        kinds = f" (left out: {describe_left_out(images_read.left_out)})" if images_read.left_out else ""
         return f"no image in it{kinds}"
-    count, (name, reason) = len(images.unreadable), images.unreadable[0]
+    count, (name, reason) = len(images_read.unreadable), images_read.unreadable[0]
     several = f"none of {count} images can be read, the first being {name} ({reason})"
     return several if count > 1 else f"{name}: {reason}"
 
@@ -110,42 +117,46 @@ def _explain_none(images: GivenImages) -> str:
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def _read_files(files: list[Path], top: Path, size: int, channels: int, images: GivenImages) -> None:
+def _read_files(files: list[Path], top: Path, reader: ImageReader, images_read: GivenImages) -> None:
     from tqdm import tqdm
 
     for file in tqdm(files, desc="reading", unit="file", disable=len(files) < 2 or not sys.stderr.isatty()):
-        if not file.is_file() or any(part.startswith(".") for part in file.relative_to(top).parts):
-            continue
-        if file.suffix.lower() not in folder.EXTENSIONS:
-            images.left_out[file.suffix.lower() or "no extension"] += 1
-            continue
-        name = os.fsencode(file.relative_to(top).as_posix()).decode(errors="replace")  # any bytes can name a file
+        name = _name(file, top)
         try:
-            image = folder.read_image(file, size, channels)
-            with Image.open(file) as header:
-                steps = list_conversions(header, size, channels)
-        except (DataError, OSError) as error:
-            images.unreadable.append(Unreadable(name, _describe_reason(error, file)))
+            picture, steps = reader.decode(file)
+            image = reader.fit(picture, file)[None]
+            if has_lost_scaling(image):
+                raise DataError(LOST_SCALING)
+        except DataError as error:
+            images_read.unreadable.append(Unreadable(name, _describe_reason(error, file)))
         else:
-            images.add([name], image[None], steps)
+            images_read.add([name], image, (*steps, *list_conversions(picture, reader.size, reader.channels)))
 
 
-def _describe_reason(error: Exception, file: Path) -> str:
+def _name(file: Path, top: Path) -> str:
+    """The path of a file below ``top``; any bytes can name a file, so that what is no text is replaced."""
+    return os.fsencode(file.relative_to(top).as_posix()).decode(errors="replace")
+
+
+def _describe_reason(error: DataError, file: Path) -> str:
     """An error without the file's path, which the reader has."""
-    return str(error).removeprefix(f"{file} ").removesuffix(": replace it, or remove it").replace(f" '{file}'", "")
+    return (
+        str(error)
+        .removeprefix(f"{DataError(str(file))} ")
+        .removesuffix(": replace it, or remove it")
+        .replace(f" '{file}'", "")
+    )
 
 
-def list_conversions(image: Image.Image, size: int, channels: int) -> tuple[str, ...]:
-    """What :func:`medassay.data.folder.read_folder` does to an image, as opened, to bring it to size and channels, in words."""
+def list_conversions(picture: Image.Image, size: int, channels: int) -> tuple[str, ...]:
+    """What :meth:`ImageReader.fit` does to a picture to bring it to size and channels, in words."""
     steps = []
-    if image.getexif().get(0x0112, 1) in range(2, 9):
-        steps.append("turned upright, as its orientation tag says")
-    mode, target = ("L", "grey") if channels == 1 else ("RGB", "RGB")
-    if image.mode != mode:
-        dropped = " (transparency dropped)" if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") else ""
-        steps.append(f"{_MODES.get(image.mode, image.mode)} to {target}{dropped}")
-    side = min(image.size)
-    if side != max(image.size):
+    wanted, target = ("L", "grey") if channels == 1 else ("RGB", "RGB")
+    if picture.mode != wanted:
+        dropped = " (transparency dropped)" if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") else ""
+        steps.append(f"{_MODES.get(picture.mode, picture.mode)} to {target}{dropped}")
+    side = min(picture.size)
+    if side != max(picture.size):
         steps.append("largest centred square cut out")
     if side != size:
         steps.append(f"{'reduced' if side > size else 'enlarged'} to {size}×{size} (bicubic, antialiased)")
@@ -155,12 +166,12 @@ def list_conversions(image: Image.Image, size: int, channels: int) -> tuple[str,
 # --- arrays ----------------------------------------------------------------------------------------------------------
 
 
-def _read_npz(path: Path, size: int, channels: int, read_images: GivenImages) -> None:
+def _read_npz(path: Path, reader: ImageReader, images_read: GivenImages) -> None:
     try:
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
             raise ValueError("it is a single array without a name; save it with numpy.savez")
-    except _DAMAGED as error:
+    except npz.UNREADABLE as error:
         raise DataError(f"protocol.images={path} cannot be read as npz ({error}): give {ACCEPTED}") from error
     with archive:
         keys: list[str] = [f"{split}_images" for split in Splits._fields if f"{split}_images" in archive.files]
@@ -173,19 +184,25 @@ def _read_npz(path: Path, size: int, channels: int, read_images: GivenImages) ->
             )
         for key in keys:
             try:
-                pixels, steps = _read_pixels(archive[key])
+                _check_header(npz.read_header(path, key, archive), reader.window)
+                pixels, steps = _read_pixels(npz.read_array(path, key, archive), reader.window)
             except DataError as error:
-                read_images.unreadable.append(Unreadable(key, str(error)))
-            except _DAMAGED as error:
-                read_images.unreadable.append(Unreadable(key, f"cannot be read ({error})"))
+                images_read.unreadable.append(Unreadable(key, str(error).removeprefix(f"{path}: '{key}' ")))
             else:
-                steps = (*steps, *list_conversions(_make_image(pixels[0]), size, channels))
-                if pixels.shape[1:] == (size, size, channels):
-                    images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
-                else:
-                    mode = "L" if channels == 1 else "RGB"
-                    images = torch.stack([folder.fit_to_square(_make_image(one).convert(mode), size) for one in pixels])
-                read_images.add([f"{key}/{index}" for index in range(len(pixels))], images, steps)
+                _add_arrays(key, pixels, steps, reader, images_read)
+
+
+def _add_arrays(
+    key: str, pixels: _Array, steps: tuple[str, ...], reader: ImageReader, images_read: GivenImages
+) -> None:
+    """Adds images ``(N, H, W, C) uint8``."""
+    size, channels = reader.size, reader.channels
+    steps = (*steps, *list_conversions(_make_image(pixels[0]), size, channels))
+    if pixels.shape[1:] == (size, size, channels):
+        images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+    else:
+        images = torch.stack([reader.fit(_make_image(one), Path(key)) for one in pixels])
+    images_read.add([f"{key}/{index}" for index in range(len(pixels))], images, steps)
 
 
 def _make_image(pixels: _Array) -> Image.Image:
@@ -193,26 +210,45 @@ def _make_image(pixels: _Array) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels))
 
 
-def _read_pixels(array: _Array) -> tuple[_Array, tuple[str, ...]]:
+def _check_header(header: npz.ArrayHeader, window: Window | None) -> None:
+    """Refuses what :func:`_read_pixels` would refuse by shape and type alone, before it is unpacked.
+
+    Raises:
+        DataError: another shape or type.
+    """
+    shape, dtype = header
+    if len(shape) not in (2, 3, 4) or 0 in shape:
+        raise DataError(f"has shape {shape}, {_EXPECTED}")
+    if len(shape) == 4 and shape[-1] not in _COLOURS and shape[1] not in _COLOURS:
+        raise DataError(f"has shape {shape}, {_EXPECTED}")
+    if dtype not in (np.uint8, np.bool_) and dtype.kind != "f" and (window is None or dtype.kind not in "iu"):
+        raise DataError(f"is {dtype}, {_OTHER_VALUES}")
+
+
+def _read_pixels(array: _Array, window: Window | None) -> tuple[_Array, tuple[str, ...]]:
     """An array as ``(N, H, W, C) uint8``, and what was done to its values.
 
     Raises:
         DataError: another shape or type.
     """
     steps: tuple[str, ...] = ()
-    colour = (1, 3, 4)
     if array.ndim == 2:
         array = array[None]
     if array.ndim == 3:  # many grey images, or a single one in colour
-        array = array[None] if array.shape[-1] in colour and min(array.shape[:2]) > 4 else array[..., None]
-    if array.ndim == 4 and array.shape[-1] not in colour and array.shape[1] in colour:
+        array = array[None] if array.shape[-1] in _COLOURS and min(array.shape[:2]) > 4 else array[..., None]
+    if array.ndim == 4 and array.shape[-1] not in _COLOURS and array.shape[1] in _COLOURS:
         array, steps = array.transpose(0, 2, 3, 1), ("channels put last",)
-    if array.ndim != 4 or array.shape[-1] not in colour or 0 in array.shape:
-        raise DataError(f"has shape {array.shape}, expected (N, H, W) or (N, H, W, 3) with at least one image")
+    if array.ndim != 4 or array.shape[-1] not in _COLOURS or 0 in array.shape:
+        raise DataError(f"has shape {array.shape}, {_EXPECTED}")
     if array.dtype == np.uint8:
+        if has_lost_scaling(array):
+            raise DataError(LOST_SCALING)
         return array, steps
     if array.dtype == np.bool_ or (
         array.dtype.kind == "f" and np.isfinite(array).all() and 0 <= array.min() <= array.max() <= 1
     ):
         return (array * 255.0).round().astype(np.uint8), (*steps, "values from 0 to 1 scaled to 8 bits")
-    raise DataError(f"is {array.dtype}, expected uint8 (or numbers from 0 to 1): choose the range of values to show")
+    if window is None:
+        raise DataError(f"is {array.dtype}, {_OTHER_VALUES}")
+    shown = np.stack([apply_window(image, window) for image in array])
+    return shown, (*steps, describe_window(window))

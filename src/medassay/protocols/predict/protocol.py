@@ -13,6 +13,8 @@ from torch import Tensor
 
 from medassay.core.errors import ConfigError
 from medassay.core.types import NonNegativeInt
+from medassay.data.image_files import describe_left_out
+from medassay.data.window import Window, check_window
 from medassay.evaluation.protocol import ComputeContext, Page, Protocol, Report
 from medassay.explain.activation_maps import NAMES, ActivationMaps, Method
 from medassay.protocols.predict import given_images
@@ -39,7 +41,7 @@ class PredictResults:
         size, channels: Shape that the model takes.
         predicted: Number of images given to each class.
         converted: By conversion, the number of images that it was done to.
-        left_out: Files that are no images by their extension, counted by extension.
+        left_out: Number of files that are not read, by kind.
     """
 
     images: str
@@ -72,6 +74,7 @@ class Predict(Protocol):
         show: Number of images shown with a heat map, at most; the CSV has all.
         method: Method of the heat maps.
         layer: Dotted name of the module that they explain; None for the activation before the last pooling.
+        window: Range of the values that are shown of images of more than 8 bits; None takes that of the run's data.
     """
 
     requires: ClassVar[type] = Classifier
@@ -81,6 +84,7 @@ class Predict(Protocol):
     show: NonNegativeInt = 24
     method: Method = "gradcam"
     layer: str | None = None
+    window: Window | None = None
 
     def run(self, run: Run, context: ComputeContext) -> Report:
         """Predicts the classes of the images named.
@@ -93,7 +97,9 @@ class Predict(Protocol):
             raise ConfigError(f"protocol.images is missing: protocol.images=<path>; give {given_images.ACCEPTED}")
         assert isinstance(run.task.net, torch.nn.Module)
         data, classes = run.data, run.data.classes
-        images = given_images.read(self.images, size=data.size, channels=data.channels)
+        window = data.source.shown_values if self.window is None else self.window
+        check_window(window, given_images.WINDOW_KEY)
+        images = given_images.read(self.images, size=data.size, channels=data.channels, window=window)
         probabilities = predict(run.task, make_unlabelled(images.images), context.device).probabilities
         decisions = probabilities.argmax(1)
         shown = images.images[: self.show]
@@ -146,6 +152,8 @@ def make_cards(names: Sequence[str], probabilities: Tensor, overlays: Tensor, cl
 def _describe_verdict(results: PredictResults, classes: Sequence[str]) -> list[str]:
     lines = [f"converted: {what} ({count} of {results.n})" for what, count in results.converted.items()]
     counts = ", ".join(f"{name} {n}" for name, n in zip(classes, results.predicted, strict=True) if n)
+    if results.left_out:
+        lines.append(f"left out: {describe_left_out(results.left_out)}")
     return [*lines, f"predicted: {counts} ({results.n} in all)"]
 
 
