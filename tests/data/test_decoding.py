@@ -225,8 +225,15 @@ def test_a_deep_dicom_file_without_a_window_asks_for_one(tmp_path: Path) -> None
     file = write_dicom(tmp_path / "a.dcm", pixels(8, 8, high=4096, dtype=np.uint16))
     with pytest.raises(DataError, match=r"data\.window=\[low,high\]"):
         ImageReader(8, 1).read(file)
-    file.write_bytes(file.read_bytes()[:200])
-    with pytest.raises(DataError, match=r"a\.dcm cannot be read as an image"):
+
+
+@pytest.mark.parametrize(
+    ("length", "fact"), [(100, "cannot be read as an image"), (200, "without an image"), (-50, "cannot be read")]
+)
+def test_a_dicom_file_cut_short_is_named(length: int, fact: str, tmp_path: Path) -> None:
+    file = write_dicom(tmp_path / "a.dcm", pixels(8, 8))
+    file.write_bytes(file.read_bytes()[:length])
+    with pytest.raises(DataError, match=rf"a\.dcm (is a DICOM file )?{fact}"):
         ImageReader(8, 1).read(file)
 
 

@@ -33,7 +33,7 @@ def read_dicom(file: Path) -> DicomImage:
     """Reads a DICOM file with one image.
 
     Raises:
-        DataError: pydicom is not installed, several images, or a kind of colour that is not read.
+        DataError: pydicom is not installed, no image or several, or a kind of colour that is not read.
         Exception: whatever pydicom raises of a damaged file, or of a compression that it lacks a decoder for.
     """
     try:
@@ -42,6 +42,8 @@ def read_dicom(file: Path) -> DicomImage:
     except ImportError as error:
         raise DataError(f"{file} is a DICOM file: {DICOM_ADVICE}") from error
     dataset = pydicom.dcmread(file)
+    if "PixelData" not in dataset:
+        raise DataError(f"{file} is a DICOM file without an image: remove it")
     frames = int(dataset.get("NumberOfFrames") or 1)
     if frames > 1:
         raise DataError(f"{file} is a stack of {frames} images: save each as a file of its own")
