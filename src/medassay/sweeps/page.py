@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from medassay.core.estimate import Estimate
 from medassay.core.files import write_text
-from medassay.evaluation.about import origin
+from medassay.evaluation.about import list_data_warnings
 from medassay.reporting import figures as drawing
 from medassay.reporting import html
 from medassay.reporting.charts import Chart
@@ -236,10 +236,10 @@ def _reading(summary: Summary) -> str:
 
 def _warnings(summary: Summary) -> list[str]:
     """What a reader must know first."""
-    origins = [origin(row.data_provenance) for row in summary.choose_rows("done")]
+    of_data = [text for row in summary.choose_rows("done") for text in list_data_warnings(row.data_provenance)]
     failed = len(summary.failed)
     lost = f"{failed} of {len(summary.rows) + len(summary.final)} runs failed; their reasons stand below."
-    found = [*origins, *summary.notes, lost if failed else None]
+    found = [*of_data, *summary.notes, lost if failed else None]
     return list(dict.fromkeys(text for text in found if text is not None))
 
 

@@ -16,7 +16,8 @@ from medassay.core.errors import DataError
 from medassay.core.seeds import derived_seed
 from medassay.core.types import LabelledImages
 from medassay.data import folder, npz
-from medassay.data.given import digest, drop_duplicates, find_copies
+from medassay.data.duplicates import drop_duplicates, find_copies
+from medassay.data.given import digest
 from medassay.data.modules import LabelledData
 from medassay.data.order import stratified_order
 from medassay.runs.run import Run
