@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from medassay.core.errors import DataError
+from medassay.data.duplicates import count_duplicates
 from medassay.data.folder import fingerprint, read_class_folders, read_folder
 
 
@@ -51,7 +52,7 @@ def values(images: torch.Tensor) -> list[int]:
 
 
 def test_folders_that_are_split_are_read_as_they_are(tmp_path: Path) -> None:
-    splits, names = read_folder(split_folders(tmp_path), size=8, channels=1)
+    splits, names, _ = read_folder(split_folders(tmp_path), size=8, channels=1)
     assert names == ["cat", "dog"]
     for part in splits:
         assert part.images.shape == (5, 1, 8, 8)
@@ -60,7 +61,7 @@ def test_folders_that_are_split_are_read_as_they_are(tmp_path: Path) -> None:
 
 
 def test_class_folders_are_split_by_class_with_every_image_used_once(tmp_path: Path) -> None:
-    splits, _ = read_folder(class_folders(tmp_path, cat=20, dog=40), size=8, channels=1)
+    splits, _, _ = read_folder(class_folders(tmp_path, cat=20, dog=40), size=8, channels=1)
     assert [part.counts(2).tolist() for part in splits] == [[14, 28], [3, 6], [3, 6]]
     used = [value for part in splits for value in values(part.images)]
     assert sorted(used) == [*range(20), *range(100, 140)]
@@ -89,7 +90,7 @@ def test_the_order_in_which_files_were_written_does_not_matter(tmp_path: Path) -
 
 
 def test_a_small_class_still_gives_one_image_to_each_split(tmp_path: Path) -> None:
-    splits, _ = read_folder(class_folders(tmp_path, cat=3, dog=20), size=8, channels=1)
+    splits, _, _ = read_folder(class_folders(tmp_path, cat=3, dog=20), size=8, channels=1)
     assert [int(part.counts(2)[0]) for part in splits] == [1, 1, 1]
 
 
@@ -104,6 +105,37 @@ def test_shares_that_are_not_a_split_are_refused(shares: tuple[float, float, flo
     assert f"data.split={list(shares)}" in message
 
 
+def test_identical_images_come_into_one_split_in_whatever_file_format_and_class(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    class_folders(tmp_path, cat=20, dog=20)
+    for number in range(12):
+        pixels = Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8))
+        pixels.save(tmp_path / "cat" / f"a{number}.png")
+        pixels.save(tmp_path / ("cat" if number % 2 else "dog") / f"z{number}.bmp")
+    splits, _, _ = read_folder(tmp_path, size=8, channels=1)
+    assert count_duplicates(splits).keys() <= {"train", "val", "test"}
+    assert sum(count_duplicates(splits).values()) == 12
+    assert sum(map(len, splits)) == 64
+    apart, _, _ = read_folder(tmp_path, size=8, channels=1, keep_together=False)
+    assert "train/test" in count_duplicates(apart)
+
+
+@pytest.mark.parametrize("keep_together", [True, False])
+def test_without_identical_images_the_split_is_that_of_recorded_runs(keep_together: bool, tmp_path: Path) -> None:
+    class_folders(tmp_path, cat=10, dog=12)
+    splits, _, _ = read_folder(tmp_path, size=8, channels=1, keep_together=keep_together)
+    assert values(splits.val.images) == [1, 9, 106, 110]
+    assert values(splits.test.images) == [6, 7, 100, 109]
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_the_file_of_each_image_is_known(ready: bool, tmp_path: Path) -> None:
+    top = split_folders(tmp_path) if ready else class_folders(tmp_path, cat=9, dog=7)
+    splits, _, files = read_folder(top, size=8, channels=1, classes=["dog", "cat"])
+    for part, split in zip(splits._fields, splits, strict=True):
+        assert values(split.images) == [int(np.array(Image.open(file))[0, 0]) for file in files[part]]
+
+
 def test_all_extensions_count_in_any_case_and_other_files_do_not(tmp_path: Path) -> None:
     for part in ("train", "val", "test"):
         for number, name in enumerate(("a.png", "b.JPG", "c.jpeg", "d.bmp", "e.tif", "f.TIFF")):
@@ -111,14 +143,14 @@ def test_all_extensions_count_in_any_case_and_other_files_do_not(tmp_path: Path)
         (tmp_path / part / "cat" / "notes.txt").write_text("not an image")
         (tmp_path / part / "cat" / "._a.png").write_text("not an image either")
         (tmp_path / part / ".cache").mkdir()
-    splits, names = read_folder(tmp_path, size=8, channels=1)
+    splits, names, _ = read_folder(tmp_path, size=8, channels=1)
     assert names == ["cat"]
     assert len(splits.train) == 6
 
 
 def test_given_classes_set_the_order_of_the_labels(tmp_path: Path) -> None:
     split_folders(tmp_path)
-    splits, names = read_folder(tmp_path, size=8, channels=1, classes=["dog", "cat"])
+    splits, names, _ = read_folder(tmp_path, size=8, channels=1, classes=["dog", "cat"])
     assert names == ["dog", "cat"]
     assert values(splits.val.images) == [100, 101, 102, 0, 1]
     assert splits.val.labels.tolist() == [0, 0, 0, 1, 1]

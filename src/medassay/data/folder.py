@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import sys
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +14,8 @@ from torch import Tensor
 
 from medassay.core.errors import DataError
 from medassay.core.types import LabelledImages, Splits
+from medassay.data.duplicates import hash_images
+from medassay.data.random_split import check_shares, split_at_random
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -25,6 +26,20 @@ LAYOUT = "expected <path>/train|val|test/<class>/*.png or <path>/<class>/*.png (
 _Files = Mapping[str, Sequence[Path]]  # class name -> image files
 
 
+class FolderContents(NamedTuple):
+    """What a folder holds.
+
+    Attributes:
+        splits: The images.
+        classes: Class names, by label.
+        files: By split, the file of each image.
+    """
+
+    splits: Splits
+    classes: list[str]
+    files: dict[str, list[Path]]
+
+
 def read_folder(
     path: str | Path,
     *,
@@ -33,7 +48,8 @@ def read_folder(
     classes: Sequence[str] | None = None,
     split: tuple[float, float, float] = (0.7, 0.15, 0.15),
     seed: int = 0,
-) -> tuple[Splits, list[str]]:
+    keep_together: bool = True,
+) -> FolderContents:
     """Read a folder of images.
 
     If ``path`` has a folder ``train``, ``val`` or ``test``, it must have all three, with the same classes in each.
@@ -49,11 +65,12 @@ def read_folder(
         channels: 1 (grey) or 3 (RGB).
         classes: the folder names, in the order of their class indices; None takes them sorted.
         split: shares of train, val and test where the folder is not split; each class gives at least one image to each.
-        seed: of the split. It depends on nothing else but the file names of each class.
+        seed: of the split. It depends on nothing else but the file names of each class and which images are identical.
+        keep_together: identical images (as read) come into the same split.
 
     Returns:
         Images ``(N, C, size, size) uint8`` and labels ``(N,) int64``, in the order of classes and file names; and the
-        class names.
+        class names and files.
 
     Raises:
         DataError: no such folder, another layout, too few images, classes that differ, an image that cannot be read.
@@ -62,9 +79,26 @@ def read_folder(
     if not top.is_dir():
         raise DataError(f"data.path={top} is not a directory: {LAYOUT}")
     present = [name for name in Splits._fields if (top / name).is_dir()]
-    files = _list_ready_splits(top, present) if present else _split_at_random(_class_files(top), split, seed)
-    names = _order_classes(top, sorted(files["train"]), classes)
-    return Splits(*(_read(files[part], names, size, channels, part) for part in Splits._fields)), names
+    if present:
+        files = _list_ready_splits(top, present)
+        names = _order_classes(top, sorted(files["train"]), classes)
+        splits = Splits(*(_read(files[part], names, size, channels, part) for part in Splits._fields))
+        return FolderContents(splits, names, {part: _flatten(files[part], names) for part in Splits._fields})
+    check_shares(split)
+    unsplit = _class_files(top)
+    names = _order_classes(top, sorted(unsplit), classes)
+    images, flat = _read(unsplit, names, size, channels, "images"), _flatten(unsplit, names)
+    chosen = _split_at_random(images, names, split, seed, keep_together)
+    return FolderContents(
+        Splits(*(images[chosen[part]] for part in Splits._fields)),
+        names,
+        {part: [flat[index] for index in chosen[part].tolist()] for part in Splits._fields},
+    )
+
+
+def _flatten(files: _Files, names: Sequence[str]) -> list[Path]:
+    """The files in the order in which they are read."""
+    return [file for name in names for file in files[name]]
 
 
 def read_class_folders(
@@ -162,26 +196,15 @@ def _list_ready_splits(top: Path, present: Sequence[str]) -> dict[str, _Files]:
     return dict(files)
 
 
-def _split_at_random(files: _Files, shares: tuple[float, float, float], seed: int) -> dict[str, _Files]:
-    """Each class split by the same shares."""
-    if len(shares) != 3 or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
-        raise DataError(
-            f"data.split={list(shares)}: expected three positive shares (train, val, test) that add up to 1"
-        )
-    parts: dict[str, dict[str, list[Path]]] = {name: {} for name in Splits._fields}
-    for name, images in files.items():
-        n_val, n_test = (max(1, round(share * len(images))) for share in shares[1:])
-        n_train = len(images) - n_val - n_test
-        if n_train < 1:
-            raise DataError(
-                f"class {name} has {len(images)} images, too few for one each in train, val and test at "
-                f"data.split={list(shares)}: add images, or change the shares"
-            )
-        # A generator of its own for each class: images added to one class leave the split of the others as it was.
-        order = np.random.default_rng((seed, zlib.crc32(name.encode()))).permutation(len(images))
-        for part, chosen in zip(Splits._fields, np.split(order, [n_train, n_train + n_val]), strict=True):
-            parts[part][name] = [images[index] for index in sorted(chosen)]
-    return dict(parts)
+def _split_at_random(
+    images: LabelledImages, names: Sequence[str], shares: tuple[float, float, float], seed: int, keep_together: bool
+) -> dict[str, Tensor]:
+    """The indices of each split, in the order of ``images``."""
+    keys = hash_images(images.images) if keep_together else []
+    rows = {name: (images.labels == label).nonzero()[:, 0] for label, name in enumerate(names)}
+    ties = {name: [keys[row : row + 1] for row in own.tolist()] for name, own in rows.items()}
+    split = split_at_random(ties, shares, seed)
+    return {part: torch.cat([rows[name][chosen[name]] for name in names]) for part, chosen in split.items()}
 
 
 def _order_classes(top: Path, found: list[str], classes: Sequence[str] | None) -> list[str]:

@@ -63,18 +63,29 @@ class ClassFolders(Source):
         path: The top folder.
         shares: Shares of train, val and test where the folder has no such sub-folders.
         split_seed: Seed of that split.
+        keep_copies_together: Whether identical images come into the same split.
     """
 
     path: str
     shares: tuple[float, float, float] = (0.7, 0.15, 0.15)
     split_seed: int = 0
+    keep_copies_together: bool = False
 
     def read(self, declared: ImageFormat) -> Splits:
         classes, channels, size = declared
-        splits, _ = folder.read_folder(
-            self.path, size=size, channels=channels, classes=classes, split=self.shares, seed=self.split_seed
+        self._contents = folder.read_folder(
+            self.path,
+            size=size,
+            channels=channels,
+            classes=classes,
+            split=self.shares,
+            seed=self.split_seed,
+            keep_together=self.keep_copies_together,
         )
-        return splits
+        return self._contents.splits
+
+    def list_files(self) -> dict[str, list[Path]]:
+        return self._contents.files
 
     def provenance(self) -> dict[str, Any]:
         return {"path": self.path, "md5": folder.fingerprint(self.path), "published": False}
@@ -202,11 +213,14 @@ def folder_data(
     channels: Channels = 3,
     split: tuple[float, float, float] = (0.7, 0.15, 0.15),
     split_seed: NonNegativeInt = 0,
+    keep_copies_together: bool = False,  # as in runs recorded before there was this key: they keep their split
     **options: Unpack[DataOptions],
 ) -> LabelledData:
     """Class folders of images; see :class:`ClassFolders` and :class:`LabelledData`."""
     train, val, test = split
-    return LabelledData(name, classes, channels, ClassFolders(path, (train, val, test), split_seed), **options)
+    return LabelledData(
+        name, classes, channels, ClassFolders(path, (train, val, test), split_seed, keep_copies_together), **options
+    )
 
 
 def phantom_data(
