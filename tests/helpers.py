@@ -1,4 +1,4 @@
-"""What tests of several rooms share: command lines and scripts in this process, predictions to draw."""
+"""What tests of several rooms share: command lines and scripts in this process, predictions to draw, tiny images."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+
+from medassay.core.types import LabelledImages
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
 TWO = ["normal", "pneumonia"]
@@ -60,3 +62,15 @@ def predictions(k: int, *, n: int = 300, strength: float = 2.0) -> tuple[Tensor,
     rng = torch.Generator().manual_seed(0)
     labels = torch.randint(k, (n,), generator=rng)
     return (torch.randn(n, k, generator=rng) + strength * F.one_hot(labels, k)).softmax(1), labels
+
+
+def images_of(*values: int, channels: int = 1) -> Tensor:
+    """Images ``(N, channels, 2, 3)`` that rise from ``values``, pixel by pixel."""
+    first = torch.tensor(values)[:, None]
+    return (first + torch.arange(6 * channels)).to(torch.uint8).reshape(len(values), channels, 2, 3)
+
+
+def split_of(*values: int, labels: list[int] | None = None, channels: int = 1) -> LabelledImages:
+    return LabelledImages(
+        images_of(*values, channels=channels), torch.tensor(labels or [0] * len(values), dtype=torch.int64)
+    )

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from medassay.core.errors import DataError
+from medassay.data.duplicates import count_duplicates
 from medassay.data.folder import fingerprint, read_class_folders, read_folder
 
 
@@ -53,7 +54,7 @@ def values(images: torch.Tensor) -> list[int]:
 
 
 def test_folders_that_are_split_are_read_as_they_are(tmp_path: Path) -> None:
-    splits, names = read_folder(split_folders(tmp_path), size=8, channels=1)
+    splits, names, _ = read_folder(split_folders(tmp_path), size=8, channels=1)
     assert names == ["cat", "dog"]
     for part in splits:
         assert part.images.shape == (5, 1, 8, 8)
@@ -62,7 +63,7 @@ def test_folders_that_are_split_are_read_as_they_are(tmp_path: Path) -> None:
 
 
 def test_class_folders_are_split_by_class_with_every_image_used_once(tmp_path: Path) -> None:
-    splits, _ = read_folder(class_folders(tmp_path, cat=20, dog=40), size=8, channels=1)
+    splits, _, _ = read_folder(class_folders(tmp_path, cat=20, dog=40), size=8, channels=1)
     assert [part.counts(2).tolist() for part in splits] == [[14, 28], [3, 6], [3, 6]]
     used = [value for part in splits for value in values(part.images)]
     assert sorted(used) == [*range(20), *range(100, 140)]
@@ -91,7 +92,7 @@ def test_the_order_in_which_files_were_written_does_not_matter(tmp_path: Path) -
 
 
 def test_a_small_class_still_gives_one_image_to_each_split(tmp_path: Path) -> None:
-    splits, _ = read_folder(class_folders(tmp_path, cat=3, dog=20), size=8, channels=1)
+    splits, _, _ = read_folder(class_folders(tmp_path, cat=3, dog=20), size=8, channels=1)
     assert [int(part.counts(2)[0]) for part in splits] == [1, 1, 1]
 
 
@@ -106,6 +107,37 @@ def test_shares_that_are_not_a_split_are_refused(shares: tuple[float, float, flo
     assert f"data.split={list(shares)}" in message
 
 
+def test_identical_images_come_into_one_split_in_whatever_file_format_and_class(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    class_folders(tmp_path, cat=20, dog=20)
+    for number in range(12):
+        pixels = Image.fromarray(rng.integers(0, 256, (8, 8), dtype=np.uint8))
+        pixels.save(tmp_path / "cat" / f"a{number}.png")
+        pixels.save(tmp_path / ("cat" if number % 2 else "dog") / f"z{number}.bmp")
+    splits, _, _ = read_folder(tmp_path, size=8, channels=1)
+    assert count_duplicates(splits).keys() <= {"train", "val", "test"}
+    assert sum(count_duplicates(splits).values()) == 12
+    assert sum(map(len, splits)) == 64
+    apart, _, _ = read_folder(tmp_path, size=8, channels=1, keep_together=False)
+    assert "train/test" in count_duplicates(apart)
+
+
+@pytest.mark.parametrize("keep_together", [True, False])
+def test_without_identical_images_the_split_is_that_of_recorded_runs(keep_together: bool, tmp_path: Path) -> None:
+    class_folders(tmp_path, cat=10, dog=12)
+    splits, _, _ = read_folder(tmp_path, size=8, channels=1, keep_together=keep_together)
+    assert values(splits.val.images) == [1, 9, 106, 110]
+    assert values(splits.test.images) == [6, 7, 100, 109]
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_the_file_of_each_image_is_known(ready: bool, tmp_path: Path) -> None:
+    top = split_folders(tmp_path) if ready else class_folders(tmp_path, cat=9, dog=7)
+    splits, _, files = read_folder(top, size=8, channels=1, classes=["dog", "cat"])
+    for part, split in zip(splits._fields, splits, strict=True):
+        assert values(split.images) == [int(np.array(Image.open(file))[0, 0]) for file in files[part]]
+
+
 def test_all_extensions_count_in_any_case_and_other_files_do_not(tmp_path: Path) -> None:
     for part in ("train", "val", "test"):
         for number, name in enumerate(("a.png", "b.JPG", "c.jpeg", "d.bmp", "e.tif", "f.TIFF")):
@@ -113,14 +145,14 @@ def test_all_extensions_count_in_any_case_and_other_files_do_not(tmp_path: Path)
         (tmp_path / part / "cat" / "notes.txt").write_text("not an image")
         (tmp_path / part / "cat" / "._a.png").write_text("not an image either")
         (tmp_path / part / ".cache").mkdir()
-    splits, names = read_folder(tmp_path, size=8, channels=1)
+    splits, names, _ = read_folder(tmp_path, size=8, channels=1)
     assert names == ["cat"]
     assert len(splits.train) == 6
 
 
 def test_given_classes_set_the_order_of_the_labels(tmp_path: Path) -> None:
     split_folders(tmp_path)
-    splits, names = read_folder(tmp_path, size=8, channels=1, classes=["dog", "cat"])
+    splits, names, _ = read_folder(tmp_path, size=8, channels=1, classes=["dog", "cat"])
     assert names == ["dog", "cat"]
     assert values(splits.val.images) == [100, 101, 102, 0, 1]
     assert splits.val.labels.tolist() == [0, 0, 0, 1, 1]
@@ -247,13 +279,14 @@ def patients(top: Path, **images: list[int]) -> Path:
 def test_a_patients_images_stay_together_in_every_class(tmp_path: Path) -> None:
     patients(tmp_path, cat=[5, 1, 3, 2, 9, 1, 4, 2, 2, 1], dog=[1] * 10, cow=[2] * 14)
     for seed in range(5):
-        splits, _ = read_folder(tmp_path, size=8, channels=1, seed=seed, nested=True, split=(0.6, 0.2, 0.2))
+        splits = read_folder(tmp_path, size=8, channels=1, seed=seed, nested=True, split=(0.6, 0.2, 0.2)).splits
         seen = [{value % 100 for value in values(part.images)} for part in splits]
         assert sum(map(len, seen)) == len(set().union(*seen)) == 14
         assert sum(map(len, splits)) == 30 + 10 + 28
         assert [sorted(set(part.labels.tolist())) for part in splits] == [[0, 1, 2]] * 3
-        dogs = [int(part.counts(3)[2]) for part in splits]  # sorted: cat, cow, dog
-        assert dogs == [6, 2, 2]
+        cows = [int(part.counts(3)[1]) for part in splits]  # sorted: cat, cow, dog
+        assert sum(cows) == 28
+        assert abs(cows[0] - 0.6 * 28) <= 4  # images of two to a patient
 
 
 def test_images_without_sub_folders_are_split_as_ever_with_nested(tmp_path: Path) -> None:
@@ -264,14 +297,14 @@ def test_images_without_sub_folders_are_split_as_ever_with_nested(tmp_path: Path
 
 
 def test_a_random_split_is_the_one_of_earlier_versions(tmp_path: Path) -> None:
-    splits, _ = read_folder(class_folders(tmp_path, cat=20, dog=20), size=8, channels=1, seed=3)
+    splits = read_folder(class_folders(tmp_path, cat=20, dog=20), size=8, channels=1, seed=3).splits
     order = np.random.default_rng((3, zlib.crc32(b"cat"))).permutation(20)
     assert values(splits.test[splits.test.labels == 0].images) == sorted(order[17:].tolist())
 
 
 def test_too_few_patients_for_three_splits_are_refused(tmp_path: Path) -> None:
-    message = error_of(read_folder, patients(tmp_path, cat=[9, 9]), size=8, channels=1, nested=True)
-    assert "class cat has 2 patients" in message
+    message = error_of(read_folder, patients(tmp_path, cat=[9, 9], dog=[9, 9, 9]), size=8, channels=1, nested=True)
+    assert "class cat has 18 images, but those of one patient and identical ones stay together" in message
 
 
 def test_a_whole_split_of_0_and_1_is_a_lost_scaling(tmp_path: Path) -> None:
@@ -287,7 +320,7 @@ def test_a_file_whose_name_is_no_text_is_read(tmp_path: Path) -> None:
         paint(tmp_path / "cat" / os.fsdecode(b"caf\xe9.png"), 50)
     except OSError:
         pytest.skip("this file system wants text")
-    splits, _ = read_folder(tmp_path, size=8, channels=1)
+    splits = read_folder(tmp_path, size=8, channels=1).splits
     assert 50 in values(torch.cat([part.images for part in splits]))
     assert fingerprint(tmp_path) != fingerprint(class_folders(tmp_path / "plain", cat=9))
 

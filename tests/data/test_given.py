@@ -1,4 +1,4 @@
-"""Images that are in memory already: as a data module, their digest, and their exact duplicates."""
+"""Images that are in memory already: as a data module, and their digest."""
 
 from __future__ import annotations
 
@@ -6,31 +6,12 @@ import hashlib
 
 import pytest
 import torch
-from torch import Tensor
 
 from medassay.core.errors import DataError
 from medassay.core.types import LabelledImages, Splits
-from medassay.data.given import digest, drop_duplicates, find_copies
+from medassay.data.given import digest
 from medassay.data.sources import memory_data
-
-
-def images_of(*values: int, channels: int = 1) -> Tensor:
-    """Images ``(N, channels, 2, 3)`` that rise from ``values``, pixel by pixel."""
-    first = torch.tensor(values)[:, None]
-    return (first + torch.arange(6 * channels)).to(torch.uint8).reshape(len(values), channels, 2, 3)
-
-
-def split_of(*values: int, labels: list[int] | None = None, channels: int = 1) -> LabelledImages:
-    return LabelledImages(
-        images_of(*values, channels=channels), torch.tensor(labels or [0] * len(values), dtype=torch.int64)
-    )
-
-
-def random_split(n: int, levels: int, channels: int = 1) -> LabelledImages:
-    """Images of 2x2 pixels of few grey levels, so that many of them are equal."""
-    rng = torch.Generator().manual_seed(n)
-    pixels = torch.randint(levels, (n, channels, 2, 2), generator=rng).to(torch.uint8)
-    return LabelledImages(pixels, torch.arange(n) % 3)
+from tests.helpers import split_of
 
 
 def test_splits_of_0_and_1_alone_are_a_lost_scaling() -> None:
@@ -38,71 +19,6 @@ def test_splits_of_0_and_1_alone_are_a_lost_scaling() -> None:
     lost = LabelledImages((fine.images > 50).to(torch.uint8), fine.labels)
     with pytest.raises(DataError, match="the val split holds 0 and 1 only"):
         _ = memory_data("mine", ["a", "b"], Splits(fine, lost, fine)).splits
-
-
-# --- duplicates ------------------------------------------------------------------------------------------------------
-
-
-def test_every_image_stays_once_in_the_old_order_and_the_first_of_equal_ones_is_kept() -> None:
-    split = split_of(9, 3, 9, 7, 3, 1, labels=[0, 1, 2, 3, 4, 5])
-    unique = drop_duplicates(split)
-    assert torch.equal(unique.images, images_of(9, 3, 7, 1))
-    assert unique.labels.tolist() == [0, 1, 3, 5]
-
-
-@pytest.mark.parametrize("channels", [1, 3])
-def test_duplicates_are_those_of_a_plain_loop_over_bytes(channels: int) -> None:
-    split = random_split(60, levels=2, channels=channels)
-    split = split[torch.arange(60) % 37]  # equal ones for certain, far apart
-    seen: dict[bytes, int] = {}
-    for index, image in enumerate(split.images):
-        seen.setdefault(image.numpy().tobytes(), index)
-    assert len(seen) < 60
-    unique = drop_duplicates(split)
-    assert torch.equal(unique.images, split.images[list(seen.values())])
-    assert unique.labels.tolist() == split.labels[list(seen.values())].tolist()
-
-
-def test_images_that_differ_in_one_pixel_by_one_step_both_stay() -> None:
-    pixels = torch.zeros(2, 1, 2, 3, dtype=torch.uint8)
-    pixels[1, 0, 1, 2] = 1
-    assert len(drop_duplicates(LabelledImages(pixels, torch.zeros(2, dtype=torch.int64)))) == 2
-
-
-def test_a_mask_stays_with_its_image() -> None:
-    masks = torch.zeros(3, 2, 3, dtype=torch.bool)
-    masks[2] = True
-    split = LabelledImages(images_of(4, 4, 8), torch.tensor([0, 0, 1]), masks)
-    unique = drop_duplicates(split)
-    assert unique.masks is not None
-    assert unique.masks.flatten(1).all(1).tolist() == [False, True]
-
-
-def test_images_that_do_not_lie_in_one_piece_of_memory_are_compared_by_value() -> None:
-    channel_last = images_of(5, 6, 5, channels=3).permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-    assert not channel_last.is_contiguous()
-    assert len(drop_duplicates(LabelledImages(channel_last, torch.zeros(3, dtype=torch.int64)))) == 2
-
-
-# --- copies ----------------------------------------------------------------------------------------------------------
-
-
-def test_a_copy_is_an_image_equal_to_one_of_the_others_in_every_pixel() -> None:
-    assert find_copies(images_of(1, 2, 3, 2), images_of(2, 9)).tolist() == [False, True, False, True]
-
-
-def test_copies_are_those_of_a_plain_loop_over_bytes() -> None:
-    images, of = random_split(50, levels=3).images, random_split(20, levels=3).images
-    known = {image.numpy().tobytes() for image in of}
-    expected = [image.numpy().tobytes() in known for image in images]
-    assert 0 < sum(expected) < 50
-    found = find_copies(images, of)
-    assert found.dtype == torch.bool
-    assert found.tolist() == expected
-
-
-def test_nothing_is_a_copy_of_nothing() -> None:
-    assert find_copies(images_of(1, 2), images_of(1)[:0]).tolist() == [False, False]
 
 
 # --- digest ----------------------------------------------------------------------------------------------------------

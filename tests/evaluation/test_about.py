@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from medassay.evaluation.about import About, flatten, format_command, list_warnings
+from medassay.evaluation.about import About, flatten, format_command, list_data_warnings, list_warnings
 
 PUBLISHED = {"name": "bloodmnist", "published": True}
 PHANTOM = {"name": "blood_phantom", "phantom": True}
@@ -41,6 +41,19 @@ def test_where_other_images_are_judged_only_a_model_that_learnt_from_phantoms_is
     assert list_warnings(about({"name": "mine"}, generated=True), renamed, None) == []
     (text,) = list_warnings(about({"real": PHANTOM}), renamed, None)
     assert "learnt from rendered phantoms, not real images: what it says of real images means nothing" in text
+
+
+@pytest.mark.parametrize("split", ["test", "val", None])
+def test_duplicates_in_the_runs_data_are_said_whatever_is_judged(split: str | None) -> None:
+    (text,) = list_warnings(about({**PUBLISHED, "duplicates": {"train/test": 2, "val": 1}}), {}, split)
+    assert "2 of test also in train, 1 repeated within val" in text
+
+
+def test_tables_of_many_runs_say_the_origin_and_the_duplicates_of_each() -> None:
+    assert list_data_warnings(PUBLISHED) == []
+    origin, duplicates = list_data_warnings({**PHANTOM, "duplicates": {"train": 5}})
+    assert "phantoms" in origin
+    assert "5 repeated within train" in duplicates
 
 
 @pytest.mark.parametrize("key", ["data.file", "data.path"])

@@ -2,21 +2,35 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import zlib
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from medassay.core.errors import DataError
 from medassay.core.types import LabelledImages, Splits
 from medassay.data.class_folders import Files, list_data_set, list_samples
 from medassay.data.decoding import LOST_SCALING, ImageReader, has_lost_scaling
+from medassay.data.duplicates import hash_images
+from medassay.data.random_split import check_shares, split_at_random
 from medassay.data.window import Window
+
+
+class FolderContents(NamedTuple):
+    """What a folder holds.
+
+    Attributes:
+        splits: The images.
+        classes: Class names, by label.
+        files: By split, the file of each image.
+    """
+
+    splits: Splits
+    classes: list[str]
+    files: dict[str, list[Path]]
 
 
 def read_folder(
@@ -29,7 +43,8 @@ def read_folder(
     seed: int = 0,
     nested: bool | None = None,
     window: Window | None = None,
-) -> tuple[Splits, list[str]]:
+    keep_together: bool = True,
+) -> FolderContents:
     """Read a folder of images.
 
     If ``path`` has a folder ``train``, ``val`` or ``test``, it must have all three, with the same classes in each.
@@ -45,11 +60,12 @@ def read_folder(
         size: Side of the images in pixels.
         channels: 1 (grey) or 3 (RGB).
         classes: The folder names, in the order of their class indices; None takes them sorted.
-        split: Shares of train, val and test where the folder is not split, of the images or, with ``nested``, of the patients;
-            each class gives at least one to each.
-        seed: Seed of the split. It depends on nothing else but the file names of each class.
+        split: Shares of train, val and test where the folder is not split; each class gives at least one image to each.
+        seed: Seed of the split. It depends on nothing else but the file names of each class and which images belong together.
         nested: Whether images in sub-folders of a class are read; None refuses them.
         window: Range of the values that are shown of images of more than 8 bits; None refuses these.
+        keep_together: Whether identical images (as read) come into the same split. Those of one sub-folder, a patient, always
+            do.
 
     Returns:
         Images ``(N, C, size, size) uint8`` and labels ``(N,) int64``, in the order of classes and file names; and the
@@ -58,11 +74,26 @@ def read_folder(
     Raises:
         DataError: no such folder, another layout, too few images, classes that differ, an image that cannot be read.
     """
-    found = list_data_set(path, nested)
-    files = found.splits if "train" in found.splits else _split_at_random(found.top, found.splits["all"], split, seed)
-    names = _order_classes(found.top, sorted(files["train"]), classes)
+    check_shares(split)
+    listed = list_data_set(path, nested)
+    names = _order_classes(listed.top, sorted(next(iter(listed.splits.values()))), classes)
     reader = ImageReader(size, channels, window=window)
-    return Splits(*(_read(files[part], names, reader, part, found.top) for part in Splits._fields)), names
+    if "train" in listed.splits:
+        splits = Splits(*(_read(listed.splits[part], names, reader, part, listed.top) for part in Splits._fields))
+        return FolderContents(splits, names, {part: _flatten(listed.splits[part], names) for part in Splits._fields})
+    unsplit = listed.splits["all"]
+    images, flat = _read(unsplit, names, reader, "images", listed.top), _flatten(unsplit, names)
+    chosen = _split_at_random(images, flat, listed.top, names, split, seed, keep_together)
+    return FolderContents(
+        Splits(*(images[chosen[part]] for part in Splits._fields)),
+        names,
+        {part: [flat[index] for index in chosen[part].tolist()] for part in Splits._fields},
+    )
+
+
+def _flatten(files: Files, names: Sequence[str]) -> list[Path]:
+    """The files in the order in which they are read."""
+    return [file for name in names for file in files[name]]
 
 
 def read_class_folders(
@@ -119,52 +150,28 @@ def fingerprint(path: str | Path, nested: bool | None = None) -> str:
 
 
 def _split_at_random(
-    top: Path, files: Files, shares: tuple[float, float, float], seed: int
-) -> dict[str, dict[str, list[Path]]]:
-    """Each class split by the same shares; the images of one sub-folder's name stay together."""
-    if len(shares) != 3 or min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
-        raise DataError(
-            f"data.split={list(shares)}: expected three positive shares (train, val, test) that add up to 1"
-        )
-    parts: dict[str, dict[str, list[Path]]] = {part: {} for part in Splits._fields}
-    known: dict[str, str] = {}  # the split of each patient, whom another class may have, too
-    for name, images in files.items():
-        units = _group_by_patient(top / name, images)
-        n_val, n_test = (max(1, round(share * len(units))) for share in shares[1:])
-        # A generator of its own for each class: images added to one class leave the split of the others as it was.
-        order = np.random.default_rng((seed, zlib.crc32(os.fsencode(name)))).permutation(len(units))
-        keys = list(units)
-        split_of = _assign([keys[index] for index in order], n_val, n_test, known)
-        for part in Splits._fields:
-            parts[part][name] = [image for key in keys if split_of[key] == part for image in units[key]]
-        if not all(parts[part][name] for part in Splits._fields):
-            what = "images" if len(units) == len(images) else "patients (images of one sub-folder stay together)"
-            raise DataError(
-                f"class {name} has {len(units)} {what}, too few for one each in train, val and test at "
-                f"data.split={list(shares)}: add images, or change the shares"
-            )
-        known |= {key: part for key, part in split_of.items() if key.endswith("/")}
-    return parts
+    images: LabelledImages,
+    files: Sequence[Path],
+    top: Path,
+    names: Sequence[str],
+    shares: tuple[float, float, float],
+    seed: int,
+    keep_together: bool,
+) -> dict[str, Tensor]:
+    """The indices of each split, in the order of ``images``: a patient's images, and identical ones, stay together."""
+    ties: list[list[str]] = [_list_patient(file, top) for file in files]
+    if keep_together:
+        for own, key in zip(ties, hash_images(images.images), strict=True):
+            own.append(f"identical {key!r}")
+    rows = {name: (images.labels == label).nonzero()[:, 0] for label, name in enumerate(names)}
+    split = split_at_random({name: [ties[row] for row in own.tolist()] for name, own in rows.items()}, shares, seed)
+    return {part: torch.cat([rows[name][chosen[name]] for name in names]) for part, chosen in split.items()}
 
 
-def _assign(keys: Sequence[str], n_val: int, n_test: int, known: Mapping[str, str]) -> dict[str, str]:
-    """The split of each of ``keys``: the ``known`` one, else train, val and test in turn until each has its number."""
-    split_of = {key: known[key] for key in keys if key in known}
-    counts = Counter(split_of.values())
-    free = [key for key in keys if key not in known]
-    n_val, n_test = max(n_val - counts["val"], 0), max(n_test - counts["test"], 0)
-    n_train = max(len(free) - n_val - n_test, 0)
-    turns = ["train"] * n_train + ["val"] * n_val + ["test"] * n_test
-    return split_of | dict(zip(free, turns, strict=False))
-
-
-def _group_by_patient(folder: Path, images: Sequence[Path]) -> Mapping[str, list[Path]]:
-    """The images of a class by sub-folder, ``<name>/``, sorted; an image without sub-folder stands alone."""
-    units: dict[str, list[Path]] = {}
-    for image in images:
-        first, *inner = image.relative_to(folder).parts
-        units.setdefault(f"{first}/" if inner else first, []).append(image)
-    return units
+def _list_patient(file: Path, top: Path) -> list[str]:
+    """The patient of an image: the sub-folder of its class that it lies in; empty where it lies in none."""
+    _, first, *inner = file.relative_to(top).parts
+    return [f"patient {first}"] if inner else []
 
 
 def _order_classes(top: Path, found: list[str], classes: Sequence[str] | None) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict
 
 from pytorch_lightning import LightningDataModule
@@ -53,6 +54,10 @@ class Source(ABC):
     @abstractmethod
     def provenance(self) -> dict[str, Any]:
         """Where the images came from, for a run's record; called after :meth:`read`."""
+
+    def list_files(self) -> dict[str, list[Path]]:
+        """By split, the file of each image; empty where an image is no file of its own. Called after :meth:`read`."""
+        return {}
 
     @property
     def shown_values(self) -> Window | None:

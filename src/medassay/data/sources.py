@@ -68,6 +68,7 @@ class ClassFolders(Source):
         split_seed: Seed of the split by these shares.
         nested: Whether images in sub-folders of a class are read, a sub-folder being a patient; None refuses them.
         window: Range of the values that are shown of images of more than 8 bits; None refuses these.
+        keep_copies_together: Whether identical images come into the same split.
     """
 
     path: str
@@ -75,6 +76,7 @@ class ClassFolders(Source):
     split_seed: int = 0
     nested: bool | None = None
     window: Window | None = None
+    keep_copies_together: bool = False
 
     def check(self, declared: ImageFormat) -> None:
         check_window(self.window, "data.window")
@@ -85,7 +87,7 @@ class ClassFolders(Source):
 
     def read(self, declared: ImageFormat) -> Splits:
         classes, channels, size = declared
-        splits, _ = folder.read_folder(
+        self._contents = folder.read_folder(
             self.path,
             size=size,
             channels=channels,
@@ -94,8 +96,12 @@ class ClassFolders(Source):
             seed=self.split_seed,
             nested=self.nested,
             window=self.window,
+            keep_together=self.keep_copies_together,
         )
-        return splits
+        return self._contents.splits
+
+    def list_files(self) -> dict[str, list[Path]]:
+        return self._contents.files
 
     def provenance(self) -> dict[str, Any]:
         files = list_data_set(self.path, self.nested)
@@ -234,11 +240,12 @@ def folder_data(
     split_seed: NonNegativeInt = 0,
     nested: bool | None = None,
     window: Window | None = None,
+    keep_copies_together: bool = False,  # as in runs recorded before there was this key: they keep their split
     **options: Unpack[DataOptions],
 ) -> LabelledData:
     """Class folders of images; see :class:`ClassFolders` and :class:`LabelledData`."""
     train, val, test = split
-    source = ClassFolders(path, (train, val, test), split_seed, nested, window)
+    source = ClassFolders(path, (train, val, test), split_seed, nested, window, keep_copies_together)
     return LabelledData(name, classes, channels, source, **options)
 
 

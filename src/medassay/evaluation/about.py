@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medassay import config as configuration
+from medassay.data.duplicates import describe_duplicates
 from medassay.data.sources import GeneratedSamples
 from medassay.reporting.numbers import DASH
 from medassay.runs.run import Run
@@ -43,11 +44,14 @@ def describe_run(run: Run, split: str | None) -> About:
     trained = run.directory.metrics()
     generated = isinstance(run.data.source, GeneratedSamples)
     recorded = run.directory.record().get("data") or {"name": str(run.data.name)}
+    duplicates = {
+        key: value for key, value in recorded.items() if key == "duplicates"
+    }  # of the run, whatever is judged
     return About(
         name=run.directory.path.resolve().name,
         model=run.config["recipe"]["name"],
         seed=run.config["seed"],
-        data=recorded if split is None else run.data.data_of(split).provenance(),
+        data=recorded if split is None else {**run.data.data_of(split).provenance(), **duplicates},
         generated=generated,
         classes=run.data.classes,
         weights={"epoch": trained.get("best_epoch"), "chosen_by": trained.get("chosen_by")},
@@ -57,7 +61,10 @@ def describe_run(run: Run, split: str | None) -> About:
 def list_warnings(about: About, record: Mapping[str, Any], split: str | None) -> list[str]:
     """What a reader must know of the run and its data; ``split`` is None where none of the run's own images were judged."""
     source = about.data.get("real", about.data)
-    warnings = [_describe_origin_of_learning(source) if split is None else describe_origin(source)]
+    warnings = [
+        _describe_origin_of_learning(source) if split is None else describe_origin(source),
+        describe_duplicates(about.data),
+    ]
     if split is not None and {"data.file", "data.path"} & set(record.get("overrides") or ()):
         warnings.append("The data were named anew for this evaluation and may differ from the run's own.")
     if about.generated and split is not None:
@@ -84,6 +91,11 @@ def describe_origin(provenance: Mapping[str, Any]) -> str | None:
         md5 = provenance.get("md5", "unknown")
         return f"The data are not a published file (md5 {md5}): do not compare with published results."
     return None
+
+
+def list_data_warnings(provenance: Mapping[str, Any]) -> list[str]:
+    """What a reader must know of a run's recorded data; for tables of many runs."""
+    return [text for text in (describe_origin(provenance), describe_duplicates(provenance)) if text is not None]
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 
 from medassay import config as configuration
 from medassay.core.errors import ConfigError, DataError
+from medassay.data.duplicates import provenance_with_duplicates
 from medassay.evaluation.about import About, describe_run
 from medassay.evaluation.protocol import ComputeContext, Protocol, SamplesProtocol
 from medassay.evaluation.several import is_several, list_runs
@@ -90,7 +91,7 @@ def evaluate_samples(
     report = chosen.run_on_samples(Path(path).expanduser(), data, context, resize=resize)
     record = {"samples": path, "protocol": dict(protocol), "overrides": list(overrides), "resize": resize}
     directory = outputs / "eval" / f"{protocol['name']}_{secrets.token_hex(3)}"
-    about = About(Path(path).name, None, None, data.provenance(), False, data.classes, {})
+    about = About(Path(path).name, None, None, provenance_with_duplicates(data), False, data.classes, {})
     write_report(report, about, record, directory)
     return directory
 

@@ -15,7 +15,7 @@ from medassay.core.errors import CheckpointError
 from medassay.core.estimate import Estimate
 from medassay.core.files import read_json, write_json, write_text
 from medassay.core.results import to_json
-from medassay.evaluation.about import describe_origin, format_command
+from medassay.evaluation.about import format_command, list_data_warnings
 from medassay.evaluation.protocol import Combined, Protocol
 from medassay.reporting import html
 from medassay.reporting.numbers import DASH, format_fixed, format_spread, format_with_bounds
@@ -263,7 +263,7 @@ def _render_page(
     counted = {row.path for column in columns for row in column.group.counted}
     lost, total = len(evaluations.failed), len(evaluations.done) + len(evaluations.failed)
     failed = f"{lost} of {total} runs could not be evaluated; they are named below." if lost else None
-    warnings = [*(describe_origin(row.data_provenance) for row in rows), failed]
+    warnings = [*(text for row in rows for text in list_data_warnings(row.data_provenance)), failed]
     return html.render_page(
         Path(__file__).with_name("several.html.j2"),
         protocol=record["protocol"]["name"],

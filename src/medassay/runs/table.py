@@ -51,10 +51,10 @@ class RunRow:
 
     @property
     def data_provenance(self) -> dict[str, Any]:
-        """Where the images came from that test numbers are of, as recorded."""
+        """Where the images came from that test numbers are of, as recorded, and the duplicates in the run's own data."""
         data = RunDirectory(self.path).record().get("data") or {}
-        found: dict[str, Any] = data.get("real", data)
-        return found
+        duplicates = {key: value for key, value in data.items() if key == "duplicates"}
+        return {**data.get("real", data), **duplicates}
 
 
 def configuration_hash(config: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import shutil
 from collections.abc import Mapping
 from datetime import datetime
@@ -16,6 +17,7 @@ from medassay import config as configuration
 from medassay.core.errors import CheckpointError, ConfigError
 from medassay.core.files import atomic_write, write_json, write_text
 from medassay.core.types import Sampler
+from medassay.data.duplicates import describe_duplicates, provenance_with_duplicates
 from medassay.data.image_files import describe_left_out
 from medassay.data.modules import LabelledData
 from medassay.reporting import tensorboard
@@ -144,7 +146,7 @@ def resume(path: str | Path, overrides: Mapping[str, Any]) -> Path:
 
 def _record_start(run: RunDirectory, data: LabelledData, task: LightningModule) -> str:
     """Records and prints what is trained on what; gives the model's summary."""
-    provenance = data.provenance()
+    provenance = provenance_with_duplicates(data)
     run.update(data=provenance, parameters=count_parameters(task), threads=torch.get_num_threads())
     overview = summarise_model(task)
     write_text(run.path / "model.txt", overview + "\n")
@@ -162,6 +164,9 @@ def _record_start(run: RunDirectory, data: LabelledData, task: LightningModule) 
     logger.info("data: %s%s, train / val / test %s; training images: %s", data.name, origin, sizes, counts)
     if left_out := provenance.get("left_out"):
         logger.warning("left out of %s: %s", provenance["path"], describe_left_out(left_out))
+    if (duplicates := describe_duplicates(provenance)) is not None:
+        command = shlex.join(["python", "scripts/check_data.py", f"run={run.path}"])
+        logger.warning("warning: %s To see them: %s", duplicates, command)
     return overview
 
 

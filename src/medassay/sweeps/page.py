@@ -12,7 +12,7 @@ from markupsafe import Markup
 
 from medassay.core.estimate import Estimate
 from medassay.core.files import write_text
-from medassay.evaluation.about import describe_origin
+from medassay.evaluation.about import list_data_warnings
 from medassay.reporting import figures as drawing
 from medassay.reporting import html
 from medassay.reporting.charts import Chart
@@ -239,10 +239,10 @@ def _describe_lead(summary: Summary) -> str:
 
 def _list_warnings(summary: Summary) -> list[str]:
     """What a reader must know first."""
-    origins = [describe_origin(row.data_provenance) for row in summary.choose_rows("done")]
+    of_data = [text for row in summary.choose_rows("done") for text in list_data_warnings(row.data_provenance)]
     failed = len(summary.failed)
     failures = f"{failed} of {len(summary.rows) + len(summary.final)} runs failed; the reasons are listed below."
-    warnings = [*origins, *summary.notes, failures if failed else None]
+    warnings = [*of_data, *summary.notes, failures if failed else None]
     return list(dict.fromkeys(text for text in warnings if text is not None))
 
 

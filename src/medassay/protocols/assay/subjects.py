@@ -18,7 +18,8 @@ from medassay.core.seeds import derived_seed
 from medassay.core.types import LabelledImages
 from medassay.data import folder, npz
 from medassay.data.class_folders import list_samples
-from medassay.data.given import digest, drop_duplicates, find_copies
+from medassay.data.duplicates import drop_duplicates, find_copies
+from medassay.data.given import digest
 from medassay.data.image_files import describe_left_out
 from medassay.data.modules import LabelledData
 from medassay.data.order import stratified_order
