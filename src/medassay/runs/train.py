@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from pytorch_lightning import LightningModule
 from medassay import config as configuration
 from medassay.core.errors import CheckpointError, ConfigError
 from medassay.core.files import atomic_write, write_json, write_text
-from medassay.core.types import Sampler
+from medassay.core.types import LabelledImages, Sampler
 from medassay.data.modules import LabelledData
 from medassay.reporting import tensorboard
 from medassay.runs.directory import RunDirectory
@@ -29,6 +30,11 @@ from medassay.training.settings import Recipe, TrainerSettings
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
+WITHOUT_IMAGES = {  # what to say of a split that lacks classes
+    "train": "training images lack %s: the model cannot learn it",
+    "val": "validation images lack %s: means over the classes leave it out",
+    "test": "test images lack %s: means over the classes leave it out",
+}
 
 
 def train(config: dict[str, Any], path: Path, overrides: list[str]) -> None:
@@ -91,6 +97,8 @@ def train_in(run: RunDirectory, config: dict[str, Any], *, resume: bool = False)
             for split in ("val", "test") if config["test"] and fitted.pruned is None else ("val",):
                 scores, drawn = score_split(task, data, split, settings, run.figures)
                 numbers[split] = scores.to_json()
+                if absent := [name for name, row in zip(data.classes, scores.confusion, strict=True) if not sum(row)]:
+                    numbers[split]["classes_without_images"] = absent
                 pictures += drawn
         write_json(run.path / "metrics.json", numbers)
         if config["logger"]["kind"] == "tensorboard":
@@ -159,7 +167,18 @@ def _record_start(run: RunDirectory, data: LabelledData, task: LightningModule) 
         origin = ""
     logger.info("%s", overview)
     logger.info("data: %s%s, train / val / test %s; training images: %s", data.name, origin, sizes, counts)
+    lacking = {split: names for split in SPLITS if (names := list_absent(getattr(data.splits, split), data.classes))}
+    for split, names in lacking.items():
+        logger.warning(WITHOUT_IMAGES[split], ", ".join(names))
+    if lacking:
+        run.update(classes_without_images=lacking)
     return overview
+
+
+def list_absent(images: LabelledImages, classes: Sequence[str]) -> list[str]:
+    """The classes without an image; empty where there are no images at all, as of a split that is not needed."""
+    counts = images.counts(len(classes)).tolist()
+    return [name for name, count in zip(classes, counts, strict=True) if not count] if len(images) else []
 
 
 def _describe_fit(config: dict[str, Any], data: LabelledData, fitted: Fit, recipe: Recipe) -> dict[str, Any]:
@@ -169,9 +188,16 @@ def _describe_fit(config: dict[str, Any], data: LabelledData, fitted: Fit, recip
         "data": data.name,
         "seed": config["seed"],
         "epochs": fitted.epochs,
-        "best_epoch": None if fitted.best_epoch is None else fitted.best_epoch + 1,
-        "chosen_by": recipe.monitor or "last epoch",
+        "best_epoch": fitted.best_epoch,
+        "chosen_by": _chosen_by(fitted, recipe.monitor),
     }
+
+
+def _chosen_by(fitted: Fit, monitor: str | None) -> str:
+    """What chose the epoch."""
+    if monitor is None:
+        return "last epoch"
+    return f"last epoch: {monitor} is undefined" if math.isnan(fitted.values.get(monitor, 0.0)) else monitor
 
 
 def _logged_numbers(task: LightningModule, fitted: Fit) -> dict[str, Any]:

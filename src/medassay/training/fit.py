@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
@@ -20,9 +20,10 @@ from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 from pytorch_lightning.utilities.model_helpers import is_overridden
+from torch import Tensor
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from medassay.core.errors import ConfigError, Interrupted, UserError, output_error
+from medassay.core.errors import ConfigError, DataError, Interrupted, UserError, output_error
 from medassay.core.seeds import derived_seed
 from medassay.data.modules import LabelledData
 from medassay.training.callbacks import EpochSeed, History, ProcessSetUp
@@ -49,7 +50,7 @@ class Fit:
     Attributes:
         best: weights of the chosen epoch; also loaded into the task.
         last: all that resuming needs.
-        best_epoch: the chosen epoch, from 0.
+        best_epoch: the chosen epoch, from 1; None without a finished epoch.
         epochs: epochs trained, resumed ones included.
         values: the last epoch's logged values; the monitored one is the chosen epoch's.
         pruned: why a callback gave the run up as hopeless; None if none did.
@@ -93,12 +94,15 @@ def fit(
         resume: continue from ``directory/checkpoints/last.ckpt`` if that is there, bit for bit as if uninterrupted.
 
     Raises:
-        UserError: settings that do not fit the machine or task; an unreadable checkpoint; a loss that is not finite.
+        UserError: settings that do not fit the machine or task; validation images that leave ``monitor`` undefined; an
+            unreadable checkpoint; a loss that is not finite.
         Interrupted: Ctrl-C or SIGTERM.
     """
     _quiet()
     settings = settings or TrainerSettings()
     directory = Path(directory)
+    if monitor is not None:
+        _check_monitor(task, data, monitor, settings)
     checkpoints = Checkpoints(directory / "checkpoints", monitor, mode)
     reason = _Reason()
     set_up = ProcessSetUp(settings.threads, settings.compile)
@@ -119,13 +123,45 @@ def fit(
         contents = read_checkpoint(checkpoints.last)
         checkpoints.load_state_dict(contents["callbacks"][checkpoints.state_key])
         epochs = contents["epoch"] + 1
-    best_epoch = checkpoints.best_epoch
+    best_epoch = None if checkpoints.best_epoch is None else checkpoints.best_epoch + 1
     values = {name: float(value) for name, value in trainer.callback_metrics.items() if name != "step"}
     if monitor is not None and checkpoints.best_value is not None:
         values[monitor] = checkpoints.best_value
     load_weights(task.float(), checkpoints.best)  # trainer.precision=64-true leaves it in double precision
     pruned = next(filter(None, (getattr(c, "pruned", None) for c in trainer.callbacks)), None)  # type: ignore[attr-defined]
     return Fit(checkpoints.best, checkpoints.last, best_epoch, epochs, values, pruned)
+
+
+@runtime_checkable
+class _Judged(Protocol):
+    """A task some of whose logged values need images of several classes."""
+
+    def list_undefined(self, images_per_class: Tensor) -> list[str]: ...
+
+
+def _check_monitor(task: LightningModule, data: LabelledData, monitor: str, settings: TrainerSettings) -> None:
+    """Refuses validation images that leave ``monitor`` undefined; of epochs that are cut short it is only said.
+
+    Raises:
+        DataError: see above.
+    """
+    images = data.splits.val
+    cut = settings.limit_batches is not None
+    validated = images[: (settings.limit_batches or 0) * data.batch_size] if cut else images
+    counts = validated.counts(data.num_classes)
+    if not isinstance(task, _Judged) or monitor not in task.list_undefined(counts):
+        return
+    lacking = ", ".join(name for name, count in zip(data.classes, counts.tolist(), strict=True) if not count)
+    if cut:
+        logger.warning(
+            f"{monitor} is undefined: the {len(validated)} validation images that trainer.limit_batches="
+            f"{settings.limit_batches} leaves lack {lacking}; the last epoch is kept"
+        )
+        return
+    raise DataError(
+        f"{monitor} chooses the epoch and is undefined: the validation images lack {lacking}. Split the data such that "
+        "validation has images of every class, or choose by the loss: recipe.monitor=val/loss recipe.mode=min"
+    )
 
 
 def make_trainer(
