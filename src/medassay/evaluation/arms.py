@@ -136,7 +136,14 @@ def _train(arm: Arm, gpus: int | list[int] | None) -> bytes:
     try:
         with tempfile.TemporaryDirectory() as directory:
             result = fit(
-                task, data, directory=directory, settings=settings, monitor="val/auroc", log_to="none", seed=arm.seed
+                task,
+                data,
+                directory=directory,
+                settings=settings,
+                monitor="val/auroc",
+                log_to="none",
+                seed=arm.seed,
+                log_epochs=False,
             )
     except OSError as error:
         raise OutputError(f"cannot write a temporary file ({error}): free some space, or set TMPDIR") from error

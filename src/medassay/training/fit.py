@@ -15,7 +15,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import Timer, TQDMProgressBar
+from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers.multiprocessing import _MultiProcessingLauncher
@@ -28,6 +28,7 @@ from medassay.core.seeds import derived_seed
 from medassay.data.modules import LabelledData
 from medassay.training.callbacks import EpochSeed, History, ProcessSetUp
 from medassay.training.checkpoints import AtomicCheckpointIO, Checkpoints, load_weights, read_checkpoint
+from medassay.training.progress import EpochBar, EpochLines
 from medassay.training.settings import LoggerName, TrainerSettings, devices_for
 
 logger = logging.getLogger(__name__)
@@ -77,6 +78,7 @@ def fit(
     log_to: LoggerName = "tensorboard",
     seed: int = 0,
     resume: bool = False,
+    log_epochs: bool = True,
 ) -> Fit:
     """Trains ``task`` on ``data`` and leaves the chosen epoch's weights in it.
 
@@ -92,6 +94,7 @@ def fit(
         log_to: ``tensorboard``, ``csv`` or ``none``.
         seed: of dropout and noise; the data module has its own.
         resume: continue from ``directory/checkpoints/last.ckpt`` if that is there, bit for bit as if uninterrupted.
+        log_epochs: log a line for each epoch where there are no progress bars.
 
     Raises:
         UserError: settings that do not fit the machine or task; validation images that leave ``monitor`` undefined; an
@@ -106,7 +109,8 @@ def fit(
     checkpoints = Checkpoints(directory / "checkpoints", monitor, mode)
     reason = _Reason()
     set_up = ProcessSetUp(settings.threads, settings.compile)
-    watching = [set_up, EpochSeed(seed), reason, History(directory), *callbacks, checkpoints]
+    progress = _list_progress(settings, monitor, log_epochs)
+    watching = [set_up, EpochSeed(seed), reason, History(directory), *callbacks, *progress, checkpoints]
     with warnings.catch_warnings():
         _filter_warnings()
         trainer = make_trainer(task, directory, settings, watching, log_to, max_epochs)
@@ -179,7 +183,6 @@ def make_trainer(
             "trainer.precision=16-mixed: half precision needs a GPU; on the CPU use bf16-mixed or 32-true"
         )
     several = (devices if isinstance(devices, int) else len(devices)) > 1
-    progress = sys.stderr.isatty() if settings.progress is None else settings.progress
     validates = is_overridden("validation_step", task)
     limit: float | int = 1.0 if settings.limit_batches is None else settings.limit_batches
     if settings.accumulate > 1 and not task.automatic_optimization:
@@ -208,13 +211,9 @@ def make_trainer(
             use_distributed_sampler=False,  # the loader shards by itself
             enable_checkpointing=True,
             enable_model_summary=False,
-            enable_progress_bar=progress,
+            enable_progress_bar=any(isinstance(callback, EpochBar) for callback in callbacks),
             profiler=_profiler(settings.profiler, directory),
-            callbacks=[
-                *callbacks,
-                *_timer(settings.max_time),
-                *([TQDMProgressBar(refresh_rate=10)] if progress else []),
-            ],
+            callbacks=[*callbacks, *_timer(settings.max_time)],
             logger=_logger(log_to, directory),
             default_root_dir=directory,
             plugins=[AtomicCheckpointIO()],
@@ -228,6 +227,13 @@ def _ddp(task: LightningModule) -> DDPStrategy:
     # directory stays the parent's (in a notebook Lightning allows one device only). A GAN's two players leave each
     # other's weights without gradient in each step.
     return DDPStrategy(start_method="spawn", find_unused_parameters=not task.automatic_optimization)
+
+
+def _list_progress(settings: TrainerSettings, monitor: str | None, log_epochs: bool) -> list[Callback]:
+    """What shows how far the training is: bars, lines, or nothing."""
+    if sys.stderr.isatty() if settings.progress is None else settings.progress:
+        return [EpochBar(refresh_rate=10)]
+    return [EpochLines(monitor)] if log_epochs else []
 
 
 def _timer(max_time: str | None) -> list[Callback]:
@@ -267,11 +273,19 @@ def _filter_warnings() -> None:
     warnings.filterwarnings("ignore", message="The `srun` command is available")
 
 
+def _log_to_terminal() -> None:
+    """Sends our messages to standard output."""
+    ours = logging.getLogger("medassay")
+    ours.addHandler(logging.StreamHandler(sys.stdout))
+    ours.setLevel(logging.INFO)
+
+
 # One process of several has this module, but not what its parent set. (It has a name of its own already while this module
 # is imported, but no parent process yet.)
 if multiprocessing.current_process().name != "MainProcess":
     _quiet()
     _filter_warnings()
+    _log_to_terminal()
 
 
 def _end_processes(trainer: Trainer) -> None:
