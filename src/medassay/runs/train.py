@@ -6,6 +6,7 @@ import logging
 import math
 import shutil
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -37,13 +38,27 @@ WITHOUT_IMAGES = {  # what to say of a split that lacks classes
 }
 
 
-def train(config: dict[str, Any], path: Path, overrides: list[str]) -> None:
+@dataclass(frozen=True)
+class SweepPart:
+    """What a run that is a job of a sweep shows less of than a single one.
+
+    Attributes:
+        swept: What the sweep's jobs differ by: the job's value of each key.
+        is_first: Whether it is the sweep's first job, which prints the model's table for all.
+    """
+
+    swept: Mapping[str, str]
+    is_first: bool
+
+
+def train(config: dict[str, Any], path: Path, overrides: list[str], part: SweepPart | None = None) -> None:
     """Trains what ``config`` says into a new run directory.
 
     Args:
         config: The checked configuration; ``test`` None looks at the test set.
         path: The run directory.
         overrides: What was given, for the record.
+        part: Its part in a sweep; None for a single run.
 
     Raises:
         UserError: see the functions it calls; the run's record then says failed and why.
@@ -51,16 +66,17 @@ def train(config: dict[str, Any], path: Path, overrides: list[str]) -> None:
     run = RunDirectory(path)
     config = {**config, "test": config["test"] is not False, "resume": None}
     run.create(config, overrides)
-    train_in(run, config)
+    train_in(run, config, part=part)
 
 
-def train_in(run: RunDirectory, config: dict[str, Any], *, resume: bool = False) -> None:
+def train_in(run: RunDirectory, config: dict[str, Any], *, resume: bool = False, part: SweepPart | None = None) -> None:
     """Trains in the directory of a run that has been created: data, task, fit, test, record.
 
     Args:
         run: The directory.
         config: The checked configuration.
         resume: Continue from ``last.ckpt`` if there is one.
+        part: Its part in a sweep; None for a single run.
     """
     with run.record_ending() as ending:
         settings: TrainerSettings = configuration.build(config["trainer"])
@@ -72,7 +88,7 @@ def train_in(run: RunDirectory, config: dict[str, Any], *, resume: bool = False)
         data = build_data(config)
         _ = data.splits
         task = build_task(config, config["seed"])
-        overview = _record_start(run, data, task)
+        overview = _record_start(run, data, task, show_table=part is None or part.is_first)
 
         fitted = fit(
             task,
@@ -102,11 +118,17 @@ def train_in(run: RunDirectory, config: dict[str, Any], *, resume: bool = False)
                 pictures += drawn
         write_json(run.path / "metrics.json", numbers)
         if config["logger"]["kind"] == "tensorboard":
-            _show_results(run, config, numbers, pictures, overview, getattr(task, "images_seen", fitted.epochs))
+            step = getattr(task, "images_seen", fitted.epochs)
+            _show_results(run, list_hyperparameters(config, part), numbers, pictures, overview, step)
 
 
-def resume(path: str | Path, overrides: Mapping[str, Any]) -> Path:
+def resume(path: str | Path, overrides: Mapping[str, Any], part: SweepPart | None = None) -> Path:
     """Continues an interrupted run in place, or a finished one with more epochs in a new directory beside it.
+
+    Args:
+        path: The run directory.
+        overrides: Changes of its configuration, by key.
+        part: Its part in a sweep; None for a single run.
 
     Returns:
         The directory.
@@ -124,7 +146,7 @@ def resume(path: str | Path, overrides: Mapping[str, Any]) -> Path:
         if not run.last.exists():
             logger.info("%s has no finished epoch: starting over", path)
         run.update(resumed_with=given)
-        train_in(run, config, resume=True)
+        train_in(run, config, resume=True, part=part)
         return run.path
     config = with_overrides(saved, overrides)
     trained = int(run.metrics().get("epochs", saved["trainer"]["max_epochs"]))
@@ -149,8 +171,8 @@ def resume(path: str | Path, overrides: Mapping[str, Any]) -> Path:
 # --- what is recorded ------------------------------------------------------------------------------------------------
 
 
-def _record_start(run: RunDirectory, data: LabelledData, task: LightningModule) -> str:
-    """Records and prints what is trained on what; gives the model's summary."""
+def _record_start(run: RunDirectory, data: LabelledData, task: LightningModule, *, show_table: bool) -> str:
+    """Records and prints what is trained on what; gives the model's summary, of which the last line is always printed."""
     provenance = data.provenance()
     run.update(data=provenance, parameters=parameter_count(task), threads=torch.get_num_threads())
     overview = model_summary(task)
@@ -165,7 +187,7 @@ def _record_start(run: RunDirectory, data: LabelledData, task: LightningModule) 
         origin = f" (not a published file: md5 {provenance.get('md5')})"
     else:
         origin = ""
-    logger.info("%s", overview)
+    logger.info("%s", overview if show_table else overview.splitlines()[-1])
     logger.info("data: %s%s, train / val / test %s; training images: %s", data.name, origin, sizes, counts)
     lacking = {split: names for split in SPLITS if (names := list_absent(getattr(data.splits, split), data.classes))}
     for split, names in lacking.items():
@@ -214,7 +236,7 @@ def _logged_numbers(task: LightningModule, fitted: Fit) -> dict[str, Any]:
 
 def _show_results(
     run: RunDirectory,
-    config: dict[str, Any],
+    hyperparameters: dict[str, Any],
     numbers: dict[str, Any],
     pictures: list[Path],
     overview: str,
@@ -226,9 +248,22 @@ def _show_results(
         step=step,
         pictures=pictures,
         text={"model": f"```\n{overview}\n```"},
-        hyperparameters=_flat_hyperparameters(config),
+        hyperparameters=hyperparameters,
         metrics={name.replace("/", "_final/", 1): value for name, value in single_numbers(numbers, SPLITS).items()},
     )
+
+
+def list_hyperparameters(config: dict[str, Any], part: SweepPart | None) -> dict[str, Any]:
+    """What TensorBoard's table of hyperparameters has of the run: of a job of a sweep what the jobs differ by alone."""
+    flat = _flat_hyperparameters(config)
+    if part is None or not part.swept:
+        return flat
+    shown: dict[str, Any] = {}
+    for key, value in part.swept.items():
+        dotted = key.replace("/", ".")
+        own = {name: flat[name] for name in flat if name == dotted or name.startswith(f"{dotted}.")}
+        shown |= {dotted: value, **own}  # the name of a group's option, and what it stands for
+    return shown
 
 
 def _flat_hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
