@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from medassay.core.files import atomic_write
 from medassay.reporting.charts import DPI, SMALL
+from medassay.reporting.fonts import choose_families, prepared_fonts
 
 
 def grid_array(images: Tensor, *, columns: int, padding: int = 2) -> Tensor:
@@ -115,7 +116,8 @@ def save(figure: Figure, path: Path, dpi: float = 2 * DPI) -> None:
         OutputError: if the file cannot be written.
     """
     drawn = io.BytesIO()
-    figure.savefig(drawn, format="png", dpi=dpi, metadata={"Software": None})
+    with prepared_fonts(figure):
+        figure.savefig(drawn, format="png", dpi=dpi, metadata={"Software": None})
     with atomic_write(path) as partial:
         partial.write_bytes(drawn.getvalue())
 
@@ -132,5 +134,6 @@ def text_width(text: str, *, bold: bool = False) -> int:
     """Width of a label in dots of the figure."""
     if not text.strip():
         return 0
-    font = FontProperties(size=SMALL, weight="bold" if bold else "normal")
-    return int(TextPath((0, 0), text, prop=font).get_extents().width * DPI / 72) + 1
+    font = FontProperties(family=choose_families([text]), size=SMALL, weight="bold" if bold else "normal")
+    with prepared_fonts():
+        return int(TextPath((0, 0), text, prop=font).get_extents().width * DPI / 72) + 1
