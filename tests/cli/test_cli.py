@@ -290,6 +290,7 @@ def test_evaluating_again_gives_the_numbers_of_training(command: Command, runs: 
     assert result.code == 0, result.err
     directory = Path(result.out.rpartition("results: ")[2].strip())
     assert directory.parent == run / "eval"
+    assert f"report: {directory / 'report.html'}" in result.out.splitlines()
     assert numbers(directory)["test"] == numbers(run)["test"]
     assert not list(Path.cwd().glob("*.log"))
 
@@ -493,7 +494,8 @@ def test_a_multirun_gives_every_job_a_directory_and_shows_validation_figures(com
         assert "val" in numbers(job)
         assert "test" not in numbers(job)  # candidates are not tested: only what is chosen from them, later
     names, metrics = hparams(jobs[0])
-    assert {"model.net.width", "model.optimizer.lr"} <= names
+    assert names == {"model.net.width", "model.optimizer.lr"}  # what the jobs differ by
+    assert result.out.count("trainable parameters") == 1  # one table of the model for all jobs
     assert "val_final/auroc" in metrics
     assert not any(metric.startswith("test") for metric in metrics)
 

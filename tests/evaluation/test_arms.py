@@ -18,7 +18,7 @@ import torch
 
 from medassay import cli
 from medassay.core import processes
-from medassay.core.errors import CheckpointError, TrainingError
+from medassay.core.errors import CheckpointError, DataError, TrainingError
 from medassay.core.types import LabelledImages
 from medassay.data.modules import LabelledData
 from medassay.data.npz import read_splits
@@ -98,6 +98,12 @@ def test_an_arm_on_real_images_is_the_run_of_tstr_without_a_generator(
 @pytest.mark.parametrize(("n", "steps"), [(1, 20), (64, 20), (65, 40), (1712, 540), (11959, 3740)])
 def test_full_steps_are_20_passes_in_batches_of_64(n: int, steps: int) -> None:
     assert count_full_steps(n) == steps
+
+
+def test_held_out_images_of_one_class_cannot_choose_an_epoch(tmp_path: Path) -> None:
+    held_out = split_of(8)
+    with pytest.raises(DataError, match=r"'an arm' cannot be trained.*all of class 1;"):
+        train_arms([arm_of(held_out=held_out[held_out.labels == 1])], tmp_path)
 
 
 def test_an_arm_learns(tmp_path: Path) -> None:

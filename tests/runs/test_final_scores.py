@@ -59,3 +59,10 @@ def test_the_split_of_a_run_cut_short_is_cut_the_same_way(
     scores, paths = score_split(task, data, "val", TrainerSettings(gpus=0, limit_batches=2), tmp_path)
     assert scores.n == 20
     assert all(path.is_file() for path in paths)
+
+
+@pytest.mark.parametrize(("labels", "said"), [([0, 1, 2, 1], False), ([0, 2, 2, 0], True)])
+def test_means_that_leave_out_a_class_say_so(labels: list[int], said: bool) -> None:
+    probabilities = torch.eye(3)[torch.tensor([0, 1, 2, 0])] * 0.7 + 0.1
+    summary = summarise_scores(score_classification(probabilities, torch.tensor(labels)))
+    assert ("means are over the 2 of 3 classes that have images" in summary) == said

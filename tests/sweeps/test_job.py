@@ -17,8 +17,9 @@ from medassay.evaluation import evaluate as evaluation
 from medassay.runs import train as jobs
 from medassay.runs.directory import RunDirectory
 from medassay.runs.table import TRAINER_PLACES
-from medassay.sweeps.directory import register_resolvers
-from medassay.sweeps.job import TrainJob, refuse_several_devices
+from medassay.runs.train import SweepPart
+from medassay.sweeps.directory import Job, register_resolvers
+from medassay.sweeps.job import TrainJob, find_swept, refuse_several_devices
 
 
 @pytest.fixture
@@ -39,12 +40,12 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         for file in (run.last, run.best):
             file.touch()
 
-    def train(config: dict[str, Any], path: Path, overrides: list[str]) -> None:
+    def train(config: dict[str, Any], path: Path, overrides: list[str], part: SweepPart) -> None:
         calls.append(("train", path, overrides, config["test"]))
         RunDirectory(path).create(config, overrides)
         finish(path)
 
-    def resume(path: Path, overrides: dict[str, Any]) -> None:
+    def resume(path: Path, overrides: dict[str, Any], part: SweepPart) -> None:
         calls.append(("resume", path, overrides))
         finish(path)
 
@@ -145,7 +146,7 @@ def test_a_job_that_cannot_begin_says_why_with_its_overrides_and_begins_when_it_
 def test_a_reason_that_the_run_has_recorded_stays(
     run: RunDirectory, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def train(config: dict[str, Any], path: Path, overrides: list[str]) -> None:
+    def train(config: dict[str, Any], path: Path, overrides: list[str], part: SweepPart) -> None:
         run.create(config, overrides)
         with run.record_ending():
             raise DataError("the first reason")
@@ -236,3 +237,28 @@ def test_several_devices_in_a_job_are_refused(trainer: dict[str, Any]) -> None:
 @pytest.mark.parametrize("trainer", [{}, {"gpus": 0}, {"gpus": 1}, {"gpus": [3]}, {"gpus": []}, {"devices": 1}])
 def test_one_device_in_a_job_is_accepted(trainer: dict[str, Any]) -> None:
     refuse_several_devices({"gpus": None, "devices": None, **trainer})
+
+
+# --- what a job shows less of than a single run ----------------------------------------------------------------------
+
+
+def test_swept_are_the_keys_in_which_jobs_differ_and_those_of_a_search() -> None:
+    own = ["data=chest_phantom", "seed=1", "model.net.width=8", "trainer.threads=2", "model.optimizer.lr=0.1"]
+    other = ["data=chest_phantom", "seed=2", "model.net.width=4", "trainer.threads=1", "model.optimizer.lr=0.1"]
+    both = [Job(Path("one"), own), Job(Path("other"), other)]
+    assert find_swept(both, own) == {"seed": "1", "model.net.width": "8"}
+    assert find_swept(both[:1], own, ["model.optimizer.lr"]) == {"model.optimizer.lr": "0.1"}
+
+
+def test_the_table_of_hyperparameters_has_what_jobs_differ_by_alone() -> None:
+    register_resolvers()
+    config = configuration.resolve(configuration.compose("train", ["data=chest_phantom", "model/optimizer=sgd"]))
+    assert "model.net.width" in jobs.list_hyperparameters(config, None)
+    part = SweepPart(
+        {"model/optimizer": "sgd", "data.augment.rotation": "5", "trainer.gradient_clip": "1"}, is_first=True
+    )
+    found = jobs.list_hyperparameters(config, part)
+    optimizer = {f"model.optimizer.{key}" for key in ("lr", "momentum", "nesterov", "weight_decay")}
+    assert set(found) == {"model.optimizer", *optimizer, "data.augment.rotation", "trainer.gradient_clip"}
+    assert found["model.optimizer"] == "sgd"
+    assert found["data.augment.rotation"] == 0.0  # as the run's own configuration has it

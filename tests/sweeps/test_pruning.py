@@ -302,3 +302,9 @@ def test_numbers_out_of_range_are_refused_before_training(wrong: dict[str, Any])
     configuration.check(node, "callbacks.pruning")
     with pytest.raises(ConfigError, match=f"callbacks.pruning.{next(iter(wrong))}"):
         configuration.check({**node, **wrong}, "callbacks.pruning")
+
+
+def test_a_value_that_is_undefined_in_every_epoch_gives_no_run_up(tmp_path: Path) -> None:
+    for number, value in enumerate((0.90, None, 0.95)):
+        sibling(tmp_path, f"run{number}", *[value] * 9)
+    assert watched(tmp_path, [math.nan] * 9, warmup_epochs=0, startup_runs=2) == (9, None)

@@ -354,3 +354,14 @@ def test_settings_are_shown_with_four_digits(value: str, text: str) -> None:
 def test_a_summary_needs_no_torch() -> None:
     code = "import sys, medassay.sweeps.summary; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_metric_that_the_images_leave_undefined_ranks_nothing_and_the_summary_says_why(sweep: Sweep) -> None:
+    for lr in ("1e-3", "1e-4"):
+        run = sweep.job(None, lr=lr)
+        numbers = {"auroc": None, "accuracy": 1.0, "classes_without_images": ["pneumonia"]}
+        write(run / "metrics.json", {"val": numbers})
+    found = summarise(sweep.listed())
+    assert found.best is None
+    assert any("val/auroc is undefined because the val images lack pneumonia" in line for line in found.lines())
+    assert summarise(sweep.path, "val/accuracy").best is not None  # what the line advises

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,9 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import Tensor, nn
 
 from medassay.cli.train import train_run
-from medassay.core.errors import TrainingError
+from medassay.core.errors import DataError, TrainingError
 from medassay.data.modules import LabelledData
+from medassay.data.sources import memory_data
 from medassay.metrics.scores import score_classification
 from medassay.nets.block_cnn import BlockCNN
 from medassay.runs.load import open_run
@@ -26,6 +29,7 @@ from medassay.tasks.ema import EMA
 from medassay.tasks.optim import adam
 from medassay.tasks.predictions import predict
 from medassay.tasks.summary import count_parameters, summarise_model
+from medassay.training.callbacks import early_stopping
 from medassay.training.checkpoints import load_weights
 from medassay.training.fit import fit
 from medassay.training.settings import TrainerSettings
@@ -164,6 +168,84 @@ def test_metrics_of_one_epoch_do_not_leak_into_the_next(tiny_chest: Factory, tmp
     assert values["val/accuracy"] == pytest.approx(accuracy_score(data.splits.val.labels.numpy(), found))
 
 
+# --- classes without images ------------------------------------------------------------------------------------------
+
+
+def data_with(
+    tiny: Factory, train: list[int] | None = None, val: list[int] | None = None, **options: Any
+) -> LabelledData:
+    """Phantoms of the factory, only those of the classes named for a split."""
+    data = tiny(**options)
+    kept = {"train": train, "val": val}
+    splits = data.splits
+    for name, labels in kept.items():
+        if labels is not None:
+            split = getattr(splits, name)
+            splits = splits._replace(**{name: split[torch.isin(split.labels, torch.tensor(labels))]})
+    return memory_data(data.name, data.classes, splits, batch_size=data.batch_size)
+
+
+def test_means_are_over_the_classes_that_validation_images_have(tiny_blood: Factory, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    present = [0, 1, 3, 4, 5, 7]
+    data = data_with(tiny_blood, val=present)
+    task = Classification(BlockCNN(3, 8, width=4), 8)
+    values = fit(task, data, directory=tmp_path, max_epochs=2, settings=CPU, log_to="none").values
+    logits, labels = predictions(task, data.splits.val.images), data.splits.val.labels.numpy()
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    decided = logits.argmax(1)
+    assert set(decided) - set(present)  # a class that is missing is predicted: it must not count as one without hits
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # scikit-learn says that a predicted class is missing
+        assert values["val/balanced_accuracy"] == pytest.approx(balanced_accuracy_score(labels, decided))
+    auroc = np.mean([roc_auc_score(labels == k, p[:, k]) for k in present])
+    assert values["val/auroc"] == pytest.approx(auroc, abs=1e-6)
+
+
+def test_a_ranking_of_images_of_one_class_is_undefined_and_not_0(tiny_chest: Factory, tmp_path: Path) -> None:
+    data = data_with(tiny_chest, val=[0])
+    task = Classification(BlockCNN(1, 2, width=2), 2)
+    fitted = fit(
+        task, data, directory=tmp_path, max_epochs=2, settings=CPU, log_to="none", monitor="val/loss", mode="min"
+    )
+    assert math.isnan(fitted.values["val/auroc"])
+    assert math.isfinite(fitted.values["val/loss"])
+
+
+def test_a_monitor_that_the_validation_images_leave_undefined_is_refused_before_training(
+    tiny_chest: Factory, tmp_path: Path
+) -> None:
+    data = data_with(tiny_chest, val=[0])
+    task = Classification(BlockCNN(1, 2, width=2), 2)
+    with pytest.raises(DataError, match=r"lack pneumonia.*recipe\.monitor=val/loss recipe\.mode=min"):
+        fit(task, data, directory=tmp_path, max_epochs=1, settings=CPU, log_to="none", monitor="val/auroc")
+    assert not any(tmp_path.iterdir())
+
+
+def test_where_a_cut_short_epoch_leaves_the_monitor_undefined_the_last_epoch_is_kept_and_nothing_stops(
+    tiny_chest: Factory, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = data_with(tiny_chest, batch_size=8)
+    order = data.splits.val.labels.argsort(stable=True)
+    data = memory_data("sorted", data.classes, data.splits._replace(val=data.splits.val[order]), batch_size=8)
+    stop = early_stopping("val/auroc", patience=1)
+    assert stop is not None
+    settings = TrainerSettings(gpus=0, limit_batches=1)
+    task = Classification(BlockCNN(1, 2, width=2), 2)
+    fitted = fit(
+        task,
+        data,
+        directory=tmp_path,
+        max_epochs=4,
+        settings=settings,
+        log_to="none",
+        monitor="val/auroc",
+        callbacks=[stop],
+    )
+    assert (fitted.epochs, fitted.best_epoch) == (4, 4)
+    assert [m for m in caplog.messages if "limit_batches=1" in m and "lack pneumonia" in m]
+
+
 # --- losses that are no numbers --------------------------------------------------------------------------------------
 
 
@@ -299,7 +381,7 @@ def test_the_averaged_net_is_what_is_validated_chosen_and_left_in_the_task(tiny_
         log_to="none",
     )
     assert fitted.best_epoch is not None
-    assert same(copied(task.net), watch.validated[fitted.best_epoch])
+    assert same(copied(task.net), watch.validated[fitted.best_epoch - 1])
     logits, labels = predictions(task, data.splits.val.images), data.splits.val.labels.numpy()
     expected = numpy_cross_entropy(logits, labels, task.class_weights.numpy().astype(np.float64))
     assert fitted.values["val/loss"] == pytest.approx(expected, rel=1e-4)

@@ -220,7 +220,7 @@ def never_better() -> Classification:
 def test_training_stops_after_patience_epochs_without_a_better_score(tiny_chest: Factory, tmp_path: Path) -> None:
     stop = early_stopping("val/auroc", patience=3)
     found = run(never_better(), tiny_chest(train=32), tmp_path, max_epochs=9, monitor="val/auroc", callbacks=[stop])
-    assert (found.epochs, found.best_epoch) == (4, 0)
+    assert (found.epochs, found.best_epoch) == (4, 1)
 
 
 def test_patience_is_counted_across_a_resumption(tiny_chest: Factory, tmp_path: Path) -> None:
@@ -408,7 +408,7 @@ NAN = float("nan")
         ([0.5, 0.4, 0.4, 0.6], "min", [0, 1]),
         ([0.0, -1.0, 0.0], "max", [0]),
         ([NAN, 0.2, NAN, 0.1], "max", [0, 1]),  # something is kept from the first epoch on, but any number beats none
-        ([NAN, NAN], "min", [0]),
+        ([NAN, NAN], "min", [0, 1]),  # without any number the last epoch
     ],
 )
 def test_the_best_epoch_is_the_first_with_the_best_value(
@@ -438,7 +438,7 @@ class ValueByEpoch(Callback):
         self.weights.append(pl_module.net.head.weight.detach().clone())  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize(("mode", "best"), [("max", 1), ("min", 0), (None, 2)])
+@pytest.mark.parametrize(("mode", "best"), [("max", 2), ("min", 1), (None, 3)])
 def test_after_training_the_task_holds_the_chosen_epochs_weights(
     mode: str | None, best: int, tiny_chest: Factory, tmp_path: Path
 ) -> None:
@@ -448,8 +448,8 @@ def test_after_training_the_task_holds_the_chosen_epochs_weights(
     found = run(task, tiny_chest(train=32), tmp_path, max_epochs=3, callbacks=[scores], **options)
     assert found.best_epoch == best
     assert found.epochs == 3
-    assert torch.equal(task.net.head.weight, scores.weights[best])
-    assert found.values["score"] == (scores.scores[best] if mode is not None else 0.5)
+    assert torch.equal(task.net.head.weight, scores.weights[best - 1])
+    assert found.values["score"] == (scores.scores[best - 1] if mode is not None else 0.5)
 
 
 # --- checkpoint files ------------------------------------------------------------------------------------------------
@@ -753,7 +753,7 @@ def test_a_gan_trains_in_two_processes_that_keep_the_same_weights(
     assert (task.images_seen, task.ema.updates) == (98, 6)
     assert {"train/d_loss", "train/g_loss", "train/d_real", "train/d_fake"} <= set(found.values)
     assert np.isfinite(list(found.values.values())).all()
-    assert (found.epochs, found.best_epoch) == (2, 1)
+    assert (found.epochs, found.best_epoch) == (2, 2)
 
 
 class FailInSecondProcess(Callback):

@@ -7,12 +7,15 @@ Ctrl-C or SIGTERM.
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 from collections.abc import Sequence
 
 from medassay.cli.evaluate import run_evaluate
+from medassay.cli.help import program
 from medassay.cli.train import run_train
+from medassay.config.command_line import shell_override
 from medassay.config.messages import explain
 from medassay.core.errors import ConfigError
 from medassay.core.interrupts import terminable
@@ -34,8 +37,12 @@ def main(command: str, argv: Sequence[str]) -> int:
             return action(list(argv))
     except KeyboardInterrupt as error:
         run = getattr(error, "run", None)
-        _say(f"interrupted; continue with: python train.py resume={run}" if run else "interrupted")
+        again = "" if run is None else f"; continue with: {program('train')} {shell_override('resume', run)}"
+        _say(f"interrupted{again}")
         return 128 + int(getattr(error, "signum", signal.SIGINT))
+    except BrokenPipeError:  # whoever reads the output, such as head, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except SystemExit as error:  # argparse: --help, or a flag that there is not
         return error.code if isinstance(error.code, int) else USER_ERROR
     except Exception as error:

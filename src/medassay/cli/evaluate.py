@@ -11,6 +11,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 
 from medassay import config as configuration
+from medassay.cli.help import HELP, describe_command
 from medassay.config.command_line import (
     SHOWING,
     is_hydra,
@@ -36,6 +37,10 @@ class EvaluateSettings:
 
 def run_evaluate(argv: list[str]) -> int:
     """Does what the arguments ask for and gives the exit code; raises :class:`UserError` where they are wrong."""
+    if HELP & set(argv):
+        chosen = any(argument.startswith("protocol=") for argument in argv)
+        print(describe_command("evaluate", argv if chosen else [*argv, "protocol=classification"]))
+        return OK
     overrides = parse(argv)
     flags = {argument.partition("=")[0] for argument in argv if argument.startswith("-")}
     if flags & {"-m", "--multirun"}:
@@ -101,5 +106,6 @@ def _evaluate_runs(paths: Sequence[str], protocol: dict[str, Any], changes: dict
     evaluations = several.evaluate_many(paths, protocol, changes, outputs, evaluate)
     for run, reason in evaluations.failed:
         print(f"medassay: {run} failed: {reason}", file=sys.stderr)
+    print("report:", evaluations.directory / "report.html")
     print("results:", evaluations.directory)
     return FAILED if evaluations.failed else OK

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +13,17 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from medassay import config as configuration
-from medassay.config.command_line import SHOWING, is_hydra, override_texts, parse, run_hydra, single_value, start_log
+from medassay.cli.help import HELP, describe_command, program
+from medassay.config.command_line import (
+    SHOWING,
+    is_hydra,
+    override_texts,
+    parse,
+    run_hydra,
+    shell_override,
+    single_value,
+    start_log,
+)
 from medassay.core.errors import ConfigError
 from medassay.runs.compose import choose_samples_in, compose_training
 from medassay.runs.directory import RunDirectory
@@ -27,6 +38,9 @@ NULL_HINTS = {"logger": "; logger=none logs nothing", "callbacks": "; callbacks.
 
 def run_train(argv: list[str]) -> int:
     """Does what the arguments ask for and gives the exit code; raises :class:`UserError` where they are wrong."""
+    if HELP & set(argv):
+        print(describe_command("train", argv))
+        return OK
     argv = choose_samples_in(argv)
     overrides = parse(argv)
     flags = {argument.partition("=")[0] for argument in argv if argument.startswith("-")}
@@ -50,7 +64,9 @@ def run_train(argv: list[str]) -> int:
     else:
         directory = _train(override_texts(argv), None, log=True)
     print(f"run directory: {directory}")
-    print(f"look at it:    tensorboard --logdir {directory}")
+    if (directory / "tensorboard").is_dir():
+        print(f"look at it:    tensorboard --logdir {shlex.quote(str(directory))}")
+    print(f"next:          {program('evaluate')} {shell_override('run', directory)}")
     return OK
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -153,6 +155,20 @@ def pair_arguments(argv: Sequence[str]) -> Iterator[tuple[str, Override | None]]
             except HydraException as error:
                 raise ConfigError(explain_unreadable(argument)) from error
             yield argument, override
+
+
+def quote_value(text: str) -> str:
+    """``text`` in single quotes, as Hydra reads it back: a backslash is special before a quote alone."""
+    escaped = re.sub(r"(\\*)('|$)", lambda match: 2 * match[1] + ("\\'" if match[2] else ""), text)
+    return f"'{escaped}'"
+
+
+def shell_override(key: str, value: object) -> str:
+    """``key=value`` as it is typed in a shell: quoted for Hydra where that is needed, and then for the shell."""
+    text = str(value)
+    if not re.fullmatch(r"[A-Za-z0-9_./-]+", text):
+        text = quote_value(text)
+    return shlex.quote(f"{key}={text}")
 
 
 def is_hydra(override: Override) -> bool:

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from medassay.core.errors import OutputError, TrainingError
+from medassay.core.errors import DataError, OutputError, TrainingError
 from medassay.core.files import atomic_write
 from medassay.core.machine import count_cores
 from medassay.core.processes import Call, Place, answer_call, run_in_processes
@@ -92,12 +92,19 @@ def train_arms(
         progress: Title of a progress bar, which is shown where the output is a terminal.
 
     Raises:
+        DataError: The held-out images of an arm are all of one class.
         OutputError: The cache cannot be written.
         TrainingError: The loss of an arm is not finite.
     """
     device = "cuda" if gpus not in (0, []) and torch.cuda.is_available() else "cpu"
     paths = [cache / "arms" / f"{arm.key(device)}.ckpt" for arm in arms]
     missing = {path: arm for path, arm in zip(paths, arms, strict=True) if not path.exists()}
+    for arm in missing.values():
+        if len(set(arm.held_out.labels.tolist())) < 2:
+            raise DataError(
+                f"the classifier '{arm.name}' cannot be trained: the images that choose its epoch are all of class "
+                f"{int(arm.held_out.labels[0])}; give validation images of every class"
+            )
     with tqdm(total=len(missing), desc=progress, unit="arm", disable=not sys.stderr.isatty() or not missing) as bar:
         workers = min(len(missing), 1 if device == "cuda" else count_cores() if jobs is None else jobs)
         if workers > 1:
@@ -129,7 +136,14 @@ def _train(arm: Arm, gpus: int | list[int] | None) -> bytes:
     try:
         with tempfile.TemporaryDirectory() as directory:
             result = fit(
-                task, data, directory=directory, settings=settings, monitor="val/auroc", log_to="none", seed=arm.seed
+                task,
+                data,
+                directory=directory,
+                settings=settings,
+                monitor="val/auroc",
+                log_to="none",
+                seed=arm.seed,
+                log_epochs=False,
             )
     except OSError as error:
         raise OutputError(f"cannot write a temporary file ({error}): free some space, or set TMPDIR") from error
@@ -141,7 +155,7 @@ def _train(arm: Arm, gpus: int | list[int] | None) -> bytes:
         "held_out": len(arm.held_out),
         "seed": arm.seed,
         "steps": arm.steps,
-        "best_look": (result.best_epoch or 0) + 1,
+        "best_look": result.best_epoch,
         "held_out_auroc": result.values["val/auroc"],
         "torch": str(torch.__version__),
     }

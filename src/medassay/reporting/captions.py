@@ -9,6 +9,7 @@ from torch import Tensor
 
 from medassay.reporting.charts import DPI, SMALL
 from medassay.reporting.figures import measure_text_width
+from medassay.reporting.fonts import find_undrawable
 
 _LINE, _TITLE = 13, 18  # dots of a caption's line, and of a title's
 _LONGEST = 32  # characters of a caption's line
@@ -67,8 +68,9 @@ def add_captions(images: Tensor, captions: Sequence[Sequence[str]], *, columns: 
 
 
 def replace_undrawable(text: str, length: int) -> str:
-    """A text in characters that matplotlib's own font has, at most ``length`` of them: its beginning and its end."""
-    plain = "".join(c if c.isprintable() and ord(c) < 0x250 else "→" if c == "→" else "?" for c in text)
+    """A text in characters that some installed font has, at most ``length`` of them: its beginning and its end."""
+    undrawable = find_undrawable(text)
+    plain = "".join(c if c.isprintable() and c not in undrawable else "?" for c in text)
     if len(plain) <= length:
         return plain
     tail = (length - 1) * 2 // 3

@@ -43,7 +43,9 @@ def format_scores(estimates: Mapping[str, Estimate], names: Sequence[str]) -> st
 def summarise_scores(scores: ClassificationScores) -> str:
     """The headline scores in one line."""
     line = format_scores(scores.estimates, ("accuracy", "balanced_accuracy", "auroc", "f1"))
-    return f"{line} (n = {scores.n}, 95 % bootstrap intervals)"
+    present, classes = sum(any(row) for row in scores.confusion), len(scores.confusion)
+    left_out = "" if present == classes else f"; means are over the {present} of {classes} classes that have images"
+    return f"{line} (n = {scores.n}, 95 % bootstrap intervals{left_out})"
 
 
 def draw_confusion_matrix(confusion: Tensor | Sequence[Sequence[int]], class_names: Sequence[str]) -> Figure:

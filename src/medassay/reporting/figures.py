@@ -21,6 +21,7 @@ from torchvision.utils import make_grid
 
 from medassay.core.files import atomic_write
 from medassay.reporting.charts import DPI, SMALL, STYLE
+from medassay.reporting.fonts import choose_families, prepared_fonts
 
 
 def tile_images(images: Tensor, *, columns: int, padding: int = 2) -> Tensor:
@@ -118,7 +119,10 @@ def save_figure(figure: Figure, path: Path, dpi: float = 2 * DPI) -> None:
         OutputError: if the file cannot be written.
     """
     drawn = io.BytesIO()
-    with matplotlib.rc_context(STYLE):  # the number of ticks depends on their size while drawing
+    with (
+        matplotlib.rc_context(STYLE),
+        prepared_fonts(figure),
+    ):  # the number of ticks depends on their size while drawing
         figure.savefig(drawn, format="png", dpi=dpi, metadata={"Software": None})
     with atomic_write(path) as partial:
         partial.write_bytes(drawn.getvalue())
@@ -136,5 +140,6 @@ def measure_text_width(text: str, *, bold: bool = False) -> int:
     """Width of a label in dots of the figure."""
     if not text.strip():
         return 0
-    font = FontProperties(size=SMALL, weight="bold" if bold else "normal")
-    return int(TextPath((0, 0), text, prop=font).get_extents().width * DPI / 72) + 1
+    font = FontProperties(family=choose_families([text]), size=SMALL, weight="bold" if bold else "normal")
+    with prepared_fonts():
+        return int(TextPath((0, 0), text, prop=font).get_extents().width * DPI / 72) + 1

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medassay.reporting.charts import PALETTE, STYLE, Chart
+from medassay.reporting.fonts import prepared_fonts
 from medassay.reporting.numbers import (
     format_bounds,
     format_fixed,
@@ -73,7 +74,7 @@ def draw_svg(figure: Figure, name: str, description: str) -> Markup:
     """
     drawn = io.StringIO()
     # Text stays text: a page's fonts are no wider than matplotlib's, so that what fits there fits here
-    with matplotlib.rc_context({**STYLE, "svg.fonttype": "none", "svg.hashsalt": name}):
+    with matplotlib.rc_context({**STYLE, "svg.fonttype": "none", "svg.hashsalt": name}), prepared_fonts():
         figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = drawn.getvalue()
     text = text[text.index("<svg") :]

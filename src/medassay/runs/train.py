@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import math
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +18,7 @@ from pytorch_lightning import LightningModule
 from medassay import config as configuration
 from medassay.core.errors import CheckpointError, ConfigError
 from medassay.core.files import atomic_write, write_json, write_text
-from medassay.core.types import Sampler
+from medassay.core.types import LabelledImages, Sampler
 from medassay.data.duplicates import describe_duplicates, provenance_with_duplicates
 from medassay.data.image_files import describe_left_out
 from medassay.data.modules import LabelledData
@@ -32,15 +34,34 @@ from medassay.training.settings import Recipe, TrainerSettings
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
+WITHOUT_IMAGES = {  # what to say of a split that lacks classes
+    "train": "training images lack %s: the model cannot learn it",
+    "val": "validation images lack %s: means over the classes leave it out",
+    "test": "test images lack %s: means over the classes leave it out",
+}
 
 
-def train(config: dict[str, Any], path: Path, overrides: list[str]) -> None:
+@dataclass(frozen=True)
+class SweepPart:
+    """What a run that is a job of a sweep shows less of than a single one.
+
+    Attributes:
+        swept: What the sweep's jobs differ by: the job's value of each key.
+        is_first: Whether it is the sweep's first job, which prints the model's table for all.
+    """
+
+    swept: Mapping[str, str]
+    is_first: bool
+
+
+def train(config: dict[str, Any], path: Path, overrides: list[str], part: SweepPart | None = None) -> None:
     """Trains what ``config`` says into a new run directory.
 
     Args:
         config: The checked configuration; ``test`` None looks at the test set.
         path: The run directory.
         overrides: What was given, for the record.
+        part: Its part in a sweep; None for a single run.
 
     Raises:
         UserError: see the functions it calls; the run's record then says failed and why.
@@ -48,16 +69,17 @@ def train(config: dict[str, Any], path: Path, overrides: list[str]) -> None:
     run = RunDirectory(path)
     config = {**config, "test": config["test"] is not False, "resume": None}
     run.create(config, overrides)
-    train_in(run, config)
+    train_in(run, config, part=part)
 
 
-def train_in(run: RunDirectory, config: dict[str, Any], *, resume: bool = False) -> None:
+def train_in(run: RunDirectory, config: dict[str, Any], *, resume: bool = False, part: SweepPart | None = None) -> None:
     """Trains in the directory of a run that has been created: data, task, fit, test, record.
 
     Args:
         run: The directory.
         config: The checked configuration.
         resume: Continue from ``last.ckpt`` if there is one.
+        part: Its part in a sweep; None for a single run.
     """
     with run.record_ending() as ending:
         settings: TrainerSettings = configuration.build(config["trainer"])
@@ -69,7 +91,7 @@ def train_in(run: RunDirectory, config: dict[str, Any], *, resume: bool = False)
         data = build_data(config)
         _ = data.splits
         task = build_task(config, config["seed"])
-        overview = _record_start(run, data, task)
+        overview = _record_start(run, data, task, show_table=part is None or part.is_first)
 
         fitted = fit(
             task,
@@ -94,14 +116,22 @@ def train_in(run: RunDirectory, config: dict[str, Any], *, resume: bool = False)
             for split in ("val", "test") if config["test"] and fitted.pruned is None else ("val",):
                 scores, drawn = score_split(task, data, split, settings, run.figures)
                 numbers[split] = scores.to_json()
+                if absent := [name for name, row in zip(data.classes, scores.confusion, strict=True) if not sum(row)]:
+                    numbers[split]["classes_without_images"] = absent
                 pictures += drawn
         write_json(run.path / "metrics.json", numbers)
         if config["logger"]["kind"] == "tensorboard":
-            _show_results(run, config, numbers, pictures, overview, getattr(task, "images_seen", fitted.epochs))
+            step = getattr(task, "images_seen", fitted.epochs)
+            _show_results(run, list_hyperparameters(config, part), numbers, pictures, overview, step)
 
 
-def resume(path: str | Path, overrides: Mapping[str, Any]) -> Path:
+def resume(path: str | Path, overrides: Mapping[str, Any], part: SweepPart | None = None) -> Path:
     """Continues an interrupted run in place, or a finished one with more epochs in a new directory beside it.
+
+    Args:
+        path: The run directory.
+        overrides: Changes of its configuration, by key.
+        part: Its part in a sweep; None for a single run.
 
     Returns:
         The directory.
@@ -119,7 +149,7 @@ def resume(path: str | Path, overrides: Mapping[str, Any]) -> Path:
         if not run.last.exists():
             logger.info("%s has no finished epoch: starting over", path)
         run.update(resumed_with=given)
-        train_in(run, config, resume=True)
+        train_in(run, config, resume=True, part=part)
         return run.path
     config = with_overrides(saved, overrides)
     trained = int(run.metrics().get("epochs", saved["trainer"]["max_epochs"]))
@@ -144,8 +174,8 @@ def resume(path: str | Path, overrides: Mapping[str, Any]) -> Path:
 # --- what is recorded ------------------------------------------------------------------------------------------------
 
 
-def _record_start(run: RunDirectory, data: LabelledData, task: LightningModule) -> str:
-    """Records and prints what is trained on what; gives the model's summary."""
+def _record_start(run: RunDirectory, data: LabelledData, task: LightningModule, *, show_table: bool) -> str:
+    """Records and prints what is trained on what; gives the model's summary, of which the last line is always printed."""
     provenance = provenance_with_duplicates(data)
     run.update(data=provenance, parameters=count_parameters(task), threads=torch.get_num_threads())
     overview = summarise_model(task)
@@ -160,14 +190,25 @@ def _record_start(run: RunDirectory, data: LabelledData, task: LightningModule) 
         origin = f" (not a published file: md5 {provenance.get('md5')})"
     else:
         origin = ""
-    logger.info("%s", overview)
+    logger.info("%s", overview if show_table else overview.splitlines()[-1])
     logger.info("data: %s%s, train / val / test %s; training images: %s", data.name, origin, sizes, counts)
     if left_out := provenance.get("left_out"):
         logger.warning("left out of %s: %s", provenance["path"], describe_left_out(left_out))
     if (duplicates := describe_duplicates(provenance)) is not None:
         command = shlex.join(["python", "scripts/check_data.py", f"run={run.path}"])
         logger.warning("warning: %s To see them: %s", duplicates, command)
+    lacking = {split: names for split in SPLITS if (names := list_absent(getattr(data.splits, split), data.classes))}
+    for split, names in lacking.items():
+        logger.warning(WITHOUT_IMAGES[split], ", ".join(names))
+    if lacking:
+        run.update(classes_without_images=lacking)
     return overview
+
+
+def list_absent(images: LabelledImages, classes: Sequence[str]) -> list[str]:
+    """The classes without an image; empty where there are no images at all, as of a split that is not needed."""
+    counts = images.counts(len(classes)).tolist()
+    return [name for name, count in zip(classes, counts, strict=True) if not count] if len(images) else []
 
 
 def _describe_fit(config: dict[str, Any], data: LabelledData, fitted: Fit, recipe: Recipe) -> dict[str, Any]:
@@ -177,9 +218,16 @@ def _describe_fit(config: dict[str, Any], data: LabelledData, fitted: Fit, recip
         "data": data.name,
         "seed": config["seed"],
         "epochs": fitted.epochs,
-        "best_epoch": None if fitted.best_epoch is None else fitted.best_epoch + 1,
-        "chosen_by": recipe.monitor or "last epoch",
+        "best_epoch": fitted.best_epoch,
+        "chosen_by": _chosen_by(fitted, recipe.monitor),
     }
+
+
+def _chosen_by(fitted: Fit, monitor: str | None) -> str:
+    """What chose the epoch."""
+    if monitor is None:
+        return "last epoch"
+    return f"last epoch: {monitor} is undefined" if math.isnan(fitted.values.get(monitor, 0.0)) else monitor
 
 
 def _logged_numbers(task: LightningModule, fitted: Fit) -> dict[str, Any]:
@@ -196,7 +244,7 @@ def _logged_numbers(task: LightningModule, fitted: Fit) -> dict[str, Any]:
 
 def _show_results(
     run: RunDirectory,
-    config: dict[str, Any],
+    hyperparameters: dict[str, Any],
     numbers: dict[str, Any],
     pictures: list[Path],
     overview: str,
@@ -208,9 +256,22 @@ def _show_results(
         step=step,
         pictures=pictures,
         text={"model": f"```\n{overview}\n```"},
-        hyperparameters=_flat_hyperparameters(config),
+        hyperparameters=hyperparameters,
         metrics={name.replace("/", "_final/", 1): value for name, value in single_numbers(numbers, SPLITS).items()},
     )
+
+
+def list_hyperparameters(config: dict[str, Any], part: SweepPart | None) -> dict[str, Any]:
+    """What TensorBoard's table of hyperparameters has of the run: of a job of a sweep what the jobs differ by alone."""
+    flat = _flat_hyperparameters(config)
+    if part is None or not part.swept:
+        return flat
+    shown: dict[str, Any] = {}
+    for key, value in part.swept.items():
+        dotted = key.replace("/", ".")
+        own = {name: flat[name] for name in flat if name == dotted or name.startswith(f"{dotted}.")}
+        shown |= {dotted: value, **own}  # the name of a group's option, and what it stands for
+    return shown
 
 
 def _flat_hyperparameters(config: dict[str, Any]) -> dict[str, Any]:

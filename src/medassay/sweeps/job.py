@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ from omegaconf import DictConfig, OmegaConf
 from medassay.config.messages import explain
 from medassay.core.errors import ConfigError
 from medassay.runs.directory import RunDirectory, reason_of
-from medassay.runs.table import DATA_PLACES, TRAINER_PLACES
+from medassay.runs.groups import is_place
+from medassay.runs.table import DATA_PLACES, TRAINER_PLACES, map_overrides
+from medassay.sweeps.directory import Job, SweepDirectory
 from medassay.sweeps.objective import choose_objective, read_value
 
 logger = logging.getLogger(__name__)
@@ -62,20 +65,25 @@ class TrainJob:
 
 def _train(cfg: DictConfig, run: RunDirectory, overrides: list[str]) -> None:
     from medassay.runs.check import check_training  # torch and Lightning take seconds to import
-    from medassay.runs.train import resume, train
+    from medassay.runs.train import SweepPart, resume, train
 
     config = check_training(cfg)
     config["test"] = bool(config["test"])
     refuse_several_devices(config["trainer"])
+    jobs = SweepDirectory(run.path.parent).jobs()
+    searched = getattr(HydraConfig.get().sweeper, "params", None) or {}
+    part = SweepPart(
+        find_swept(jobs, overrides, searched), bool(jobs) and jobs[0].directory.resolve() == run.path.resolve()
+    )
     state = run.state()
     if state == "waiting" or not (run.path / ".hydra" / "config.yaml").is_file():
         (run.path / "run.json").unlink(missing_ok=True)  # of a job that failed before it began
-        train(config, run.path, overrides)
+        train(config, run.path, overrides, part)
     elif state != "done":
         # where it trains may be what has to be mended: a missing file, a GPU that there is not
         where = {f"trainer.{key}": config["trainer"][key] for key in TRAINER_PLACES}
         where |= {f"data.{key}": config["data"][key] for key in DATA_PLACES if key in config["data"]}
-        resume(run.path, where)
+        resume(run.path, where, part)
     if config["assay"] != "none":
         from medassay.evaluation.evaluate import assay_after_training
 
@@ -84,6 +92,20 @@ def _train(cfg: DictConfig, run: RunDirectory, overrides: list[str]) -> None:
             run.update(assay_failed=None)
     if cfg.sweep.keep != "all" and run.state() in ("done", "pruned"):
         run.last.unlink(missing_ok=True)
+
+
+def find_swept(jobs: Sequence[Job], overrides: Sequence[str], searched: Iterable[str] = ()) -> dict[str, str]:
+    """Those of a job's ``overrides``, value by key, that ``jobs`` do not all have alike; places are left out.
+
+    Keys that a study has ``searched`` are among them even where its first jobs are alike.
+    """
+    keys = {str(key) for key in searched}
+    given = [map_overrides(job.overrides) for job in jobs]
+    return {
+        key: value
+        for key, value in map_overrides(overrides).items()
+        if key in keys or ((key == "seed" or not is_place(key)) and any(other.get(key) != value for other in given))
+    }
 
 
 def record_failure(run: RunDirectory, cfg: DictConfig, overrides: list[str], reason: str) -> None:

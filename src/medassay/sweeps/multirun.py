@@ -17,7 +17,7 @@ from hydra.plugins.sweeper import Sweeper
 from omegaconf import DictConfig, OmegaConf
 
 from medassay import config as configuration
-from medassay.config.command_line import find_swept_keys, is_hydra, pair_arguments, parse, run_hydra
+from medassay.config.command_line import find_swept_keys, is_hydra, pair_arguments, parse, quote_value, run_hydra
 from medassay.core.errors import ConfigError, TrainingError
 from medassay.runs.directory import RunDirectory
 from medassay.runs.settings import SweepSettings
@@ -52,7 +52,7 @@ def multirun(argv: Sequence[str], overrides: Sequence[Override]) -> int:
     with sweep.lock():
         command = [argument for argument, _ in pair_arguments(argv) if argument not in ("-m", "--multirun")]
         sweep.begin(name=directory.name, command=command, metric=settings.metric, mode=settings.mode)
-        here = f"hydra.sweep.dir={_quote(str(directory))}"
+        here = f"hydra.sweep.dir={quote_value(str(directory))}"
         try:
             ended_early: TrainingError | None = None
             try:
@@ -209,10 +209,6 @@ def _describe_repetition(sweep: SweepDirectory, settings: SweepSettings) -> str:
     placed = any(override.startswith("hydra.sweep.dir=") for override in sweep.record()["command"])
     named = "" if settings.name or placed else f" with sweep.name={sweep.path.name}"
     return named + (" and without sweep.force" if settings.force else "")
-
-
-def _quote(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
 
 
 def _say(line: str) -> None:

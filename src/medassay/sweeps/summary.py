@@ -241,11 +241,22 @@ def _is_chosen_on_test(groups: Sequence[Group], metric: str | None) -> bool:
     return any(e.values.get(name) == e.values[metric] for g in groups for e in g.counted)
 
 
+def _list_absent(rows: Sequence[RunRow], split: str) -> list[str]:
+    """The classes of which some run had no image in ``split``."""
+    recorded = (RunDirectory(row.path).metrics().get(split) for row in rows)
+    return list(dict.fromkeys(name for group in recorded for name in (group or {}).get("classes_without_images", ())))
+
+
 def _list_notes(groups: Sequence[Group], metric: str | None) -> list[str]:
     """What a reader must know of the ranking."""
     ranked = [group for group in groups if group.counted]
     if not ranked:
         done = [e for g in groups for e in g.rows if e.status == "done"]
+        if metric is not None and (absent := _list_absent(done, metric.partition("/")[0])):
+            return [
+                f"{metric} is undefined because the {metric.partition('/')[0]} images lack {', '.join(absent)}: "
+                "split the data otherwise, or rank by another number, e.g. sweep.metric=val/accuracy."
+            ]
         names = sorted({name for e in done for name in e.values if name.startswith(("val/", "assay/"))})
         there = f"there are {', '.join(names)}" if names else "there is no validation number"
         return [f"No finished run has {metric}: {there}."] if done else ["No run has finished."]

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC
+from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC, MulticlassStatScores
 
 from medassay.core.types import Range
 from medassay.tasks.ema import EMA
@@ -29,7 +29,8 @@ def compute_balanced_weights(counts: Tensor) -> Tensor:
 class Classification(LightningModule):
     """Trains ``net: images (B, C, H, W) in [0, 1] -> logits (B, num_classes)`` by cross-entropy.
 
-    Logs ``train/loss`` and ``val/loss, val/accuracy, val/balanced_accuracy, val/auroc`` (macro, one against the rest).
+    Logs ``train/loss`` and ``val/loss, val/accuracy, val/balanced_accuracy, val/auroc`` (macro, one against the rest). Means
+    over the classes are over those that the validation images have; with images of one class alone the AUROC is NaN.
 
     With ``ema_decay`` the net trains as ever while an average of its weights follows; in evaluation mode the average
     answers, and a checkpoint of weights alone holds it as ``net``.
@@ -68,8 +69,8 @@ class Classification(LightningModule):
         self.val_metrics = MetricCollection(
             {
                 "accuracy": MulticlassAccuracy(num_classes, average="micro", validate_args=False),
-                "balanced_accuracy": MulticlassAccuracy(num_classes, average="macro", validate_args=False),
-                "auroc": MulticlassAUROC(num_classes, average="macro", validate_args=False),
+                "counts": MulticlassStatScores(num_classes, average=None, validate_args=False),
+                "auroc": MulticlassAUROC(num_classes, average=None, validate_args=False),
             },
             prefix="val/",
         )
@@ -109,14 +110,22 @@ class Classification(LightningModule):
         self.log("val/loss", self.loss(logits, labels), batch_size=len(images), sync_dist=True)
 
     def on_validation_epoch_end(self) -> None:
-        with warnings.catch_warnings():  # a class without images in a cut-short epoch: AUROC is over the others
+        with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="No (positive|negative) samples in targets")
-            warnings.filterwarnings("ignore", message=".*for one or more classes was `nan`")
             values = self.val_metrics.compute()
         self.val_metrics.reset()
-        auroc = values.pop("val/auroc")
-        self.log_dict(values, sync_dist=True)  # the same in every process already; said so that Lightning does not warn
-        self.log("val/auroc", auroc, prog_bar=True, sync_dist=True)
+        hits, _, _, _, support = values["val/counts"].unbind(1)
+        present = support > 0
+        # torchmetrics gives 0 for what is undefined: the area of a class without images, or without images of other classes
+        defined = present & (support < support.sum())
+        # The same in every process already; said so that Lightning does not warn
+        self.log("val/accuracy", values["val/accuracy"], sync_dist=True)
+        self.log("val/balanced_accuracy", (hits[present] / support[present]).mean(), sync_dist=True)
+        self.log("val/auroc", values["val/auroc"][defined].mean(), prog_bar=True, sync_dist=True)
+
+    def list_undefined(self, images_per_class: Tensor) -> list[str]:
+        """The logged values that validation images with ``images_per_class (K,) int64`` leave undefined."""
+        return ["val/auroc"] if int((images_per_class > 0).sum()) < 2 else []
 
     def configure_optimizers(self) -> Any:
         return configure_optimizer(self, self._optimizer, self._scheduler)

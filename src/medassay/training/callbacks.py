@@ -83,7 +83,15 @@ class History(Callback):
 
 
 class Patience(EarlyStopping):
-    """Early stopping that a continued run starts anew where it had already ended training."""
+    """Early stopping that a continued run starts anew where it had already ended training.
+
+    An epoch whose value is undefined (NaN) is not counted as one without a better value.
+    """
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        value = trainer.callback_metrics.get(self.monitor)
+        if value is None or not bool(value.isnan()):
+            super().on_train_epoch_end(trainer, pl_module)
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)

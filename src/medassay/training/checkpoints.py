@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -29,8 +30,13 @@ class Checkpoints(Checkpoint):
 
     Args:
         directory: where to write.
-        monitor: the logged value that chooses the best epoch; None makes every epoch the best so far.
+        monitor: the logged value that chooses the best epoch; None makes every epoch the best so far, and so does a value
+            that is undefined (NaN) until there is a number.
         mode: whether a larger (``max``) or smaller (``min``) value is better; of equal ones the first stays.
+
+    Attributes:
+        best_value: The chosen epoch's value; None where there is no number.
+        best_epoch: The chosen epoch, counted from 0 as in Lightning.
     """
 
     directory: Path
@@ -69,8 +75,8 @@ class Checkpoints(Checkpoint):
                 f"Accepted: {', '.join(known)}"
             )
         value = float(trainer.callback_metrics[self.monitor])
-        if value != value:  # NaN, where a cut-short epoch has images of one class only
-            return self.best_epoch is None
+        if math.isnan(value):  # where a cut-short epoch has images of one class only
+            return self.best_value is None
         sign = 1 if self.mode == "max" else -1
         if self.best_value is not None and sign * value <= sign * self.best_value:
             return False

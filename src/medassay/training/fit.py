@@ -10,23 +10,25 @@ import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import Timer, TQDMProgressBar
+from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 from pytorch_lightning.utilities.model_helpers import is_overridden
+from torch import Tensor
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from medassay.core.errors import ConfigError, Interrupted, UserError, output_error
+from medassay.core.errors import ConfigError, DataError, Interrupted, UserError, output_error
 from medassay.core.seeds import derived_seed
 from medassay.data.modules import LabelledData
 from medassay.training.callbacks import EpochSeed, History, ProcessSetUp
 from medassay.training.checkpoints import AtomicCheckpointIO, Checkpoints, load_weights, read_checkpoint
+from medassay.training.progress import EpochBar, EpochLines
 from medassay.training.settings import LoggerName, TrainerSettings, devices_for
 
 logger = logging.getLogger(__name__)
@@ -49,7 +51,7 @@ class Fit:
     Attributes:
         best: weights of the chosen epoch; also loaded into the task.
         last: all that resuming needs.
-        best_epoch: the chosen epoch, from 0.
+        best_epoch: the chosen epoch, from 1; None without a finished epoch.
         epochs: epochs trained, resumed ones included.
         values: the last epoch's logged values; the monitored one is the chosen epoch's.
         pruned: why a callback gave the run up as hopeless; None if none did.
@@ -76,6 +78,7 @@ def fit(
     log_to: LoggerName = "tensorboard",
     seed: int = 0,
     resume: bool = False,
+    log_epochs: bool = True,
 ) -> Fit:
     """Trains ``task`` on ``data`` and leaves the chosen epoch's weights in it.
 
@@ -91,18 +94,23 @@ def fit(
         log_to: ``tensorboard``, ``csv`` or ``none``.
         seed: of dropout and noise; the data module has its own.
         resume: continue from ``directory/checkpoints/last.ckpt`` if that is there, bit for bit as if uninterrupted.
+        log_epochs: log a line for each epoch where there are no progress bars.
 
     Raises:
-        UserError: settings that do not fit the machine or task; an unreadable checkpoint; a loss that is not finite.
+        UserError: settings that do not fit the machine or task; validation images that leave ``monitor`` undefined; an
+            unreadable checkpoint; a loss that is not finite.
         Interrupted: Ctrl-C or SIGTERM.
     """
     _quiet()
     settings = settings or TrainerSettings()
     directory = Path(directory)
+    if monitor is not None:
+        _check_monitor(task, data, monitor, settings)
     checkpoints = Checkpoints(directory / "checkpoints", monitor, mode)
     reason = _Reason()
     set_up = ProcessSetUp(settings.threads, settings.compile)
-    watching = [set_up, EpochSeed(seed), reason, History(directory), *callbacks, checkpoints]
+    progress = _list_progress(settings, monitor, log_epochs)
+    watching = [set_up, EpochSeed(seed), reason, History(directory), *callbacks, *progress, checkpoints]
     with warnings.catch_warnings():
         _filter_warnings()
         trainer = make_trainer(task, directory, settings, watching, log_to, max_epochs)
@@ -119,13 +127,45 @@ def fit(
         contents = read_checkpoint(checkpoints.last)
         checkpoints.load_state_dict(contents["callbacks"][checkpoints.state_key])
         epochs = contents["epoch"] + 1
-    best_epoch = checkpoints.best_epoch
+    best_epoch = None if checkpoints.best_epoch is None else checkpoints.best_epoch + 1
     values = {name: float(value) for name, value in trainer.callback_metrics.items() if name != "step"}
     if monitor is not None and checkpoints.best_value is not None:
         values[monitor] = checkpoints.best_value
     load_weights(task.float(), checkpoints.best)  # trainer.precision=64-true leaves it in double precision
     pruned = next(filter(None, (getattr(c, "pruned", None) for c in trainer.callbacks)), None)  # type: ignore[attr-defined]
     return Fit(checkpoints.best, checkpoints.last, best_epoch, epochs, values, pruned)
+
+
+@runtime_checkable
+class _Judged(Protocol):
+    """A task some of whose logged values need images of several classes."""
+
+    def list_undefined(self, images_per_class: Tensor) -> list[str]: ...
+
+
+def _check_monitor(task: LightningModule, data: LabelledData, monitor: str, settings: TrainerSettings) -> None:
+    """Refuses validation images that leave ``monitor`` undefined; of epochs that are cut short it is only said.
+
+    Raises:
+        DataError: see above.
+    """
+    images = data.splits.val
+    cut = settings.limit_batches is not None
+    validated = images[: (settings.limit_batches or 0) * data.batch_size] if cut else images
+    counts = validated.counts(data.num_classes)
+    if not isinstance(task, _Judged) or monitor not in task.list_undefined(counts):
+        return
+    lacking = ", ".join(name for name, count in zip(data.classes, counts.tolist(), strict=True) if not count)
+    if cut:
+        logger.warning(
+            f"{monitor} is undefined: the {len(validated)} validation images that trainer.limit_batches="
+            f"{settings.limit_batches} leaves lack {lacking}; the last epoch is kept"
+        )
+        return
+    raise DataError(
+        f"{monitor} chooses the epoch and is undefined: the validation images lack {lacking}. Split the data such that "
+        "validation has images of every class, or choose by the loss: recipe.monitor=val/loss recipe.mode=min"
+    )
 
 
 def make_trainer(
@@ -143,7 +183,6 @@ def make_trainer(
             "trainer.precision=16-mixed: half precision needs a GPU; on the CPU use bf16-mixed or 32-true"
         )
     several = (devices if isinstance(devices, int) else len(devices)) > 1
-    progress = sys.stderr.isatty() if settings.progress is None else settings.progress
     validates = is_overridden("validation_step", task)
     limit: float | int = 1.0 if settings.limit_batches is None else settings.limit_batches
     if settings.accumulate > 1 and not task.automatic_optimization:
@@ -172,13 +211,9 @@ def make_trainer(
             use_distributed_sampler=False,  # the loader shards by itself
             enable_checkpointing=True,
             enable_model_summary=False,
-            enable_progress_bar=progress,
+            enable_progress_bar=any(isinstance(callback, EpochBar) for callback in callbacks),
             profiler=_profiler(settings.profiler, directory),
-            callbacks=[
-                *callbacks,
-                *_timer(settings.max_time),
-                *([TQDMProgressBar(refresh_rate=10)] if progress else []),
-            ],
+            callbacks=[*callbacks, *_timer(settings.max_time)],
             logger=_logger(log_to, directory),
             default_root_dir=directory,
             plugins=[AtomicCheckpointIO()],
@@ -192,6 +227,13 @@ def _ddp(task: LightningModule) -> DDPStrategy:
     # directory stays the parent's (in a notebook Lightning allows one device only). A GAN's two players leave each
     # other's weights without gradient in each step.
     return DDPStrategy(start_method="spawn", find_unused_parameters=not task.automatic_optimization)
+
+
+def _list_progress(settings: TrainerSettings, monitor: str | None, log_epochs: bool) -> list[Callback]:
+    """What shows how far the training is: bars, lines, or nothing."""
+    if sys.stderr.isatty() if settings.progress is None else settings.progress:
+        return [EpochBar(refresh_rate=10)]
+    return [EpochLines(monitor)] if log_epochs else []
 
 
 def _timer(max_time: str | None) -> list[Callback]:
@@ -231,11 +273,19 @@ def _filter_warnings() -> None:
     warnings.filterwarnings("ignore", message="The `srun` command is available")
 
 
+def _log_to_terminal() -> None:
+    """Sends our messages to standard output."""
+    ours = logging.getLogger("medassay")
+    ours.addHandler(logging.StreamHandler(sys.stdout))
+    ours.setLevel(logging.INFO)
+
+
 # One process of several has this module, but not what its parent set. (It has a name of its own already while this module
 # is imported, but no parent process yet.)
 if multiprocessing.current_process().name != "MainProcess":
     _quiet()
     _filter_warnings()
+    _log_to_terminal()
 
 
 def _end_processes(trainer: Trainer) -> None:

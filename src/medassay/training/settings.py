@@ -61,7 +61,7 @@ class TrainerSettings:
         threads: of torch on the CPU; None leaves torch's choice.
         limit_batches: at most this many batches of each split per epoch; None for all.
         profiler: Lightning's ``simple`` or ``advanced`` profile, written to the run directory.
-        progress: progress bars; None means where the output is a terminal.
+        progress: progress bars, else a line for each epoch; None means bars where standard error is a terminal.
     """
 
     max_epochs: PositiveInt = 30
