@@ -98,6 +98,7 @@ def test_training_says_little_and_names_the_run_directory(trained: Result, run: 
     assert len(lines) <= 20
     assert f"run directory: {run}" in lines
     assert f"look at it:    tensorboard --logdir {run}" in lines
+    assert f"next:          python evaluate.py run={run}" in lines
 
 
 def test_evaluating_a_run_named_relative_to_the_working_directory_adds_to_that_run(run: Path, elsewhere: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from medassay import cli
-from medassay.config.command_line import parse
+from medassay.config.command_line import parse, quote_value
 from medassay.core.errors import ConfigError
 from medassay.sweeps import multirun
 from medassay.sweeps.directory import SweepDirectory, register_resolvers
@@ -263,7 +263,7 @@ def test_a_directory_with_spaces_and_signs_is_taken_as_it_is(tmp_path: Path, mon
     monkeypatch.setattr(multirun, "_launch", lambda argv: asked.append(list(argv)))
     monkeypatch.setattr(multirun, "_conclude", lambda *_: 0)
     there = tmp_path / "a=b [c], it's"
-    argv = ["-m", "data=chest_phantom", "seed=0,1", f"outputs={multirun._quote(str(there))}", "sweep.name=x"]
+    argv = ["-m", "data=chest_phantom", "seed=0,1", f"outputs={quote_value(str(there))}", "sweep.name=x"]
     assert cli.main("train", argv) == 0
     (given,) = parse([asked[0][-1]])
     assert (given.key_or_group, given.value()) == ("hydra.sweep.dir", str(there / "sweeps" / "x"))

@@ -63,6 +63,7 @@ def run_train(argv: list[str]) -> int:
         return multirun(argv, overrides)
     else:
         directory = _train(override_texts(argv), None, log=True)
+    directory = directory.absolute()  # what is printed may be read, and typed, elsewhere
     print(f"run directory: {directory}")
     if (directory / "tensorboard").is_dir():
         print(f"look at it:    tensorboard --logdir {shlex.quote(str(directory))}")

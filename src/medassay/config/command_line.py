@@ -168,7 +168,10 @@ def shell_override(key: str, value: object) -> str:
     text = str(value)
     if not re.fullmatch(r"[A-Za-z0-9_./-]+", text):
         text = quote_value(text)
-    return shlex.quote(f"{key}={text}")
+    argument = f"{key}={text}"
+    if "'" in argument and not re.search(r'["$`\\!]', argument):
+        return f'"{argument}"'  # easier to read than single quotes within single quotes
+    return shlex.quote(argument)
 
 
 def is_hydra(override: Override) -> bool:
