@@ -240,7 +240,7 @@ def test_annealing_continues_where_an_interrupted_run_was(tiny_chest: Factory, t
     losses = Losses()
     trained(vae_of(**options), tiny_chest(train=32), tmp_path, max_epochs=2)
     resumed = vae_of(**options)
-    resumed.compute_terms = Given.terms.__get__(resumed)  # type: ignore[method-assign]
+    resumed.compute_terms = Given.compute_terms.__get__(resumed)  # type: ignore[method-assign]
     trained(resumed, tiny_chest(train=32), tmp_path, max_epochs=3, resume=True, callbacks=[losses])
     assert [(loss - 3) / 5 for loss in losses.seen] == pytest.approx([2 / 4, 2.5 / 4])
 
