@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -43,6 +45,17 @@ def assert_one_line(result: Result, *facts: str) -> None:
     assert "Traceback" not in result.err
     for fact in facts:
         assert fact in result.err
+
+
+def flip_byte(path: Path) -> None:
+    """Damages a zip archive as a failing disk does: one byte in the middle of its largest array, the size unchanged."""
+    with zipfile.ZipFile(path) as archive:
+        arrays = (member for member in archive.infolist() if not member.filename.endswith(".pkl"))
+        largest = max(arrays, key=lambda member: member.compress_size)
+    content = bytearray(path.read_bytes())
+    name, extra = struct.unpack_from("<HH", content, largest.header_offset + 26)
+    content[largest.header_offset + 30 + name + extra + largest.compress_size // 2] ^= 0x40
+    path.write_bytes(content)
 
 
 def load_script(name: str) -> ModuleType:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -11,13 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from medassay import cli
 from medassay.evaluation.protocol import ComputeContext, Report
 from medassay.protocols.assay.protocol import Assay
 from medassay.runs import samples
+from medassay.runs.directory import RunDirectory
 from medassay.runs.run import Run
-from tests.helpers import Command, assert_one_line
+from tests.helpers import Command, assert_one_line, flip_byte
 
 TINY = ("data.train=48", "data.val=32", "data.test=32", "data.batch_size=16", "debug=fast", "trainer.gpus=0")
 
@@ -241,6 +244,75 @@ def test_a_full_disk_keeps_the_last_good_checkpoint_and_the_run_resumes(
     assert numbers(run)["epochs"] == 2
 
 
+@pytest.fixture
+def own(runs: dict[str, Path], tmp_path: Path) -> Path:
+    """A classifier's run of this test's own."""
+    return shutil.copytree(runs["classifier"], tmp_path / "own")
+
+
+def interrupt(run: Path) -> None:
+    """Makes a finished run one that was interrupted after its last epoch so far."""
+    RunDirectory(run).update(status="interrupted")
+
+
+def test_an_evaluation_with_a_damaged_checkpoint_is_one_line_that_says_how_to_train_anew(
+    own: Path, command: Command
+) -> None:
+    flip_byte(own / "checkpoints" / "best.ckpt")
+    result = command("evaluate", f"run={own}", "trainer.gpus=0")
+    assert_one_line(result, "best.ckpt is damaged", "restore it from a copy", "train anew: python train.py ")
+    assert list(own.glob("eval/*")) == []
+    again = shlex.split(result.err.partition("train anew: python train.py ")[2])
+    assert again == [text for text in numbers(own, "run.json")["overrides"] if not text.startswith("hydra.run.dir=")]
+
+
+def test_weights_of_another_run_in_place_of_the_runs_own_are_noticed_where_the_record_knows_them(
+    own: Path, command: Command, tmp_path: Path
+) -> None:
+    png, best = tmp_path / "x.png", own / "checkpoints" / "best.ckpt"
+    Image.new("L", (28, 28), 90).save(png)
+    contents = torch.load(best, weights_only=True)
+    contents["state_dict"]["net.head.bias"] += 1
+    torch.save(contents, best)
+    assert_one_line(command("evaluate", f"run={own}", "trainer.gpus=0"), "not the file that training left")
+    RunDirectory(own).update(sha256=None)  # an older run, or one that was killed
+    assert command("evaluate", f"run={own}", "trainer.gpus=0", "protocol=predict", f"protocol.images={png}").code == 0
+
+
+def test_resuming_with_a_damaged_checkpoint_is_one_line_whose_advice_works(own: Path, command: Command) -> None:
+    interrupt(own)
+    for name in ("best.ckpt", "last.ckpt"):
+        flip_byte(own / "checkpoints" / name)
+        result = command("train", f"resume={own}")
+        assert_one_line(result, f"{name} is damaged", f"delete {own}/checkpoints, then python train.py resume={own}")
+    shutil.rmtree(own / "checkpoints")
+    assert command("train", f"resume={own}").code == 0
+    assert numbers(own, "run.json")["status"] == "done"
+
+
+def test_resuming_without_the_chosen_epochs_weights_is_one_line(own: Path, command: Command) -> None:
+    interrupt(own)
+    (own / "checkpoints" / "best.ckpt").unlink()
+    assert_one_line(command("train", f"resume={own}"), "best.ckpt is missing", f"resume={own}")
+
+
+def test_a_killed_run_whose_record_is_older_than_its_checkpoints_is_resumed(own: Path, command: Command) -> None:
+    with RunDirectory(own).record_ending():
+        during = numbers(own, "run.json")  # what a run that is killed leaves
+    last = own / "checkpoints" / "last.ckpt"
+    contents = torch.load(last, weights_only=True)
+    torch.save({**contents, "pytorch-lightning_version": str(contents["pytorch-lightning_version"])}, last)
+    (own / "run.json").write_text(json.dumps(during))
+    assert command("train", f"resume={own}", "trainer.max_epochs=2").code == 0
+    assert numbers(own)["epochs"] == 2
+
+
+def test_the_checkpoints_of_fit_are_not_overwritten_by_a_run(own: Path, command: Command) -> None:
+    (own / "run.json").unlink()
+    result = command("train", "data=chest_phantom", *TINY, f"hydra.run.dir={own}")
+    assert_one_line(result, "holds the checkpoints of medassay.fit", "hydra.run.dir")
+
+
 def test_a_directory_with_a_run_in_it_is_not_overwritten(command: Command, runs: dict[str, Path]) -> None:
     before = (runs["classifier"] / ".hydra" / "config.yaml").read_bytes()
     result = command("train", "data=chest_phantom", *TINY, "seed=7", f"hydra.run.dir={runs['classifier']}")
@@ -385,7 +457,7 @@ def test_a_checkpoint_of_another_architecture_or_a_damaged_one_is_one_line(
     assert_one_line(command("evaluate", f"run={wider}"), "another architecture")
     best = cut / "checkpoints" / "best.ckpt"
     best.write_bytes(best.read_bytes()[:1000])
-    assert_one_line(command("evaluate", f"run={cut}"), "cannot be read")
+    assert_one_line(command("evaluate", f"run={cut}"), "best.ckpt is damaged")
     (none / "checkpoints" / "best.ckpt").unlink()
     assert_one_line(command("evaluate", f"run={none}"), "no epoch was finished")
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from medassay.core.errors import (
@@ -22,7 +23,16 @@ from medassay.core.errors import (
     output_error,
     suggest_nearest,
 )
-from medassay.core.files import atomic_write, file_lock, write_json
+from medassay.core.files import (
+    atomic_write,
+    describe_zip_damage,
+    expand_home,
+    file_lock,
+    read_checked_json,
+    write_checked_json,
+    write_json,
+)
+from tests.helpers import flip_byte
 
 # --- errors ----------------------------------------------------------------------------------------------------------
 
@@ -315,3 +325,74 @@ def test_a_lock_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
 def test_the_error_of_the_work_under_a_lock_is_its_own(tmp_path: Path) -> None:
     with pytest.raises(PermissionError), file_lock(tmp_path / ".lock"):
         raise PermissionError(errno.EACCES, "of the work")
+
+
+# --- damaged files ---------------------------------------------------------------------------------------------------
+
+
+def archive_of(path: Path, kind: str) -> Path:
+    """An archive of numbers, compressed or not."""
+    write = np.savez if kind == "stored" else np.savez_compressed
+    with path.open("wb") as stream:
+        write(stream, numbers=np.random.default_rng(0).integers(0, 9, 5000), more=np.arange(7))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["stored", "compressed"])
+def test_a_whole_archive_is_not_damaged_and_one_flipped_byte_of_its_content_is(kind: str, tmp_path: Path) -> None:
+    path = archive_of(tmp_path / "x.npz", kind)
+    assert describe_zip_damage(path) is None
+    flip_byte(path)
+    assert describe_zip_damage(path)
+
+
+@pytest.mark.parametrize("length", [0, 3, 0.5, 0.99])
+def test_an_archive_that_was_cut_short_is_damaged(length: float, tmp_path: Path) -> None:
+    path = archive_of(tmp_path / "x.npz", "stored")
+    content = path.read_bytes()
+    path.write_bytes(content[: length if isinstance(length, int) else int(length * len(content))])
+    assert describe_zip_damage(path)
+
+
+@pytest.mark.parametrize("position", range(-150, 0, 3))
+def test_bytes_flipped_in_an_archives_directory_never_raise(position: int, tmp_path: Path) -> None:
+    path = archive_of(tmp_path / "x.npz", "stored")
+    content = bytearray(path.read_bytes())
+    content[position] ^= 0xFF
+    path.write_bytes(content)
+    assert isinstance(describe_zip_damage(path), str | None)
+
+
+def test_checked_values_come_back_and_a_changed_digit_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "values.json"
+    write_checked_json(path, {"auroc": 0.815, "of": [1, math.nan]})
+    assert read_checked_json(path) == {"auroc": 0.815, "of": [1, None]}
+    path.write_text(path.read_text().replace("0.815", "0.915"))
+    with pytest.raises(CheckpointError, match="is damaged"):
+        read_checked_json(path)
+
+
+def test_values_of_an_older_version_without_a_checksum_are_read(tmp_path: Path) -> None:
+    (tmp_path / "values.json").write_text('{"auroc": 0.8}')
+    assert read_checked_json(tmp_path / "values.json") == {"auroc": 0.8}
+
+
+# --- the home directory ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("given", "expected"), [("~", ""), ("~/a b/c", "a b/c")])
+def test_a_tilde_is_the_home_directory(
+    given: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expand_home(given) == tmp_path / expected
+
+
+@pytest.mark.parametrize("path", ["a/~/b", "./~", "/x/~"])
+def test_a_tilde_elsewhere_is_a_name(path: str) -> None:
+    assert expand_home(path) == Path(path)
+
+
+def test_the_home_of_a_user_that_there_is_not_is_one_line() -> None:
+    with pytest.raises(ConfigError, match="~nobody_of_that_name/x: there is no such home directory"):
+        expand_home("~nobody_of_that_name/x")

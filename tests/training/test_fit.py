@@ -24,6 +24,7 @@ from medassay.data.modules import LabelledData
 from medassay.data.sources import phantom_data
 from medassay.nets.block_cnn import BlockCNN
 from medassay.nets.cgan import CGAN
+from medassay.runs.directory import RunDirectory
 from medassay.tasks.classification import Classification
 from medassay.tasks.conditional_gan import ConditionalGAN
 from medassay.tasks.optim import adam, cosine, sgd
@@ -31,6 +32,7 @@ from medassay.training.callbacks import early_stopping
 from medassay.training.checkpoints import AtomicCheckpointIO, Checkpoints, load_weights, read_checkpoint
 from medassay.training.fit import Fit, fit
 from medassay.training.settings import TrainerSettings, devices_for
+from tests.helpers import flip_byte
 
 ROOT = Path(__file__).parents[2]
 Factory = Callable[..., LabelledData]
@@ -183,6 +185,31 @@ def test_the_same_seed_trains_the_same_weights_and_another_seed_others(tiny_ches
         found.append(dict(task.net.state_dict()))
     assert differences(found[0], found[1]) == []
     assert differences(found[0], found[2]) != []
+
+
+def test_a_directory_with_a_training_in_it_is_refused_and_stays_as_it_was(tiny_chest: Factory, tmp_path: Path) -> None:
+    run(classifier_of(), tiny_chest(train=32), tmp_path, max_epochs=1)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(OutputError, match=r"holds a training already: .*resume=True.*overwrite=True") as caught:
+        run(classifier_of(seed=1), tiny_chest(train=32), tmp_path, max_epochs=1)
+    one_line(caught)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_directory_is_refused_before_its_first_epoch_too(tiny_chest: Factory, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(OutputError, match="holds a training already"):
+        run(classifier_of(), tiny_chest(train=32), tmp_path, max_epochs=1)
+
+
+def test_overwriting_leaves_nothing_of_the_earlier_training(tiny_chest: Factory, tmp_path: Path) -> None:
+    run(classifier_of(), tiny_chest(train=32), tmp_path, max_epochs=2, log_to="csv")
+    other = classifier_of(seed=1)
+    again = run(other, tiny_chest(train=32), tmp_path, max_epochs=1, log_to="csv", overwrite=True)
+    assert again.epochs == 1
+    assert read_checkpoint(again.last)["epoch"] == 0
+    assert len(RunDirectory(tmp_path).history()) == 1
+    assert len((tmp_path / "csv" / "metrics.csv").read_text().splitlines()) == 2 + 1
 
 
 def test_resuming_where_nothing_was_saved_starts_over(tiny_chest: Factory, tmp_path: Path) -> None:
@@ -545,7 +572,7 @@ def not_a_checkpoint(path: Path, kind: str) -> Path:
     [
         ("text", "cannot be read"),
         ("directory", "cannot be read"),
-        ("objects", "cannot be read"),
+        ("objects", r"it contains code, tests\.training\.test_fit\.Arbitrary, which is refused"),
         ("list", "holds no weights"),
         ("no weights", "holds no weights"),
     ],
@@ -555,6 +582,18 @@ def test_what_is_no_checkpoint_is_refused_in_one_line(kind: str, message: str, t
     with pytest.raises(CheckpointError, match=message) as caught:
         read_checkpoint(path)
     assert str(path) in one_line(caught)
+
+
+def test_a_checkpoint_with_a_flipped_byte_is_refused_though_torch_loads_it(
+    finished: tuple[LightningModule, Fit], tmp_path: Path
+) -> None:
+    path = tmp_path / "best.ckpt"
+    path.write_bytes(finished[1].best.read_bytes())
+    flip_byte(path)
+    torch.load(path, weights_only=True)
+    with pytest.raises(CheckpointError, match=r"best\.ckpt cannot be read .*damaged.*restore it from a copy") as caught:
+        read_checkpoint(path)
+    one_line(caught)
 
 
 def test_a_missing_checkpoint_is_named_with_the_next_step(tmp_path: Path) -> None:

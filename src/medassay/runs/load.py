@@ -88,7 +88,7 @@ def load_run(path: str | Path, **overrides: Any) -> Run:
             first underscore standing for the dot.
 
     Raises:
-        CheckpointError: no run directory, no checkpoint, or one of another architecture.
+        CheckpointError: no run directory, no checkpoint, a damaged one, or one of another architecture.
         ConfigError: an override of something else.
     """
     return open_run(path, {key.replace("_", ".", 1): value for key, value in overrides.items()})
@@ -106,5 +106,6 @@ def open_run(path: str | Path, overrides: Mapping[str, Any]) -> Run:
         raise CheckpointError(
             f"{path} has no checkpoints/best.ckpt (status: {status}): no epoch was finished; continue it with resume={path}"
         )
+    directory.refuse_damaged(directory.best)
     load_weights(task, directory.best)
     return Run(directory, config, data, task.to(device_for(settings)).eval(), settings)

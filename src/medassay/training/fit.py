@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import shutil
 import signal
 import sys
 import warnings
@@ -22,7 +23,8 @@ from pytorch_lightning.strategies.launchers.multiprocessing import _MultiProcess
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from medassay.core.errors import ConfigError, Interrupted, UserError, output_error
+from medassay.core.errors import ConfigError, Interrupted, OutputError, UserError, output_error
+from medassay.core.files import expand_home
 from medassay.core.seeds import derived_seed
 from medassay.data.modules import LabelledData
 from medassay.training.callbacks import EpochSeed, History, ProcessSetUp
@@ -76,6 +78,7 @@ def fit(
     log_to: LoggerName = "tensorboard",
     seed: int = 0,
     resume: bool = False,
+    overwrite: bool = False,
 ) -> Fit:
     """Trains ``task`` on ``data`` and leaves the chosen epoch's weights in it.
 
@@ -91,21 +94,30 @@ def fit(
         log_to: ``tensorboard``, ``csv`` or ``none``.
         seed: of dropout and noise; the data module has its own.
         resume: continue from ``directory/checkpoints/last.ckpt`` if that is there, bit for bit as if uninterrupted.
+        overwrite: replace what an earlier training left in ``directory``, which is refused otherwise.
 
     Raises:
+        OutputError: ``directory`` holds a training, and neither ``resume`` nor ``overwrite`` is given.
         UserError: settings that do not fit the machine or task; an unreadable checkpoint; a loss that is not finite.
         Interrupted: Ctrl-C or SIGTERM.
     """
     _quiet()
     settings = settings or TrainerSettings()
-    directory = Path(directory)
+    directory = expand_home(directory)
     checkpoints = Checkpoints(directory / "checkpoints", monitor, mode)
+    if not (resume or overwrite) and (checkpoints.last.exists() or (directory / "run.json").exists()):
+        raise OutputError(
+            f"{directory} holds a training already: choose another directory, or give resume=True to continue it or "
+            "overwrite=True to replace it"
+        )
     reason = _Reason()
     set_up = ProcessSetUp(settings.threads, settings.compile)
     watching = [set_up, EpochSeed(seed), reason, History(directory), *callbacks, checkpoints]
     with warnings.catch_warnings():
         _filter_warnings()
         trainer = make_trainer(task, directory, settings, watching, log_to, max_epochs)
+    if overwrite:
+        _remove_training(directory)
     torch.manual_seed(derived_seed(seed, 0))
     start = checkpoints.last if resume and checkpoints.last.exists() else None
     if settings.precision == "64-true":
@@ -213,6 +225,13 @@ def _logger(name: LoggerName, directory: Path) -> Logger | Literal[False]:
     if name == "csv":
         return CSVLogger(directory, name="", version="csv")
     return False
+
+
+def _remove_training(directory: Path) -> None:
+    """Removes what :func:`fit` leaves in its directory."""
+    for name in ("checkpoints", "tensorboard", "csv"):
+        shutil.rmtree(directory / name, ignore_errors=True)
+    (directory / "history.json").unlink(missing_ok=True)
 
 
 def _quiet() -> None:
