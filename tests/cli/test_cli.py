@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shlex
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import torch
 from PIL import Image
 
 from medassay import cli
+from medassay.core import files
 from medassay.evaluation.protocol import ComputeContext, Report
 from medassay.protocols.assay.protocol import Assay
 from medassay.runs import samples
@@ -311,6 +314,68 @@ def test_the_checkpoints_of_fit_are_not_overwritten_by_a_run(own: Path, command:
     (own / "run.json").unlink()
     result = command("train", "data=chest_phantom", *TINY, f"hydra.run.dir={own}")
     assert_one_line(result, "holds the checkpoints of medassay.fit", "hydra.run.dir")
+
+
+class ReadOnly:
+    """``tempfile.TemporaryDirectory`` where nothing below a folder can be written, whoever asks."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.make = folder, tempfile.TemporaryDirectory
+
+    def __call__(self, *, dir: Path, prefix: str = "") -> Any:
+        if Path(dir).is_relative_to(self.folder):
+            raise PermissionError(errno.EACCES, "Permission denied", str(dir))
+        return self.make(dir=dir, prefix=prefix)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_read_only_run_is_evaluated_into_another_directory(
+    several: bool, own: Path, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files.tempfile, "TemporaryDirectory", ReadOnly(own))
+    argv = [f"run=[{own}]" if not several else f"run=[{own},{own}]", "trainer.gpus=0", "protocol=predict"]
+    Image.new("L", (28, 28), 90).save(tmp_path / "x.png")
+    argv.append(f"protocol.images={tmp_path / 'x.png'}")
+    if not several:
+        assert_one_line(command("evaluate", *argv), f"{own}/eval/", "is not writable", "eval_dir=<directory>")
+    before = sorted(own.rglob("*"))
+    assert command("evaluate", *argv, f"eval_dir={tmp_path}/results").code == 0
+    assert sorted(own.rglob("*")) == before
+    reports = list((tmp_path / "results").glob("predict_*/report.html"))
+    assert len(reports) == (2 if several else 1)
+
+
+def test_a_tilde_in_every_key_of_a_place_is_the_home_directory(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MEDASSAY_OUTPUTS", "~/out")
+    Path("home").mkdir()
+    Image.new("L", (28, 28), 90).save("home/x.png")
+    small = ("data=chest_phantom", *TINY, "model.net.width=2", "logger=none", "test=false")
+    assert command("train", *small).code == 0
+    (run,) = Path("home/out/pneumonia_cnn").iterdir()
+    assert numbers(run, "run.json")["status"] == "done"
+    run.rename("home/own")
+    assert_one_line(command("train", "resume='~/own'"), "this run is done after 1 epochs")
+    assert_one_line(command("train", "model=tstr", "data.generator='~/own'"), "is a classifier's run")
+    for key in ("hydra.run.dir", "hydra.sweep.dir"):
+        assert_one_line(
+            command("train", *(["-m"] if "sweep" in key else []), *small, f"{key}='~/x.png/run'"), "home/x.png"
+        )
+    images = ["protocol=predict", "protocol.images='~/x.png'", "trainer.gpus=0"]
+    assert command("evaluate", "run='~/own'", "eval_dir='~/results'", *images).code == 0
+    assert len(list(Path("home/results").glob("predict_*"))) == 1
+    assert_one_line(
+        command("evaluate", "samples='~/own/run.json'", "data=chest_phantom"), f"{tmp_path}/home/own/run.json"
+    )
+    assert not Path("~").exists()
+
+
+def test_a_tilde_of_a_user_that_there_is_not_is_one_line(command: Command, tmp_path: Path) -> None:
+    for argv in (["outputs='~nobody_at_all/x'"], ["hydra.run.dir='~nobody_at_all/x'"], ["resume='~nobody_at_all/x'"]):
+        assert_one_line(command("train", "data=chest_phantom", *argv), "~nobody_at_all/x", "no such home directory")
 
 
 def test_a_directory_with_a_run_in_it_is_not_overwritten(command: Command, runs: dict[str, Path]) -> None:

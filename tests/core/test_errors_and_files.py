@@ -20,6 +20,7 @@ from medassay.core.errors import (
     OutputError,
     TrainingError,
     UserError,
+    advise,
     output_error,
     suggest_nearest,
 )
@@ -29,6 +30,7 @@ from medassay.core.files import (
     expand_home,
     file_lock,
     read_checked_json,
+    refuse_unwritable,
     write_checked_json,
     write_json,
 )
@@ -79,7 +81,7 @@ def test_the_nearest_word_may_come_from_any_iterable() -> None:
 def test_a_torch_save_on_a_full_disk_is_told_as_no_space_left(text: str) -> None:
     message = str(output_error(RuntimeError(text), "last.ckpt"))
     assert message.startswith("no space left while writing last.ckpt")
-    assert "resume=<run directory>" in message
+    assert "free some space" in message
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
@@ -87,14 +89,14 @@ def test_a_full_disk_says_what_to_do_then(code: int) -> None:
     error = output_error(OSError(code, "text of the system"), Path("outputs/run/last.ckpt"))
     assert isinstance(error, OutputError)
     assert str(error).startswith("no space left while writing outputs/run/last.ckpt")
-    assert "resume=<run directory>" in str(error)
+    assert "free some space" in str(error)
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EROFS])
 def test_a_place_without_permission_asks_for_another(code: int) -> None:
     message = str(output_error(OSError(code, "text of the system"), "/mnt/run"))
     assert message.startswith("/mnt/run is not writable")
-    assert "hydra.run.dir=<directory>" in message
+    assert "choose another place" in message
 
 
 def test_any_other_failed_write_keeps_the_systems_words_on_one_line() -> None:
@@ -102,6 +104,51 @@ def test_any_other_failed_write_keeps_the_systems_words_on_one_line() -> None:
     assert "cannot write /mnt/run" in message
     assert "Input/output" in message
     assert "\n" not in message
+
+
+def test_a_path_of_bytes_is_shown_as_text() -> None:
+    message = str(output_error(FileNotFoundError(errno.ENOENT, "gone", b"runs/events"), b"runs/events"))
+    assert message.startswith("cannot write runs/events (No such file or directory)")
+
+
+def test_a_link_to_nothing_is_named_with_its_target(tmp_path: Path) -> None:
+    (tmp_path / "figures").symlink_to("elsewhere")
+    with pytest.raises(OutputError, match=r"figures is a link to elsewhere, which does not exist; remove the link"):
+        write_json(tmp_path / "figures" / "x.json", {})
+    (tmp_path / "figures").unlink()  # the advice
+    write_json(tmp_path / "figures" / "x.json", {})
+
+
+@pytest.mark.parametrize(
+    ("code", "step"), [(errno.ENOSPC, "inner full"), (errno.EACCES, "inner refused"), (errno.EIO, "inner refused")]
+)
+@pytest.mark.parametrize("convert", [True, False])
+def test_the_innermost_advice_is_the_one_that_is_given(code: int, step: str, convert: bool) -> None:
+    failure = OSError(code, "text of the system", "/mnt/run")
+
+    def fail() -> None:
+        with advise(full="outer", refused="outer"), advise(full="inner full", refused="inner refused"):
+            raise output_error(failure, "/mnt/run") if convert else failure
+
+    with pytest.raises(OutputError, match=f": {step}$"):
+        fail()
+
+
+def test_advice_changes_no_message_that_has_its_own() -> None:
+    def fail() -> None:
+        with advise(full="outer", refused="outer"):
+            raise OutputError("there is a run already: choose another")
+
+    with pytest.raises(OutputError, match=r"^there is a run already: choose another$"):
+        fail()
+
+
+def test_trying_a_directory_leaves_nothing_behind(tmp_path: Path) -> None:
+    refuse_unwritable(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="file is a file, no directory"):
+        refuse_unwritable(tmp_path / "file" / "b")
 
 
 # --- whole files -----------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from omegaconf import OmegaConf
 
 import medassay
 from medassay.cli import train as jobs
@@ -123,6 +124,14 @@ def test_loading_twice_gives_runs_of_their_own(path: Path) -> None:
     first.config["data"]["name"] = "changed"
     assert next(second.task.parameters()).abs().sum() > 0
     assert second.config["data"]["name"] == "chest_phantom"
+
+
+def test_a_tilde_in_the_place_of_data_on_this_machine_is_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    config = OmegaConf.to_container(medassay.compose("data=folder", "data.path=x", "data.classes=[a,b]"), resolve=True)
+    assert isinstance(config, dict)
+    changed = with_overrides({str(k): v for k, v in config.items()}, {"data.path": "~/images"})
+    assert changed["data"]["path"] == "/home/me/images"
 
 
 # --- what may differ on another machine ------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -641,7 +642,7 @@ def test_a_failed_save_leaves_the_old_file_and_no_remains(
     AtomicCheckpointIO().save_checkpoint({"state_dict": {"w": torch.ones(3)}}, path)
     before = path.read_bytes()
     monkeypatch.setattr(torch, "save", FullDisk(0, error))
-    with pytest.raises(OutputError, match=r"no space left while writing .*last\.ckpt.*resume=") as caught:
+    with pytest.raises(OutputError, match=r"no space left while writing .*last\.ckpt.*free some space") as caught:
         AtomicCheckpointIO().save_checkpoint({"state_dict": {"w": torch.zeros(3)}}, path)
     one_line(caught)
     assert path.read_bytes() == before
@@ -658,6 +659,31 @@ def test_a_disk_that_fills_up_during_training_leaves_the_checkpoints_of_the_epoc
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
     assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["epoch"] == 0
     assert run(classifier_of(), tiny_chest(train=32), tmp_path, max_epochs=3, resume=True).epochs == 3
+
+
+class Delete(Callback):
+    """Deletes the directory during the second epoch."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.current_epoch == 1:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+
+@pytest.mark.parametrize("log_to", ["tensorboard", "none"])
+def test_a_directory_deleted_during_training_is_one_line_and_is_not_made_again(
+    log_to: str, tiny_chest: Factory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = tmp_path / "run"
+    with pytest.raises(OutputError, match=f"^{directory} was deleted during training: .*start it again") as caught:
+        run(
+            classifier_of(), tiny_chest(train=32), directory, max_epochs=3, callbacks=[Delete(directory)], log_to=log_to
+        )
+    one_line(caught)
+    assert not directory.exists()
+    assert "Traceback" not in capsys.readouterr().err
 
 
 # --- interruptions ---------------------------------------------------------------------------------------------------

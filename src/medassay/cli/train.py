@@ -13,7 +13,8 @@ from omegaconf import DictConfig
 
 from medassay import config as configuration
 from medassay.config.command_line import SHOWING, is_hydra, override_texts, parse, run_hydra, single_value, start_log
-from medassay.core.errors import ConfigError
+from medassay.core.errors import ConfigError, advise
+from medassay.core.files import expand_home
 from medassay.runs.compose import choose_samples_in, compose_training
 from medassay.runs.directory import RunDirectory
 
@@ -86,10 +87,14 @@ def _train(overrides: Sequence[str], directory: str | Path | None, *, log: bool 
     from medassay.runs.train import train
 
     config = check_training(cfg)
-    path = configuration.run_directory(cfg) if directory is None else Path(directory)
-    if log:
-        start_log(cfg, path)
-    train(config, path, list(overrides))
+    path = configuration.run_directory(cfg) if directory is None else expand_home(directory)
+    placed = any(text.startswith("hydra.run.dir=") for text in overrides)
+    key = "directory" if directory is not None else "hydra.run.dir" if placed else "outputs"
+    again = "free some space, then start the same command again"
+    with advise(full=again, refused=f"choose another place with {key}=<directory>"):
+        if log:
+            start_log(cfg, path)
+        train(config, path, list(overrides))
     _judge(path)
     return path
 
@@ -120,6 +125,8 @@ def _resume(path: str, overrides: Sequence[Override]) -> Path:
     from medassay.runs.train import resume
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    directory = resume(path, changes)
+    again = "free some space, then start the same command again"
+    with advise(full=again, refused=f"make {path} writable, or continue a copy of it with resume=<copy>"):
+        directory = resume(path, changes)
     _judge(directory)
     return directory

@@ -28,6 +28,8 @@ def explain(error: BaseException) -> str | None:
         )
     if type(error).__name__ == "ProcessExitedException":
         return "one of the training processes was ended from outside; continue with resume=<run directory>"
+    if isinstance(error, ValueError) and isinstance(error.__cause__, OSError):  # of logging: its file cannot be opened
+        error = error.__cause__
     if isinstance(error, OSError):
         return str(output_error(error, error.filename or "the output"))
     return None

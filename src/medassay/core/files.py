@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import secrets
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -100,6 +102,20 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, OSError) as error:
         raise CheckpointError(f"{path} cannot be read ({error}): restore or delete it") from error
     return values
+
+
+def refuse_unwritable(directory: Path) -> None:
+    """Tries whether ``directory``, which need not exist, can be written; nothing is left behind.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    nearest = next(place for place in (directory.absolute(), *directory.absolute().parents) if os.path.exists(place))
+    try:
+        with tempfile.TemporaryDirectory(dir=nearest, prefix="."):
+            return
+    except OSError as error:
+        raise output_error(error, directory) from error
 
 
 def sha256(path: Path) -> str:

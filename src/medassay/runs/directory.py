@@ -22,8 +22,16 @@ from typing import Any, Literal
 from omegaconf import OmegaConf
 
 from medassay import config as configuration
-from medassay.core.errors import CheckpointError, Interrupted, OutputError, UserError
-from medassay.core.files import atomic_write, describe_zip_damage, file_lock, read_json, sha256, write_json
+from medassay.core.errors import CheckpointError, Interrupted, OutputError, UserError, advise
+from medassay.core.files import (
+    atomic_write,
+    describe_zip_damage,
+    expand_home,
+    file_lock,
+    read_json,
+    sha256,
+    write_json,
+)
 
 RESERVE = 64 * 1024  # bytes: a record and its file system's blocks, with room to spare
 PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "omegaconf", "medmnist", "torchmetrics", "numpy")
@@ -91,11 +99,11 @@ class RunDirectory:
     """The directory of one run.
 
     Args:
-        path: the directory; need not exist yet.
+        path: the directory; need not exist yet. A ``~`` at its beginning is the home directory.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = expand_home(path)
 
     @property
     def figures(self) -> Path:
@@ -119,9 +127,9 @@ class RunDirectory:
         """Takes up space while the run trains, and is removed before its ending is recorded: a full disk has room for that."""
         return self.path / ".reserve"
 
-    def new_evaluation(self, protocol: str) -> Path:
-        """A directory for what ``protocol`` leaves, not there yet."""
-        return self.path / "eval" / f"{protocol}_{secrets.token_hex(3)}"
+    def new_evaluation(self, protocol: str, eval_dir: Path | None = None) -> Path:
+        """A directory for what ``protocol`` leaves, not there yet, in ``eval_dir``; None for the run's own ``eval/``."""
+        return (eval_dir or self.path / "eval") / f"{protocol}_{secrets.token_hex(3)}"
 
     # --- writing ---
 
@@ -194,7 +202,9 @@ class RunDirectory:
             self.update(status=status, reason=reason, ended=_now(), seconds=seconds, sha256=digests)
 
         try:
-            yield ending
+            again = f"continue with: python train.py resume={self.path}"
+            with advise(full=f"free some space, then {again}", refused=f"make it writable, then {again}"):
+                yield ending
         except KeyboardInterrupt as error:
             signum = error.signum if isinstance(error, Interrupted) else signal.SIGINT
             name = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pytorch_lightning import LightningModule
@@ -60,6 +60,7 @@ def with_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> dict
         changed[group][name] = value
         if key in SAMPLING_DEVICE and name in changed["data"]:  # a generator's samples are drawn where the run computes
             changed["data"][name] = value
+    changed = cast(dict[str, Any], configuration.expand_paths(changed))
     configuration.check(changed["trainer"], "trainer")
     configuration.check(changed["data"], "data")
     return changed

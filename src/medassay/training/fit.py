@@ -27,7 +27,8 @@ from medassay.core.errors import ConfigError, Interrupted, OutputError, UserErro
 from medassay.core.files import expand_home
 from medassay.core.seeds import derived_seed
 from medassay.data.modules import LabelledData
-from medassay.training.callbacks import EpochSeed, History, ProcessSetUp
+from medassay.reporting.tensorboard import quiet_writers
+from medassay.training.callbacks import DeletedDirectory, EpochSeed, History, ProcessSetUp
 from medassay.training.checkpoints import AtomicCheckpointIO, Checkpoints, load_weights, read_checkpoint
 from medassay.training.settings import LoggerName, TrainerSettings, devices_for
 
@@ -112,7 +113,8 @@ def fit(
         )
     reason = _Reason()
     set_up = ProcessSetUp(settings.threads, settings.compile)
-    watching = [set_up, EpochSeed(seed), reason, History(directory), *callbacks, checkpoints]
+    deleted = DeletedDirectory(directory)  # before what would write into it again
+    watching = [deleted, set_up, EpochSeed(seed), reason, History(directory), *callbacks, checkpoints]
     with warnings.catch_warnings():
         _filter_warnings()
         trainer = make_trainer(task, directory, settings, watching, log_to, max_epochs)
@@ -125,7 +127,7 @@ def fit(
     if start is not None:
         load_weights(task, start)  # a checkpoint of another architecture is one line here, many from Lightning
     task.train()
-    _run(trainer, task, data, start, reason)
+    _run(trainer, task, data, start, reason, deleted)
     epochs = trainer.current_epoch
     if isinstance(trainer.strategy, DDPStrategy):  # this process launched the training ones and saw nothing of theirs
         contents = read_checkpoint(checkpoints.last)
@@ -267,11 +269,18 @@ def _end_processes(trainer: Trainer) -> None:
         launcher.kill(signal.SIGKILL)
 
 
-def _run(trainer: Trainer, task: LightningModule, data: LabelledData, start: Path | None, reason: _Reason) -> None:
+def _run(
+    trainer: Trainer,
+    task: LightningModule,
+    data: LabelledData,
+    start: Path | None,
+    reason: _Reason,
+    deleted: DeletedDirectory,
+) -> None:
     """``trainer.fit``, quiet, with its ways of ending turned into ours."""
     before = signal.getsignal(signal.SIGINT)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), quiet_writers():
             _filter_warnings()
             trainer.fit(task, datamodule=data, ckpt_path=None if start is None else str(start), weights_only=True)
     except SystemExit as error:
@@ -288,6 +297,7 @@ def _run(trainer: Trainer, task: LightningModule, data: LabelledData, start: Pat
     except MisconfigurationException as error:
         raise ConfigError(f"trainer: {error}") from error
     except OSError as error:
+        deleted.refuse()
         raise output_error(error, error.filename or trainer.default_root_dir) from error
     finally:
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and before is not None:
