@@ -27,13 +27,13 @@ from medassay.core.errors import (
 from medassay.core.files import (
     atomic_write,
     describe_zip_damage,
-    expand_home,
     file_lock,
     read_checked_json,
     refuse_unwritable,
     write_checked_json,
     write_json,
 )
+from medassay.core.paths import expand_home
 from tests.helpers import flip_byte
 
 # --- errors ----------------------------------------------------------------------------------------------------------

@@ -308,8 +308,17 @@ def test_devices_follow_from_the_settings_and_the_machine(
         ({"gpus": 1, "accelerator": "cuda"}, 1, r"trainer\.gpus=1 and trainer\.accelerator both say where to train"),
         ({"gpus": 0, "accelerator": "cpu"}, 0, r"trainer\.gpus=0 and trainer\.accelerator both say"),
         ({"gpus": 2, "devices": 2}, 2, r"trainer\.gpus=2 and trainer\.devices both say"),
-        ({"accelerator": "cuda"}, 0, r"trainer\.devices=1: this machine has no CUDA GPU"),
-        ({"accelerator": "gpu", "devices": 3}, 2, r"trainer\.devices=3: this machine has 2 CUDA GPUs"),
+        (
+            {"accelerator": "cuda"},
+            0,
+            r"^trainer\.accelerator=cuda: this machine has no CUDA GPU.*trainer\.accelerator=cpu",
+        ),
+        ({"accelerator": "gpu"}, 0, r"^trainer\.accelerator=gpu: this machine has no CUDA GPU"),
+        (
+            {"accelerator": "gpu", "devices": 3},
+            2,
+            r"^trainer\.accelerator=gpu trainer\.devices=3: this machine has 2 CUDA GPUs",
+        ),
     ],
 )
 def test_devices_that_cannot_be_had_are_refused_in_one_line(asked: dict[str, Any], present: int, message: str) -> None:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from medassay import config as configuration
 from medassay.config.command_line import SHOWING, is_hydra, override_texts, parse, run_hydra, single_value, start_log
 from medassay.core.errors import ConfigError, advise
-from medassay.core.files import expand_home
+from medassay.core.paths import expand_home
 from medassay.runs.compose import choose_samples_in, compose_training
 from medassay.runs.directory import RunDirectory
 

@@ -21,7 +21,7 @@ from medassay.config.checks import trusted_targets
 from medassay.config.composition import compose_with_hydra, conf_directory, explained_interpolations
 from medassay.config.messages import explain, explain_unreadable
 from medassay.core.errors import ConfigError, output_error
-from medassay.core.files import expand_home
+from medassay.core.paths import expand_home
 
 # Hydra's flags: what it does not know it answers with many lines
 CONFIG_DIR = ("--config-dir", "-cd")

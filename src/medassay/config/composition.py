@@ -17,7 +17,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from medassay.config.moved import update_targets
 from medassay.core.errors import ConfigError, UserError
-from medassay.core.files import expand_home
+from medassay.core.paths import expand_home
 
 PATH_KEYS = ("outputs", "eval_dir", "resume", "root", "file", "path", "generator", "images", "inception_weights")
 

@@ -16,25 +16,11 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from medassay.core.errors import CheckpointError, ConfigError, UserError, output_error
+from medassay.core.errors import CheckpointError, UserError, output_error
 
 logger = logging.getLogger(__name__)
 
 Content = TypeVar("Content")
-
-
-def expand_home(path: str | Path) -> Path:
-    """``path`` with a ``~`` or ``~user`` at its beginning replaced by that home directory.
-
-    Raises:
-        ConfigError: there is no such user.
-    """
-    if not str(path).startswith("~"):  # ./~ is a folder of that name
-        return Path(path)
-    try:
-        return Path(path).expanduser()
-    except RuntimeError as error:
-        raise ConfigError(f"{path}: there is no such home directory; write the path in full, or ./{path}") from error
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -127,10 +128,23 @@ def _array(path: Path, key: str, archive: np.lib.npyio.NpzFile) -> _Array:
     try:
         array: _Array = archive[key]
     except MemoryError as error:
-        raise DataError(f"{path}: '{key}' does not fit into memory ({error}): choose a smaller data.size") from error
+        raise DataError(f"{path}: '{key}' {explain_lack_of_memory(archive, key)}") from error
     except _UNREADABLE as error:
         raise DataError(f"{path}: '{key}' cannot be read ({error}): expected plain numbers; {_REPLACE}") from error
     return array
+
+
+def explain_lack_of_memory(archive: np.lib.npyio.NpzFile, key: str) -> str:
+    """Why an array cannot be held in memory, and what to do: its header lies about its size, or it is too large."""
+    member = archive.zip.getinfo(f"{key}.npy")  # type: ignore[union-attr]
+    with archive.zip.open(member) as stream:  # type: ignore[union-attr]
+        version = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, _, dtype = read(stream)
+    claimed = math.prod(shape) * dtype.itemsize
+    if claimed > member.file_size:
+        return f"is damaged: its header says {claimed:,} bytes, it has {member.file_size:,}; {_REPLACE}"
+    return f"does not fit into memory ({claimed:,} bytes): choose a smaller data.size"
 
 
 def _images(path: Path, key: str, archive: np.lib.npyio.NpzFile, channels: int, size: int) -> _Array:

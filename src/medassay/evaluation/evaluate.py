@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 
 from medassay import config as configuration
 from medassay.core.errors import ConfigError, DataError, advise
-from medassay.core.files import expand_home, refuse_unwritable
+from medassay.core.files import refuse_unwritable
+from medassay.core.paths import expand_home
 from medassay.evaluation.about import About, describe_run
 from medassay.evaluation.protocol import ComputeContext, Protocol, SamplesProtocol
 from medassay.evaluation.several import is_several, list_runs

@@ -13,7 +13,8 @@ from medassay import config as configuration
 from medassay.config.messages import explain
 from medassay.core.errors import CheckpointError
 from medassay.core.estimate import Estimate
-from medassay.core.files import expand_home, read_json, write_json, write_text
+from medassay.core.files import read_json, write_json, write_text
+from medassay.core.paths import expand_home
 from medassay.core.results import to_json
 from medassay.evaluation.about import command_line, origin
 from medassay.evaluation.protocol import Combined, Protocol

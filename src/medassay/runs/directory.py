@@ -26,12 +26,12 @@ from medassay.core.errors import CheckpointError, Interrupted, OutputError, User
 from medassay.core.files import (
     atomic_write,
     describe_zip_damage,
-    expand_home,
     file_lock,
     read_json,
     sha256,
     write_json,
 )
+from medassay.core.paths import expand_home
 
 RESERVE = 64 * 1024  # bytes: a record and its file system's blocks, with room to spare
 PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "omegaconf", "medmnist", "torchmetrics", "numpy")

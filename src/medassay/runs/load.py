@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning import LightningModule
 
 from medassay import config as configuration
+from medassay.config.messages import explain_foreign_key
 from medassay.config.moved import DEVICE_KEYS
 from medassay.core.errors import CheckpointError, ConfigError, suggest_nearest
 from medassay.core.types import LabelledImages
@@ -51,6 +52,8 @@ def with_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> dict
     for key, value in overrides.items():
         group, _, name = key.partition(".")
         if key not in known:
+            if (elsewhere := explain_foreign_key(key)) is not None:
+                raise ConfigError(elsewhere)
             raise ConfigError(
                 f"{key}: a finished run's configuration is fixed;{suggest_nearest(key, known)} only data.root, data.file, "
                 "data.path, data.batch_size, trainer.* and protocol.* can be given"

@@ -19,7 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from medassay import config as configuration
 from medassay.config.command_line import find_swept_keys, is_hydra, pair_arguments, parse, run_hydra
 from medassay.core.errors import ConfigError, TrainingError, advise
-from medassay.core.files import expand_home
+from medassay.core.paths import expand_home
 from medassay.runs.directory import RunDirectory
 from medassay.runs.settings import SweepSettings
 from medassay.sweeps.directory import SweepDirectory, now

@@ -24,7 +24,7 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from medassay.core.errors import ConfigError, Interrupted, OutputError, UserError, output_error
-from medassay.core.files import expand_home
+from medassay.core.paths import expand_home
 from medassay.core.seeds import derived_seed
 from medassay.data.modules import LabelledData
 from medassay.reporting.tensorboard import quiet_writers

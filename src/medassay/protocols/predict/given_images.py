@@ -18,7 +18,7 @@ from torch import Tensor
 
 from medassay.core.errors import DataError
 from medassay.core.types import Splits
-from medassay.data import folder
+from medassay.data import folder, npz
 
 ACCEPTED = "a png (also jpg, jpeg, bmp, tif, tiff), a folder of them, or an npz of images"
 _MODES = {"1": "black and white", "L": "grey", "P": "palette", "LA": "grey with transparency", "PA": "palette"}
@@ -176,6 +176,8 @@ def _read_npz(path: Path, size: int, channels: int, found: GivenImages) -> None:
                 pixels, steps = _pixels(archive[key])
             except DataError as error:
                 found.unreadable.append(Unreadable(key, str(error)))
+            except MemoryError:
+                found.unreadable.append(Unreadable(key, npz.explain_lack_of_memory(archive, key)))
             except _DAMAGED as error:
                 found.unreadable.append(Unreadable(key, f"cannot be read ({error})"))
             else:
