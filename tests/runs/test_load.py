@@ -269,7 +269,9 @@ def test_evaluation_runs_on_the_first_device_that_the_settings_allow(
 
 def test_a_run_trained_on_apple_silicon_says_so_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match=r"trainer\.accelerator=mps: this machine has none; use trainer\.accelerator=cpu"):
+    with pytest.raises(
+        ConfigError, match=r"trainer\.accelerator=mps: this machine has none; use trainer\.accelerator=cpu"
+    ):
         device_for(TrainerSettings(accelerator="mps"))
 
 
