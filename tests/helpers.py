@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import io
+import struct
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -45,6 +49,30 @@ def assert_one_line(result: Result, *facts: str) -> None:
     assert "Traceback" not in result.err
     for fact in facts:
         assert fact in result.err
+
+
+def flip_byte(path: Path) -> None:
+    """Damages a zip archive as a failing disk does: one byte in the middle of its largest array, the size unchanged."""
+    with zipfile.ZipFile(path) as archive:
+        arrays = (member for member in archive.infolist() if not member.filename.endswith(".pkl"))
+        largest = max(arrays, key=lambda member: member.compress_size)
+    content = bytearray(path.read_bytes())
+    name, extra = struct.unpack_from("<HH", content, largest.header_offset + 26)
+    content[largest.header_offset + 30 + name + extra + largest.compress_size // 2] ^= 0x40
+    path.write_bytes(content)
+
+
+def write_lying_npz(path: Path, key: str) -> None:
+    """An ``.npz`` of one array whose header promises a million million images, and which holds four bytes."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": (10**12, 28, 28)})
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(f"{key}.npy", header.getvalue() + b"four")
+        for other in ("train_images", "train_labels", "val_images", "val_labels", "test_images", "test_labels"):
+            if other != key:
+                content = io.BytesIO()
+                np.save(content, np.zeros((4, 28, 28) if "images" in other else (4, 1), dtype=np.uint8))
+                archive.writestr(f"{other}.npy", content.getvalue())
 
 
 def load_script(name: str) -> ModuleType:

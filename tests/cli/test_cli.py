@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import shlex
 import shutil
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,13 +14,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from medassay import cli
+from medassay.core import files
 from medassay.evaluation.protocol import ComputeContext, Report
 from medassay.protocols.assay.protocol import Assay
 from medassay.runs import samples
+from medassay.runs.directory import RunDirectory
 from medassay.runs.run import Run
-from tests.helpers import Command, assert_one_line
+from tests.helpers import Command, assert_one_line, flip_byte
 
 TINY = ("data.train=48", "data.val=32", "data.test=32", "data.batch_size=16", "debug=fast", "trainer.gpus=0")
 
@@ -50,6 +56,11 @@ def numbers(run: Path, name: str = "metrics.json") -> dict[str, Any]:
         (["modle=cgan"], ["modle", "Did you mean 'model'"]),
         (["data.batchsize=3"], ["data.batchsize", "Did you mean 'data.batch_size'"]),
         (["zzz=3"], ["zzz: unknown key"]),
+        (["ckpt_path=x"], ["ckpt_path", "resume=<run directory>", "run=<run directory>"]),
+        (["train=false"], ["train: ", "always trains", "evaluate.py run="]),
+        (["hparams_search=x"], ["search=<name>"]),
+        (["max_epochs=3"], ["Did you mean 'trainer.max_epochs'"]),
+        (["lr=0.1"], ["Did you mean 'model.optimizer.lr'"]),
         (["+zzz=3"], ["zzz: unknown key"]),
         (["+trainer.zzz=3"], ["trainer.zzz: unknown key", "max_epochs"]),
         (["model=cgann"], ["model=cgann", "Did you mean 'cgan'", "pneumonia_cnn"]),
@@ -241,6 +252,137 @@ def test_a_full_disk_keeps_the_last_good_checkpoint_and_the_run_resumes(
     assert numbers(run)["epochs"] == 2
 
 
+@pytest.fixture
+def own(runs: dict[str, Path], tmp_path: Path) -> Path:
+    """A classifier's run of this test's own."""
+    return shutil.copytree(runs["classifier"], tmp_path / "own")
+
+
+def interrupt(run: Path) -> None:
+    """Makes a finished run one that was interrupted after its last epoch so far."""
+    RunDirectory(run).update(status="interrupted")
+
+
+def test_an_evaluation_with_a_damaged_checkpoint_is_one_line_that_says_how_to_train_anew(
+    own: Path, command: Command
+) -> None:
+    flip_byte(own / "checkpoints" / "best.ckpt")
+    result = command("evaluate", f"run={own}", "trainer.gpus=0")
+    assert_one_line(result, "best.ckpt is damaged", "restore it from a copy", "train anew: python train.py ")
+    assert list(own.glob("eval/*")) == []
+    again = shlex.split(result.err.partition("train anew: python train.py ")[2])
+    assert again == [text for text in numbers(own, "run.json")["overrides"] if not text.startswith("hydra.run.dir=")]
+
+
+def test_weights_of_another_run_in_place_of_the_runs_own_are_noticed_where_the_record_knows_them(
+    own: Path, command: Command, tmp_path: Path
+) -> None:
+    png, best = tmp_path / "x.png", own / "checkpoints" / "best.ckpt"
+    Image.new("L", (28, 28), 90).save(png)
+    contents = torch.load(best, weights_only=True)
+    contents["state_dict"]["net.head.bias"] += 1
+    torch.save(contents, best)
+    assert_one_line(command("evaluate", f"run={own}", "trainer.gpus=0"), "not the file that training left")
+    RunDirectory(own).update(sha256=None)  # an older run, or one that was killed
+    assert command("evaluate", f"run={own}", "trainer.gpus=0", "protocol=predict", f"protocol.images={png}").code == 0
+
+
+def test_resuming_with_a_damaged_checkpoint_is_one_line_whose_advice_works(own: Path, command: Command) -> None:
+    interrupt(own)
+    for name in ("best.ckpt", "last.ckpt"):
+        flip_byte(own / "checkpoints" / name)
+        result = command("train", f"resume={own}")
+        assert_one_line(result, f"{name} is damaged", f"delete {own}/checkpoints, then python train.py resume={own}")
+    shutil.rmtree(own / "checkpoints")
+    assert command("train", f"resume={own}").code == 0
+    assert numbers(own, "run.json")["status"] == "done"
+
+
+def test_resuming_without_the_chosen_epochs_weights_is_one_line(own: Path, command: Command) -> None:
+    interrupt(own)
+    (own / "checkpoints" / "best.ckpt").unlink()
+    assert_one_line(command("train", f"resume={own}"), "best.ckpt is missing", f"resume={own}")
+
+
+def test_a_killed_run_whose_record_is_older_than_its_checkpoints_is_resumed(own: Path, command: Command) -> None:
+    with RunDirectory(own).record_ending():
+        during = numbers(own, "run.json")  # what a run that is killed leaves
+    last = own / "checkpoints" / "last.ckpt"
+    contents = torch.load(last, weights_only=True)
+    torch.save({**contents, "pytorch-lightning_version": str(contents["pytorch-lightning_version"])}, last)
+    (own / "run.json").write_text(json.dumps(during))
+    assert command("train", f"resume={own}", "trainer.max_epochs=2").code == 0
+    assert numbers(own)["epochs"] == 2
+
+
+def test_the_checkpoints_of_fit_are_not_overwritten_by_a_run(own: Path, command: Command) -> None:
+    (own / "run.json").unlink()
+    result = command("train", "data=chest_phantom", *TINY, f"hydra.run.dir={own}")
+    assert_one_line(result, "holds the checkpoints of medassay.fit", "hydra.run.dir")
+
+
+class ReadOnly:
+    """``tempfile.TemporaryDirectory`` where nothing below a folder can be written, whoever asks."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.make = folder, tempfile.TemporaryDirectory
+
+    def __call__(self, *, dir: Path, prefix: str = "") -> Any:
+        if Path(dir).is_relative_to(self.folder):
+            raise PermissionError(errno.EACCES, "Permission denied", str(dir))
+        return self.make(dir=dir, prefix=prefix)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_a_read_only_run_is_evaluated_into_another_directory(
+    several: bool, own: Path, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files.tempfile, "TemporaryDirectory", ReadOnly(own))
+    argv = [f"run=[{own}]" if not several else f"run=[{own},{own}]", "trainer.gpus=0", "protocol=predict"]
+    Image.new("L", (28, 28), 90).save(tmp_path / "x.png")
+    argv.append(f"protocol.images={tmp_path / 'x.png'}")
+    if not several:
+        assert_one_line(command("evaluate", *argv), f"{own}/eval/", "is not writable", "eval_dir=<directory>")
+    before = sorted(own.rglob("*"))
+    assert command("evaluate", *argv, f"eval_dir={tmp_path}/results").code == 0
+    assert sorted(own.rglob("*")) == before
+    reports = list((tmp_path / "results").glob("predict_*/report.html"))
+    assert len(reports) == (2 if several else 1)
+
+
+def test_a_tilde_in_every_key_of_a_place_is_the_home_directory(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MEDASSAY_OUTPUTS", "~/out")
+    Path("home").mkdir()
+    Image.new("L", (28, 28), 90).save("home/x.png")
+    small = ("data=chest_phantom", *TINY, "model.net.width=2", "logger=none", "test=false")
+    assert command("train", *small).code == 0
+    (run,) = Path("home/out/pneumonia_cnn").iterdir()
+    assert numbers(run, "run.json")["status"] == "done"
+    run.rename("home/own")
+    assert_one_line(command("train", "resume='~/own'"), "this run is done after 1 epochs")
+    assert_one_line(command("train", "model=tstr", "data.generator='~/own'"), "is a classifier's run")
+    for key in ("hydra.run.dir", "hydra.sweep.dir"):
+        assert_one_line(
+            command("train", *(["-m"] if "sweep" in key else []), *small, f"{key}='~/x.png/run'"), "home/x.png"
+        )
+    images = ["protocol=predict", "protocol.images='~/x.png'", "trainer.gpus=0"]
+    assert command("evaluate", "run='~/own'", "eval_dir='~/results'", *images).code == 0
+    assert len(list(Path("home/results").glob("predict_*"))) == 1
+    assert_one_line(
+        command("evaluate", "samples='~/own/run.json'", "data=chest_phantom"), f"{tmp_path}/home/own/run.json"
+    )
+    assert not Path("~").exists()
+
+
+def test_a_tilde_of_a_user_that_there_is_not_is_one_line(command: Command, tmp_path: Path) -> None:
+    for argv in (["outputs='~nobody_at_all/x'"], ["hydra.run.dir='~nobody_at_all/x'"], ["resume='~nobody_at_all/x'"]):
+        assert_one_line(command("train", "data=chest_phantom", *argv), "~nobody_at_all/x", "no such home directory")
+
+
 def test_a_directory_with_a_run_in_it_is_not_overwritten(command: Command, runs: dict[str, Path]) -> None:
     before = (runs["classifier"] / ".hydra" / "config.yaml").read_bytes()
     result = command("train", "data=chest_phantom", *TINY, "seed=7", f"hydra.run.dir={runs['classifier']}")
@@ -386,7 +528,7 @@ def test_a_checkpoint_of_another_architecture_or_a_damaged_one_is_one_line(
     assert_one_line(command("evaluate", f"run={wider}"), "another architecture")
     best = cut / "checkpoints" / "best.ckpt"
     best.write_bytes(best.read_bytes()[:1000])
-    assert_one_line(command("evaluate", f"run={cut}"), "cannot be read")
+    assert_one_line(command("evaluate", f"run={cut}"), "best.ckpt is damaged")
     (none / "checkpoints" / "best.ckpt").unlink()
     assert_one_line(command("evaluate", f"run={none}"), "no epoch was finished")
 

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from medassay.core.errors import (
@@ -19,10 +20,21 @@ from medassay.core.errors import (
     OutputError,
     TrainingError,
     UserError,
+    advise,
     output_error,
     suggest_nearest,
 )
-from medassay.core.files import atomic_write, file_lock, write_json
+from medassay.core.files import (
+    atomic_write,
+    describe_zip_damage,
+    file_lock,
+    read_checked_json,
+    refuse_unwritable,
+    write_checked_json,
+    write_json,
+)
+from medassay.core.paths import expand_home
+from tests.helpers import flip_byte
 
 # --- errors ----------------------------------------------------------------------------------------------------------
 
@@ -69,7 +81,7 @@ def test_the_nearest_word_may_come_from_any_iterable() -> None:
 def test_a_torch_save_on_a_full_disk_is_told_as_no_space_left(text: str) -> None:
     message = str(output_error(RuntimeError(text), "last.ckpt"))
     assert message.startswith("no space left while writing last.ckpt")
-    assert "resume=<run directory>" in message
+    assert "free some space" in message
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
@@ -77,14 +89,14 @@ def test_a_full_disk_says_what_to_do_then(code: int) -> None:
     error = output_error(OSError(code, "text of the system"), Path("outputs/run/last.ckpt"))
     assert isinstance(error, OutputError)
     assert str(error).startswith("no space left while writing outputs/run/last.ckpt")
-    assert "resume=<run directory>" in str(error)
+    assert "free some space" in str(error)
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EPERM, errno.EROFS])
 def test_a_place_without_permission_asks_for_another(code: int) -> None:
     message = str(output_error(OSError(code, "text of the system"), "/mnt/run"))
     assert message.startswith("/mnt/run is not writable")
-    assert "hydra.run.dir=<directory>" in message
+    assert "choose another place" in message
 
 
 def test_any_other_failed_write_keeps_the_systems_words_on_one_line() -> None:
@@ -92,6 +104,51 @@ def test_any_other_failed_write_keeps_the_systems_words_on_one_line() -> None:
     assert "cannot write /mnt/run" in message
     assert "Input/output" in message
     assert "\n" not in message
+
+
+def test_a_path_of_bytes_is_shown_as_text() -> None:
+    message = str(output_error(FileNotFoundError(errno.ENOENT, "gone", b"runs/events"), b"runs/events"))
+    assert message.startswith("cannot write runs/events (No such file or directory)")
+
+
+def test_a_link_to_nothing_is_named_with_its_target(tmp_path: Path) -> None:
+    (tmp_path / "figures").symlink_to("elsewhere")
+    with pytest.raises(OutputError, match=r"figures is a link to elsewhere, which does not exist; remove the link"):
+        write_json(tmp_path / "figures" / "x.json", {})
+    (tmp_path / "figures").unlink()  # the advice
+    write_json(tmp_path / "figures" / "x.json", {})
+
+
+@pytest.mark.parametrize(
+    ("code", "step"), [(errno.ENOSPC, "inner full"), (errno.EACCES, "inner refused"), (errno.EIO, "inner refused")]
+)
+@pytest.mark.parametrize("convert", [True, False])
+def test_the_innermost_advice_is_the_one_that_is_given(code: int, step: str, convert: bool) -> None:
+    failure = OSError(code, "text of the system", "/mnt/run")
+
+    def fail() -> None:
+        with advise(full="outer", refused="outer"), advise(full="inner full", refused="inner refused"):
+            raise output_error(failure, "/mnt/run") if convert else failure
+
+    with pytest.raises(OutputError, match=f": {step}$"):
+        fail()
+
+
+def test_advice_changes_no_message_that_has_its_own() -> None:
+    def fail() -> None:
+        with advise(full="outer", refused="outer"):
+            raise OutputError("there is a run already: choose another")
+
+    with pytest.raises(OutputError, match=r"^there is a run already: choose another$"):
+        fail()
+
+
+def test_trying_a_directory_leaves_nothing_behind(tmp_path: Path) -> None:
+    refuse_unwritable(tmp_path / "a" / "b")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="file is a file, no directory"):
+        refuse_unwritable(tmp_path / "file" / "b")
 
 
 # --- whole files -----------------------------------------------------------------------------------------------------
@@ -315,3 +372,74 @@ def test_a_lock_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
 def test_the_error_of_the_work_under_a_lock_is_its_own(tmp_path: Path) -> None:
     with pytest.raises(PermissionError), file_lock(tmp_path / ".lock"):
         raise PermissionError(errno.EACCES, "of the work")
+
+
+# --- damaged files ---------------------------------------------------------------------------------------------------
+
+
+def archive_of(path: Path, kind: str) -> Path:
+    """An archive of numbers, compressed or not."""
+    write = np.savez if kind == "stored" else np.savez_compressed
+    with path.open("wb") as stream:
+        write(stream, numbers=np.random.default_rng(0).integers(0, 9, 5000), more=np.arange(7))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["stored", "compressed"])
+def test_a_whole_archive_is_not_damaged_and_one_flipped_byte_of_its_content_is(kind: str, tmp_path: Path) -> None:
+    path = archive_of(tmp_path / "x.npz", kind)
+    assert describe_zip_damage(path) is None
+    flip_byte(path)
+    assert describe_zip_damage(path)
+
+
+@pytest.mark.parametrize("length", [0, 3, 0.5, 0.99])
+def test_an_archive_that_was_cut_short_is_damaged(length: float, tmp_path: Path) -> None:
+    path = archive_of(tmp_path / "x.npz", "stored")
+    content = path.read_bytes()
+    path.write_bytes(content[: length if isinstance(length, int) else int(length * len(content))])
+    assert describe_zip_damage(path)
+
+
+@pytest.mark.parametrize("position", range(-150, 0, 3))
+def test_bytes_flipped_in_an_archives_directory_never_raise(position: int, tmp_path: Path) -> None:
+    path = archive_of(tmp_path / "x.npz", "stored")
+    content = bytearray(path.read_bytes())
+    content[position] ^= 0xFF
+    path.write_bytes(content)
+    assert isinstance(describe_zip_damage(path), str | None)
+
+
+def test_checked_values_come_back_and_a_changed_digit_is_damage(tmp_path: Path) -> None:
+    path = tmp_path / "values.json"
+    write_checked_json(path, {"auroc": 0.815, "of": [1, math.nan]})
+    assert read_checked_json(path) == {"auroc": 0.815, "of": [1, None]}
+    path.write_text(path.read_text().replace("0.815", "0.915"))
+    with pytest.raises(CheckpointError, match="is damaged"):
+        read_checked_json(path)
+
+
+def test_values_of_an_older_version_without_a_checksum_are_read(tmp_path: Path) -> None:
+    (tmp_path / "values.json").write_text('{"auroc": 0.8}')
+    assert read_checked_json(tmp_path / "values.json") == {"auroc": 0.8}
+
+
+# --- the home directory ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("given", "expected"), [("~", ""), ("~/a b/c", "a b/c")])
+def test_a_tilde_is_the_home_directory(
+    given: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert expand_home(given) == tmp_path / expected
+
+
+@pytest.mark.parametrize("path", ["a/~/b", "./~", "/x/~"])
+def test_a_tilde_elsewhere_is_a_name(path: str) -> None:
+    assert expand_home(path) == Path(path)
+
+
+def test_the_home_of_a_user_that_there_is_not_is_one_line() -> None:
+    with pytest.raises(ConfigError, match="~nobody_of_that_name/x: there is no such home directory"):
+        expand_home("~nobody_of_that_name/x")

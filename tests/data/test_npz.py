@@ -15,7 +15,8 @@ from PIL import Image
 
 from medassay.core.errors import DataError
 from medassay.core.types import LabelledImages
-from medassay.data.npz import read_samples
+from medassay.data.npz import read_samples, read_splits
+from tests.helpers import write_lying_npz
 
 
 def arrays(n: int = 4, size: int = 8, channels: int = 1, seed: int = 0) -> tuple[Any, Any]:
@@ -235,3 +236,11 @@ def test_a_member_that_is_no_array_is_one_line(tmp_path: Path) -> None:
         for name in ("train_images", "train_labels.npy"):
             archive.writestr(name, b"no array")
     assert "cannot be read" in error_of_reading(tmp_path / "a.npz")
+
+
+def test_a_header_that_promises_more_than_the_file_holds_is_damage_and_no_lack_of_memory(tmp_path: Path) -> None:
+    path = tmp_path / "lying.npz"
+    write_lying_npz(path, "train_images")
+    with pytest.raises(DataError, match="'train_images' is damaged: its header says") as caught:
+        read_splits(path, ("train",), channels=1, size=28, num_classes=2)
+    assert "data.size" not in str(caught.value)

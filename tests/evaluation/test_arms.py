@@ -18,13 +18,14 @@ import torch
 
 from medassay import cli
 from medassay.core import processes
-from medassay.core.errors import CheckpointError, DataError, TrainingError
+from medassay.core.errors import DataError, TrainingError
 from medassay.core.types import LabelledImages
 from medassay.data.modules import LabelledData
 from medassay.data.npz import read_splits
 from medassay.evaluation import arms
 from medassay.evaluation.arms import Arm, build_task, count_full_steps, train_arms
 from medassay.tasks.classification import Classification
+from tests.helpers import flip_byte
 
 BLOOD = ("data=blood_phantom", "data.train=96", "data.val=40", "data.test=16", "trainer.gpus=0", "logger=none")
 Weights = dict[str, torch.Tensor]
@@ -236,14 +237,20 @@ def test_no_arms_are_none(tmp_path: Path) -> None:
     assert train_arms([], tmp_path) == []
 
 
-def test_a_kept_arm_that_is_damaged_is_one_line(tmp_path: Path) -> None:
-    train_arms([arm_of()], tmp_path)
+def test_a_kept_arm_that_is_damaged_is_trained_anew_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (first,) = train_arms([arm_of()], tmp_path)
     (file,) = files(tmp_path)
-    file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match="cannot be read") as caught:
-        train_arms([arm_of()], tmp_path)
-    assert str(file) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    flip_byte(file)
+    (again,) = train_arms([arm_of()], tmp_path)
+    assert same(weights_of(first), weights_of(again))
+    assert [r.getMessage() for r in caplog.records if "made anew" in r.getMessage()] == [
+        f"{file} is damaged and is made anew"
+    ]
+    caplog.clear()
+    train_arms([arm_of()], tmp_path)
+    assert "made anew" not in caplog.text
 
 
 # --- threads ---------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from medassay.core.errors import CheckpointError, ConfigError, DataError
+from medassay.core.errors import ConfigError, DataError
 from medassay.core.types import LabelledImages
 from medassay.evaluation import arms, encoders
 from medassay.evaluation.encoders import (
@@ -28,6 +28,7 @@ from medassay.evaluation.encoders import (
 )
 from medassay.nets.block_cnn import BlockCNN
 from medassay.tasks.classification import Classification
+from tests.helpers import flip_byte
 
 CPU = torch.device("cpu")
 PINNED = [-0.0596746, 0.6017727, -0.1293202, -0.0116674]  # feature maps 0, 1, 31, 63; computed once by by_hand below
@@ -217,14 +218,15 @@ def test_components_are_fitted_once_per_training_set(tmp_path: Path, monkeypatch
         make_pixels_encoder(split_of(80, seed=9), CPU, tmp_path)
 
 
-def test_kept_components_that_are_damaged_are_one_line(tmp_path: Path) -> None:
-    make_pixels_encoder(split_of(80), CPU, tmp_path)
+def test_kept_components_that_are_damaged_are_fitted_anew_and_that_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = images(3, seed=1)
+    first = make_pixels_encoder(split_of(80), CPU, tmp_path)(given)
     (file,) = (tmp_path / "encoders").iterdir()
-    file.write_bytes(file.read_bytes()[:500])
-    with pytest.raises(CheckpointError, match="cannot be read") as caught:
-        make_pixels_encoder(split_of(80), CPU, tmp_path)
-    assert str(file) in str(caught.value)
-    assert "\n" not in str(caught.value)
+    flip_byte(file)
+    assert torch.equal(make_pixels_encoder(split_of(80), CPU, tmp_path)(given), first)
+    assert f"{file} is damaged and is made anew" in caplog.text
 
 
 # --- inception -------------------------------------------------------------------------------------------------------

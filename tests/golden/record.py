@@ -46,7 +46,7 @@ CNN = ["model=pneumonia_cnn", *CHEST, "trainer.max_epochs=3"]
 ASSAY = ["protocol.jobs=1", "trainer.gpus=0"]
 VOLATILE = {  # keys whose values belong to the moment, the machine or the version
     "started", "ended", "seconds", "process", "environment", "code", "packages", "python", "hardware", "threads", "torch",
-    "peak_memory_mb", "versions", "checkpoint_sha256", "cores",
+    "peak_memory_mb", "versions", "checkpoint_sha256", "sha256", "cores",
 }  # fmt: skip
 BRIEF = (
     "train cgan, assay=quick",

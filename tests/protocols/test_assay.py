@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import fields, replace
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from medassay import config as configuration
 from medassay.config.moved import update_targets
-from medassay.core.errors import CheckpointError, ConfigError
+from medassay.core.errors import ConfigError
 from medassay.core.estimate import Estimate
 from medassay.core.results import to_json
 from medassay.core.types import LabelledImages, Splits
@@ -205,7 +206,7 @@ def test_a_control_that_an_older_version_kept_is_read(real: Real, place: Compute
     (file,) = (file for file in (place.cache / "controls").glob("floor_*.json") if "same_m" not in file.name)
     kept = file.read_text()
     row = json.loads(kept)
-    for key in ("key", "name", "kind", "faults"):
+    for key in ("key", "name", "kind", "faults", "sha256"):
         del row[key]
     for estimate in (row["class_consistency"], row["exact_copies"], *row["encoders"]["pixels"].values()):
         del estimate["kind"], estimate["n"]
@@ -222,18 +223,28 @@ def test_a_control_that_an_older_version_kept_is_read(real: Real, place: Compute
     assert found.tstr == results.floor.tstr
 
 
-def test_an_unreadable_kept_control_is_one_line_that_says_what_to_do(
-    real: Real, place: ComputeContext, results: AssayResults
+def one_digit_changed(text: str) -> str:
+    return re.sub(r'"value": \d', lambda match: f'"value": {(int(match[0][-1]) + 1) % 10}', text, count=1)
+
+
+@pytest.mark.parametrize("damage", [lambda text: "{", one_digit_changed], ids=["cut short", "one digit"])
+def test_a_damaged_kept_control_is_measured_anew_and_that_is_said(
+    damage: Callable[[str], str],
+    real: Real,
+    place: ComputeContext,
+    results: AssayResults,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     (file,) = (file for file in (place.cache / "controls").glob("floor_*.json") if "same_m" not in file.name)
     kept = file.read_text()
-    file.write_text("{")
+    file.write_text(damage(kept))
     floor, trainer = controls.make_floor(real, 320), performance.Trainer(place)
     try:
-        with pytest.raises(CheckpointError, match=f"{file.name} cannot be read .* delete it, it is computed anew"):
+        with pytest.raises(AssertionError, match="measured again"):
             controls.measure_controls([floor], unused(real, place, results), trainer, arms.QUICK_STEPS)
     finally:
         file.write_text(kept)
+    assert f"{file} is damaged and is made anew" in caplog.text
 
 
 def test_the_most_suspicious_samples_are_the_copies(real: Real, place: ComputeContext, results: AssayResults) -> None:

@@ -30,6 +30,7 @@ from medassay.runs.directory import RunDirectory
 from medassay.runs.run import Run
 from medassay.tasks.classification import Classification
 from medassay.training.settings import TrainerSettings
+from tests.helpers import write_lying_npz
 
 
 def grey(height: int = 28, width: int = 28, seed: int = 0) -> np.ndarray[Any, Any]:
@@ -374,3 +375,12 @@ def test_probabilities_of_many_classes_are_all_in_the_csv_and_the_largest_three_
     likeliest = [blood.CLASSES[i] for i in np.argsort(values)[::-1][:3]]
     assert re.findall(r"<dt>(?:<strong>)?([^<]+?)(?:</strong>)?</dt><dd>(?:<strong>)?0\.\d{3}<", page) == likeliest
     assert "grey to RGB" in page
+
+
+def test_an_array_whose_header_promises_more_than_the_file_holds_is_left_out_as_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "lying.npz"
+    write_lying_npz(path, "train_images")
+    found = given_images.read(path, size=28, channels=1)
+    assert [entry.name for entry in found.unreadable] == ["train_images"]
+    assert found.unreadable[0].reason.startswith("is damaged: its header says")
+    assert len(found.images) == 8

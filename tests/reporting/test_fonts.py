@@ -59,7 +59,9 @@ def test_names_without_a_font_are_said_in_one_line(tmp_path: Path, caplog: pytes
     matrix = draw_confusion_matrix(torch.eye(2, dtype=torch.int64), NAMES)
     figures.save_figure(matrix, tmp_path / "a.png")  # a warning of matplotlib's would be an error here
     html.svg(matrix, "a", "a")
-    figures.save_figure(figures.draw_image_grid(torch.zeros(2, 1, 4, 4), columns=1, row_labels=NAMES), tmp_path / "b.png")
+    figures.save_figure(
+        figures.draw_image_grid(torch.zeros(2, 1, 4, 4), columns=1, row_labels=NAMES), tmp_path / "b.png"
+    )
     (line,) = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
     assert "no installed font has" in line
     assert "Noto Sans CJK" in line

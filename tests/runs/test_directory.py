@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import hashlib
 import json
 import os
 import platform
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -211,6 +215,68 @@ def test_on_a_full_disk_the_first_reason_still_comes_out(run: RunDirectory, monk
 
     with pytest.raises(ConfigError, match="the first reason"):
         fail()
+
+
+class SmallDisk:
+    """A disk that is full while the reserve is there: only what is written after its removal succeeds."""
+
+    def __init__(self, run: RunDirectory) -> None:
+        self.run, self.write = run, module.write_json
+
+    def __call__(self, path: Path, values: Any) -> None:
+        if self.run.reserve.exists():
+            raise OutputError("no space left", "full")
+        self.write(path, values)
+
+
+def test_the_reserve_makes_room_for_the_ending_on_a_full_disk(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        with run.record_ending():
+            assert run.reserve.stat().st_size >= 16 * 1024
+            monkeypatch.setattr(module, "write_json", SmallDisk(run))
+            raise OSError(errno.ENOSPC, "No space left on device", "last.ckpt")
+
+    with pytest.raises(OutputError):
+        fail()
+    assert record(run)["status"] == "failed"
+    assert "no space left" in record(run)["reason"]
+    assert f"resume={run.path}" in record(run)["reason"]
+    assert not run.reserve.exists()
+
+
+@pytest.mark.parametrize("error", [None, ConfigError("a mistake"), Interrupted(signal.SIGINT)])
+def test_however_a_run_ends_it_keeps_no_reserve(error: BaseException | None, run: RunDirectory) -> None:
+    with contextlib.suppress(ConfigError, Interrupted), run.record_ending():
+        if error is not None:
+            raise error
+    assert not run.reserve.exists()
+
+
+def test_a_directory_deleted_during_the_work_is_not_made_again(run: RunDirectory) -> None:
+    def work() -> None:
+        with run.record_ending():
+            shutil.rmtree(run.path)
+
+    with pytest.raises(OutputError, match="was deleted"):
+        work()
+    assert not run.path.exists()
+
+
+def test_a_finished_run_knows_the_digests_of_its_checkpoints_and_a_running_one_none(run: RunDirectory) -> None:
+    run.best.parent.mkdir()
+    run.best.write_bytes(b"weights")
+    with run.record_ending():
+        pass
+    assert record(run)["sha256"] == {"best.ckpt": hashlib.sha256(b"weights").hexdigest()}
+    run.refuse_damaged(run.best)
+    run.refuse_damaged(run.last)  # there is none
+    with run.record_ending():
+        assert record(run)["sha256"] is None
+    run.best.write_bytes(b"weight5")
+    with pytest.raises(CheckpointError, match=r"best\.ckpt is damaged .*restore it from a copy, or train anew: python"):
+        run.refuse_damaged(run.best)
 
 
 def test_on_a_full_disk_an_interruption_is_still_one(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from omegaconf import OmegaConf
 
 import medassay
 from medassay.cli import train as jobs
@@ -123,6 +124,19 @@ def test_loading_twice_gives_runs_of_their_own(path: Path) -> None:
     first.config["data"]["name"] = "changed"
     assert next(second.task.parameters()).abs().sum() > 0
     assert second.config["data"]["name"] == "chest_phantom"
+
+
+def test_a_checkpoint_named_as_in_other_programs_is_told_where_runs_are_named(path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"^ckpt_path: .*evaluate\.py run=<run directory>"):
+        with_overrides(saved_config(path), {"ckpt_path": "x"})
+
+
+def test_a_tilde_in_the_place_of_data_on_this_machine_is_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    config = OmegaConf.to_container(medassay.compose("data=folder", "data.path=x", "data.classes=[a,b]"), resolve=True)
+    assert isinstance(config, dict)
+    changed = with_overrides({str(k): v for k, v in config.items()}, {"data.path": "~/images"})
+    assert changed["data"]["path"] == "/home/me/images"
 
 
 # --- what may differ on another machine ------------------------------------------------------------------------------
@@ -255,7 +269,9 @@ def test_evaluation_runs_on_the_first_device_that_the_settings_allow(
 
 def test_a_run_trained_on_apple_silicon_says_so_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(ConfigError, match=r"trainer\.accelerator=mps: this machine has none; use trainer\.gpus=0"):
+    with pytest.raises(
+        ConfigError, match=r"trainer\.accelerator=mps: this machine has none; use trainer\.accelerator=cpu"
+    ):
         device_for(TrainerSettings(accelerator="mps"))
 
 

@@ -19,6 +19,7 @@ from medassay.core.errors import ConfigError
 from medassay.core.files import atomic_write
 from medassay.data.npz import read_splits
 from medassay.runs import samples
+from medassay.runs.directory import RunDirectory
 from medassay.runs.samples import (
     draw,
     make_proportional_labels,
@@ -26,6 +27,7 @@ from medassay.runs.samples import (
     write_samples,
     write_training_samples,
 )
+from tests.helpers import flip_byte
 
 TINY = (
     "data.train=40",
@@ -278,8 +280,21 @@ def test_other_weights_give_another_file(generator: Path, copy: Path, tmp_path: 
         if isinstance(value, Tensor) and value.is_floating_point():
             value.mul_(1.5)
     torch.save(contents, best)
+    RunDirectory(copy).update(sha256=None)
     cache = tmp_path / "cache"
     assert write_training_samples(str(copy), cache, 0, {}) != write_training_samples(str(generator), cache, 0, {})
+
+
+def test_damaged_samples_are_drawn_anew_and_that_is_said(
+    generator: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    file = write_training_samples(str(generator), tmp_path, 0, {})
+    whole = dict(np.load(file))
+    flip_byte(file)
+    assert write_training_samples(str(generator), tmp_path, 0, {}) == file
+    assert f"{file} is damaged and is made anew" in caplog.text
+    again = np.load(file)
+    assert all(np.array_equal(again[key], value) for key, value in whole.items())
 
 
 def test_a_classifiers_run_is_refused(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 from medassay import config as configuration
-from medassay.core.errors import ConfigError, DataError
+from medassay.core.errors import ConfigError, DataError, OutputError
 from medassay.core.files import file_lock, write_json
 from medassay.evaluation import evaluate as evaluation
 from medassay.runs import train as jobs
@@ -19,7 +19,8 @@ from medassay.runs.directory import RunDirectory
 from medassay.runs.table import TRAINER_PLACES
 from medassay.runs.train import SweepPart
 from medassay.sweeps.directory import Job, register_resolvers
-from medassay.sweeps.job import TrainJob, find_swept, refuse_several_devices
+from medassay.sweeps.job import TrainJob, find_swept, refuse_several_devices, unrecorded
+from medassay.sweeps.launchers.progress import Progress
 
 
 @pytest.fixture
@@ -262,3 +263,27 @@ def test_the_table_of_hyperparameters_has_what_jobs_differ_by_alone() -> None:
     assert set(found) == {"model.optimizer", *optimizer, "data.augment.rotation", "trainer.gradient_clip"}
     assert found["model.optimizer"] == "sgd"
     assert found["data.augment.rotation"] == 0.0  # as the run's own configuration has it
+
+
+class FullDisk:
+    """``file_lock`` and record of a disk on which nothing can be written."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __call__(self, *_: Any, **__: Any) -> None:
+        raise OutputError(f"no space left while writing {self.path}", "full")
+
+
+def test_on_a_full_disk_a_job_fails_with_its_reason_which_the_sweep_says_in_one_line(
+    run: RunDirectory, start: Start, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(jobs, "train", FullDisk(run.path))
+    monkeypatch.setattr(RunDirectory, "update", FullDisk(run.path))
+    with pytest.raises(OutputError, match="free some space, then start the sweep's command again"):
+        start()
+    reason = unrecorded.pop(run.path)
+    Progress(4).report_ended("job", run, None, reason)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("[1/4] job: failed: no space left while writing ")
+    assert line.endswith("free some space, then start the sweep's command again")

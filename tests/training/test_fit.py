@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from medassay.data.modules import LabelledData
 from medassay.data.sources import phantom_data
 from medassay.nets.block_cnn import BlockCNN
 from medassay.nets.cgan import CGAN
+from medassay.runs.directory import RunDirectory
 from medassay.tasks.classification import Classification
 from medassay.tasks.conditional_gan import ConditionalGAN
 from medassay.tasks.optim import adam, cosine, sgd
@@ -31,6 +33,7 @@ from medassay.training.callbacks import early_stopping
 from medassay.training.checkpoints import AtomicCheckpointIO, Checkpoints, load_weights, read_checkpoint
 from medassay.training.fit import Fit, fit
 from medassay.training.settings import TrainerSettings, devices_for
+from tests.helpers import flip_byte
 
 ROOT = Path(__file__).parents[2]
 Factory = Callable[..., LabelledData]
@@ -185,6 +188,31 @@ def test_the_same_seed_trains_the_same_weights_and_another_seed_others(tiny_ches
     assert differences(found[0], found[2]) != []
 
 
+def test_a_directory_with_a_training_in_it_is_refused_and_stays_as_it_was(tiny_chest: Factory, tmp_path: Path) -> None:
+    run(classifier_of(), tiny_chest(train=32), tmp_path, max_epochs=1)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(OutputError, match=r"holds a training already: .*resume=True.*overwrite=True") as caught:
+        run(classifier_of(seed=1), tiny_chest(train=32), tmp_path, max_epochs=1)
+    one_line(caught)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_a_run_directory_is_refused_before_its_first_epoch_too(tiny_chest: Factory, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(OutputError, match="holds a training already"):
+        run(classifier_of(), tiny_chest(train=32), tmp_path, max_epochs=1)
+
+
+def test_overwriting_leaves_nothing_of_the_earlier_training(tiny_chest: Factory, tmp_path: Path) -> None:
+    run(classifier_of(), tiny_chest(train=32), tmp_path, max_epochs=2, log_to="csv")
+    other = classifier_of(seed=1)
+    again = run(other, tiny_chest(train=32), tmp_path, max_epochs=1, log_to="csv", overwrite=True)
+    assert again.epochs == 1
+    assert read_checkpoint(again.last)["epoch"] == 0
+    assert len(RunDirectory(tmp_path).history()) == 1
+    assert len((tmp_path / "csv" / "metrics.csv").read_text().splitlines()) == 2 + 1
+
+
 def test_resuming_where_nothing_was_saved_starts_over(tiny_chest: Factory, tmp_path: Path) -> None:
     assert run(classifier_of(), tiny_chest(train=32), tmp_path, max_epochs=1, resume=True).epochs == 1
 
@@ -280,8 +308,17 @@ def test_devices_follow_from_the_settings_and_the_machine(
         ({"gpus": 1, "accelerator": "cuda"}, 1, r"trainer\.gpus=1 and trainer\.accelerator both say where to train"),
         ({"gpus": 0, "accelerator": "cpu"}, 0, r"trainer\.gpus=0 and trainer\.accelerator both say"),
         ({"gpus": 2, "devices": 2}, 2, r"trainer\.gpus=2 and trainer\.devices both say"),
-        ({"accelerator": "cuda"}, 0, r"trainer\.devices=1: this machine has no CUDA GPU"),
-        ({"accelerator": "gpu", "devices": 3}, 2, r"trainer\.devices=3: this machine has 2 CUDA GPUs"),
+        (
+            {"accelerator": "cuda"},
+            0,
+            r"^trainer\.accelerator=cuda: this machine has no CUDA GPU.*trainer\.accelerator=cpu",
+        ),
+        ({"accelerator": "gpu"}, 0, r"^trainer\.accelerator=gpu: this machine has no CUDA GPU"),
+        (
+            {"accelerator": "gpu", "devices": 3},
+            2,
+            r"^trainer\.accelerator=gpu trainer\.devices=3: this machine has 2 CUDA GPUs",
+        ),
     ],
 )
 def test_devices_that_cannot_be_had_are_refused_in_one_line(asked: dict[str, Any], present: int, message: str) -> None:
@@ -545,7 +582,7 @@ def not_a_checkpoint(path: Path, kind: str) -> Path:
     [
         ("text", "cannot be read"),
         ("directory", "cannot be read"),
-        ("objects", "cannot be read"),
+        ("objects", r"it contains code, tests\.training\.test_fit\.Arbitrary, which is refused"),
         ("list", "holds no weights"),
         ("no weights", "holds no weights"),
     ],
@@ -555,6 +592,18 @@ def test_what_is_no_checkpoint_is_refused_in_one_line(kind: str, message: str, t
     with pytest.raises(CheckpointError, match=message) as caught:
         read_checkpoint(path)
     assert str(path) in one_line(caught)
+
+
+def test_a_checkpoint_with_a_flipped_byte_is_refused_though_torch_loads_it(
+    finished: tuple[LightningModule, Fit], tmp_path: Path
+) -> None:
+    path = tmp_path / "best.ckpt"
+    path.write_bytes(finished[1].best.read_bytes())
+    flip_byte(path)
+    torch.load(path, weights_only=True)
+    with pytest.raises(CheckpointError, match=r"best\.ckpt cannot be read .*damaged.*restore it from a copy") as caught:
+        read_checkpoint(path)
+    one_line(caught)
 
 
 def test_a_missing_checkpoint_is_named_with_the_next_step(tmp_path: Path) -> None:
@@ -602,7 +651,7 @@ def test_a_failed_save_leaves_the_old_file_and_no_remains(
     AtomicCheckpointIO().save_checkpoint({"state_dict": {"w": torch.ones(3)}}, path)
     before = path.read_bytes()
     monkeypatch.setattr(torch, "save", FullDisk(0, error))
-    with pytest.raises(OutputError, match=r"no space left while writing .*last\.ckpt.*resume=") as caught:
+    with pytest.raises(OutputError, match=r"no space left while writing .*last\.ckpt.*free some space") as caught:
         AtomicCheckpointIO().save_checkpoint({"state_dict": {"w": torch.zeros(3)}}, path)
     one_line(caught)
     assert path.read_bytes() == before
@@ -619,6 +668,31 @@ def test_a_disk_that_fills_up_during_training_leaves_the_checkpoints_of_the_epoc
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
     assert read_checkpoint(tmp_path / "checkpoints" / "last.ckpt")["epoch"] == 0
     assert run(classifier_of(), tiny_chest(train=32), tmp_path, max_epochs=3, resume=True).epochs == 3
+
+
+class Delete(Callback):
+    """Deletes the directory during the second epoch."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.current_epoch == 1:
+            shutil.rmtree(self.directory, ignore_errors=True)
+
+
+@pytest.mark.parametrize("log_to", ["tensorboard", "none"])
+def test_a_directory_deleted_during_training_is_one_line_and_is_not_made_again(
+    log_to: str, tiny_chest: Factory, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = tmp_path / "run"
+    with pytest.raises(OutputError, match=f"^{directory} was deleted during training: .*start it again") as caught:
+        run(
+            classifier_of(), tiny_chest(train=32), directory, max_epochs=3, callbacks=[Delete(directory)], log_to=log_to
+        )
+    one_line(caught)
+    assert not directory.exists()
+    assert "Traceback" not in capsys.readouterr().err
 
 
 # --- interruptions ---------------------------------------------------------------------------------------------------

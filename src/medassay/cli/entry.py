@@ -30,6 +30,7 @@ def main(command: str, argv: Sequence[str]) -> int:
     A user error is one line on standard error; ``hydra.verbose=true`` shows the traceback too.
     """
     register_resolvers()
+    logging.raiseExceptions = False  # a log on a full disk is not worth a traceback a line
     action = {"train": run_train, "evaluate": run_evaluate}[command]
     try:
         _refuse_bytes(argv)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,30 @@ from medassay.config.command_line import (
     single_value,
     start_log,
 )
-from medassay.core.errors import ConfigError
+from medassay.core.errors import ConfigError, advise
 
 OK, FAILED = 0, 1
-OWN_KEYS = ("run", "samples", "resize", "outputs", "protocol")  # other keys are changes of the run's configuration
+RESULTS = {
+    "full": "free some space, or put the results on another disk with eval_dir=<directory>",
+    "refused": "put the results where you can write, with eval_dir=<directory>",
+}
+OWN_KEYS = (
+    "run",
+    "samples",
+    "resize",
+    "outputs",
+    "eval_dir",
+    "protocol",
+)  # other keys are changes of the run's configuration
 
 
 @dataclass(frozen=True)
 class EvaluateSettings:
-    """The keys at the top of evaluate.yaml that are not text; see there."""
+    """The keys at the top of evaluate.yaml that say how and where; see there."""
 
+    outputs: str
     resize: bool = False
+    eval_dir: str | None = None
 
 
 def run_evaluate(argv: list[str]) -> int:
@@ -56,16 +69,20 @@ def run_evaluate(argv: list[str]) -> int:
     cfg = configuration.compose("evaluate", [*own, *_choose_protocol(overrides, paths, samples)])
     start_log(cfg, configuration.run_directory(cfg))
     values = configuration.resolve(cfg)
-    configuration.check_arguments({"resize": values["resize"]}, EvaluateSettings, "")
+    settings = {key: values[key] for key in ("resize", "outputs", "eval_dir")}
+    configuration.check_arguments(settings, EvaluateSettings, "")
     if values["resize"] and samples is None:
         raise ConfigError("resize=true is for samples=: a run's own images have the size of its data")
     protocol, outputs = values["protocol"], Path(values["outputs"])
+    eval_dir = None if values["eval_dir"] is None else Path(values["eval_dir"])
     configuration.check(protocol, "protocol")
     if samples is None:
-        return _evaluate_runs(paths, protocol, {o.key_or_group: o.value() for o in changes}, outputs)
+        return _evaluate_runs(paths, protocol, {o.key_or_group: o.value() for o in changes}, outputs, eval_dir)
     from medassay.evaluation.evaluate import evaluate_samples
 
-    print("results:", evaluate_samples(samples, protocol, texts, outputs, resize=values["resize"]))
+    with advise(**RESULTS):
+        directory = evaluate_samples(samples, protocol, texts, outputs, resize=values["resize"], eval_dir=eval_dir)
+    print("results:", directory)
     return OK
 
 
@@ -95,15 +112,22 @@ def _choose_protocol(overrides: Sequence[Override], paths: Sequence[str], sample
     return [f"protocol={choose_protocol(paths)}"]
 
 
-def _evaluate_runs(paths: Sequence[str], protocol: dict[str, Any], changes: dict[str, Any], outputs: Path) -> int:
+def _evaluate_runs(
+    paths: Sequence[str], protocol: dict[str, Any], changes: dict[str, Any], outputs: Path, eval_dir: Path | None
+) -> int:
     """One protocol on one run or on several; gives the exit code: 1 where it failed on some of several."""
     from medassay.evaluation import several
     from medassay.evaluation.evaluate import evaluate
 
+    def evaluate_one(path: str, protocol: Mapping[str, Any], changes: Mapping[str, Any], outputs: Path) -> Path:
+        with advise(**RESULTS):
+            return evaluate(path, protocol, changes, outputs, eval_dir=eval_dir)
+
     if not several.is_several(paths):
-        print("results:", evaluate(paths[0], protocol, changes, outputs))
+        print("results:", evaluate_one(paths[0], protocol, changes, outputs))
         return OK
-    evaluations = several.evaluate_many(paths, protocol, changes, outputs, evaluate)
+    with advise(**RESULTS):
+        evaluations = several.evaluate_many(paths, protocol, changes, outputs, evaluate_one, eval_dir)
     for run, reason in evaluations.failed:
         print(f"medassay: {run} failed: {reason}", file=sys.stderr)
     print("report:", evaluations.directory / "report.html")

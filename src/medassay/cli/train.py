@@ -24,7 +24,8 @@ from medassay.config.command_line import (
     single_value,
     start_log,
 )
-from medassay.core.errors import ConfigError
+from medassay.core.errors import ConfigError, advise
+from medassay.core.paths import expand_home
 from medassay.runs.compose import choose_samples_in, compose_training
 from medassay.runs.directory import RunDirectory
 
@@ -103,11 +104,15 @@ def _train(overrides: Sequence[str], directory: str | Path | None, *, log: bool 
     from medassay.runs.train import train
 
     config = check_training(cfg)
-    path = configuration.run_directory(cfg) if directory is None else Path(directory)
-    if log:
-        start_log(cfg, path)
+    path = configuration.run_directory(cfg) if directory is None else expand_home(directory)
+    placed = any(text.startswith("hydra.run.dir=") for text in overrides)
+    key = "directory" if directory is not None else "hydra.run.dir" if placed else "outputs"
+    again = "free some space, then start the same command again"
     own = [text for text, override in zip(overrides, parse(overrides), strict=True) if not is_hydra(override)]
-    train(config, path, own)
+    with advise(full=again, refused=f"choose another place with {key}=<directory>"):
+        if log:
+            start_log(cfg, path)
+        train(config, path, own)
     _judge(path)
     return path
 
@@ -138,6 +143,8 @@ def _resume(path: str, overrides: Sequence[Override]) -> Path:
     from medassay.runs.train import resume
 
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    directory = resume(path, changes)
+    again = "free some space, then start the same command again"
+    with advise(full=again, refused=f"make {path} writable, or continue a copy of it with resume=<copy>"):
+        directory = resume(path, changes)
     _judge(directory)
     return directory

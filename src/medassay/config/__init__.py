@@ -11,6 +11,7 @@ from medassay.config.command_line import compose as compose
 from medassay.config.command_line import run_directory as run_directory
 from medassay.config.composition import compose_with_hydra as compose_with_hydra
 from medassay.config.composition import conf_directory as conf_directory
+from medassay.config.composition import expand_paths as expand_paths
 from medassay.config.composition import register_resolvers as register_resolvers
 from medassay.config.composition import resolve as resolve
 from medassay.config.composition import run_id as run_id

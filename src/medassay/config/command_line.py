@@ -23,6 +23,7 @@ from medassay.config.checks import trusted_targets
 from medassay.config.composition import compose_with_hydra, conf_directory, explained_interpolations
 from medassay.config.messages import explain, explain_unreadable
 from medassay.core.errors import ConfigError, output_error
+from medassay.core.paths import expand_home
 
 # Hydra's flags: what it does not know it answers with many lines
 CONFIG_DIR = ("--config-dir", "-cd")
@@ -66,9 +67,10 @@ def override_texts(argv: Sequence[str]) -> list[str]:
             raise ConfigError(f"{name}: a single run does not take it; yamls of your own are found by --config-dir")
     if not folder:
         return texts
-    if not Path(folder).is_dir():
+    directory = expand_home(folder)
+    if not directory.is_dir():
         raise ConfigError(f"--config-dir {folder} is not a directory: give one with yamls in <group>/<name>.yaml")
-    return [*texts, f"hydra.searchpath=['file://{Path(folder).absolute()}']"]
+    return [*texts, f"hydra.searchpath=['file://{directory.absolute()}']"]
 
 
 def start_log(cfg: DictConfig, directory: Path) -> None:
@@ -89,8 +91,11 @@ def start_log(cfg: DictConfig, directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
         configure_log(cfg.hydra.job_logging, cfg.hydra.verbose, execution_whitelist=trusted_targets())
-    except OSError as error:
-        raise output_error(error, directory) from error
+    except (OSError, ValueError) as error:
+        cause = error if isinstance(error, OSError) else error.__cause__  # logging wraps it
+        if not isinstance(cause, OSError):
+            raise
+        raise output_error(cause, cause.filename or directory) from error
 
 
 def run_directory(cfg: DictConfig) -> Path:
@@ -100,7 +105,7 @@ def run_directory(cfg: DictConfig) -> Path:
         UserError: it stands on something that cannot be found.
     """
     with explained_interpolations():
-        return Path(str(cfg.hydra.run.dir))
+        return expand_home(str(cfg.hydra.run.dir))
 
 
 def run_hydra(config_name: str, job: Callable[[DictConfig], object], argv: Sequence[str]) -> None:

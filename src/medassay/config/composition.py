@@ -17,6 +17,9 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from medassay.config.moved import update_targets
 from medassay.core.errors import ConfigError, UserError
+from medassay.core.paths import expand_home
+
+PATH_KEYS = ("outputs", "eval_dir", "resume", "root", "file", "path", "generator", "images", "inception_weights")
 
 
 def compose_with_hydra(name: str, overrides: Sequence[str]) -> DictConfig:
@@ -46,7 +49,25 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     with explained_interpolations():
         values = OmegaConf.to_container(without_hydra(cfg), resolve=True, throw_on_missing=True)
     assert isinstance(values, dict)
-    return typing.cast(dict[str, Any], update_targets(values))
+    return typing.cast(dict[str, Any], expand_paths(update_targets(values)))
+
+
+def expand_paths(node: Any) -> Any:
+    """``node`` (plain values) with ``~`` as the home directory in every value that is a path by its key.
+
+    Raises:
+        ConfigError: a home directory that there is not.
+    """
+    if isinstance(node, dict):
+        return {
+            key: str(expand_home(value)) if key in PATH_KEYS and _is_in_home(value) else expand_paths(value)
+            for key, value in node.items()
+        }
+    return [expand_paths(value) for value in node] if isinstance(node, list) else node
+
+
+def _is_in_home(value: Any) -> bool:
+    return isinstance(value, str) and value.startswith("~")
 
 
 @contextmanager

@@ -13,6 +13,25 @@ from medassay.config.composition import compose_with_hydra
 from medassay.config.moved import present_key
 from medassay.core.errors import UserError, output_error, suggest_nearest
 
+ELSEWHERE = {  # keys of other programs' command lines, and what does that here
+    **dict.fromkeys(
+        ("ckpt_path", "checkpoint", "ckpt", "resume_from", "resume_from_checkpoint", "weights"),
+        "a training goes on with: python train.py resume=<run directory>; a finished run is evaluated with: "
+        "python evaluate.py run=<run directory>",
+    ),
+    "train": "train.py always trains; a finished run is evaluated with: python evaluate.py run=<run directory>",
+    "validate": "validation data choose the epoch in every training; leave it out",
+    "hparams_search": "a ready sweep is chosen by search=<name>, with -m",
+    **dict.fromkeys(
+        ("task_name", "output_dir", "save_dir"), "runs go to outputs=<directory>, one to hydra.run.dir=<directory>"
+    ),
+}
+
+
+def explain_foreign_key(key: str) -> str | None:
+    """What to say of a key of other programs' command lines; None of any other."""
+    return f"{key}: there is no such key; {ELSEWHERE[key]}" if key in ELSEWHERE else None
+
 
 def explain(error: BaseException) -> str | None:
     """``error`` as the one line a user needs, or None if it is none of the user's making."""
@@ -28,6 +47,8 @@ def explain(error: BaseException) -> str | None:
         )
     if type(error).__name__ == "ProcessExitedException":
         return "one of the training processes was ended from outside; continue with resume=<run directory>"
+    if isinstance(error, ValueError) and isinstance(error.__cause__, OSError):  # of logging: its file cannot be opened
+        error = error.__cause__
     if isinstance(error, OSError):
         return str(output_error(error, error.filename or "the output"))
     return None
@@ -61,9 +82,11 @@ def _explain_composition(error: Exception) -> str:
         key = match.group(1)
         if (now := present_key(key)) is not None:
             return f"{key}: it is called {now} now"
+        if (elsewhere := explain_foreign_key(key)) is not None:
+            return elsewhere
         if key.startswith("data.generator"):
             return f"{key}: it belongs to data=samples, a generator's images: give that, too"
-        hint = suggest_nearest(key, _known_keys())
+        hint = _suggest_key(key, _known_keys())
         if not hint and cause is not None and (suggested := re.search(r"Did you mean: '(.+?)'", str(cause))):
             hint = f" Did you mean '{key.rpartition('.')[0]}.{suggested.group(1)}'?".replace("'.", "'")
         if cause is not None and "is not in struct" not in str(cause):
@@ -72,6 +95,15 @@ def _explain_composition(error: Exception) -> str:
     detail = f" ({str(cause).splitlines()[0]})" if cause is not None and str(cause) else ""
     key = re.search(r"full_key: (\S+)", f"{error} {cause}")
     return (f"{key.group(1)}: " if key else "") + " ".join(lines[:1]) + detail
+
+
+def _suggest_key(key: str, known: list[str]) -> str:
+    """The known key that ends in ``key``, where it is the only one, else the nearest in spelling.
+
+    What a model recommends (``recipe.``) is followed by the keys that are to be set, and not suggested.
+    """
+    ending = [one for one in known if one.endswith(f".{key}") and not one.startswith("recipe.")]
+    return f" Did you mean '{ending[0]}'?" if len(ending) == 1 else suggest_nearest(key, known)
 
 
 def _known_keys() -> list[str]:

@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 import signal
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal
 
 
 class UserError(Exception):
@@ -38,7 +41,21 @@ class TrainingError(UserError):
 
 
 class OutputError(UserError):
-    """Something could not be written: no permission, no space."""
+    """Something could not be written: no permission, no space.
+
+    Args:
+        message: What is wrong; with a ``cause``, without the next step, which :func:`advise` adds.
+        cause: ``full`` (no space left) or ``refused`` (any other reason); None where the message names the next step.
+    """
+
+    def __init__(self, message: str, cause: Literal["full", "refused"] | None = None) -> None:
+        super().__init__(message)
+        self.cause = cause
+        self.advice = {"full": "free some space, then continue", "refused": "choose another place", None: ""}[cause]
+        self.is_advised = cause is None
+
+    def __str__(self) -> str:
+        return f"{super().__str__()}: {self.advice}" if self.advice else super().__str__()
 
 
 class Interrupted(KeyboardInterrupt):
@@ -56,19 +73,55 @@ def suggest_nearest(word: str, known: Iterable[str]) -> str:
     return f" Did you mean '{found[0]}'?" if found else ""
 
 
+@contextmanager
+def advise(*, full: str, refused: str) -> Iterator[None]:
+    """Names the next step where something inside cannot be written; the innermost advice stays.
+
+    Args:
+        full: What to do where no space is left.
+        refused: What to do where the place cannot be written for another reason.
+    """
+    try:
+        yield
+    except OutputError as error:
+        if not error.is_advised:
+            error.advice, error.is_advised = full if error.cause == "full" else refused, True
+        raise
+    except OSError as error:
+        failure = output_error(error, error.filename or "the output")
+        if not failure.is_advised:
+            failure.advice, failure.is_advised = full if failure.cause == "full" else refused, True
+        raise failure from error
+
+
 def output_error(error: OSError | RuntimeError, where: object) -> OutputError:
-    """The one-line form of a failed write at ``where``, with the next step."""
+    """The one-line form of a failed write at ``where``."""
     text = str(error)
+    where = os.fsdecode(where) if isinstance(where, bytes) else where
     code = getattr(error, "errno", None)
     # torch writes checkpoints in C++ and says only where its writer failed, never why
     of_torch = any(
         words in text for words in ("No space left", "file write failed", "inline_container", "PytorchStream")
     )
     if code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG) or of_torch:
-        return OutputError(
-            f"no space left while writing {where}; what was written before is whole: free some space, then "
-            "continue with resume=<run directory>"
-        )
+        return OutputError(f"no space left while writing {where}; what was written before is whole", "full")
+    if isinstance(where, (str, Path)) and (obstacle := _find_obstacle(Path(where))) is not None:
+        return obstacle
     if code in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return OutputError(f"{where} is not writable: choose another place, e.g. hydra.run.dir=<directory>")
-    return OutputError(f"cannot write {where} ({text}): choose another place, e.g. hydra.run.dir=<directory>")
+        return OutputError(f"{where} is not writable", "refused")
+    reason = os.strerror(code) if code is not None else text
+    return OutputError(f"cannot write {where} ({reason})", "refused")
+
+
+def _find_obstacle(where: Path) -> OutputError | None:
+    """What stands at or above the path ``where`` in place of a directory; None for nothing."""
+    for place in (where, *where.parents):
+        if os.path.islink(place) and not os.path.exists(place):
+            target = os.readlink(place)
+            return OutputError(
+                f"cannot write {where}: {place} is a link to {target}, which does not exist; remove the link, or make its "
+                "target"
+            )
+        if place != where and os.path.isfile(place):
+            return OutputError(f"cannot write {where}: {place} is a file, no directory", "refused")
+    return None

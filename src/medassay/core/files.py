@@ -1,17 +1,26 @@
-"""Writing files whole or not at all."""
+"""Files written whole or not at all, and recognised when they are damaged."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
+import os
 import secrets
-from collections.abc import Iterator
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from medassay.core.errors import CheckpointError, output_error
+from medassay.core.errors import CheckpointError, UserError, output_error
+
+logger = logging.getLogger(__name__)
+
+Content = TypeVar("Content")
 
 
 @contextmanager
@@ -81,6 +90,59 @@ def read_json(path: Path) -> dict[str, Any]:
     return values
 
 
+def refuse_unwritable(directory: Path) -> None:
+    """Tries whether ``directory``, which need not exist, can be written; nothing is left behind.
+
+    Raises:
+        OutputError: it cannot.
+    """
+    nearest = next(place for place in (directory.absolute(), *directory.absolute().parents) if os.path.exists(place))
+    try:
+        with tempfile.TemporaryDirectory(dir=nearest, prefix="."):
+            return
+    except OSError as error:
+        raise output_error(error, directory) from error
+
+
+def sha256(path: Path) -> str:
+    """The sha256 of a file, 64 hexadecimal digits, read in blocks."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def describe_zip_damage(path: Path) -> str | None:
+    """What is damaged in a zip archive (torch's checkpoints and numpy's ``.npz`` are such); None where it is whole.
+
+    Every member is compared with its checksum, which torch does not do when it loads a checkpoint.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+    with path.open("rb") as stream:
+        try:
+            with zipfile.ZipFile(stream) as archive:
+                member = archive.testzip()
+        except Exception as error:  # flipped bytes in a header raise many kinds: zlib's, struct's, unknown methods
+            return str(error) or type(error).__name__
+    return None if member is None else f"the checksum of {member} does not fit"
+
+
+def read_cached(path: Path, read: Callable[[Path], Content]) -> Content | None:
+    """What ``read`` makes of a cached file; None where there is none, or a damaged one, which is said in one line.
+
+    Args:
+        path: The file.
+        read: Reads it; raises :class:`UserError` where it is damaged.
+    """
+    if not path.exists():
+        return None
+    try:
+        return read(path)
+    except UserError:
+        logger.warning("%s is damaged and is made anew", path)
+        return None
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes ``text`` as it is, in UTF-8.
 
@@ -94,6 +156,29 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, values: Any) -> None:
     """``values`` as indented JSON; NaN and infinity as null, since JSON has neither."""
     write_text(path, json.dumps(_replace_non_finite(values), indent=2, ensure_ascii=False) + "\n")
+
+
+def write_checked_json(path: Path, values: dict[str, Any]) -> None:
+    """:func:`write_json` with the values' checksum among them, for :func:`read_checked_json`."""
+    plain = _replace_non_finite(values)
+    write_json(path, {**plain, "sha256": _checksum(plain)})
+
+
+def read_checked_json(path: Path) -> dict[str, Any]:
+    """The values that :func:`write_checked_json` left in a file; those of an older version, which have no checksum, too.
+
+    Raises:
+        CheckpointError: it cannot be read, or its checksum does not fit.
+    """
+    values = read_json(path)
+    checksum = values.pop("sha256", None)
+    if checksum is not None and checksum != _checksum(values):
+        raise CheckpointError(f"{path} is damaged: restore or delete it")
+    return values
+
+
+def _checksum(values: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 
 def _replace_non_finite(value: Any) -> Any:

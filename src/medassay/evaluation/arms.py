@@ -22,7 +22,7 @@ import torch
 from tqdm import tqdm
 
 from medassay.core.errors import DataError, OutputError, TrainingError
-from medassay.core.files import atomic_write
+from medassay.core.files import atomic_write, read_cached
 from medassay.core.machine import count_cores
 from medassay.core.processes import Call, Place, answer_call, run_in_processes
 from medassay.core.types import LabelledImages, Splits
@@ -30,7 +30,7 @@ from medassay.data.given import digest
 from medassay.data.sources import memory_data
 from medassay.nets.block_cnn import BlockCNN
 from medassay.tasks.classification import Classification
-from medassay.training.checkpoints import load_weights
+from medassay.training.checkpoints import load_weights, read_checkpoint
 from medassay.training.fit import fit
 from medassay.training.settings import TrainerSettings
 
@@ -82,7 +82,8 @@ def build_task(arm: Arm) -> Classification:
 def train_arms(
     arms: Sequence[Arm], cache: Path, *, jobs: int | None = None, gpus: int | list[int] | None = 0, progress: str = ""
 ) -> list[Classification]:
-    """The trained classifiers, in evaluation mode on the CPU; those that are kept already are not trained again.
+    """The trained classifiers, in evaluation mode on the CPU; those that are kept already, and are not damaged, are not trained
+    again.
 
     Args:
         arms: The classifiers to train.
@@ -98,7 +99,7 @@ def train_arms(
     """
     device = "cuda" if gpus not in (0, []) and torch.cuda.is_available() else "cpu"
     paths = [cache / "arms" / f"{arm.key(device)}.ckpt" for arm in arms]
-    missing = {path: arm for path, arm in zip(paths, arms, strict=True) if not path.exists()}
+    missing = {path: arm for path, arm in zip(paths, arms, strict=True) if read_cached(path, read_checkpoint) is None}
     for arm in missing.values():
         if len(set(arm.held_out.labels.tolist())) < 2:
             raise DataError(

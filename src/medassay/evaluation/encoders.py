@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from medassay.core.errors import ConfigError, DataError
-from medassay.core.files import atomic_write
+from medassay.core.files import atomic_write, read_cached
 from medassay.core.types import LabelledImages
 from medassay.data.given import digest
 from medassay.evaluation import arms
 from medassay.nets.block_cnn import BlockCNN
 from medassay.nets.layers import Normalise
 from medassay.tasks.classification import Classification
-from medassay.training.checkpoints import read_checkpoint
+from medassay.training.checkpoints import explain_load_error, read_checkpoint
 
 EncoderName = Literal["classifier", "random_conv", "pixels", "inception"]
 CHUNK = 512  # images at a time
@@ -97,9 +97,9 @@ def make_random_conv_encoder(channels: int, device: torch.device) -> Encoder:
 def make_pixels_encoder(train: LabelledImages, device: torch.device, cache: Path) -> Encoder:
     """The pixels' first 64 principal components (fewer for fewer pixels or images), fitted on the training images."""
     path = cache / "encoders" / f"pixels_{digest(train)}.pt"
-    if path.exists():
-        fitted = read_checkpoint(path)["state_dict"]
-        mean, basis = fitted["mean"], fitted["basis"]
+    fitted = read_cached(path, read_checkpoint)
+    if fitted is not None:
+        mean, basis = fitted["state_dict"]["mean"], fitted["state_dict"]["basis"]
     else:
         mean, basis = fit_principal_components(train.images.flatten(1).double() / 255, DIMENSIONS)
         record = {"images": len(train), "what": "mean and principal components of the training images in [0, 1]"}
@@ -150,9 +150,8 @@ def make_inception_encoder(weights: str | None, device: torch.device) -> Encoder
         torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity would run what a pickled file says
         net = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(path))
     except Exception as error:  # torch raises many kinds for a file that is none of its own
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(
-            f"protocol.inception_weights={path} cannot be read ({reason}): name the network's file"
+            f"protocol.inception_weights={path} cannot be read ({explain_load_error(error)}): name the network's file"
         ) from error
     net.to(device).eval()
 

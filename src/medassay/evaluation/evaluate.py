@@ -11,7 +11,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from medassay import config as configuration
-from medassay.core.errors import ConfigError, DataError
+from medassay.core.errors import ConfigError, DataError, advise
+from medassay.core.files import refuse_unwritable
+from medassay.core.paths import expand_home
 from medassay.data.duplicates import provenance_with_duplicates
 from medassay.evaluation.about import About, describe_run
 from medassay.evaluation.protocol import ComputeContext, Protocol, SamplesProtocol
@@ -25,6 +27,11 @@ from medassay.training.settings import TrainerSettings
 
 logger = logging.getLogger(__name__)
 
+CACHES = {
+    "full": "free some space, or keep caches on another disk with outputs=<directory>",
+    "refused": "keep caches where they can be written, with outputs=<directory>",
+}
+
 
 def evaluate(
     path: str,
@@ -32,8 +39,9 @@ def evaluate(
     overrides: Mapping[str, Any],
     outputs: Path,
     here: Mapping[str, Any] | None = None,
+    eval_dir: Path | None = None,
 ) -> Path:
-    """Runs one protocol on a finished run and gives the new directory under its ``eval/`` with the results.
+    """Runs one protocol on a finished run and gives the new directory with the results.
 
     Args:
         path: The run directory.
@@ -41,29 +49,38 @@ def evaluate(
         overrides: Overrides of the run's configuration, by dotted key.
         outputs: Folder where caches are kept.
         here: Where data and device are now, as the run itself has recorded; not part of the command.
+        eval_dir: The folder that gets the directory with the results; None for the run's own ``eval/``.
 
     Raises:
-        UserError: no run, another kind of run than the protocol needs, or a wrong setting.
+        UserError: no run, another kind of run than the protocol needs, a wrong setting, or no place for the results.
     """
     chosen: Protocol = configuration.build(protocol)
     run = open_run(path, {**(here or {}), **overrides})
     _refuse_unfit(chosen, run, path)
+    directory = run.directory.new_evaluation(chosen.name, eval_dir)
+    refuse_unwritable(directory)  # before hours of computing
     status = run.directory.record().get("status", "unknown")
     if status != "done":
         logger.warning("note: this run's status is %s; its weights are of an epoch before the last", status)
-    if chosen.uses_own_data:
-        _refuse_changed_data(run, overrides)
-    report = chosen.run(run, ComputeContext.from_settings(run.settings, outputs))
+    with advise(**CACHES):
+        if chosen.uses_own_data:
+            _refuse_changed_data(run, overrides)
+        report = chosen.run(run, ComputeContext.from_settings(run.settings, outputs))
     record = {"run": str(path), "status": status, "protocol": dict(protocol), "overrides": dict(overrides)}
-    directory = run.directory.new_evaluation(chosen.name)
     write_report(report, describe_run(run, report.split), record, directory)
     return directory
 
 
 def evaluate_samples(
-    path: str, protocol: Mapping[str, Any], overrides: Sequence[str], outputs: Path, *, resize: bool
+    path: str,
+    protocol: Mapping[str, Any],
+    overrides: Sequence[str],
+    outputs: Path,
+    *,
+    resize: bool,
+    eval_dir: Path | None = None,
 ) -> Path:
-    """Judges images made by any tool; gives the new directory under ``<outputs>/eval/``.
+    """Judges images made by any tool; gives the new directory with the results.
 
     Args:
         path: An ``.npz`` with ``train_*`` keys, or a folder of class folders.
@@ -71,6 +88,7 @@ def evaluate_samples(
         overrides: Overrides as on the command line of ``train``: ``data=…``, ``data.…``, ``trainer.…``.
         outputs: Folder where results and caches go.
         resize: Whether to bring images of another size to the data set's.
+        eval_dir: The folder that gets the directory with the results; None for ``<outputs>/eval/``.
 
     Raises:
         UserError: files that cannot be used, no data set named, or another protocol.
@@ -87,10 +105,12 @@ def evaluate_samples(
     config = configuration.resolve(composed)
     configuration.check({name: config[name] for name in ("data", "trainer")})
     trainer: TrainerSettings = configuration.build(config["trainer"])
+    directory = (eval_dir or outputs / "eval") / f"{protocol['name']}_{secrets.token_hex(3)}"
+    refuse_unwritable(directory)  # before hours of computing
     context, data = ComputeContext.from_settings(trainer, outputs), build_data(config)
-    report = chosen.run_on_samples(Path(path).expanduser(), data, context, resize=resize)
+    with advise(**CACHES):
+        report = chosen.run_on_samples(expand_home(path), data, context, resize=resize)
     record = {"samples": path, "protocol": dict(protocol), "overrides": list(overrides), "resize": resize}
-    directory = outputs / "eval" / f"{protocol['name']}_{secrets.token_hex(3)}"
     about = About(Path(path).name, None, None, provenance_with_duplicates(data), False, data.classes, {})
     write_report(report, about, record, directory)
     return directory
@@ -117,7 +137,9 @@ def assay_after_training(path: Path, budget: str, *, test: bool) -> Path | None:
     outputs = Path(run.config()["outputs"])
     here = record.get("resumed_with", {})  # where data and device are now; the saved configuration does not say
     node = load_protocol_node("assay", budget=budget, split="test" if test else "val")
-    return evaluate(str(path), node, {}, outputs, here)
+    again = f"then judge the run with: python evaluate.py run={path}"
+    with advise(full=f"free some space, {again}", refused=f"make it writable, {again}"):
+        return evaluate(str(path), node, {}, outputs, here)
 
 
 def load_protocol_node(name: str, **settings: Any) -> dict[str, Any]:

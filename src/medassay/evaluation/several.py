@@ -14,6 +14,7 @@ from medassay.config.messages import explain
 from medassay.core.errors import CheckpointError
 from medassay.core.estimate import Estimate
 from medassay.core.files import read_json, write_json, write_text
+from medassay.core.paths import expand_home
 from medassay.core.results import to_json
 from medassay.evaluation.about import format_command, list_data_warnings
 from medassay.evaluation.protocol import Combined, Protocol
@@ -106,7 +107,7 @@ def is_several(paths: Sequence[str]) -> bool:
     """Whether ``run=`` names more than one run directory: a list, or a folder that is no run itself and holds some."""
     if len(paths) != 1:
         return True
-    top = Path(paths[0]).expanduser()
+    top = expand_home(paths[0])
     return not (top / ".hydra").is_dir() and top.is_dir() and any(top.rglob("run.json"))
 
 
@@ -120,7 +121,7 @@ def list_runs(paths: Sequence[str]) -> list[Path]:
     """
     runs_by_place: dict[Path, Path] = {}
     for path in paths:
-        top = Path(path).expanduser()
+        top = expand_home(path)
         below = find_runs(top) if top.exists() and not (top / ".hydra").is_dir() else []
         runs = [top] if (top / ".hydra").is_dir() else [run for run in below if not _is_not_chosen(run)]
         if not runs:
@@ -146,8 +147,9 @@ def evaluate_many(
     overrides: Mapping[str, Any],
     outputs: Path,
     evaluate_one: EvaluateOne,
+    eval_dir: Path | None = None,
 ) -> Evaluations:
-    """Evaluates every run, each into its own ``eval/``, and leaves one table in ``<outputs>/eval/<protocol>_<id>/``.
+    """Evaluates every run, and leaves one table in ``<outputs>/eval/<protocol>_<id>/``.
 
     A run that cannot be evaluated is named, and the others go on.
 
@@ -157,6 +159,7 @@ def evaluate_many(
         overrides: Overrides of the runs' configurations, by dotted key.
         outputs: Where the table and caches go.
         evaluate_one: Evaluates one run.
+        eval_dir: The folder that gets the directory with the table; None for ``<outputs>/eval``.
 
     Raises:
         CheckpointError: a path without a run.
@@ -173,7 +176,7 @@ def evaluate_many(
             reason = explain(error) or f"{type(error).__name__}: {error}"
             failed.append((run, reason.removeprefix(f"{run} ")))
             logger.error("%s: %s", *failed[-1])
-    directory = outputs / "eval" / f"{protocol['name']}_{secrets.token_hex(3)}"
+    directory = (eval_dir or outputs / "eval") / f"{protocol['name']}_{secrets.token_hex(3)}"
     named: list[str] | str = list(paths) if len(paths) > 1 else paths[0]
     record = {"run": named, "protocol": dict(protocol), "overrides": dict(overrides)}
     evaluations = Evaluations(directory, done, failed)

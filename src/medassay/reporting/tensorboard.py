@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,22 @@ import numpy as np
 from PIL import Image
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
+
+
+@contextmanager
+def quiet_writers() -> Iterator[None]:
+    """Keeps back the traceback of a TensorBoard thread that cannot write; the next call raises the same error here."""
+    before = threading.excepthook
+
+    def handle(arguments: threading.ExceptHookArgs) -> None:
+        if not type(arguments.thread).__module__.startswith("tensorboard."):
+            before(arguments)
+
+    threading.excepthook = handle
+    try:
+        yield
+    finally:
+        threading.excepthook = before
 
 
 def add_results(
@@ -32,7 +50,7 @@ def add_results(
         hyperparameters, metrics: One row of the HParams tab; values that are not numbers, text or booleans are written as
             text.
     """
-    with SummaryWriter(str(directory)) as writer:
+    with quiet_writers(), SummaryWriter(str(directory)) as writer:
         for picture in pictures:
             with Image.open(picture) as image:
                 writer.add_image(f"figures/{picture.stem}", np.asarray(image.convert("RGB")), step, dataformats="HWC")

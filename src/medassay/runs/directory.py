@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import secrets
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,9 +22,18 @@ from typing import Any, Literal
 from omegaconf import OmegaConf
 
 from medassay import config as configuration
-from medassay.core.errors import CheckpointError, Interrupted, OutputError, UserError
-from medassay.core.files import atomic_write, file_lock, read_json, write_json
+from medassay.core.errors import CheckpointError, Interrupted, OutputError, UserError, advise
+from medassay.core.files import (
+    atomic_write,
+    describe_zip_damage,
+    file_lock,
+    read_json,
+    sha256,
+    write_json,
+)
+from medassay.core.paths import expand_home
 
+RESERVE = 64 * 1024  # bytes: a record and its file system's blocks, with room to spare
 PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "omegaconf", "medmnist", "torchmetrics", "numpy")
 
 
@@ -89,11 +99,11 @@ class RunDirectory:
     """The directory of one run.
 
     Args:
-        path: the directory; need not exist yet.
+        path: the directory; need not exist yet. A ``~`` at its beginning is the home directory.
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = expand_home(path)
 
     @property
     def figures(self) -> Path:
@@ -112,9 +122,14 @@ class RunDirectory:
         """Held by the process that trains the run; free as soon as that process is gone, however it ended."""
         return self.path / ".lock"
 
-    def new_evaluation(self, protocol: str) -> Path:
-        """A directory for what ``protocol`` leaves, not there yet."""
-        return self.path / "eval" / f"{protocol}_{secrets.token_hex(3)}"
+    @property
+    def reserve(self) -> Path:
+        """Takes up space while the run trains, and is removed before its ending is recorded: a full disk has room for that."""
+        return self.path / ".reserve"
+
+    def new_evaluation(self, protocol: str, eval_dir: Path | None = None) -> Path:
+        """A directory for what ``protocol`` leaves, not there yet, in ``eval_dir``; None for the run's own ``eval/``."""
+        return (eval_dir or self.path / "eval") / f"{protocol}_{secrets.token_hex(3)}"
 
     # --- writing ---
 
@@ -132,7 +147,12 @@ class RunDirectory:
             for name, values in (("config.yaml", config), ("overrides.yaml", overrides)):
                 with atomic_write(self.path / ".hydra" / name) as partial:
                     OmegaConf.save(OmegaConf.create(values), partial)
+            self._take_reserve()
             self.update(status="running", started=_now(), overrides=overrides, seed=config["seed"], **environment())
+
+    def _take_reserve(self) -> None:
+        with atomic_write(self.reserve) as partial:
+            partial.write_bytes(os.urandom(RESERVE))  # random: some file systems store zeros in no space
 
     def update(self, **fields: Any) -> None:
         """Adds ``fields`` to ``run.json``."""
@@ -154,7 +174,7 @@ class RunDirectory:
     def record_ending(self) -> Iterator[Ending]:
         """Records how the work inside ended: done, pruned, interrupted, or failed with its reason; the exception goes on.
 
-        Nobody else can record the same run meanwhile.
+        The digests of the checkpoints are recorded with it. Nobody else can record the same run meanwhile.
 
         Raises:
             OutputError: another process is training the run.
@@ -168,24 +188,33 @@ class RunDirectory:
         begun = time.monotonic()
         here = {"pid": os.getpid(), "host": platform.node()}
         spent = float(read_json(self.path / "run.json").get("seconds", 0.0))
-        self.update(status="running", reason=None, process=here)
+        self._take_reserve()
+        # without digests: they are those of the last ending, and a run that is killed leaves other checkpoints
+        self.update(status="running", reason=None, process=here, sha256=None)
         ending = Ending()
 
         def end(status: str, reason: str | None = None) -> None:
-            self.update(status=status, reason=reason, ended=_now(), seconds=round(spent + time.monotonic() - begun, 1))
+            if not (self.path / "run.json").exists():
+                raise OutputError(f"{self.path} was deleted while the run was training: start it again")
+            self.reserve.unlink(missing_ok=True)
+            digests = {file.name: sha256(file) for file in (self.best, self.last) if file.exists()}
+            seconds = round(spent + time.monotonic() - begun, 1)
+            self.update(status=status, reason=reason, ended=_now(), seconds=seconds, sha256=digests)
 
         try:
-            yield ending
+            again = f"continue with: python train.py resume={self.path}"
+            with advise(full=f"free some space, then {again}", refused=f"make it writable, then {again}"):
+                yield ending
         except KeyboardInterrupt as error:
             signum = error.signum if isinstance(error, Interrupted) else signal.SIGINT
             name = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
-            with suppress(OutputError):  # the disk is full: an interruption it is still
+            with suppress(OutputError):  # the directory is gone, say: an interruption it is still
                 end("interrupted", f"{name}; continue with resume={self.path}")
             raise Interrupted(signum, self.path) from error
         except BaseException as error:
             try:
                 end("failed", reason_of(error))
-            except OutputError:  # the disk is full: the reason still reaches the terminal
+            except OutputError:  # the directory is gone, say: the reason still reaches the terminal
                 raise error from None
             raise
         end(ending.status, ending.reason)
@@ -219,6 +248,37 @@ class RunDirectory:
     def record(self) -> dict[str, Any]:
         """What ``run.json`` says; empty if there is none."""
         return read_json(self.path / "run.json")
+
+    def refuse_damaged(self, checkpoint: Path) -> None:
+        """Compares a checkpoint with the digest that the run's ending recorded; one that is missing passes.
+
+        Where none is recorded (the run is older, was killed, or is still training), the checksums inside are compared.
+
+        Raises:
+            CheckpointError: it is damaged, or another file.
+        """
+        if not checkpoint.exists():
+            return
+        recorded = (self.record().get("sha256") or {}).get(checkpoint.name)
+        try:
+            if recorded is None:
+                damage = describe_zip_damage(checkpoint)
+            else:
+                damage = None if sha256(checkpoint) == recorded else "it is not the file that training left"
+        except OSError as error:
+            raise CheckpointError(f"{checkpoint} cannot be read ({error.strerror}): make it readable") from error
+        if damage is not None:
+            raise CheckpointError(
+                f"{checkpoint} is damaged ({damage}): restore it from a copy, or {self.explain_new_start()}"
+            )
+
+    def explain_new_start(self) -> str:
+        """How to train the run again where its checkpoints are of no use any more."""
+        record = self.record()
+        if record.get("status") != "done":
+            return f"start over: delete {self.best.parent}, then python train.py resume={self.path}"
+        given = [text for text in record.get("overrides") or [] if not text.startswith("hydra.run.dir=")]
+        return f"train anew: python train.py {shlex.join(given)}"
 
     def state(self) -> str:
         """The status that ``run.json`` says, but ``interrupted`` where it says running and no process is at it.

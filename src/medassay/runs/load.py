@@ -5,12 +5,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from pytorch_lightning import LightningModule
 
 from medassay import config as configuration
+from medassay.config.messages import explain_foreign_key
 from medassay.config.moved import DEVICE_KEYS
 from medassay.core.errors import CheckpointError, ConfigError, suggest_nearest
 from medassay.core.types import LabelledImages
@@ -51,6 +52,8 @@ def with_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> dict
     for key, value in overrides.items():
         group, _, name = key.partition(".")
         if key not in known:
+            if (elsewhere := explain_foreign_key(key)) is not None:
+                raise ConfigError(elsewhere)
             raise ConfigError(
                 f"{key}: a finished run's configuration is fixed;{suggest_nearest(key, known)} only data.root, data.file, "
                 "data.path, data.batch_size, trainer.* and protocol.* can be given"
@@ -60,6 +63,7 @@ def with_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> dict
         changed[group][name] = value
         if key in SAMPLING_DEVICE and name in changed["data"]:  # a generator's samples are drawn where the run computes
             changed["data"][name] = value
+    changed = cast(dict[str, Any], configuration.expand_paths(changed))
     configuration.check(changed["trainer"], "trainer")
     configuration.check(changed["data"], "data")
     return changed
@@ -88,7 +92,7 @@ def load_run(path: str | Path, **overrides: Any) -> Run:
             first underscore standing for the dot.
 
     Raises:
-        CheckpointError: no run directory, no checkpoint, or one of another architecture.
+        CheckpointError: no run directory, no checkpoint, a damaged one, or one of another architecture.
         ConfigError: an override of something else.
     """
     return open_run(path, {key.replace("_", ".", 1): value for key, value in overrides.items()})
@@ -106,5 +110,6 @@ def open_run(path: str | Path, overrides: Mapping[str, Any]) -> Run:
         raise CheckpointError(
             f"{path} has no checkpoints/best.ckpt (status: {status}): no epoch was finished; continue it with resume={path}"
         )
+    directory.refuse_damaged(directory.best)
     load_weights(task, directory.best)
     return Run(directory, config, data, task.to(device_for(settings)).eval(), settings)

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from medassay.core.files import atomic_write
+from medassay.core.errors import DataError
+from medassay.core.files import atomic_write, describe_zip_damage, read_cached, sha256
 from medassay.core.types import NonNegativeInt, PositiveInt, Sampler
 from medassay.data.modules import Channels, LabelledData, LoadingOptions
 from medassay.data.sources import GeneratedSamples
@@ -67,13 +68,12 @@ def write_samples(path: Path, splits: dict[str, tuple[Tensor, Tensor]], provenan
 def write_run_samples(run: Run, cache: Path, sizes: Mapping[str, int], seed: int) -> Path:
     """A file with ``sizes`` (``{split: images}``) of a generator's images, labels in its training set's proportions.
 
-    The file is made once per checkpoint, sizes, proportions and seed.
+    The file is made once per checkpoint, sizes, proportions and seed, and anew where it is damaged.
     """
     assert isinstance(run.task, Sampler)
     counts = run.data.class_counts()
-    checkpoint = hashlib.sha256(run.directory.best.read_bytes()).hexdigest()
     provenance = {
-        "checkpoint_sha256": checkpoint,
+        "checkpoint_sha256": sha256(run.directory.best),
         **sizes,
         "class_counts": counts.tolist(),
         "seed": seed,
@@ -81,7 +81,7 @@ def write_run_samples(run: Run, cache: Path, sizes: Mapping[str, int], seed: int
     }
     key = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()[:16]
     path = cache / "samples" / f"{key}.npz"
-    if not path.exists():
+    if read_cached(path, _refuse_damaged) is None:
         rng = torch.Generator().manual_seed(seed)  # a cut-short pass over the images shall meet every class
         ordered = [make_proportional_labels(counts, n) for n in sizes.values()]
         labels = torch.cat([part[torch.randperm(len(part), generator=rng)] for part in ordered])
@@ -90,6 +90,13 @@ def write_run_samples(run: Run, cache: Path, sizes: Mapping[str, int], seed: int
         splits = {name: (some, theirs) for name, some, theirs in parts}
         with atomic_write(path) as partial:
             write_samples(partial, splits, {**provenance, "run": str(run.directory.path), "config": run.config})
+    return path
+
+
+def _refuse_damaged(path: Path) -> Path:
+    """``path``; raises :class:`DataError` where that ``.npz`` is damaged."""
+    if (damage := describe_zip_damage(path)) is not None:
+        raise DataError(f"{path} is damaged ({damage})")
     return path
 
 

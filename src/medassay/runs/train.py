@@ -16,7 +16,7 @@ import torch
 from pytorch_lightning import LightningModule
 
 from medassay import config as configuration
-from medassay.core.errors import CheckpointError, ConfigError
+from medassay.core.errors import CheckpointError, ConfigError, OutputError
 from medassay.core.files import atomic_write, write_json, write_text
 from medassay.core.types import LabelledImages, Sampler
 from medassay.data.duplicates import describe_duplicates, provenance_with_duplicates
@@ -67,6 +67,8 @@ def train(config: dict[str, Any], path: Path, overrides: list[str], part: SweepP
         UserError: see the functions it calls; the run's record then says failed and why.
     """
     run = RunDirectory(path)
+    if run.last.exists() and not run.record():
+        raise OutputError(f"{path} holds the checkpoints of medassay.fit: choose another hydra.run.dir, or remove them")
     config = {**config, "test": config["test"] is not False, "resume": None}
     run.create(config, overrides)
     train_in(run, config, part=part)
@@ -104,6 +106,7 @@ def train_in(run: RunDirectory, config: dict[str, Any], *, resume: bool = False,
             log_to=config["logger"]["kind"],
             seed=config["seed"],
             resume=resume,
+            overwrite=not resume,  # the directory is this run's own
         )
         if fitted.pruned is not None:
             ending.status, ending.reason = "pruned", fitted.pruned
@@ -137,7 +140,7 @@ def resume(path: str | Path, overrides: Mapping[str, Any], part: SweepPart | Non
         The directory.
 
     Raises:
-        CheckpointError: no run directory.
+        CheckpointError: no run directory, or a damaged checkpoint.
         ConfigError: an override that a run does not take, or a finished run without more epochs.
     """
     run = RunDirectory(path)
@@ -146,7 +149,9 @@ def resume(path: str | Path, overrides: Mapping[str, Any], part: SweepPart | Non
         run.refuse_if_alive()
         given = {**record.get("resumed_with", {}), **overrides}  # an earlier resume's epochs still hold
         config = with_overrides(saved, given)
-        if not run.last.exists():
+        if run.last.exists():
+            _refuse_damaged(run)
+        else:
             logger.info("%s has no finished epoch: starting over", path)
         run.update(resumed_with=given)
         train_in(run, config, resume=True, part=part)
@@ -160,6 +165,7 @@ def resume(path: str | Path, overrides: Mapping[str, Any], part: SweepPart | Non
         )
     if not run.last.exists():
         raise CheckpointError(f"resume={path}: this run is done and has no checkpoints/last.ckpt to continue from")
+    _refuse_damaged(run)
     now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
     longer = RunDirectory(run.path.parent / f"{now}_{configuration.run_id(config['data']['name'])}")
     for name in ("last.ckpt", "best.ckpt"):
@@ -169,6 +175,14 @@ def resume(path: str | Path, overrides: Mapping[str, Any], part: SweepPart | Non
     longer.update(continues=str(path))
     train_in(longer, config, resume=True)
     return longer.path
+
+
+def _refuse_damaged(run: RunDirectory) -> None:
+    """Raises :class:`CheckpointError` where a checkpoint is damaged, or the chosen epoch's is missing."""
+    if not run.best.exists():
+        raise CheckpointError(f"{run.best} is missing: restore it from a copy, or {run.explain_new_start()}")
+    for checkpoint in (run.last, run.best):
+        run.refuse_damaged(checkpoint)
 
 
 # --- what is recorded ------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from medassay.config.messages import explain
-from medassay.core.errors import ConfigError
+from medassay.core.errors import ConfigError, OutputError, advise
 from medassay.runs.directory import RunDirectory, reason_of
 from medassay.runs.groups import is_place
 from medassay.runs.table import DATA_PLACES, TRAINER_PLACES, map_overrides
@@ -19,6 +19,8 @@ from medassay.sweeps.directory import Job, SweepDirectory
 from medassay.sweeps.objective import choose_objective, read_value
 
 logger = logging.getLogger(__name__)
+
+unrecorded: dict[Path, str] = {}  # why jobs of this process failed whose directory takes no record: the disk is full
 
 
 class TrainJob:
@@ -37,8 +39,10 @@ class TrainJob:
         ]
         if self.is_finished(cfg, directory):
             return self.read_value(cfg, directory)
+        again = "then start the sweep's command again"
         try:
-            _train(cfg, RunDirectory(directory), overrides)
+            with advise(full=f"free some space, {again}", refused=f"make it writable, {again}"):
+                _train(cfg, RunDirectory(directory), overrides)
         except Exception as error:
             if explain(error) is None:  # no mistake of the user's: whoever looks into it needs the traceback
                 logger.exception("unexpected error")
@@ -114,10 +118,14 @@ def record_failure(run: RunDirectory, cfg: DictConfig, overrides: list[str], rea
     That is before it begins, once it is done and a generator is being judged, and where it had no time to.
     """
     state = run.state()
-    if state in ("interrupted", "waiting"):
-        run.update(status="failed", reason=reason, overrides=overrides)
-    elif state == "done" and OmegaConf.select(cfg, "assay", default="none") != "none":
-        run.update(assay_failed=reason)
+    try:
+        if state in ("interrupted", "waiting"):
+            run.reserve.unlink(missing_ok=True)
+            run.update(status="failed", reason=reason, overrides=overrides)
+        elif state == "done" and OmegaConf.select(cfg, "assay", default="none") != "none":
+            run.update(assay_failed=reason)
+    except (OutputError, OSError):
+        unrecorded[run.path] = reason
 
 
 def refuse_several_devices(trainer: dict[str, Any]) -> None:

@@ -18,7 +18,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from medassay import config as configuration
 from medassay.config.command_line import find_swept_keys, is_hydra, pair_arguments, parse, quote_value, run_hydra
-from medassay.core.errors import ConfigError, TrainingError
+from medassay.core.errors import ConfigError, TrainingError, advise
+from medassay.core.paths import expand_home
 from medassay.runs.directory import RunDirectory
 from medassay.runs.settings import SweepSettings
 from medassay.sweeps.directory import SweepDirectory, now
@@ -49,7 +50,9 @@ def multirun(argv: Sequence[str], overrides: Sequence[Override]) -> int:
     """
     directory, settings, added = _prepare_sweep(overrides)
     sweep = SweepDirectory(directory)
-    with sweep.lock():
+    placed = any(override.key_or_group == "hydra.sweep.dir" for override in overrides)
+    elsewhere = f"choose another place with {'hydra.sweep.dir' if placed else 'outputs'}=<directory>"
+    with advise(full="free some space, then start the same command again", refused=elsewhere), sweep.lock():
         command = [argument for argument, _ in pair_arguments(argv) if argument not in ("-m", "--multirun")]
         sweep.begin(name=directory.name, command=command, metric=settings.metric, mode=settings.mode)
         here = f"hydra.sweep.dir={quote_value(str(directory))}"
@@ -102,7 +105,7 @@ def _prepare_sweep(overrides: Sequence[Override]) -> tuple[Path, SweepSettings, 
         added.append("hydra/launcher=serial")
         if any(override.key_or_group == "hydra/launcher" for override in overrides):
             _say("that launcher can neither list nor skip jobs: hydra/launcher=serial runs them")
-    return Path(str(cfg.hydra.sweep.dir)).absolute(), configuration.build(node), added
+    return expand_home(str(cfg.hydra.sweep.dir)).absolute(), configuration.build(node), added
 
 
 def _find_plugin(node: DictConfig, kind: type[Plugin]) -> type[Plugin]:

@@ -13,6 +13,7 @@ from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
+from medassay.core.errors import OutputError, output_error
 from medassay.core.files import write_json
 from medassay.core.seeds import derived_seed
 from medassay.core.types import NonNegative, PositiveInt, Range
@@ -56,6 +57,38 @@ class EpochSeed(Callback):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx == 0:
             torch.manual_seed(derived_seed(self.seed, trainer.current_epoch, 3, trainer.global_rank))
+
+
+@dataclass(eq=False)
+class DeletedDirectory(Callback):
+    """Ends training whose directory was deleted meanwhile: what is written from then on would be no whole run.
+
+    Args:
+        directory: of the run.
+    """
+
+    directory: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.directory / "checkpoints"
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        try:
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise output_error(error, self.checkpoints) from error
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            self.refuse()
+
+    def refuse(self) -> None:
+        """Raises :class:`OutputError` where the directory is gone."""
+        if not self.checkpoints.is_dir():
+            raise OutputError(
+                f"{self.directory} was deleted during training: nothing is left of the run; start it again"
+            )
 
 
 class History(Callback):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +14,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from medassay.core.errors import CheckpointError, ConfigError, TrainingError, suggest_nearest
-from medassay.core.files import atomic_write
+from medassay.core.files import atomic_write, describe_zip_damage
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -95,22 +96,39 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's contents: tensors and plain values alone.
 
     Raises:
-        CheckpointError: missing, damaged, or holding more than that.
+        CheckpointError: missing, damaged (every checksum is compared), or holding more than that.
     """
     try:
+        damage = describe_zip_damage(path)
+        if damage is not None:
+            raise CheckpointError(
+                f"{path} cannot be read ({damage}): it is damaged or no checkpoint of this program; restore it from a copy, "
+                "or train anew"
+            )
         contents: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except FileNotFoundError as error:
         raise CheckpointError(
             f"{path} is missing: this run has no finished epoch; train it first, e.g. with resume="
         ) from error
-    except Exception as error:  # torch raises many kinds here: zip, pickle, end of file, its own
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except Exception as error:  # torch raises many kinds here: pickle, end of file, its own
         raise CheckpointError(
-            f"{path} cannot be read ({reason}): it is damaged or no checkpoint of this program"
+            f"{path} cannot be read ({explain_load_error(error)}): use a checkpoint of this program"
         ) from error
     if not isinstance(contents, dict) or "state_dict" not in contents:
         raise CheckpointError(f"{path} holds no weights: it is no checkpoint of this program")
     return contents
+
+
+def explain_load_error(error: Exception) -> str:
+    """Why ``torch.load(weights_only=True)`` failed, without torch's advice to switch its check off."""
+    text = str(error).strip()
+    if named := re.search(r"(?:GLOBAL|[Uu]nsupported (?:global|class):)\s+(\w+\.[\w.]*\w)", text):
+        return f"it contains code, {named.group(1)}, which is refused"
+    if "Weights only load failed" in text:
+        return "it is damaged, or no file of tensors alone"
+    return text.splitlines()[0] if text else type(error).__name__
 
 
 def load_weights(task: LightningModule, path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import shutil
 import signal
 import sys
 import warnings
@@ -23,10 +24,12 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from medassay.core.errors import ConfigError, DataError, Interrupted, UserError, output_error
+from medassay.core.errors import ConfigError, DataError, Interrupted, OutputError, UserError, output_error
+from medassay.core.paths import expand_home
 from medassay.core.seeds import derived_seed
 from medassay.data.modules import LabelledData
-from medassay.training.callbacks import EpochSeed, History, ProcessSetUp
+from medassay.reporting.tensorboard import quiet_writers
+from medassay.training.callbacks import DeletedDirectory, EpochSeed, History, ProcessSetUp
 from medassay.training.checkpoints import AtomicCheckpointIO, Checkpoints, load_weights, read_checkpoint
 from medassay.training.progress import EpochBar, EpochLines
 from medassay.training.settings import LoggerName, TrainerSettings, devices_for
@@ -79,6 +82,7 @@ def fit(
     seed: int = 0,
     resume: bool = False,
     log_epochs: bool = True,
+    overwrite: bool = False,
 ) -> Fit:
     """Trains ``task`` on ``data`` and leaves the chosen epoch's weights in it.
 
@@ -95,25 +99,35 @@ def fit(
         seed: of dropout and noise; the data module has its own.
         resume: continue from ``directory/checkpoints/last.ckpt`` if that is there, bit for bit as if uninterrupted.
         log_epochs: log a line for each epoch where there are no progress bars.
+        overwrite: replace what an earlier training left in ``directory``, which is refused otherwise.
 
     Raises:
+        OutputError: ``directory`` holds a training, and neither ``resume`` nor ``overwrite`` is given.
         UserError: settings that do not fit the machine or task; validation images that leave ``monitor`` undefined; an
             unreadable checkpoint; a loss that is not finite.
         Interrupted: Ctrl-C or SIGTERM.
     """
     _quiet()
     settings = settings or TrainerSettings()
-    directory = Path(directory)
+    directory = expand_home(directory)
     if monitor is not None:
         _check_monitor(task, data, monitor, settings)
     checkpoints = Checkpoints(directory / "checkpoints", monitor, mode)
+    if not (resume or overwrite) and (checkpoints.last.exists() or (directory / "run.json").exists()):
+        raise OutputError(
+            f"{directory} holds a training already: choose another directory, or give resume=True to continue it or "
+            "overwrite=True to replace it"
+        )
     reason = _Reason()
     set_up = ProcessSetUp(settings.threads, settings.compile)
     progress = _list_progress(settings, monitor, log_epochs)
-    watching = [set_up, EpochSeed(seed), reason, History(directory), *callbacks, *progress, checkpoints]
+    deleted = DeletedDirectory(directory)  # before what would write into it again
+    watching = [deleted, set_up, EpochSeed(seed), reason, History(directory), *callbacks, *progress, checkpoints]
     with warnings.catch_warnings():
         _filter_warnings()
         trainer = make_trainer(task, directory, settings, watching, log_to, max_epochs)
+    if overwrite:
+        _remove_training(directory)
     torch.manual_seed(derived_seed(seed, 0))
     start = checkpoints.last if resume and checkpoints.last.exists() else None
     if settings.precision == "64-true":
@@ -121,7 +135,7 @@ def fit(
     if start is not None:
         load_weights(task, start)  # a checkpoint of another architecture is one line here, many from Lightning
     task.train()
-    _run(trainer, task, data, start, reason)
+    _run(trainer, task, data, start, reason, deleted)
     epochs = trainer.current_epoch
     if isinstance(trainer.strategy, DDPStrategy):  # this process launched the training ones and saw nothing of theirs
         contents = read_checkpoint(checkpoints.last)
@@ -257,6 +271,13 @@ def _logger(name: LoggerName, directory: Path) -> Logger | Literal[False]:
     return False
 
 
+def _remove_training(directory: Path) -> None:
+    """Removes what :func:`fit` leaves in its directory."""
+    for name in ("checkpoints", "tensorboard", "csv"):
+        shutil.rmtree(directory / name, ignore_errors=True)
+    (directory / "history.json").unlink(missing_ok=True)
+
+
 def _quiet() -> None:
     """Lightning's notes on devices and its tips are not ours to pass on; its warnings and errors are."""
     for name in ("pytorch_lightning", "lightning_fabric", "lightning"):
@@ -298,11 +319,18 @@ def _end_processes(trainer: Trainer) -> None:
         launcher.kill(signal.SIGKILL)
 
 
-def _run(trainer: Trainer, task: LightningModule, data: LabelledData, start: Path | None, reason: _Reason) -> None:
+def _run(
+    trainer: Trainer,
+    task: LightningModule,
+    data: LabelledData,
+    start: Path | None,
+    reason: _Reason,
+    deleted: DeletedDirectory,
+) -> None:
     """``trainer.fit``, quiet, with its ways of ending turned into ours."""
     before = signal.getsignal(signal.SIGINT)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), quiet_writers():
             _filter_warnings()
             trainer.fit(task, datamodule=data, ckpt_path=None if start is None else str(start), weights_only=True)
     except SystemExit as error:
@@ -319,6 +347,7 @@ def _run(trainer: Trainer, task: LightningModule, data: LabelledData, start: Pat
     except MisconfigurationException as error:
         raise ConfigError(f"trainer: {error}") from error
     except OSError as error:
+        deleted.refuse()
         raise output_error(error, error.filename or trainer.default_root_dir) from error
     finally:
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and before is not None:

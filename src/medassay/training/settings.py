@@ -96,9 +96,14 @@ def devices_for(settings: TrainerSettings, gpus_present: int, mps: bool = False)
         if settings.accelerator is not None or settings.devices is not None:
             accelerator = settings.accelerator or "auto"
             if accelerator in ("cuda", "gpu") and (settings.devices or 1) > gpus_present:
-                raise ConfigError(_explain_absent(f"trainer.devices={settings.devices or 1}", gpus_present))
+                asked = f"trainer.accelerator={accelerator}"
+                if settings.devices is not None:
+                    asked += f" trainer.devices={settings.devices}"
+                raise ConfigError(_explain_absent(asked, gpus_present, "trainer.accelerator=cpu"))
             if accelerator == "mps" and not mps:
-                raise ConfigError("trainer.accelerator=mps: this machine has none; use trainer.gpus=0 for the CPU")
+                raise ConfigError(
+                    "trainer.accelerator=mps: this machine has none; use trainer.accelerator=cpu for the CPU"
+                )
             return accelerator, settings.devices or 1
         return ("cuda" if gpus_present else "mps" if mps else "cpu"), 1
     if settings.accelerator is not None or settings.devices is not None:
@@ -114,6 +119,6 @@ def devices_for(settings: TrainerSettings, gpus_present: int, mps: bool = False)
     return "cuda", chosen
 
 
-def _explain_absent(asked: str, present: int) -> str:
+def _explain_absent(asked: str, present: int, instead: str = "trainer.gpus=0") -> str:
     have = "no CUDA GPU" if present == 0 else f"{present} CUDA GPU{'s' if present > 1 else ''} (numbered from 0)"
-    return f"{asked}: this machine has {have}; use trainer.gpus=0 for the CPU, or leave it out for what is there"
+    return f"{asked}: this machine has {have}; use {instead} for the CPU, or leave it out for what is there"

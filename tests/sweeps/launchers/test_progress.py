@@ -40,8 +40,8 @@ def run(path: Path, rows: int = 0, **record: Any) -> RunDirectory:
             0.5,
             "[1/3] a: pruned in 9 s, 0.5000: worse than the median",
         ),
-        ({"status": "running"}, None, "[1/3] a: ended without saying why (killed?)"),
-        ({}, None, "[1/3] a: ended without saying why (killed?)"),
+        ({"status": "running"}, None, "[1/3] a: ended without saying why (killed, or the disk is full?)"),
+        ({}, None, "[1/3] a: ended without saying why (killed, or the disk is full?)"),
     ],
 )
 def test_a_job_that_ended_is_one_line(

@@ -6,16 +6,20 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from medassay.core.files import write_json
-from medassay.core.results import read_result, to_json
+from medassay.core.errors import CheckpointError
+from medassay.core.files import read_cached, read_checked_json, write_checked_json
+from medassay.core.results import from_json, to_json
 from medassay.core.types import LabelledImages
 from medassay.data.order import stratified_order
 from medassay.evaluation import arms
@@ -70,11 +74,7 @@ def make_controls(real: Real, m: int) -> list[Control]:
 
 
 def measure_controls(chosen: Sequence[Control], yardstick: Yardstick, trainer: Trainer, steps: int) -> list[Row]:
-    """The table's rows of the controls; kept per data set, so that they are computed once.
-
-    Raises:
-        CheckpointError: a kept row cannot be read.
-    """
+    """The table's rows of the controls; kept per data set, so that they are computed once, and anew where one is damaged."""
     encoders = [f"{encoder.name}: {encoder.description}" for encoder in yardstick.encoders]
     shared = [measures.VERSION, arms.RECIPE, yardstick.real.digest, encoders]
     rows: list[Row] = []
@@ -82,15 +82,30 @@ def measure_controls(chosen: Sequence[Control], yardstick: Yardstick, trainer: T
         parts = [*shared, len(control.images), control.key, steps]
         key = hashlib.sha256(json.dumps([*parts, str(torch.__version__)]).encode()).hexdigest()[:16]
         path = trainer.context.cache / "controls" / f"{control.key}_{key}.json"
-        if not path.exists():
-            row = yardstick.measure(
+        named = {"key": control.key, "name": control.name, "kind": control.kind, "faults": []}  # its present name
+        row = read_cached(path, functools.partial(_read_row, named=named))
+        if row is None:
+            measured = yardstick.measure(
                 control.key, control.name, control.kind, [control.images], control.members, control.validation
             )
             tstr = _train_on(control, yardstick.real, trainer, steps) if control.tstr else None
-            write_json(path, to_json(replace(row, tstr=tstr)))
-        present = {"key": control.key, "name": control.name, "kind": control.kind, "faults": []}
-        rows.append(read_result(Row, path, "delete it, it is computed anew", present))
+            write_checked_json(path, to_json(replace(measured, tstr=tstr)))
+            row = _read_row(path, named)
+        rows.append(row)
     return rows
+
+
+def _read_row(path: Path, named: Mapping[str, Any]) -> Row:
+    """The row kept in ``path``, with the names that it has now.
+
+    Raises:
+        CheckpointError: it is damaged.
+    """
+    try:
+        row: Row = from_json(Row, {**read_checked_json(path), **named})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path} holds no row ({error}): delete it") from error
+    return row
 
 
 def _train_on(control: Control, real: Real, trainer: Trainer, steps: int) -> Scores:

@@ -25,7 +25,7 @@ from medassay import config as configuration
 from medassay.core.errors import CheckpointError, ConfigError
 from medassay.runs.directory import RunDirectory
 from medassay.sweeps.directory import Job, SweepDirectory
-from medassay.sweeps.job import record_failure
+from medassay.sweeps.job import record_failure, unrecorded
 from medassay.sweeps.launchers.progress import Progress
 
 
@@ -138,7 +138,7 @@ class SweepLauncher(Launcher):
         with Progress(max(self.planned, before + len(tasks)), before, skipped=len(results)) as progress:
             for task, value in self.run(waiting, progress) if waiting else ():
                 results[task.directory] = value
-                progress.report_ended(task.name, task.run, value)
+                progress.report_ended(task.name, task.run, value, unrecorded.pop(task.directory, None))
         return results
 
     def _configure_log(self) -> None:

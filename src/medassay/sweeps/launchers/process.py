@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 import sys
+from pathlib import Path
 from typing import Any
 
 from hydra.core.utils import JobStatus, run_job, setup_globals
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
+from medassay.config.messages import explain
 from medassay.core.interrupts import terminable
 from medassay.core.processes import Call, Ending, answer_call
+from medassay.runs.directory import RunDirectory
 from medassay.sweeps.directory import register_resolvers
+from medassay.sweeps.job import record_failure
 from medassay.sweeps.launchers.base import Task
 
 
@@ -33,6 +38,7 @@ def run_payload(payload: bytes) -> Any:
     """
     register_resolvers()
     setup_globals()
+    logging.raiseExceptions = False  # a log on a full disk is not worth a traceback a line
     context, function, config = pickle.loads(payload)
     with terminable():
         return run_here(context, function, config)
@@ -40,13 +46,20 @@ def run_payload(payload: bytes) -> Any:
 
 def run_here(context: HydraContext, function: TaskFunction, config: DictConfig) -> Any:
     """Runs a job in this process and gives what it returned, None where it failed."""
-    returned = run_job(
-        hydra_context=context,
-        task_function=function,
-        config=config,
-        job_dir_key="hydra.sweep.dir",
-        job_subdir_key="hydra.sweep.subdir",
-    )
+    try:
+        returned = run_job(
+            hydra_context=context,
+            task_function=function,
+            config=config,
+            job_dir_key="hydra.sweep.dir",
+            job_subdir_key="hydra.sweep.subdir",
+        )
+    except Exception as error:  # Hydra cannot make the job's directory or its log: the disk is full
+        if (reason := explain(error)) is None:
+            raise
+        directory = Path(str(config.hydra.sweep.dir)) / str(config.hydra.sweep.subdir)
+        record_failure(RunDirectory(directory), config, list(config.hydra.overrides.task), reason)
+        return None
     return returned.return_value if returned.status == JobStatus.COMPLETED else None
 
 

@@ -61,8 +61,8 @@ class Progress:
             )
         bar.refresh()
 
-    def report_ended(self, name: str, run: RunDirectory, value: Any) -> None:
-        """Says what became of a job."""
+    def report_ended(self, name: str, run: RunDirectory, value: Any, unrecorded: str | None = None) -> None:
+        """Says what became of a job; ``unrecorded`` is why it failed where its record could not be written."""
         if name in self.bars:
             self.bars.pop(name).close()
             del self.places[name]
@@ -70,10 +70,13 @@ class Progress:
         record = run.record()
         status, seconds = run.state(), record.get("seconds")
         cause = record.get("reason")
+        if unrecorded is not None:
+            status, cause = "failed", unrecorded
         if judged := record.get("assay_failed"):
             status, cause = "failed", f"its assay failed: {judged}"
         self.failed += status in ("failed", "interrupted", "waiting")
-        outcome = "ended without saying why (killed?)" if status in ("interrupted", "waiting") else status
+        silent = "ended without saying why (killed, or the disk is full?)"
+        outcome = silent if status in ("interrupted", "waiting") else status
         reason = f": {cause}" if cause and status != "interrupted" else ""
         number = f", {value:.4f}" if isinstance(value, float) else ""
         duration = f" in {seconds:.0f} s" if seconds is not None else ""
