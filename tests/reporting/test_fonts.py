@@ -58,7 +58,7 @@ def make_font(path: Path, characters: str) -> Path:
 def test_names_without_a_font_are_said_in_one_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     matrix = draw_confusion_matrix(torch.eye(2, dtype=torch.int64), NAMES)
     figures.save_figure(matrix, tmp_path / "a.png")  # a warning of matplotlib's would be an error here
-    html.svg(matrix, "a", "a")
+    html.draw_svg(matrix, "a", "a")
     figures.save_figure(
         figures.draw_image_grid(torch.zeros(2, 1, 4, 4), columns=1, row_labels=NAMES), tmp_path / "b.png"
     )

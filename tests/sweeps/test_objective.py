@@ -36,7 +36,7 @@ def test_a_sweep_is_ranked_by_what_is_asked_for_else_by_what_chooses_the_epoch_e
 def finished(path: Path, numbers: dict[str, Any]) -> Path:
     """A run that ended with these numbers."""
     node = {"_target_": "x", "name": "x"}
-    config = {"seed": 0, "data": node, "model": node, "trainer": node, "callbacks": {}}
+    config = {"seed": 0, "data": node, "model": node, "recipe": {"name": "x"}, "trainer": node, "callbacks": {}}
     (path / ".hydra").mkdir()
     OmegaConf.save(OmegaConf.create(config), path / ".hydra" / "config.yaml")
     write_json(path / "run.json", {"status": "done"})
