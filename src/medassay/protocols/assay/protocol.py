@@ -153,6 +153,7 @@ def build_report(results: AssayResults, examples: Examples, gallery: Gallery) ->
             {
                 "overall": verdict.summarise(results.verdict),
                 "expected": tables.EXPECTED,
+                "labels_judged": not verdict.is_at_chance(results.performance.trtr),
                 "comparison": {e: tables.compare(rows, e, general=e == headline) for e in results.encoders},
                 "large": results.large and tables.compare([results.large], headline, general=True),
                 "origin": dict(flatten(results.generator)),
