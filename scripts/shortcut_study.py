@@ -101,15 +101,15 @@ def summary(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         name: [min(row[name] for row in rows), max(row[name] for row in rows)]
         for name in ("outranks", "drawn_over", "heat_in_stamp_others", "accuracy_clean", "accuracy_as_trained")
     }
-    counts = {level: levels.count(level) for level in ("learned", "sensitive", "none")}
+    counts = {level: levels.count(level) for level in ("learned", "sensitive", "undecided", "none")}
     return {"n": len(rows), **counts, "rate": learned / len(rows), "interval_95": [low, high], "ranges": ranges}
 
 
 def as_markdown(results: dict[str, Any], data: str) -> str:
     """A line per arm."""
     head = [
-        "arm", "nets", "learned the stamp", "95 % interval", "sensitive", "no sign", "pairs outranked", "drawn over",
-        "heat in stamp", "accuracy, clean", "accuracy, as trained",
+        "arm", "nets", "learned the stamp", "95 % interval", "sensitive", "undecided", "no sign", "pairs outranked",
+        "drawn over", "heat in stamp", "accuracy, clean", "accuracy, as trained",
     ]  # fmt: skip
     lines = [head, ["---"] * len(head)]
     for arm, one in results.items():
@@ -117,7 +117,7 @@ def as_markdown(results: dict[str, Any], data: str) -> str:
         spans = [f"{a:.2f} to {b:.2f}" for a, b in one["ranges"].values()]
         share = f"{one['rate']:.0%}"
         counts = [str(one["n"]), f"{one['learned']} ({share})", f"[{low:.2f}, {high:.2f}]"]
-        lines.append([arm, *counts, str(one["sensitive"]), str(one["none"]), *spans])
+        lines.append([arm, *counts, str(one["sensitive"]), str(one["undecided"]), str(one["none"]), *spans])
     text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
     return f"## Shortcut audit on {data}\n\n{text}\n\nRanges over nets, of the class on which the stamp does most.\n"
 

@@ -7,12 +7,14 @@ import io
 import struct
 import zipfile
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -83,6 +85,15 @@ def load_script(name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def assert_ticks_apart(figure: Figure, gap: float = 3.0) -> None:
+    """No label of a horizontal axis is nearer than ``gap`` dots to the next."""
+    figure.canvas.draw()
+    for axes in figure.axes:
+        boxes = [label.get_window_extent() for label in axes.get_xticklabels() if label.get_text()]
+        boxes.sort(key=lambda box: box.x0)
+        assert all(right.x0 - left.x1 >= gap for left, right in pairwise(boxes)), axes.get_xticklabels()
 
 
 def predictions(k: int, *, n: int = 300, strength: float = 2.0) -> tuple[Tensor, Tensor]:

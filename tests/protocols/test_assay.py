@@ -6,7 +6,7 @@ import json
 import math
 import re
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -37,6 +37,7 @@ from medassay.protocols.assay.results import (
     ArmScores,
     AssayResults,
     Curves,
+    Finding,
     Metrics,
     PerClass,
     Performance,
@@ -370,7 +371,7 @@ def row(**changes: Any) -> Row:
     ],
 )
 def test_the_verdict_names_one_fault_for_one_fault(changes: dict[str, Any], fault: str | None) -> None:
-    findings = verdict.judge(row(**changes), row(), ["round", "long"])
+    findings = verdict.judge(row(**changes), row(), ["round", "long"], learned(0.9, 0.92).trtr)
     assert verdict.list_faults(findings) == ([] if fault is None else [fault])
 
 
@@ -378,13 +379,13 @@ def test_copies_that_one_encoder_does_not_see_are_found_in_another() -> None:
     floor, copied = row(), row(authenticity=0.1, membership_auc=0.8)
     judged = replace(floor, encoders={**floor.encoders, "pixels": copied.headline})
     floor = replace(floor, encoders={**floor.encoders, "pixels": floor.headline})
-    findings = verdict.judge(judged, floor, ["round", "long"])
+    findings = verdict.judge(judged, floor, ["round", "long"], learned(0.9, 0.92).trtr)
     (text,) = [f.text for f in findings if f.fault == "copies"]
     assert "encoder: pixels" in text
 
 
 def test_a_missing_class_is_named_with_its_numbers() -> None:
-    findings = verdict.judge(row(per_class=[0.01, 0.4]), row(), ["round", "long"])
+    findings = verdict.judge(row(per_class=[0.01, 0.4]), row(), ["round", "long"], learned(0.9, 0.92).trtr)
     (text,) = [f.text for f in findings if f.fault == "missing_class"]
     assert "round (1 % covered; new real images: 50 %)" in text
     assert "long" not in text
@@ -404,15 +405,45 @@ def learned(tstr: float, trtr: float) -> Performance:
     [(0.89, "good", "Nearly as useful"), (0.8, "good", "less so"), (0.5, "missing", "Much less useful")],
 )
 def test_usefulness_is_judged_by_the_ratio_to_real_images(tstr: float, level: str, words: str) -> None:
-    finding = verdict.judge(row(), row(), ["round", "long"], learned(tstr, 0.92))[-1]
+    finding = verdict.judge_usefulness(learned(tstr, 0.92))
     assert finding.level == level
     assert words in finding.text
 
 
-def test_a_ratio_of_two_classifiers_at_chance_is_no_praise() -> None:
-    finding = verdict.judge(row(), row(), ["round", "long"], learned(0.5, 0.5))[-1]
-    assert finding.level == "missing"
-    assert "cannot be judged" in finding.text
+def seeded(balanced_accuracy: Sequence[float], auroc: Sequence[float]) -> Performance:
+    """Classifiers that reach these numbers from real and from generated images alike, seed by seed."""
+    decided, ranked = mean_over_seeds(balanced_accuracy), mean_over_seeds(auroc)
+    arm = ArmScores(decided, decided, ranked, [0.5, 0.5], 64)
+    one = mean_over_seeds([1.0] * len(auroc))
+    return Performance(300, [*range(len(auroc))], 64, 40, {"TSTR": arm, "TRTR": arm}, Ratio(one, one))
+
+
+@pytest.mark.parametrize(
+    ("balanced_accuracy", "auroc", "level"),
+    [
+        ([0.74], [0.9], "undecided"),  # under 1.5 times chance
+        ([0.76], [0.9], "good"),
+        ([0.80, 0.82, 0.81], [0.88, 0.90, 0.89], "good"),
+        ([0.60, 0.98, 0.75], [0.88, 0.90, 0.89], "undecided"),  # the interval over seeds reaches chance
+        ([0.80, 0.82, 0.81], [0.45, 0.95, 0.75], "undecided"),
+    ],
+)
+def test_a_classifier_at_chance_is_no_yardstick_for_usefulness_or_labels(
+    balanced_accuracy: list[float], auroc: list[float], level: str
+) -> None:
+    reached = seeded(balanced_accuracy, auroc)
+    usefulness = verdict.judge_usefulness(reached)
+    findings = verdict.judge(row(class_consistency=0.5), row(class_consistency=0.5), ["a", "b"], reached.trtr)
+    (labels,) = [one for one in findings if "requested class" in one.text]
+    assert usefulness.level == labels.level == level
+    assert ("cannot be judged" in usefulness.text) == ("cannot be judged" in labels.text) == (level == "undecided")
+    assert verdict.list_faults([usefulness, labels]) == []
+
+
+def test_the_summary_says_that_something_cannot_be_judged() -> None:
+    good, open_question = Finding("good", None, "Fine."), Finding("undecided", None, "Who knows.")
+    assert verdict.summarise([good]) == "The rules find no fault."
+    assert verdict.summarise([good, open_question]).startswith("The rules find no fault. Not all can be judged")
 
 
 # --- predictive performance ------------------------------------------------------------------------------------------

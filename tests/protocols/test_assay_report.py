@@ -270,6 +270,31 @@ def test_the_verdict_stands_under_words_and_not_colours_alone() -> None:
     assert "What is suspicious Too near." in text
 
 
+def test_what_cannot_be_judged_has_a_place_of_its_own_where_there_is_something() -> None:
+    found = [{"level": "undecided", "fault": None, "text": "Usefulness cannot be judged."}]
+    assert "What cannot be judged Usefulness cannot be judged." in words(results(verdict=found))
+    assert "What cannot be judged" not in words(results())
+
+
+@pytest.mark.parametrize(("trtr", "said"), [(0.45, True), (0.9, False)])
+def test_that_wrong_labels_cannot_be_judged_is_said_beside_the_controls(trtr: float, said: bool) -> None:
+    values = results(full=False)  # three classes: 1.5 times chance is 0.5
+    values["performance"]["arms"]["TRTR"]["balanced_accuracy"] = interval(trtr, 1)
+    assert ("but for wrong labels, which cannot be judged here" in words(values)) is said
+
+
+def test_every_card_says_in_a_line_what_its_number_is() -> None:
+    cards = words(results()).partition(" Numbers ")[2].partition("Comparison at m")[0]
+    for name, line in {
+        "TSTR, balanced accuracy": "a classifier trained on generated, tested on real images",
+        "TRTR, balanced accuracy": "a classifier trained on real, tested on real images",
+        "TSTR / TRTR": "1: generated images teach as much as real ones",
+        "Coverage": "share of training images with a sample near them",
+    }.items():
+        assert re.search(rf"{name} [\d.]+( ± [\d.]+)? {line}", cards), cards
+    assert cards.count("floor (new real images)") == 5
+
+
 def test_numbers_that_there_are_not_are_dashes() -> None:
     values = results()
     values["rows"][0]["encoders"]["classifier"]["c_t"] = {"mean": math.nan, "sd": math.nan}

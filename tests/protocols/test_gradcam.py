@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from medassay.evaluation.about import describe_run
 from medassay.evaluation.protocol import ComputeContext, Report
 from medassay.evaluation.writer import write_report
 from medassay.explain.activation_maps import METHODS
+from medassay.metrics.chance import ChanceCheck
 from medassay.nets.block_cnn import BlockCNN
 from medassay.protocols.gradcam.measures import Subject, compare_methods, compute_gain, correlate, score_images
 from medassay.protocols.gradcam.protocol import GradCAM, flatten_scores
-from medassay.protocols.gradcam.results import Layer
+from medassay.protocols.gradcam.results import Comparison, Layer
 from medassay.protocols.gradcam.verdict import judge_method, summarise_scores
 from medassay.runs.directory import RunDirectory
 from medassay.runs.run import Run
@@ -238,6 +240,58 @@ def test_pixels_that_no_net_s_maps_reach_make_maps_more_alike_than_they_are() ->
     assert found["sanity"].mean() > 0.5
 
 
+# --- no verdict where nothing can be told ----------------------------------------------------------------------------
+
+ABOVE = ChanceCheck(Estimate(0.8, 0.7, 0.9), Estimate(0.9, 0.8, 0.95), 0.5)
+
+
+def test_a_net_above_chance_is_judged(squares: Subject) -> None:
+    found = compare_methods(squares, ["dark", "bright"], ["gradcam"], None, 1)
+    assert found.chance.passed
+    assert found.chance.balanced_accuracy == Estimate(1.0, 1.0, 1.0, n=24)
+    assert found.rows[0].trusted is not None
+
+
+def test_on_a_net_at_chance_no_method_is_judged(squares: Subject) -> None:
+    guessed = replace(squares, labels=torch.arange(24) // 2 % 2)  # brightness says nothing of these labels
+    found = compare_methods(guessed, ["dark", "bright"], ["gradcam"], None, 1)
+    assert (found.rows[0].trusted, found.rows[0].reasons) == (None, ["the net is not above chance"])
+    verdict = summarise_scores(found)
+    assert verdict.startswith("Not judged: the net is not above chance on these 24 images (balanced accuracy 0.500")
+    assert not {"trusted/gradcam"} & set(flatten_scores(found))
+
+
+def compared(found: Comparison, *pointing: tuple[float, float]) -> str:
+    """The verdict on methods that point with these intervals."""
+    names = ("Alpha", "Beta", "Gamma")
+    rows = [
+        replace(found.rows[0], name=name, scores={"pointing": Estimate(sum(ends) / 2, *ends, n=40)})
+        for name, ends in zip(names, pointing, strict=False)
+    ]
+    return summarise_scores(replace(found, rows=rows))
+
+
+def test_a_method_points_best_only_where_its_interval_lies_above_all_others(squares: Subject) -> None:
+    found = compare_methods(squares, ["dark", "bright"], ["gradcam"], None, 1)
+    assert "Beta points best: into the true mask in 80 % of" in compared(found, (0.1, 0.3), (0.7, 0.9), (0.2, 0.6))
+    text = compared(found, (0.1, 0.3), (0.7, 0.9), (0.4, 0.8))
+    assert "Which of Beta and Gamma points best cannot be said" in text
+    assert "No method points best" in compared(found, (0.1, 0.6), (0.5, 0.7), (0.3, 0.6))
+    assert "Alpha points into the true mask in 20 %" in compared(found, (0.1, 0.3))
+
+
+def test_a_score_and_its_interval_have_the_same_decimals(chest_report: tuple[Report, Path]) -> None:
+    page = (chest_report[1] / "report.html").read_text()
+    pairs = re.findall(r"(−?\d\.\d+) <small class=\"muted\">\[(−?\d\.\d+),\s(−?\d\.\d+)\]", page)
+    assert len(pairs) > 20
+    assert all(len({len(number.lstrip("−")) for number in numbers}) == 1 for numbers in pairs)
+
+
+def test_empty_maps_are_explained_where_there_are_some(chest_report: tuple[Report, Path]) -> None:
+    page = (chest_report[1] / "report.html").read_text()
+    assert ("nothing at this layer speaks for that class" in page) == ("<small>empty</small>" in page)
+
+
 # --- the whole protocol ----------------------------------------------------------------------------------------------
 
 
@@ -282,9 +336,7 @@ def test_single_numbers_are_finite_and_name_score_and_method(chest_report: tuple
     assert written["run"] == "outputs/a run"
     values = written["gradcam"]
     assert values == pytest.approx(flatten_scores(report.results.scores))
-    assert {"pointing/gradcam", "energy/random", "deletion/centre", "sanity/scorecam", "trusted/hirescam"} <= set(
-        values
-    )
+    assert {"pointing/gradcam", "energy/random", "deletion/centre", "sanity/scorecam"} <= set(values)
     assert all(math.isfinite(value) for value in values.values())
 
 
@@ -301,6 +353,9 @@ def test_the_page_is_complete_in_itself_and_says_what_must_be_known(chest_report
     assert "rendered phantoms" in page
     assert "Eigen-CAM ignores the class" in page
     assert summarise_scores(report.results.scores).split(":")[0] in page
+    assert page.index('<h2 id="maps-title"') < page.index('<h2 id="trust-title"')
+    head = re.findall(r"<th [^>]*>([^<]*)", page.split("Means over images with 95 % bootstrap")[1])
+    assert head[:3] == ["method", "to be trusted?", "Pointing game ↑"]
     for image in report.results.images:
         assert f"Heat map of image {image.index} for pneumonia" in page
 
@@ -329,7 +384,8 @@ def test_a_data_set_without_masks_gets_no_verdict_on_where_maps_point(
     assert report.results.scores.with_mask == written["with_mask"] == 0
     assert "pointing" not in report.results.scores.rows[0].scores
     assert "pointing" not in written["rows"][0]
-    assert "cannot be said" in summarise_scores(report.results.scores)
+    able = replace(report.results.scores, chance=ABOVE)  # random weights know nothing, and are not judged
+    assert "cannot be said" in summarise_scores(able)
     assert not (tmp_path / "figures" / "score_pointing.png").exists()
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from medassay.core.estimate import Estimate
 from medassay.explain.activation_maps import compute_grad_cam_steps
+from medassay.metrics.chance import ChanceCheck
 from medassay.nets.block_cnn import BlockCNN
 from medassay.protocols.gradcam import figures
 from medassay.protocols.gradcam.results import Comparison, ExplainedImage, MethodScores
@@ -120,7 +121,10 @@ def row(key: str, low: float) -> MethodScores:
 
 
 def test_there_is_a_chart_for_each_score_that_was_measured_and_it_names_the_methods() -> None:
-    drawn = figures.draw_charts(Comparison(9, 0, 10, 28, 1, rows=[row("one", -0.3), row("two", 0.6)], baselines=[]))
+    chance = ChanceCheck(Estimate(0.5), Estimate(0.5), 0.5)
+    drawn = figures.draw_charts(
+        Comparison(chance, 9, 0, 10, 28, 1, rows=[row("one", -0.3), row("two", 0.6)], baselines=[])
+    )
     assert list(drawn) == ["score_sanity"]
     figure, description = drawn["score_sanity"]
     assert description == "Sanity check: ONE −0.200; TWO 0.700."

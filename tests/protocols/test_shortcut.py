@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,22 @@ from medassay.data.stamps import Stamp
 from medassay.evaluation.about import describe_run
 from medassay.evaluation.protocol import ComputeContext
 from medassay.evaluation.writer import write_report
+from medassay.metrics.chance import ChanceCheck
 from medassay.metrics.explanation import energy_inside
 from medassay.protocols.shortcut import measures, verdict
+from medassay.protocols.shortcut.figures import draw_ranks
 from medassay.protocols.shortcut.measures import Group, Heat, Level, Numbers, Trial
-from medassay.protocols.shortcut.protocol import Shortcut, choose_plain_views, evaluate_stamp, list_stamps, stamp_images
+from medassay.protocols.shortcut.protocol import (
+    Shortcut,
+    choose_plain_views,
+    evaluate_stamp,
+    list_stamps,
+    stamp_as_trained,
+    stamp_images,
+)
 from medassay.runs.run import Run
+from medassay.tasks.predictions import predict_logits
+from tests.helpers import assert_ticks_apart
 
 CPU = torch.device("cpu")
 CLASSES = ["normal", "pneumonia"]
@@ -58,17 +71,19 @@ class Reader(nn.Module):
         return torch.stack([torch.zeros_like(logit), logit], 1)
 
 
-def judged(net: Reader, stamp: Stamp = STAMP) -> tuple[Numbers, Level, str]:
-    """The numbers, the level and the text of one stamp on a net."""
-    numbers = evaluate_stamp(net, stamp, images_of(80), CLASSES, CPU)
-    return numbers, *verdict.judge(numbers)
+def judged(net: Reader, own: Stamp | None = None, n: int = 80) -> tuple[Numbers, Level, str]:
+    """The numbers, the level and the text of the stamp on a net that was trained with its ``own`` stamp, or none."""
+    split = images_of(n)
+    numbers = evaluate_stamp(net, STAMP, split, CLASSES, CPU)
+    logits = predict_logits(net, stamp_as_trained(own, split, CLASSES), CPU)
+    return numbers, *verdict.judge(numbers, measures.check_class(logits, split.labels, numbers.label))
 
 
 # --- what the verdict says -------------------------------------------------------------------------------------------
 
 
 def test_a_net_that_reads_the_stamp_alone_has_learned_it() -> None:
-    numbers, level, _ = judged(Reader(disease=0, stamp=10, threshold=5))
+    numbers, level, _ = judged(Reader(disease=0, stamp=10, threshold=5), own=STAMP)
     rows = numbers.conditions
     assert level == "learned"
     assert rows["clean"]["recall"].value == 0
@@ -100,23 +115,100 @@ def test_a_net_that_the_stamp_drives_away_from_the_class_shows_no_sign_of_it() -
 
 
 def test_a_net_whose_threshold_no_image_passes_is_not_accused_by_ranks_alone() -> None:
-    numbers, level, _ = judged(Reader(disease=0, stamp=1, threshold=500))
-    assert numbers.outranks.low is not None
-    assert numbers.outranks.low > verdict.LIMIT
-    assert level == "sensitive"
+    numbers, level, text = judged(Reader(disease=0, stamp=1, threshold=500), own=STAMP)
+    assert numbers.outranks.is_above(verdict.LIMIT)
+    assert level == "undecided"
+    assert "balanced accuracy 0.500 [0.500, 0.500], chance 0.500" in text.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_a_net_at_chance_is_undecided_even_where_any_mark_moves_it() -> None:
+    numbers, level, text = judged(Reader(disease=0, stamp=10, threshold=5))  # it was never trained with a stamp
+    assert numbers.outranks.is_above(verdict.LIMIT)
+    assert numbers.drawn_over.is_above(verdict.MOVED)
+    assert level == "undecided"
+    assert text.startswith("Undecided, since the net is not above chance at telling pneumonia from the others")
+
+
+def estimated(numbers: Numbers, **shares: tuple[float, float]) -> Numbers:
+    """The numbers with other intervals."""
+    return replace(numbers, **{name: Estimate(sum(ends) / 2, *ends, n=64) for name, ends in shares.items()})
+
+
+ABOVE = ChanceCheck(Estimate(0.8, 0.7, 0.9), Estimate(0.9, 0.8, 0.95), 0.5)
+
+
+@pytest.mark.parametrize(
+    ("outranks", "drawn_over", "level"),
+    [
+        ((0.57, 0.85), (0.0, 0.05), "undecided"),  # might be sensitive
+        ((0.3, 0.5), (0.05, 0.2), "undecided"),
+        ((0.57, 0.85), (0.3, 0.6), "undecided"),  # might have learnt it
+        ((0.61, 0.85), (0.05, 0.2), "undecided"),
+        ((0.61, 0.85), (0.11, 0.2), "learned"),
+        ((0.3, 0.6), (0.11, 0.2), "sensitive"),
+        ((0.61, 0.85), (0.0, 0.1), "sensitive"),
+        ((0.3, 0.6), (0.0, 0.1), "none"),
+    ],
+)
+def test_an_interval_that_contains_its_limit_decides_nothing(
+    outranks: tuple[float, float], drawn_over: tuple[float, float], level: Level
+) -> None:
+    numbers = evaluate_stamp(Reader(disease=20, stamp=0, threshold=3), STAMP, images_of(8), CLASSES, CPU)
+    found, text = verdict.judge(estimated(numbers, outranks=outranks, drawn_over=drawn_over), ABOVE)
+    assert found == level
+    assert ("contains the limit" in text) == (level == "undecided")
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        replace(ABOVE, auroc=Estimate(0.6, 0.5, 0.7)),
+        replace(ABOVE, balanced_accuracy=Estimate(0.53, 0.41, 0.66)),
+        replace(ABOVE, auroc=Estimate(math.nan, math.nan, math.nan)),
+    ],
+)
+def test_a_net_whose_interval_reaches_chance_gets_no_verdict(check: ChanceCheck) -> None:
+    numbers = evaluate_stamp(Reader(disease=20, stamp=0, threshold=3), STAMP, images_of(8), CLASSES, CPU)
+    clear = estimated(numbers, outranks=(0.1, 0.2), drawn_over=(0.0, 0.05))
+    assert verdict.judge(clear, ABOVE)[0] == "none"
+    assert verdict.judge(clear, check)[0] == "undecided"
+
+
+def test_a_class_is_told_from_the_others_by_its_recall_its_specificity_and_its_ranks() -> None:
+    logits = torch.tensor([[3.0, 0, 0], [0, 2, 0], [0, 1, 0], [2, 0, 0], [0, 0, 1], [0, 1, 0]], dtype=torch.float64)
+    labels = torch.tensor([0, 1, 1, 1, 2, 2])
+    found = measures.check_class(logits, labels, 1)
+    assert found.balanced_accuracy.value == pytest.approx((2 / 3 + 2 / 3) / 2)
+    p = logits.softmax(1)[:, 1].numpy()
+    assert found.auroc.value == pytest.approx(roc_auc_score((labels == 1).numpy(), p))
+
+
+def test_a_net_is_compared_with_chance_on_images_stamped_as_in_training() -> None:
+    split, own = images_of(40), Stamp(kind="square", label="pneumonia", share=0.5)
+    assert torch.equal(stamp_as_trained(None, split, CLASSES), split.images)
+    as_trained = stamp_images(own.with_class(1), split, CLASSES)["as_trained"]
+    assert torch.equal(stamp_as_trained(own, split, CLASSES), as_trained)
 
 
 def trial(name: str, level: Level) -> Trial:
     """A trial of a date on the class ``name`` that was judged so."""
     no, group = Estimate(0.0, 0.0, 0.0), Group(1, Estimate(0.0), Estimate(0.0))
     numbers = Numbers({}, "date", 0, name, {}, {}, drawn_over=no, outranks=no, outranks_clean=no, odds={})
-    return Trial(**vars(numbers), own=False, heat=Heat("gradcam", "x", 0.1, group, group), level=level, text="")
+    heat = Heat("gradcam", "x", 0.1, group, group)
+    return Trial(**vars(numbers), own=False, chance=ABOVE, heat=heat, level=level, text="")
 
 
 def test_the_worst_class_decides_and_is_named() -> None:
     found = [trial("a", "none"), trial("b", "learned")]
     assert verdict.judge_all(found) == ("learned", "Learnt the stamp: date, on b.")
     assert verdict.judge_all(found[:1]) == ("none", "No sign of the stamp: date, on a.")
+
+
+def test_what_is_undecided_outweighs_no_sign_and_is_said_beside_a_finding() -> None:
+    found = [trial("a", "undecided"), trial("b", "none"), trial("c", "sensitive")]
+    assert verdict.judge_all(found[:2]) == ("undecided", "Undecided: date, on a.")
+    level, words = verdict.judge_all(found)
+    assert (level, words.endswith("date, on c. Undecided on a.")) == ("sensitive", True)
 
 
 # --- what is tried ---------------------------------------------------------------------------------------------------
@@ -234,6 +326,22 @@ def test_energy_is_the_share_inside_the_box_and_an_empty_map_counts_as_even() ->
     assert energy_inside(maps, box.expand(2, -1, -1)).tolist() == pytest.approx([0.75, 2 / 16])
 
 
+def test_empty_maps_are_counted() -> None:
+    clean, stamped = torch.rand(3, 4, 4) + 0.1, torch.rand(3, 4, 4) + 0.1
+    clean[0], stamped[:2] = 0, 0
+    found = Group.from_maps(clean, stamped, torch.ones(4, 4, dtype=torch.bool))
+    assert (found.empty_clean, found.empty) == (1, 2)
+
+
+@pytest.mark.parametrize("odds", [-5.65e-5, 0.0012, 0.15, -12.0, 98_765.0])
+def test_the_ticks_of_the_ranks_do_not_touch_however_small_or_large_the_log_odds(odds: float) -> None:
+    spread = torch.linspace(0.3, 1.7, 9).tolist()
+    drawn = replace(
+        trial("a", "none"), odds={key: [odds * one for one in spread] for key in ("class", "others", "others_stamped")}
+    )
+    assert_ticks_apart(draw_ranks(drawn).figure)
+
+
 # --- a whole run -----------------------------------------------------------------------------------------------------
 
 
@@ -280,8 +388,17 @@ def test_the_report_is_one_file_with_verdict_rule_and_command(run: Run, tmp_path
     record = {"run": "outputs/r", "status": "done", "protocol": {"name": "shortcut", "stamp": stamp}, "overrides": {}}
     audit(run, Shortcut(stamp=Stamp(kind="square", label=0), heat_maps=4, shown=2), record, tmp_path, tmp_path)
     page = (tmp_path / "report.html").read_text()
-    verdict_said = json.loads((tmp_path / "shortcut.json").read_text())["verdict"]
-    assert verdict_said in page
+    results = json.loads((tmp_path / "shortcut.json").read_text())
+    assert results["verdict"] in page
+    empty = sum(
+        group[key]
+        for group in results["trials"][0]["heat"].values()
+        if isinstance(group, dict)
+        for key in ("empty", "empty_clean")
+    )
+    assert ("blue all over" in page) == (empty > 0)
+    colour = {"learned": "suspicious", "sensitive": "missing", "undecided": "undecided", "none": "good"}
+    assert f'<section class="{colour[results["level"]]}">' in page
     assert "rendered phantoms" in page
     assert "protocol=shortcut protocol.stamp.kind=square protocol.stamp.label=0" in page
     for name in ("gray", "jet", "summer", "flag", "rainbow"):

@@ -81,3 +81,8 @@ def test_a_compact_deviation_stands_behind_its_mean_where_there_is_one() -> None
 
 def test_a_percent_sign_stays_on_the_line_of_its_number() -> None:
     assert numbers.keep_together("80 % of them") == f"80{SPACE}% of them"
+
+
+def test_bounds_in_percent_stand_behind_a_share_in_percent() -> None:
+    assert numbers.format_percent_bounds(Estimate(0.716, 0.57, 0.849)) == f"[57 %,{SPACE}85 %]"
+    assert numbers.format_percent_bounds(Estimate(0.7)) == ""

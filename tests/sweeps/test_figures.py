@@ -9,7 +9,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from medassay.reporting.charts import PALETTE
-from medassay.sweeps.figures import Curve, Line, draw_effect, draw_learning_curves, draw_parallel
+from medassay.sweeps.figures import Curve, draw_effect, draw_learning_curves
+from medassay.sweeps.parallel import Line, choose_shade, draw_parallel
+from tests.helpers import assert_ticks_apart
 
 
 def drawn(figure: Figure) -> bytes:
@@ -101,6 +103,81 @@ def test_lines_through_the_same_values_do_not_hide_each_other() -> None:
 )
 def test_one_configuration_and_a_hundred_can_be_drawn(lines: list[Line]) -> None:
     assert drawn(draw_parallel(["x", "y"], lines, "val/auroc"))
+
+
+SWEPT = [
+    Line([lr, width, norm], score, score == 0.9)
+    for score, (lr, width, norm) in zip(
+        (0.9, 0.85, 0.8, 0.6, 0.55),
+        [
+            ("1e-3", "16", "batch"),
+            ("1e-2", "16", "batch"),
+            ("3e-4", "8", "instance"),
+            ("1e-3", "8", "batch"),
+            ("1e-2", "8", "none"),
+        ],
+        strict=True,
+    )
+]
+
+
+@pytest.mark.parametrize("lower_is_better", [False, True])
+def test_every_line_stays_on_its_axes(lower_is_better: bool) -> None:
+    figure = draw_parallel(["lr", "width", "norm"], SWEPT, "val/auroc", lower_is_better)
+    for found in figure.axes[0].get_lines():
+        assert min(found.get_ydata()) >= 0
+        assert max(found.get_ydata()) <= 1
+    bands = [patch.get_bbox() for patch in figure.axes[0].patches]
+    assert all(band.y0 < 0 and band.y1 > 1 for band in bands)
+
+
+def test_values_stand_inside_bands_in_front_of_the_lines() -> None:
+    figure = draw_parallel(["lr", "width", "norm"], SWEPT, "val/auroc")
+    axes = figure.axes[0]
+    figure.canvas.draw()
+    in_front = max(found.get_zorder() for found in axes.get_lines())
+    bands = [patch.get_window_extent() for patch in axes.patches]
+    values = [text for text in axes.texts if text.get_ha() == "center"]
+    assert len(bands) == 3
+    assert {text.get_text() for text in values} == {"0.0003", "0.001", "0.01", "8", "16", "batch", "instance", "none"}
+    for text in values:
+        box = text.get_window_extent()
+        assert any(band.x0 < box.x0 and box.x1 < band.x1 and band.y0 < box.y0 and box.y1 < band.y1 for band in bands)
+    assert all(
+        patch.get_zorder() > in_front and text.get_zorder() > patch.get_zorder()
+        for patch in axes.patches
+        for text in values
+    )
+
+
+def test_the_worst_line_is_readable_on_white_and_better_ones_are_darker() -> None:
+    def contrast(height: float) -> float:  # WCAG 2.1: 3 to 1 for lines
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in choose_shade(height)[:3]]
+        return 1.05 / (0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2] + 0.05)
+
+    found = [contrast(height / 10) for height in range(11)]
+    assert found[0] >= 3
+    assert found == sorted(found)
+
+
+def test_three_settings_fit_a_phone_in_the_type_of_the_other_charts() -> None:
+    figure = draw_parallel(["lr", "width", "norm"], SWEPT, "val/auroc")
+    assert 96 * figure.get_size_inches()[0] <= 368
+    axes = figure.axes[0]
+    assert {text.get_fontsize() for text in [*axes.texts, *axes.get_xticklabels()]} == {8.0}
+
+
+def test_names_of_settings_do_not_touch_however_long() -> None:
+    names = ["optimizer.weight_decay", "net.normalisation_layer", "scheduler.warmup_epochs"]
+    assert_ticks_apart(draw_parallel(names, SWEPT, "val/balanced_accuracy"), gap=2)
+
+
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_epochs_are_counted_in_whole_numbers(epochs: int) -> None:
+    figure = draw_learning_curves([Curve([(e, 0.5) for e in range(1, epochs + 1)], False)], "val/auroc")
+    figure.canvas.draw()
+    low, high = figure.axes[0].get_xlim()
+    assert [tick for tick in figure.axes[0].get_xticks() if low <= tick <= high] == [*range(1, epochs + 1)]
 
 
 def test_curves_of_the_best_configuration_lie_above_the_others_in_colour() -> None:

@@ -130,14 +130,14 @@ def test_the_csv_has_each_configurations_mean_and_deviation_over_its_own_seeds(w
 def test_the_markdown_begins_with_the_best_and_its_test(written: list[Path], top: Path) -> None:
     title, best, test = [line for line in text(top, "summary.md").splitlines() if line][:3]
     assert title == "# Sweep tuning"
-    assert best == "best: model.optimizer.lr=1e-3 model/optimizer=adamw: val/auroc 0.9050 ± 0.0071 (seeds 0 1)"
+    assert best == "best: model.optimizer.lr=1e-3 model/optimizer=adamw: val/auroc 0.9050 ± 0.0071, seeds 0, 1 (2 runs)"
     assert test == "test: auroc 0.8000 ± 0.1000 (n = 3)"
 
 
 def test_the_markdown_ranks_the_configurations_and_names_what_failed(written: list[Path], top: Path) -> None:
     markdown = text(top, "summary.md")
-    assert "| 1 | 0.001 | adamw | 0.9050 ± 0.0071 | 0 1 | 0.8050 ± 0.0071 |" in markdown
-    assert "| 2 | 0.01 | sgd | 0.8000 ± 0.0000 | 0 1 | 0.7000 ± 0.0000 |" in markdown
+    assert "| 1 | 0.001 | adamw | 0.9050 ± 0.0071 | seeds 0, 1 (2 runs) | 0.8050 ± 0.0071 |" in markdown
+    assert "| 2 | 0.01 | sgd | 0.8000 ± 0.0000 | seeds 0, 1 (2 runs) | 0.7000 ± 0.0000 |" in markdown
     assert "| sgd | 0.8000 ± 0.0000 | 2 |" in markdown
     assert "| c0 | " + NOT_BEGUN.replace("|", "\\|") + " |" in markdown
 

@@ -14,9 +14,9 @@ import pytest
 from omegaconf import OmegaConf
 
 from medassay.core.errors import CheckpointError, ConfigError
-from medassay.runs.groups import labels
-from medassay.runs.table import configuration_hash
-from medassay.sweeps.summary import format_value, summarise
+from medassay.runs.groups import Group, labels
+from medassay.runs.table import RunRow, configuration_hash
+from medassay.sweeps.summary import format_value, list_seeds, summarise
 
 LR, WIDTH = "model.optimizer.lr", "model.net.width"
 
@@ -329,7 +329,7 @@ def test_the_terminal_gets_aligned_columns_the_best_and_its_test(sweep: Sweep) -
     head, first, second, best, test = summarise(sweep.listed()).lines()
     assert head.index("val/auroc") == first.index("0.9100 ± 0.0141") == second.index("0.8000 ± 0.0000")
     assert "0.0001235" in first
-    assert best == "best: model.optimizer.lr=0.00012345678: val/auroc 0.9100 ± 0.0141 (seeds 0 1)"
+    assert best == "best: model.optimizer.lr=0.00012345678: val/auroc 0.9100 ± 0.0141, seeds 0, 1 (2 runs)"
     assert test == "test: auroc 0.8500 ± 0.0000 (n = 2)"
 
 
@@ -365,3 +365,18 @@ def test_a_metric_that_the_images_leave_undefined_ranks_nothing_and_the_summary_
     assert found.best is None
     assert any("val/auroc is undefined because the val images lack pneumonia" in line for line in found.lines())
     assert summarise(sweep.path, "val/accuracy").best is not None  # what the line advises
+
+
+@pytest.mark.parametrize(
+    ("seeds", "complete", "text"),
+    [
+        ([0], True, "seed 0 (1 run)"),
+        ([0, 3], True, "seeds 0, 3 (2 runs)"),
+        ([1], False, "seed 1 (1 run, incomplete)"),
+        ([None], True, "seed unknown (1 run)"),
+        ([], False, "no finished run"),
+    ],
+)
+def test_seeds_are_listed_with_the_number_of_their_runs(seeds: list[int | None], complete: bool, text: str) -> None:
+    rows = [RunRow(Path("run"), "done", seed=seed) for seed in seeds]
+    assert list_seeds(Group({}, None, rows, rows, {}, complete)) == text

@@ -45,6 +45,14 @@ class Estimate:
         """Whether the number is defined and finite."""
         return isfinite(self.value)
 
+    def is_above(self, limit: float) -> bool:
+        """Whether the whole interval lies above ``limit``; False where there is no interval."""
+        return self.low is not None and self.low > limit
+
+    def reaches(self, limit: float) -> bool:
+        """Whether any of the interval lies above ``limit``; also where there is no interval."""
+        return self.high is None or not self.high <= limit
+
     def to_json(self) -> dict[str, Any]:
         """Plain values; the number itself is called ``mean``, which it is of all kinds but a few bootstrapped statistics."""
         written = {"mean": self.value, **{name: getattr(self, name) for name in _FIELDS[self.kind]}}

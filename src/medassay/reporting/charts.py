@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from medassay.core.estimate import Estimate
 
@@ -40,6 +41,12 @@ def add_legend_below(figure: Figure, axes: Axes, columns: int, title: str | None
     place: Any = "outside lower center"  # understood by figures only, and left out of their type hints
     with matplotlib.rc_context(STYLE):
         figure.legend(*axes.get_legend_handles_labels(), loc=place, ncols=columns, title=title)
+
+
+def space_ticks(axes: Axes) -> None:
+    """Few ticks along the horizontal axis, a power of ten apart from very small and very large ones: none touches the next."""
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.ticklabel_format(axis="x", scilimits=(-3, 4))
 
 
 class Series(NamedTuple):
@@ -84,6 +91,8 @@ def draw_dot_plot(
     axes.set_xlabel(x, fontsize=SMALL)
     if share:
         axes.set_xlim(-0.02, 1.02)
+    else:
+        space_ticks(axes)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="y", visible=False)
     if axes.get_legend_handles_labels()[0]:

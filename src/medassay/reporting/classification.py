@@ -15,10 +15,11 @@ from torch.nn import functional as F
 
 from medassay.core.estimate import Estimate
 from medassay.metrics import classification
+from medassay.metrics.chance import CHANCE_AUROC, ChanceCheck
 from medassay.metrics.scores import ClassificationScores
 from medassay.reporting.charts import DPI, GREY, PALETTE, STYLE, add_legend_below, make_small_axes
 from medassay.reporting.figures import measure_text_width
-from medassay.reporting.numbers import format_fixed
+from medassay.reporting.numbers import format_fixed, format_with_bounds
 
 _STYLES = ("-", "--", "-.")  # one for each round through the palette
 
@@ -38,6 +39,14 @@ def format_scores(estimates: Mapping[str, Estimate], names: Sequence[str]) -> st
     """``name value [low, high], …`` in one line."""
     shown = ((name, estimates[name]) for name in names)
     return ", ".join(f"{name.replace('_', ' ')} {e.value:.3f} [{e.low:.3f}, {e.high:.3f}]" for name, e in shown)
+
+
+def describe_chance(check: ChanceCheck) -> str:
+    """A classifier's numbers beside those of guessing, in words."""
+    chance = {"balanced_accuracy": check.chance, "auroc": CHANCE_AUROC}
+    named = {"balanced_accuracy": "balanced accuracy", "auroc": "AUROC"}
+    parts = [f"{named[key]} {format_with_bounds(getattr(check, key))}, chance {chance[key]:.3f}" for key in named]
+    return "; ".join(parts)
 
 
 def summarise_scores(scores: ClassificationScores) -> str:

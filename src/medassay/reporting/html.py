@@ -27,6 +27,8 @@ from medassay.reporting.fonts import prepared_fonts
 from medassay.reporting.numbers import (
     format_bounds,
     format_fixed,
+    format_percent,
+    format_percent_bounds,
     format_significant,
     format_spread,
     format_with_bounds,
@@ -134,6 +136,8 @@ FILTERS: dict[str, Callable[..., str]] = {  # by the names that templates use
     "spread": format_spread,
     "bounds": format_bounds,
     "with_bounds": format_with_bounds,
+    "percent": format_percent,
+    "percent_bounds": format_percent_bounds,
     "strip": draw_strip,
     "unbroken": keep_together,
 }

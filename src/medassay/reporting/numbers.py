@@ -75,6 +75,12 @@ def format_with_bounds(estimate: Estimate, places: int = 3) -> str:
     return f"{format_fixed(estimate.value, places)} {format_bounds(estimate, places)}".strip()
 
 
+def format_percent_bounds(estimate: Estimate) -> str:
+    """``[low %, high %]`` of a share's interval, or nothing; beside :func:`format_percent` of its value."""
+    low, high = estimate.low, estimate.high
+    return f"[{format_percent(low)},{_SPACE}{format_percent(high)}]" if is_known(low) and is_known(high) else ""
+
+
 def keep_together(text: str) -> str:
     """The text with its numbers and their percent signs on one line."""
     return text.replace(" %", f"{_SPACE}%")

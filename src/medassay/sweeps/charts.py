@@ -8,7 +8,7 @@ from medassay.reporting.charts import Chart
 from medassay.reporting.numbers import format_compact_spread
 from medassay.runs.directory import RunDirectory
 from medassay.runs.groups import labels
-from medassay.sweeps import figures
+from medassay.sweeps import figures, parallel
 from medassay.sweeps.summary import Summary, format_value
 
 MANY = 20  # rows of a table before the rest folds away; values of a key that still make a table
@@ -26,11 +26,11 @@ def draw_charts(summary: Summary) -> dict[str, Chart]:
             drawn[f"effect_{names[key].replace('.', '_')}"] = Chart(figure, _describe_effect(summary, key))
     ranked = [c for c in summary.groups if metric in c.numbers]
     if len(summary.swept) > 1 and len(ranked) > 1:
-        lines = [figures.Line(list(c.settings.values()), c.numbers[metric].value, c is best) for c in ranked]
-        figure = figures.draw_parallel(list(names.values()), lines, metric, summary.mode == "min")
+        lines = [parallel.Line(list(c.settings.values()), c.numbers[metric].value, c is best) for c in ranked]
+        figure = parallel.draw_parallel(list(names.values()), lines, metric, summary.mode == "min")
         description = (
             f"Each of {len(lines)} lines is a configuration: its settings from left to right, then its {metric}; darker is "
-            "better. Lines through the same value are spread out, the better ones above."
+            "better. Lines through the same value are spread out, the better ones above; a value stands in front of its lines."
         )
         drawn["parallel"] = Chart(figure, description)
     for name, curves in _read_curves(summary).items():

@@ -1,4 +1,4 @@
-"""A sweep's charts, from plain values: effects of single settings, parallel coordinates, learning curves."""
+"""A sweep's charts, from plain values: effects of single settings, learning curves, a study of Optuna."""
 
 from __future__ import annotations
 
@@ -8,17 +8,15 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from medassay.reporting.charts import GREY, PALETTE, SMALL, add_legend_below, make_small_axes
+from medassay.reporting.charts import GREY, PALETTE, add_legend_below, make_small_axes
 
 OTHERS, MEAN, BEST = GREY, PALETTE[0], PALETTE[1]
-_FEW = 8  # values up to which each has a place of its own
+FEW = 8  # values up to which each has a place of its own
 _CROWD = 60  # curves from which on each is drawn fainter
-_FAN = 0.1  # how far lines through one value spread, the better ones above, so that none hides another
 _DECADE_AND_HALF = 30  # largest over smallest value from which on an axis is logarithmic
 
 
@@ -34,14 +32,6 @@ class Curve(NamedTuple):
     best: bool
 
 
-class Line(NamedTuple):
-    """One configuration: the value of each key, the mean of the metric, and whether it is the best."""
-
-    values: Sequence[str]
-    metric: float
-    best: bool
-
-
 def draw_effect(key: str, runs: Sequence[tuple[str, float]], metric: str, best: str | None = None) -> Figure:
     """The metric of every run against its value of one key; mean and standard deviation where runs share a value.
 
@@ -54,7 +44,7 @@ def draw_effect(key: str, runs: Sequence[tuple[str, float]], metric: str, best: 
         best: The best configuration's value; None where there is none.
     """
     figure, axes = make_small_axes(3.7, 2.9)
-    scale = _Scale([value for value, _ in runs], few=_FEW)
+    scale = Scale([value for value, _ in runs], few=FEW)
     groups: dict[float, list[float]] = {}
     for value, number in runs:
         groups.setdefault(scale.place(value), []).append(number)
@@ -80,47 +70,6 @@ def draw_effect(key: str, runs: Sequence[tuple[str, float]], metric: str, best: 
     return figure
 
 
-def draw_parallel(keys: Sequence[str], lines: Sequence[Line], metric: str, lower_is_better: bool = False) -> Figure:
-    """A vertical axis for each key and one for the metric, a line for each configuration; lighter ones are worse.
-
-    Args:
-        keys: Names of the axes.
-        lines: The configurations.
-        metric: Name of the metric.
-        lower_is_better: Whether the metric's axis is turned over, so that better is up.
-    """
-    figure, axes = make_small_axes(1.6 + 1.45 * len(keys), 3.6)
-    scales = [_Scale([line.values[i] for line in lines], few=_FEW) for i in range(len(keys))]
-    numbers = [line.metric for line in lines]
-    low, high = min(numbers), max(numbers)
-    colours = matplotlib.colormaps["cividis_r"]
-    for line in sorted(lines, key=lambda line: (line.best, line.metric)):
-        height = 0.5 if high == low else (line.metric - low) / (high - low)
-        height = 1 - height if lower_is_better else height
-        heights = [
-            scale.share(value) + (0 if scale.ticks is None else _FAN * (height - 0.5))
-            for scale, value in zip(scales, line.values, strict=True)
-        ]
-        axes.plot(
-            range(len(keys) + 1), [*heights, height],
-            color=BEST if line.best else colours(0.1 + 0.9 * height), alpha=1 if line.best else 0.75,
-            linewidth=3 if line.best else 1.1, zorder=3 if line.best else 2, label="best configuration" if line.best else None,
-        )  # fmt: skip
-    for place, scale in enumerate(scales):
-        _draw_upright_axis(axes, place, [(scale.share(text), text) for text in scale.choose_labels()])
-    ends = [(0.5, low)] if high == low else [(0.0, high), (1.0, low)] if lower_is_better else [(0.0, low), (1.0, high)]
-    middle = [] if high == low else [(0.5, (low + high) / 2)]
-    _draw_upright_axis(axes, len(keys), [(share, f"{value:.4g}") for share, value in [*ends, *middle]])
-    axes.set_xticks(range(len(keys) + 1), [*keys, metric], parse_math=False, fontsize=9)
-    axes.set(xlim=(-0.15, len(keys) + 0.55), ylim=(-0.08, 1.08), yticks=[])
-    axes.tick_params(axis="x", length=0, pad=6)
-    axes.spines[:].set_visible(False)
-    axes.grid(visible=False)
-    if any(line.best for line in lines):
-        add_legend_below(figure, axes, 3)
-    return figure
-
-
 def draw_learning_curves(curves: Sequence[Curve], name: str) -> Figure:
     """A value over the epochs of every run: grey ones, and above them those of the best configuration."""
     figure, axes = make_small_axes(4.4, 3.2)
@@ -136,12 +85,15 @@ def draw_learning_curves(curves: Sequence[Curve], name: str) -> Figure:
         labelled.add(label)
     axes.set_xlabel("epoch")
     axes.set_ylabel(name, parse_math=False)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    epochs = {epoch for curve in curves for epoch, _ in curve.points}
+    if len(epochs) == 1:  # matplotlib would go to thousandths of an epoch
+        axes.set_xlim(min(epochs) - 0.5, min(epochs) + 0.5)
     add_legend_below(figure, axes, 3)
     return figure
 
 
-class _Scale:
+class Scale:
     """Where values lie on an axis: few ones, or words, side by side; many numbers by size.
 
     Args:
@@ -190,7 +142,7 @@ class _Scale:
         if self.ticks is None:
             axes.set_xscale("log" if self.log else "linear")
             return
-        names = [_shorten(tick) for tick in self.ticks]
+        names = [shorten_tick(tick) for tick in self.ticks]
         slanted = sum(map(len, names)) > 34
         axes.set_xticks(range(len(names)), names, parse_math=False)
         axes.set_xlim(-0.5, len(names) - 0.5)
@@ -207,21 +159,11 @@ def _parse_number(value: str) -> float:
         return math.nan
 
 
-def _shorten(value: str) -> str:
+def shorten_tick(value: str) -> str:
     """A tick's text, cut where it is long; numbers with four significant digits."""
     number = _parse_number(value)
     text = f"{number:.4g}" if math.isfinite(number) else value
     return text if len(text) <= 22 else f"{text[:10]}…{text[-10:]}"
-
-
-def _draw_upright_axis(axes: Axes, place: int, texts: Sequence[tuple[float, str]]) -> None:
-    """One axis of the parallel coordinates, with its values written to the right of it."""
-    axes.plot([place, place], [-_FAN / 2, 1 + _FAN / 2], color=OTHERS, linewidth=1, zorder=2.5)
-    box: Any = {"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.8}
-    for height, text in texts:
-        axes.text(
-            place + 0.03, height, _shorten(text), va="center", fontsize=SMALL, parse_math=False, bbox=box, zorder=4
-        )
 
 
 # --- a study of Optuna -----------------------------------------------------------------------------------------------

@@ -191,7 +191,7 @@ def _make_tiles(summary: Summary) -> list[tuple[str, str, str, str]]:
     tiles = []
     if best is not None:
         name = summary.metric or ""
-        tiles.append((f"Best {name}", *_split_spread(best.numbers[name]), f"validation, seeds {list_seeds(best)}"))
+        tiles.append((f"Best {name}", *_split_spread(best.numbers[name]), f"validation, {list_seeds(best)}"))
     for name in choose_headlines(summary.test, summary.metric, 1):
         tiles.append((name, *_split_spread(summary.test[name]), f"test images, n = {summary.test[name].n}"))
     total = len(summary.rows) + len(summary.final)

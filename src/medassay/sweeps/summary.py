@@ -117,11 +117,12 @@ def format_cell(group: Group, name: str | None) -> str:
 
 
 def list_seeds(group: Group) -> str:
-    """Its finished seeds; ``incomplete`` where others have more."""
+    """Its finished seeds and the number of their runs, e.g. ``seed 0 (1 run)``; ``incomplete`` where others have more."""
     if not group.counted:
-        return "none"
-    seeds = " ".join(map(str, group.seeds)) or "unknown"
-    return seeds if group.complete else f"{seeds} (incomplete)"
+        return "no finished run"
+    word, n = ("seed" if len(group.seeds) == 1 else "seeds"), len(group.counted)
+    seeds = f"{word} {', '.join(map(str, group.seeds))}" if group.seeds else "seed unknown"
+    return f"{seeds} ({n} {'run' if n == 1 else 'runs'}{'' if group.complete else ', incomplete'})"
 
 
 def describe_verdict(summary: Summary) -> list[str]:
@@ -131,7 +132,7 @@ def describe_verdict(summary: Summary) -> list[str]:
         lines = ["no best configuration yet"]
     else:
         settings = " ".join(best.overrides) or "the only configuration"
-        lines = [f"best: {settings}: {summary.metric} {format_cell(best, summary.metric)} (seeds {list_seeds(best)})"]
+        lines = [f"best: {settings}: {summary.metric} {format_cell(best, summary.metric)}, {list_seeds(best)}"]
     if chosen is not None and summary.test:
         names = list(summary.test)
         headline = choose_headlines(names, summary.metric)

@@ -1,7 +1,7 @@
 """The floor and the controls: sets of images whose quality is known, in the same table as the generator.
 
-(a) real validation images, the best that a generator can be at this number of samples; (b) copies of training images;
-(c) the same with noise; (d) the floor without its largest class; (e) the floor with shuffled labels.
+The floor is real validation images, the best that a generator can be at this number of samples. The controls are copies of
+training images, the same with noise, the floor without its largest class, and the floor with shuffled labels.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from medassay.protocols.assay.performance import Trainer
 from medassay.protocols.assay.results import SCORES, Kind, Row, Scores
 from medassay.protocols.assay.subjects import Real, choose_in_proportion
 
-NOISE = 0.05  # standard deviation of control (c), in units of the full range
-TRAIN_SHARE = 0.8  # of the validation images, for TSTR on controls (a) and (e); the rest chooses the epoch
+NOISE = 0.05  # standard deviation of the noise on copies, in units of the full range
+TRAIN_SHARE = 0.8  # of the validation images, for TSTR on the floor and on shuffled labels; the rest chooses the epoch
 
 
 @dataclass(frozen=True)
@@ -47,13 +47,13 @@ class Control:
 
 
 def make_floor(real: Real, m: int) -> Control:
-    """Control (a): ``m`` real validation images."""
+    """The floor: ``m`` real validation images."""
     chosen = choose_in_proportion(real.val.labels, m)
     return Control("floor", "real validation images (floor)", real.val[chosen], None, chosen, True, "floor")
 
 
 def make_controls(real: Real, m: int) -> list[Control]:
-    """Controls (b) to (e), for a table of ``m`` images a row."""
+    """All controls but the floor, for a table of ``m`` images a row."""
     chosen = stratified_order(real.unique.labels, 2)[:m].sort().values
     copied, base = real.unique[chosen], make_floor(real, m)
     rng = torch.Generator().manual_seed(0)

@@ -111,13 +111,9 @@ class Assay(Protocol, SamplesProtocol):
             rows = [row, *measure_controls(chosen, yardstick, trainer, steps)]
         gallery = find_suspicious(yardstick.spaces[0], real, candidate)
         floors = {one.m: one for one in reversed(rows) if one.key.startswith("floor")}  # by number of images
-        findings = [
-            verdict.judge(one, floors.get(one.m, rows[1]), real.classes, learned if one is row else None)
-            for one in rows
-        ]
-        rows = [
-            replace(one, faults=verdict.list_faults(encoders)) for one, encoders in zip(rows, findings, strict=True)
-        ]
+        findings = [verdict.judge(one, floors.get(one.m, rows[1]), real.classes, learned.trtr) for one in rows]
+        findings[0].append(verdict.judge_usefulness(learned))
+        rows = [replace(one, faults=verdict.list_faults(found)) for one, found in zip(rows, findings, strict=True)]
         results = AssayResults(
             generator=candidate.provenance,
             name=candidate.name,
@@ -155,8 +151,9 @@ def build_report(results: AssayResults, examples: Examples, gallery: Gallery) ->
         page=Page(
             Path(__file__).with_name("page.html.j2"),
             {
-                "overall": verdict.summarise(results.faults),
+                "overall": verdict.summarise(results.verdict),
                 "expected": tables.EXPECTED,
+                "labels_judged": not verdict.is_at_chance(results.performance.trtr),
                 "comparison": {e: tables.compare(rows, e, general=e == headline) for e in results.encoders},
                 "large": results.large and tables.compare([results.large], headline, general=True),
                 "origin": dict(flatten(results.generator)),

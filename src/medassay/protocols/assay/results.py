@@ -10,7 +10,7 @@ from medassay.core.estimate import Estimate
 Budget = Literal["quick", "full"]
 Split = Literal["test", "val"]
 Kind = Literal["generator", "floor", "control"]
-Level = Literal["good", "missing", "suspicious"]
+Level = Literal["good", "missing", "suspicious", "undecided"]
 Fault = Literal["copies", "missing_class", "labels", "fidelity", "diversity", "usefulness"]
 
 SCORES = ("accuracy", "balanced_accuracy", "auroc")  # what is reported of a classifier

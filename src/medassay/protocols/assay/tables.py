@@ -58,9 +58,15 @@ METRICS = {
     "Copying": [
         Metric("authenticity", "Authenticity", "≈ near the floor’s is best; below: copying; higher is not better"),
         Metric("memorisation_ratio", "Memorisation ratio", "≈ near 1; below: copying"),
-        Metric("c_t", "C_T", "≈ near 0; negative: copying", 2),
-        Metric("membership_auc", "Membership attack, AUC", "≈ near the floor’s and 0.5; above: copying"),
-        Metric("membership_null_auc", "— the same among training images alone", "≈ near 0.5"),
+        Metric("c_t", "C_T", "rank test of the distances to training images; ≈ near 0; negative: copying", 2),
+        Metric(
+            "membership_auc",
+            "Membership attack, AUC",
+            "are training images told from new ones? ≈ near the floor’s and 0.5; above: copying",
+        ),
+        Metric(
+            "membership_null_auc", "— the same among training images alone", "a check of the attack itself: ≈ near 0.5"
+        ),
         Metric("membership_tpr_at_1_fpr", "— true positives at 1 % false positives", "≈ near 0.01; above: copying"),
     ],
 }
@@ -68,7 +74,10 @@ OTHER_METRICS = [
     Metric("exact_copies", "Exact copies, share", "≈ near the floor’s; above: copying"),
     Metric("class_consistency", "Class consistency", UP),
 ]
-TSTR = ("TSTR of the set itself, balanced accuracy", f"{UP}; controls only, see note")
+TSTR = (
+    "TSTR of the set itself, balanced accuracy",
+    f"of a classifier trained on the set; {UP}; controls only, see note",
+)
 
 
 def compare(rows: Sequence[Row], encoder: str, *, general: bool) -> dict[str, list[Line]]:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from medassay.protocols.assay.results import Fault, Finding, Level, Metrics, Performance, Row
+from medassay.metrics.chance import CHANCE_AUROC
+from medassay.protocols.assay.results import ArmScores, Fault, Finding, Level, Metrics, Performance, Row
 from medassay.reporting.numbers import format_percent
 
 EXACT_COPIES = 0.01  # share of pixel-identical training images above the floor's: copying
@@ -18,7 +19,9 @@ CLASS_COVERAGE = 0.25  # of the floor's coverage of that class: below, the class
 CLASS_CONSISTENCY = 0.75  # of the floor's: below, labels and images do not agree
 PRECISION = 0.8  # of the floor's
 COVERAGE = 0.7  # of the floor's
-LEARNABLE = 1.5  # times chance: TRTR below it is no yardstick
+LEARNABLE = (
+    1.5  # times chance: a balanced accuracy of TRTR below it is no yardstick, nor is one whose interval reaches chance
+)
 USEFUL, NEARLY_AS_USEFUL = 0.8, 0.95  # TSTR / TRTR in balanced accuracy
 
 FAULTS: dict[Fault, str] = {
@@ -31,16 +34,27 @@ FAULTS: dict[Fault, str] = {
 }
 
 
-def judge(row: Row, floor: Row, classes: Sequence[str], performance: Performance | None = None) -> list[Finding]:
-    """The findings on one row of the table, of as many samples as the floor; ``performance``: learnt from its images."""
+def judge(row: Row, floor: Row, classes: Sequence[str], trtr: ArmScores) -> list[Finding]:
+    """The findings on one row of the table, of as many samples as the floor.
+
+    ``trtr`` is what classifiers of real images reach, one of which looks for the requested classes in the samples.
+    """
     return [
         _judge_fidelity(row.headline, floor.headline),
         _judge_diversity(row.headline, floor.headline),
         *_find_missing_classes(row, floor, classes),
-        _judge_labels(row.class_consistency.value, floor.class_consistency.value),
+        _judge_labels(row.class_consistency.value, floor.class_consistency.value, trtr),
         _judge_copying(row, floor),
-        *([] if performance is None else [_judge_usefulness(performance)]),
     ]
+
+
+def is_at_chance(trtr: ArmScores) -> bool:
+    """Whether classifiers of real images have learnt too little from them to judge anything by."""
+    reached, chance = trtr.balanced_accuracy, 1 / len(trtr.recall)
+    intervals = ((reached, chance), (trtr.auroc, CHANCE_AUROC))
+    return reached.value < LEARNABLE * chance or any(
+        one.low is not None and not one.is_above(limit) for one, limit in intervals
+    )
 
 
 def list_faults(findings: Sequence[Finding]) -> list[Fault]:
@@ -48,17 +62,24 @@ def list_faults(findings: Sequence[Finding]) -> list[Fault]:
     return [finding.fault for finding in findings if finding.fault is not None]
 
 
-def summarise(faults: Sequence[Fault]) -> str:
-    """The verdict in a sentence."""
-    if not faults:
-        return "The rules find no fault."
-    count = "one fault" if len(faults) == 1 else f"{len(faults)} faults"
-    return f"The rules find {count}: {'; '.join(FAULTS[fault] for fault in faults)}."
+def summarise(findings: Sequence[Finding]) -> str:
+    """The verdict in a sentence, and a second one where something cannot be judged."""
+    faults = list_faults(findings)
+    count = "no fault" if not faults else "one fault" if len(faults) == 1 else f"{len(faults)} faults"
+    named = f": {'; '.join(FAULTS[fault] for fault in faults)}" if faults else ""
+    undecided = any(finding.level == "undecided" for finding in findings)
+    return f"The rules find {count}{named}.{' Not all can be judged, see below.' if undecided else ''}"
 
 
 def _make_finding(fault: Fault | None, text: str, numbers: str) -> Finding:
     level: Level = "good" if fault is None else "suspicious" if fault in ("labels", "copies") else "missing"
     return Finding(level, fault, f"{text}: {numbers}.")
+
+
+def _make_undecided(text: str, numbers: str) -> Finding:
+    return Finding(
+        "undecided", None, f"{text}, since a classifier learns next to nothing even from real images: {numbers}."
+    )
 
 
 def _judge_fidelity(own: Metrics, best: Metrics) -> Finding:
@@ -91,11 +112,13 @@ def _find_missing_classes(row: Row, floor: Row, classes: Sequence[str]) -> list[
     return [_make_finding("missing_class", text, ", ".join(gone))] if gone else []
 
 
-def _judge_labels(own: float, best: float) -> Finding:
+def _judge_labels(own: float, best: float, trtr: ArmScores) -> Finding:
     numbers = (
         f"a classifier of real images finds the requested class in {format_percent(own)} of the samples "
         f"(in new real images: {format_percent(best)})"
     )
+    if is_at_chance(trtr):
+        return _make_undecided("Whether labels and images agree cannot be judged", numbers)
     if own < CLASS_CONSISTENCY * best:
         return _make_finding("labels", "Labels and images do not agree", numbers)
     return _make_finding(None, "Samples show the class that was asked for", numbers)
@@ -131,16 +154,16 @@ def _judge_copying(row: Row, floor: Row) -> Finding:
     return _make_finding(None, text, numbers)
 
 
-def _judge_usefulness(performance: Performance) -> Finding:
+def judge_usefulness(performance: Performance) -> Finding:
+    """What classifiers learn from the generator's images, beside those of real ones."""
     ratio = performance.ratio.balanced_accuracy.value
     tstr, trtr = performance.tstr.balanced_accuracy.value, performance.trtr.balanced_accuracy.value
     numbers = (
         f"a classifier trained on them reaches {format_percent(tstr)} balanced accuracy on real images, one trained on "
         f"real images {format_percent(trtr)} (ratio {ratio:.2f})"
     )
-    if trtr < LEARNABLE / len(performance.trtr.recall):
-        text = "Usefulness cannot be judged, since a classifier learns next to nothing even from real images"
-        return Finding("missing", None, f"{text}: {numbers}.")
+    if is_at_chance(performance.trtr):
+        return _make_undecided("Usefulness cannot be judged", numbers)
     if ratio >= NEARLY_AS_USEFUL:
         return _make_finding(None, "Nearly as useful as real images", numbers)
     if ratio >= USEFUL:

@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from medassay.explain.activation_maps import NAMES, ActivationMaps, Method, randomise_weights
 from medassay.metrics import explanation
+from medassay.metrics.chance import ChanceCheck, check_against_chance
 from medassay.metrics.estimates import mean_over_images
 from medassay.protocols.gradcam.results import (
     BASELINES,
@@ -23,7 +24,7 @@ from medassay.protocols.gradcam.results import (
     MethodScores,
     Scores,
 )
-from medassay.protocols.gradcam.verdict import FEWEST_MASKS, judge_method
+from medassay.protocols.gradcam.verdict import AT_CHANCE, FEWEST_MASKS, judge_method
 
 STEPS = 28  # looks along a deletion or insertion curve
 RANDOM_SEED = 0  # of the random baseline's maps
@@ -79,13 +80,16 @@ def compare_methods(
     baselines = {key: follow_class(subject, maps) | locate(subject, maps) for key, maps in unaware.items()}
     if len(subject.masked):  # what a random map scores on average, without drawing one
         baselines["random"] |= dict.fromkeys(LOCATES, explanation.area_share(subject.true_masks))
+    chance = check_against_chance(subject.classify(subject.images), subject.labels)
     rows = []
     for method in tqdm(methods, desc="scoring heat maps", unit="method", disable=not sys.stderr.isatty()):
         scores = score_images(subject, method, layer, randomisations)
         means = average_scores(method, NAMES[method], subject, classes, scores)
-        rows.append(judge(means, scores, baselines, len(subject.masked)))
+        rows.append(judge(means, scores, baselines, len(subject.masked), chance))
     others = [average_scores(key, BASELINES[key], subject, classes, scores) for key, scores in baselines.items()]
-    return Comparison(len(subject.images), len(subject.masked), FEWEST_MASKS, STEPS, randomisations, rows, others)
+    return Comparison(
+        chance, len(subject.images), len(subject.masked), FEWEST_MASKS, STEPS, randomisations, rows, others
+    )
 
 
 # --- one score per image ---------------------------------------------------------------------------------------------
@@ -170,11 +174,16 @@ def average_scores(
 
 
 def judge(
-    scores: Scores, per_image: Mapping[str, Tensor], baselines: Mapping[str, Mapping[str, Tensor]], with_mask: int
+    scores: Scores,
+    per_image: Mapping[str, Tensor],
+    baselines: Mapping[str, Mapping[str, Tensor]],
+    with_mask: int,
+    chance: ChanceCheck,
 ) -> MethodScores:
     """A method's scores with its gains over the baselines and the rule's verdict.
 
-    ``per_image`` is what the scores are means of, image by image, and ``baselines`` the same of each baseline.
+    ``per_image`` is what the scores are means of, image by image, and ``baselines`` the same of each baseline. No method is
+    judged on a classifier that fails the ``chance`` check.
     """
     gains = {
         score: {
@@ -185,7 +194,7 @@ def judge(
         if score in per_image
     }
     sanity, reached = scores.scores["sanity"].value, scores.scores["sanity_reached"].value
-    trusted, reasons = judge_method(gains, sanity, with_mask)
+    trusted, reasons = judge_method(gains, sanity, with_mask) if chance.passed else (None, [AT_CHANCE])
     unlike = abs(reached - sanity) >= 0.005  # as written, with two decimals
     return MethodScores(**vars(scores), gain=gains, trusted=trusted, reasons=reasons, unlike=unlike)
 

@@ -204,6 +204,7 @@ class GradCAM(Protocol):
             "limit": verdict.SIMILAR,
             "images": images,
             "maps": maps,
+            "empty": sum(int((~of_method.flatten(2).any(2)).sum()) for of_method in maps.values()),
             "overlays": {
                 method: figures.lay_over(images, method_maps, self.colormap, self.opacity)
                 for method, method_maps in maps.items()

@@ -7,6 +7,7 @@ from typing import Any
 
 from medassay.core.estimate import Estimate
 from medassay.explain.activation_maps import Method
+from medassay.metrics.chance import ChanceCheck
 
 LOCATES = ("pointing", "energy")  # the scores that need a true mask
 FOLLOWS = ("deletion", "insertion")
@@ -86,9 +87,10 @@ class Comparison:
     """The scores of all methods (``rows``) and of the baselines on the same images; all else are numbers.
 
     With less than ``fewest_masks`` nothing is said of where maps point; ``steps`` are looks along a deletion or insertion
-    curve.
+    curve. Where the classifier fails the ``chance`` check on these images, no method is judged.
     """
 
+    chance: ChanceCheck
     images: int
     with_mask: int
     fewest_masks: int

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from medassay.core.estimate import Estimate
-from medassay.protocols.gradcam.results import BASELINES, FOLLOWS, LOCATES, Comparison
+from medassay.protocols.gradcam.results import BASELINES, FOLLOWS, LOCATES, Comparison, MethodScores
+from medassay.reporting.classification import describe_chance
 from medassay.reporting.numbers import format_percent
 
 SIMILAR = 0.5  # correlation with a random net's maps from which a map does not depend on what was learnt
 FEWEST_MASKS = 10  # images with a true mask, below which an interval says nothing
+AT_CHANCE = "the net is not above chance"
 CENTRED = 0.9  # share of the images with the true mask at the centre, from which the pointing game separates nothing
 
 
@@ -38,6 +40,11 @@ def summarise_scores(comparison: Comparison | None) -> str:
     """The verdict on all methods in a few sentences."""
     if comparison is None:
         return "Nothing was scored: a heat map alone shows where a method points, not whether that explains anything."
+    if not comparison.chance.passed:
+        return (
+            f"Not judged: {AT_CHANCE} on these {comparison.images:,} images ({describe_chance(comparison.chance)}). "
+            "Maps of a net that has learnt nothing explain nothing, whatever they look like."
+        )
     trusted = [row.name for row in comparison.rows if row.trusted]
     failed = [row.name for row in comparison.rows if row.trusted is False]
     if comparison.with_mask < comparison.fewest_masks:
@@ -52,12 +59,11 @@ def summarise_scores(comparison: Comparison | None) -> str:
             f"Methods that pass the sanity check: {_join(passed)}{f'; that fail it: {_join(failed)}' if failed else ''}. "
             f"Methods that beat both baselines in deletion and in insertion: {_join(followed)}."
         )
-    best = max(comparison.rows, key=lambda row: row.scores["pointing"].value)
     centre = next(row.scores["pointing"].value for row in comparison.baselines if row.key == "centre")
     told = [
         f"Methods to be trusted on this classifier, by the rule below: {_join(trusted)}.",
         f"Not to be trusted: {_join(failed)}." if failed else "",
-        f"{best.name} points best: into the true mask in {format_percent(best.scores['pointing'].value)} of the images.",
+        _describe_best(comparison.rows),
         f"The mask holds the image’s centre in {format_percent(centre)}, so pointing says little here."
         if centre >= CENTRED
         else "",
@@ -65,8 +71,23 @@ def summarise_scores(comparison: Comparison | None) -> str:
     return " ".join(filter(None, told))
 
 
+def _describe_best(rows: Sequence[MethodScores]) -> str:
+    """Which method points best; none where the intervals of all overlap with that of the highest."""
+    pointing = {row.name: row.scores["pointing"] for row in rows}
+    best = max(pointing, key=lambda name: pointing[name].value)
+    tied = [name for name, share in pointing.items() if name == best or share.reaches(pointing[best].low or 0)]
+    where = f"into the true mask in {format_percent(pointing[best].value)} of the images"
+    if len(rows) == 1:
+        return f"{best} points {where}."
+    if tied == [best]:
+        return f"{best} points best: {where}."
+    if len(tied) == len(rows):
+        return f"No method points best: the intervals of all overlap with that of {best}, which points {where}."
+    return f"Which of {_join(tied)} points best cannot be said: their intervals overlap. {best} points {where}."
+
+
 def _is_above_zero(gain: Estimate) -> bool:
-    return gain.low is not None and gain.low > 0
+    return gain.is_above(0)
 
 
 def _join(names: Sequence[str]) -> str:

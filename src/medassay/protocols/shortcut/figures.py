@@ -6,12 +6,20 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
 from medassay.core.estimate import Estimate
 from medassay.protocols.shortcut.measures import Trial
-from medassay.reporting.charts import GREY, PALETTE, Chart, Series, add_legend_below, draw_dot_plot, make_small_axes
+from medassay.reporting.charts import (
+    GREY,
+    PALETTE,
+    Chart,
+    Series,
+    add_legend_below,
+    draw_dot_plot,
+    make_small_axes,
+    space_ticks,
+)
 from medassay.reporting.figures import draw_image_grid
 from medassay.reporting.heat_maps import colour_maps
 from medassay.reporting.numbers import format_fixed, format_percent
@@ -47,7 +55,7 @@ def draw_ranks(trial: Trial) -> Chart:
         axes.step(values, share, where="post", color=colour, linestyle=style, linewidth=1.6, label=label)
     axes.axvline(0, color=GREY, linewidth=0.8, linestyle=":")
     axes.set(xlabel=f"log-odds of {trial.class_name}", ylabel="share of images up to here", ylim=(0, 1.02))
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    space_ticks(axes)
     add_legend_below(figure, axes, 1)
     rank, clean = trial.outranks, trial.outranks_clean
     text = (

@@ -15,9 +15,11 @@ from torch import Tensor
 from medassay.core.estimate import Estimate
 from medassay.core.results import UNWRITTEN
 from medassay.metrics.bootstrap import draw_resample_weights, percentile_interval
+from medassay.metrics.chance import ChanceCheck
 from medassay.metrics.explanation import energy_inside
+from medassay.metrics.scores import score_decisions
 
-Level = Literal["learned", "sensitive", "none"]  # what the rule says of a stamp
+Level = Literal["learned", "sensitive", "undecided", "none"]  # what the rule says of a stamp
 RESAMPLES = 1000
 _SEED = 0  # of the resamples
 
@@ -51,20 +53,22 @@ class Numbers:
 
 @dataclass(frozen=True)
 class Group:
-    """Share of the heat maps' sum in the stamp's box, of some images with the stamp and without it."""
+    """Share of the heat maps' sum in the stamp's box, of some images with the stamp and without it; how many maps are empty."""
 
     n: int
     energy: Estimate
     energy_clean: Estimate
+    empty: int = 0
+    empty_clean: int = 0
 
     @classmethod
     def from_maps(cls, clean: Tensor, stamped: Tensor, box: Tensor) -> Group:
         """From heat maps ``(n, H, W)`` without and with the stamp, and its ``box (H, W) bool``."""
         every, boxes = torch.ones(len(clean), dtype=torch.bool), box.expand(len(clean), -1, -1)
         maps = {"energy": stamped, "energy_clean": clean}
-        return cls(
-            len(clean), **estimate_shares({name: (energy_inside(some, boxes), every) for name, some in maps.items()})
-        )
+        shares = estimate_shares({name: (energy_inside(some, boxes), every) for name, some in maps.items()})
+        empty, empty_clean = (int((~some.flatten(1).any(1)).sum()) for some in (stamped, clean))
+        return cls(len(clean), **shares, empty=empty, empty_clean=empty_clean)
 
 
 @dataclass(frozen=True)
@@ -80,9 +84,17 @@ class Heat:
 
 @dataclass(frozen=True, kw_only=True)
 class Trial(Numbers):
-    """One stamp on one class and the rule's verdict; ``own`` is the stamp that the run was trained with."""
+    """One stamp on one class and the rule's verdict.
+
+    Attributes:
+        own: Whether it is the stamp that the run was trained with.
+        chance: How well the net tells the class from the others, on images like those it was trained on.
+        heat: Where its heat maps lie.
+        level, text: The verdict.
+    """
 
     own: bool
+    chance: ChanceCheck
     heat: Heat
     level: Level
     text: str
@@ -114,6 +126,16 @@ def estimate_shares(parts: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, Est
     }
 
 
+def check_class(logits: Tensor, labels: Tensor, label: int) -> ChanceCheck:
+    """How well a class is told from all others, ``logits (N, K)`` and ``labels (N,)``; one of each side at least."""
+    own = labels == label
+    decisions = score_decisions(logits.argmax(1) == label, own.long())
+    ranks = log_odds(logits, label)
+    return ChanceCheck(
+        decisions.estimates["balanced_accuracy"], measure_outranking(ranks[own], ranks[~own]), chance=0.5
+    )
+
+
 def estimate_rates(predicted: Tensor, labels: Tensor, label: int) -> dict[str, Estimate]:
     """Accuracy, the class's recall, and the share of the other classes' images that are given to it."""
     own = labels == label
@@ -126,20 +148,20 @@ def estimate_rates(predicted: Tensor, labels: Tensor, label: int) -> dict[str, E
     )
 
 
-def measure_outranking(others: Tensor, own: Tensor) -> Estimate:
-    """How often an image of another class speaks more for a class than an image of that class does.
+def measure_outranking(first: Tensor, second: Tensor) -> Estimate:
+    """How often one of the ``first`` images ranks above one of the ``second``, pair by pair; equal ones count half.
 
-    It is the area under the ROC curve with the roles turned round: 1 - AUROC where nothing was changed.
+    It is the area under the ROC curve where the first are the positives. Of a class's log-odds in its own images and in the
+    others it is the AUROC; the other way round, 1 - AUROC.
 
     Args:
-        others: Log-odds of the class in images of other classes, ``(N,)``.
-        own: Log-odds of the class in its own images, ``(M,)``.
+        first, second: What images are ranked by, ``(N,)`` and ``(M,)``.
     """
-    above = (others[:, None] > own[None]).double() + 0.5 * (others[:, None] == own[None]).double()
+    above = (first[:, None] > second[None]).double() + 0.5 * (first[:, None] == second[None]).double()
     two_groups = (  # drawn apart, in equal chunks however large
         draw_resample_weights(len(group), resamples=RESAMPLES, seed=seed, chunk_elements=100 * len(group))
-        for seed, group in enumerate((others, own), _SEED)
+        for seed, group in enumerate((first, second), _SEED)
     )
     sums = torch.cat([((one @ above) * two).sum(1) for one, two in zip(*two_groups, strict=True)])
-    low, high = percentile_interval(sums / len(others) / len(own))
+    low, high = percentile_interval(sums / len(first) / len(second))
     return Estimate(float(above.mean()), low, high, n=above.numel())

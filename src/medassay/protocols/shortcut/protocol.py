@@ -97,14 +97,16 @@ class Shortcut(Protocol):
         assert isinstance(run.task, Classification)
         data, own = run.data, run.data.stamp
         split = evaluated_images(data, "test", run.settings)
+        familiar = predict_logits(run.task, stamp_as_trained(own, split, data.classes), context.device)
         maps = ActivationMaps(run.task.net, self.method, device=context.device)
         trials, pictures = [], []
         for stamp in list_stamps(self.stamp, own, data.classes, data.size):
             is_own = own is not None and stamp == own.with_class(own.class_index(data.classes))
             numbers = evaluate_stamp(run.task, stamp, split, data.classes, context.device)
             heat, shown = self.measure_heat(maps, stamp, split)
-            level, text = verdict.judge(numbers)
-            trials.append(Trial(**vars(numbers), own=is_own, heat=heat, level=level, text=text))
+            chance = measures.check_class(familiar, split.labels, numbers.label)
+            level, text = verdict.judge(numbers, chance)
+            trials.append(Trial(**vars(numbers), own=is_own, chance=chance, heat=heat, level=level, text=text))
             pictures.append(shown)
         trained_with = None
         if own is not None:
@@ -178,6 +180,14 @@ def list_stamps(asked: Stamp | None, own: Stamp | None, classes: list[str], size
     return stamps
 
 
+def stamp_as_trained(own: Stamp | None, split: LabelledImages, classes: list[str]) -> Tensor:
+    """The test images as the training images were: with the run's ``own`` stamp, the same share of its class; else plain."""
+    if own is None:
+        return split.images
+    stamp = own.with_class(own.class_index(classes))
+    return stamp(split.images, stamp.choose_carriers(split.labels, classes, _STREAM))[0]
+
+
 def stamp_images(stamp: Stamp, split: LabelledImages, classes: list[str]) -> dict[str, Tensor]:
     """The test images in every way they are looked at: ``{name: (N, C, H, W) uint8}``.
 
@@ -237,9 +247,10 @@ def evaluate_stamp(
 
 
 def flatten_metrics(results: ShortcutAudit) -> dict[str, float]:
-    """Single numbers by name: of the class on which the stamp does most, and ``learned`` as 0 or 1."""
+    """Single numbers by name: of the class on which the stamp does most, and ``learned`` and ``undecided`` as 0 or 1."""
     trial = max(results.trials, key=lambda one: one.outranks.value)
-    flat = {"learned": float(results.learned), "label": float(trial.label)}
+    flat = {"learned": float(results.learned), "undecided": float(results.level == "undecided")}
+    flat["label"] = float(trial.label)
     flat |= {name: getattr(trial, name).value for name in ("outranks", "outranks_clean", "drawn_over")}
     for where, rates in trial.conditions.items():
         flat |= {f"{name}_{where}": estimate.value for name, estimate in rates.items()}

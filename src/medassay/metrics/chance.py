@@ -1,0 +1,46 @@
+"""Whether a classifier is above chance on some images: without that, no verdict on how it decides means anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from medassay.core.estimate import Estimate
+from medassay.metrics.scores import score_classification
+
+CHANCE_AUROC = 0.5  # of scores that know nothing
+
+
+@dataclass(frozen=True)
+class ChanceCheck:
+    """Two numbers of a classifier on some images, and what guessing reaches.
+
+    Decisions and ranking are both asked for: a net that calls every image the same decides nothing, however it ranks them.
+
+    Attributes:
+        balanced_accuracy, auroc: What the classifier reaches, with 95 % intervals over images.
+        chance: Balanced accuracy of guessing; the AUROC of guessing is 0.5.
+    """
+
+    balanced_accuracy: Estimate
+    auroc: Estimate
+    chance: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether both intervals lie above chance as a whole; False where one of the numbers is undefined."""
+        return self.balanced_accuracy.is_above(self.chance) and self.auroc.is_above(CHANCE_AUROC)
+
+
+def check_against_chance(probabilities: Tensor, labels: Tensor) -> ChanceCheck:
+    """Compares predictions with guessing.
+
+    Args:
+        probabilities: Class probabilities, ``(N, K)`` float in [0, 1], K at least 2.
+        labels: True classes, ``(N,) int64``. Classes without images are left out of the means, and of what guessing reaches.
+    """
+    estimates = score_classification(probabilities, labels).estimates
+    present = int((torch.bincount(labels) > 0).sum())
+    return ChanceCheck(estimates["balanced_accuracy"], estimates["auroc"], 1 / present)
