@@ -241,6 +241,6 @@ def test_a_member_that_is_no_array_is_one_line(tmp_path: Path) -> None:
 def test_a_header_that_promises_more_than_the_file_holds_is_damage_and_no_lack_of_memory(tmp_path: Path) -> None:
     path = tmp_path / "lying.npz"
     write_lying_npz(path, "train_images")
-    with pytest.raises(DataError, match="'train_images' is damaged .*its header says") as caught:
+    with pytest.raises(DataError, match=r"'train_images' is damaged .*its header says") as caught:
         read_splits(path, ("train",), channels=1, size=28, num_classes=2)
     assert "data.size" not in str(caught.value)

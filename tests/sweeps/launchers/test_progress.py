@@ -21,7 +21,7 @@ def run(path: Path, rows: int = 0, **record: Any) -> RunDirectory:
         write_json(path / "run.json", record)
     (path / ".hydra").mkdir(parents=True)
     node = "{_target_: x}"
-    text = f"data: {node}\nmodel: {node}\ntrainer: {{_target_: x, max_epochs: 8}}\n"
+    text = f"data: {node}\nmodel: {node}\nrecipe: {{name: x}}\ntrainer: {{_target_: x, max_epochs: 8}}\n"
     (path / ".hydra" / "config.yaml").write_text(text)
     epochs = [{"epoch": n + 1, "val/auroc": 0.5 + n / 100, "train/loss": float("nan")} for n in range(rows)]
     write_json(path / "history.json", {"rows": epochs})
