@@ -157,6 +157,8 @@ def test_an_interval_that_contains_its_limit_decides_nothing(
     found, text = verdict.judge(estimated(numbers, outranks=outranks, drawn_over=drawn_over), ABOVE)
     assert found == level
     assert ("contains the limit" in text) == (level == "undecided")
+    certain = outranks[0] > verdict.LIMIT or drawn_over[0] > verdict.MOVED
+    assert ("At the least, the net is sensitive" in text) == (level == "undecided" and certain)
 
 
 @pytest.mark.parametrize(

@@ -80,9 +80,11 @@ def list_doubts(numbers: Numbers, chance: ChanceCheck) -> list[str]:
             f"({describe_chance(chance)}): a net that knows nothing may react to any mark."
         ]
     parts = ((numbers.outranks, LIMIT, "of the pairs"), (numbers.drawn_over, MOVED, "of the images moved to the class"))
+    found = any(share.is_above(limit) for share, limit, _ in parts)
+    beside = " At the least, the net is sensitive to the stamp." if found else ""
     return [
         f"Undecided, since the interval {format_percent_bounds(share)} {name} contains the limit of {format_percent(limit)}; "
-        "more test images would narrow it."
+        f"more test images would narrow it.{beside}"
         for share, limit, name in parts
         if share.reaches(limit) and not share.is_above(limit)
     ]
