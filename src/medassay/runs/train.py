@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from pytorch_lightning import LightningModule
+from pytorch_lightning.loggers import TensorBoardLogger
 
 from medassay import config as configuration
 from medassay.core.errors import CheckpointError, ConfigError
@@ -24,6 +25,7 @@ from medassay.runs.load import build_data, build_task, device_for, with_override
 from medassay.runs.table import single_numbers
 from medassay.tasks.summary import count_parameters, summarise_model
 from medassay.training.fit import Fit, fit
+from medassay.training.loggers import LoggerFactory, end_logging, log_results
 from medassay.training.settings import Recipe, TrainerSettings
 
 logger = logging.getLogger(__name__)
@@ -44,6 +46,7 @@ def train(config: dict[str, Any], path: Path, overrides: list[str]) -> None:
     """
     run = RunDirectory(path)
     config = {**config, "test": config["test"] is not False, "resume": None}
+    _ = _build_loggers(config)  # an extra that is not installed is said before anything is written
     run.create(config, overrides)
     train_in(run, config)
 
@@ -76,7 +79,8 @@ def train_in(run: RunDirectory, config: dict[str, Any], *, resume: bool = False)
             monitor=recipe.monitor,
             mode=recipe.mode,
             callbacks=[callback for node in config["callbacks"].values() if (callback := configuration.build(node))],
-            log_to=config["logger"]["kind"],
+            log_to=_build_loggers(config),
+            hyperparameters=_flat_hyperparameters(config),
             seed=config["seed"],
             resume=resume,
         )
@@ -93,8 +97,8 @@ def train_in(run: RunDirectory, config: dict[str, Any], *, resume: bool = False)
                 numbers[split] = scores.to_json()
                 pictures += drawn
         write_json(run.path / "metrics.json", numbers)
-        if config["logger"]["kind"] == "tensorboard":
-            _show_results(run, config, numbers, pictures, overview, getattr(task, "images_seen", fitted.epochs))
+        step = getattr(task, "images_seen", fitted.epochs)
+        _show_results(run, config, numbers, pictures, overview, step, fitted)
 
 
 def resume(path: str | Path, overrides: Mapping[str, Any]) -> Path:
@@ -193,16 +197,26 @@ def _show_results(
     pictures: list[Path],
     overview: str,
     step: int,
+    fitted: Fit,
 ) -> None:
-    """Adds the final numbers, the pictures and the hyperparameters to TensorBoard."""
-    tensorboard.add_results(
-        run.path / "tensorboard",
-        step=step,
-        pictures=pictures,
-        text={"model": f"```\n{overview}\n```"},
-        hyperparameters=_flat_hyperparameters(config),
-        metrics={name.replace("/", "_final/", 1): value for name, value in single_numbers(numbers, SPLITS).items()},
-    )
+    """Adds the final numbers to where the run was logged; to TensorBoard the pictures and the hyperparameters, too."""
+    final = {name.replace("/", "_final/", 1): value for name, value in single_numbers(numbers, SPLITS).items()}
+    if any(isinstance(one, TensorBoardLogger) for one in fitted.loggers):
+        tensorboard.add_results(
+            run.path / "tensorboard",
+            step=step,
+            pictures=pictures,
+            text={"model": f"```\n{overview}\n```"},
+            hyperparameters=_flat_hyperparameters(config),
+            metrics=final,
+        )
+    log_results(fitted.loggers, final)
+    end_logging(fitted.loggers)
+
+
+def _build_loggers(config: Mapping[str, Any]) -> list[LoggerFactory]:
+    """The factories that the configuration names; raises :class:`ConfigError` where a package is missing."""
+    return [factory for node in config["logger"].values() if (factory := configuration.build(node)) is not None]
 
 
 def _flat_hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
