@@ -38,21 +38,34 @@ def read_csv(run: Path) -> list[dict[str, str]]:
 
 def read_scalars(run: Path) -> dict[str, float]:
     """The last value of each scalar in TensorBoard's files."""
-    values: dict[str, float] = {}
-    for file in sorted((run / "tensorboard").glob("events.*")):
-        for event in EventFileLoader(str(file)).Load():
-            values |= {v.tag: float(v.tensor.float_val[0]) for v in event.summary.value if len(v.tensor.float_val) == 1}
-    return values
+    return {v.tag: float(v.tensor.float_val[0]) for v in read_summaries(run) if len(v.tensor.float_val) == 1}
 
 
-def test_several_loggers_hold_the_same_numbers(tmp_path: Path, command: Command) -> None:
+def read_texts(run: Path) -> dict[str, str]:
+    """The texts in TensorBoard's files but that of the model."""
+    texts = {v.tag.removesuffix("/text_summary"): v for v in read_summaries(run) if v.tag.endswith("/text_summary")}
+    return {name: v.tensor.string_val[0].decode() for name, v in texts.items() if name != "model"}
+
+
+def read_summaries(run: Path) -> list[Any]:
+    files = sorted((run / "tensorboard").glob("events.*"))
+    return [v for file in files for event in EventFileLoader(str(file)).Load() for v in event.summary.value]
+
+
+def test_several_loggers_hold_the_same_numbers_and_tensorboard_what_its_owner_wrote(
+    tmp_path: Path, command: Command
+) -> None:
     run = tmp_path / "run"
-    result = command("train", *SMALL, *CPU, "logger=[tensorboard,csv]", f"hydra.run.dir={run}")
+    about = ("tags=[thesis,2]", "notes='wider, same data'")
+    result = command("train", *SMALL, *CPU, *about, "logger=[tensorboard,csv]", f"hydra.run.dir={run}")
     assert result.code == 0, result.err
     (loss,) = [float(row["train/loss"]) for row in read_csv(run) if row.get("train/loss")]
     scalars, final = read_scalars(run), json.loads((run / "metrics.json").read_text())
     assert scalars["train/loss"] == pytest.approx(loss)
     assert scalars["test_final/accuracy"] == pytest.approx(final["test"]["accuracy"])
+    record = json.loads((run / "run.json").read_text())
+    assert (record["tags"], record["notes"]) == (["thesis", "2"], "wider, same data")
+    assert read_texts(run) == {"tags": "thesis, 2", "notes": "wider, same data"}
 
 
 @pytest.mark.parametrize("choice", ["logger=[]", "logger=none", "logger.tensorboard=null"])
@@ -115,6 +128,7 @@ def test_a_service_that_refuses_is_one_line_with_a_way_out(tmp_path: Path, monke
 # --- with the packages themselves ------------------------------------------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore")  # its own, of packages that it stands on
 def test_mlflow_holds_settings_curves_and_final_numbers(tmp_path: Path, command: Command) -> None:
     mlflow = pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
     run, store = tmp_path / "run", f"sqlite:///{tmp_path}/mlflow.db"
@@ -130,6 +144,7 @@ def test_mlflow_holds_settings_curves_and_final_numbers(tmp_path: Path, command:
     assert "train/loss" in kept.data.metrics
 
 
+@pytest.mark.filterwarnings("ignore")  # its own
 def test_wandb_works_without_network(tmp_path: Path, command: Command) -> None:
     pytest.importorskip("wandb", reason="the extra wandb is not installed")
     run = tmp_path / "run"

@@ -132,7 +132,9 @@ class RunDirectory:
             for name, values in (("config.yaml", config), ("overrides.yaml", overrides)):
                 with atomic_write(self.path / ".hydra" / name) as partial:
                     OmegaConf.save(OmegaConf.create(values), partial)
-            self.update(status="running", started=_now(), overrides=overrides, seed=config["seed"], **environment())
+            about = {"tags": [str(tag) for tag in config.get("tags") or ()], "notes": config.get("notes")}
+            begun = {"status": "running", "started": _now(), "overrides": overrides, "seed": config["seed"]}
+            self.update(**begun, **about, **environment())
 
     def update(self, **fields: Any) -> None:
         """Adds ``fields`` to ``run.json``."""

@@ -80,7 +80,7 @@ def train_in(run: RunDirectory, config: dict[str, Any], *, resume: bool = False)
             mode=recipe.mode,
             callbacks=[callback for node in config["callbacks"].values() if (callback := configuration.build(node))],
             log_to=_build_loggers(config),
-            hyperparameters=_flat_hyperparameters(config),
+            hyperparameters={**_flat_hyperparameters(config), **_describe_purpose(config)},
             seed=config["seed"],
             resume=resume,
         )
@@ -206,12 +206,18 @@ def _show_results(
             run.path / "tensorboard",
             step=step,
             pictures=pictures,
-            text={"model": f"```\n{overview}\n```"},
+            text={"model": f"```\n{overview}\n```"} | _describe_purpose(config),
             hyperparameters=_flat_hyperparameters(config),
             metrics=final,
         )
     log_results(fitted.loggers, final)
     end_logging(fitted.loggers)
+
+
+def _describe_purpose(config: Mapping[str, Any]) -> dict[str, str]:
+    """Tags and notes as text, where there are any."""
+    purpose = {"tags": ", ".join(map(str, config.get("tags") or ())), "notes": config.get("notes") or ""}
+    return {name: text for name, text in purpose.items() if text}
 
 
 def _build_loggers(config: Mapping[str, Any]) -> list[LoggerFactory]:

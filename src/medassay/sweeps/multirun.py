@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from medassay.sweeps.summary import Summary
 
 OK, FAILED = 0, 1
+OF_THE_SWEEP = ("sweep", "search", "outputs", "test", "tags", "notes")  # keys that all its jobs share
 SWEEPER = (
     "hydra/sweeper",
     "hydra.sweeper",
@@ -84,7 +85,14 @@ def _prepare_sweep(overrides: Sequence[Override]) -> tuple[Path, SweepSettings, 
     plain: list[str] = []
     for override in overrides:
         if override.is_sweep_override():
-            if override.key_or_group.partition(".")[0] in ("sweep", "search", "outputs", "test") or is_hydra(override):
+            if override.key_or_group.partition(".")[0] in (
+                "sweep",
+                "search",
+                "outputs",
+                "test",
+                "tags",
+                "notes",
+            ) or is_hydra(override):
                 raise ConfigError(f"{override.input_line}: one value for the whole sweep, please")
         elif override.input_line is not None:
             plain.append(override.input_line)
