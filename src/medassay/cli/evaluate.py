@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,14 +25,22 @@ from medassay.config.command_line import (
 from medassay.core.errors import ConfigError
 
 OK, FAILED = 0, 1
-OWN_KEYS = ("run", "samples", "resize", "outputs", "protocol")  # other keys are changes of the run's configuration
+OWN_KEYS = (
+    "run",
+    "checkpoint",
+    "samples",
+    "resize",
+    "outputs",
+    "protocol",
+)  # others change the configuration
 
 
 @dataclass(frozen=True)
 class EvaluateSettings:
-    """The keys at the top of evaluate.yaml that are not text; see there."""
+    """The keys at the top of evaluate.yaml that the command line checks; see there."""
 
     resize: bool = False
+    checkpoint: str = "best"
 
 
 def run_evaluate(argv: list[str]) -> int:
@@ -51,13 +60,16 @@ def run_evaluate(argv: list[str]) -> int:
     cfg = configuration.compose("evaluate", [*own, *_choose_protocol(overrides, paths, samples)])
     start_log(cfg, configuration.run_directory(cfg))
     values = configuration.resolve(cfg)
-    configuration.check_arguments({"resize": values["resize"]}, EvaluateSettings, "")
+    checkpoint = values["checkpoint"]
+    configuration.check_arguments({"resize": values["resize"], "checkpoint": checkpoint}, EvaluateSettings, "")
     if values["resize"] and samples is None:
         raise ConfigError("resize=true is for samples=: a run's own images have the size of its data")
+    if checkpoint != "best" and samples is not None:
+        raise ConfigError(f"checkpoint={checkpoint}: samples= have none; leave it out")
     protocol, outputs = values["protocol"], Path(values["outputs"])
     configuration.check(protocol, "protocol")
     if samples is None:
-        return _evaluate_runs(paths, protocol, {o.key_or_group: o.value() for o in changes}, outputs)
+        return _evaluate_runs(paths, protocol, {o.key_or_group: o.value() for o in changes}, outputs, checkpoint)
     from medassay.evaluation.evaluate import evaluate_samples
 
     print("results:", evaluate_samples(samples, protocol, texts, outputs, resize=values["resize"]))
@@ -90,15 +102,18 @@ def _choose_protocol(overrides: Sequence[Override], paths: Sequence[str], sample
     return [f"protocol={choose_protocol(paths)}"]
 
 
-def _evaluate_runs(paths: Sequence[str], protocol: dict[str, Any], changes: dict[str, Any], outputs: Path) -> int:
+def _evaluate_runs(
+    paths: Sequence[str], protocol: dict[str, Any], changes: dict[str, Any], outputs: Path, checkpoint: str
+) -> int:
     """One protocol on one run or on several; gives the exit code: 1 where it failed on some of several."""
     from medassay.evaluation import several
     from medassay.evaluation.evaluate import evaluate
 
     if not several.is_several(paths):
-        print("results:", evaluate(paths[0], protocol, changes, outputs))
+        print("results:", evaluate(paths[0], protocol, changes, outputs, checkpoint=checkpoint))
         return OK
-    evaluations = several.evaluate_many(paths, protocol, changes, outputs, evaluate)
+    evaluate_one = functools.partial(evaluate, checkpoint=checkpoint)
+    evaluations = several.evaluate_many(paths, protocol, changes, outputs, evaluate_one, checkpoint)
     for run, reason in evaluations.failed:
         print(f"medassay: {run} failed: {reason}", file=sys.stderr)
     print("results:", evaluations.directory)

@@ -31,6 +31,7 @@ def evaluate(
     overrides: Mapping[str, Any],
     outputs: Path,
     here: Mapping[str, Any] | None = None,
+    checkpoint: str = "best",
 ) -> Path:
     """Runs one protocol on a finished run and gives the new directory under its ``eval/`` with the results.
 
@@ -40,12 +41,13 @@ def evaluate(
         overrides: Overrides of the run's configuration, by dotted key.
         outputs: Folder where caches are kept.
         here: Where data and device are now, as the run itself has recorded; not part of the command.
+        checkpoint: Which of the run's weights: ``best``, ``last`` or a file.
 
     Raises:
         UserError: no run, another kind of run than the protocol needs, or a wrong setting.
     """
     chosen: Protocol = configuration.build(protocol)
-    run = open_run(path, {**(here or {}), **overrides})
+    run = open_run(path, {**(here or {}), **overrides}, checkpoint)
     _refuse_unfit(chosen, run, path)
     status = run.directory.record().get("status", "unknown")
     if status != "done":
@@ -53,7 +55,8 @@ def evaluate(
     if chosen.uses_own_data:
         _refuse_changed_data(run, overrides)
     report = chosen.run(run, ComputeContext.from_settings(run.settings, outputs))
-    record = {"run": str(path), "status": status, "protocol": dict(protocol), "overrides": dict(overrides)}
+    record = {"run": str(path), "checkpoint": checkpoint, "status": status}
+    record |= {"protocol": dict(protocol), "overrides": dict(overrides)}
     directory = run.directory.new_evaluation(chosen.name)
     write_report(report, describe_run(run, report.split), record, directory)
     return directory

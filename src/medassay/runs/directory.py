@@ -116,6 +116,11 @@ class RunDirectory:
         """A directory for what ``protocol`` leaves, not there yet."""
         return self.path / "eval" / f"{protocol}_{secrets.token_hex(3)}"
 
+    def evaluations(self) -> list[Path]:
+        """The directories of its finished evaluations of the weights that training chose, the latest last."""
+        files = sorted(self.path.glob("eval/*/metrics.json"), key=lambda file: file.stat().st_mtime)
+        return [file.parent for file in files if read_json(file).get("checkpoint", "best") == "best"]
+
     # --- writing ---
 
     def create(self, config: dict[str, Any], overrides: list[str]) -> None:

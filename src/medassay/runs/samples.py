@@ -71,7 +71,7 @@ def write_run_samples(run: Run, cache: Path, sizes: Mapping[str, int], seed: int
     """
     assert isinstance(run.task, Sampler)
     counts = run.data.class_counts()
-    checkpoint = hashlib.sha256(run.directory.best.read_bytes()).hexdigest()
+    checkpoint = hashlib.sha256((run.weights or run.directory.best).read_bytes()).hexdigest()
     provenance = {
         "checkpoint_sha256": checkpoint,
         **sizes,

@@ -183,14 +183,13 @@ def _read_evaluations(run: RunDirectory) -> dict[str, float]:
     """What was measured later, on the run's own data: in ``eval/``, of each number the latest."""
     values: dict[str, float] = {}
     validated: dict[str, float] = {}
-    files = sorted(run.path.glob("eval/*/metrics.json"), key=lambda file: file.stat().st_mtime)
-    for file in files:
-        metrics = RunDirectory(file.parent).metrics()
+    for directory in run.evaluations():
+        metrics = RunDirectory(directory).metrics()
         if {"data.file", "data.path"} & set(metrics.get("overrides", ())):
             continue
         values |= single_numbers(metrics)
         if "assay" in metrics:
-            judged, split = single_numbers(metrics, ("assay",)), _split(file.parent, metrics)
+            judged, split = single_numbers(metrics, ("assay",)), _split(directory, metrics)
             if split == "val":
                 validated |= judged
             elif split == "test":

@@ -196,7 +196,7 @@ def _test_chosen(sweep: SweepDirectory, settings: SweepSettings, result: Summary
 
 def _is_tested(run: RunDirectory) -> bool:
     """Whether the run has been measured on test images already."""
-    evaluations = [RunDirectory(file.parent).metrics() for file in run.path.glob("eval/*/metrics.json")]
+    evaluations = [RunDirectory(directory).metrics() for directory in run.evaluations()]
     return any("test" in numbers for numbers in (run.metrics(), *evaluations)) or any(
         "assay" in numbers and numbers.get("protocol", {}).get("split") == "test" for numbers in evaluations
     )

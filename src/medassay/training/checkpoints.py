@@ -107,8 +107,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     return contents
 
 
-def load_weights(task: LightningModule, path: Path) -> None:
-    """Puts the checkpoint's weights into ``task``.
+def load_weights(task: LightningModule, path: Path) -> int | None:
+    """Puts the checkpoint's weights into ``task``; gives the epoch they are of, from 1, where the file says it.
 
     Raises:
         CheckpointError: unreadable, or of another architecture.
@@ -123,3 +123,4 @@ def load_weights(task: LightningModule, path: Path) -> None:
             "trained with"
         ) from error
     task.on_load_checkpoint(contents)
+    return int(contents["epoch"]) + 1 if "epoch" in contents else None
