@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning import Callback, LightningModule
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from medassay import config as configuration
@@ -78,7 +78,7 @@ def train_in(run: RunDirectory, config: dict[str, Any], *, resume: bool = False)
             settings=settings,
             monitor=recipe.monitor,
             mode=recipe.mode,
-            callbacks=[callback for node in config["callbacks"].values() if (callback := configuration.build(node))],
+            callbacks=_build_callbacks(config),
             log_to=_build_loggers(config),
             hyperparameters={**_flat_hyperparameters(config), **_describe_purpose(config)},
             seed=config["seed"],
@@ -212,6 +212,20 @@ def _show_results(
         )
     log_results(fitted.loggers, final)
     end_logging(fitted.loggers)
+
+
+def _build_callbacks(config: Mapping[str, Any]) -> list[Callback]:
+    """The callbacks that the configuration names; raises :class:`ConfigError` where something else is named."""
+    callbacks = []
+    for name, node in config["callbacks"].items():
+        callback = configuration.build(node)
+        if callback is not None and not isinstance(callback, Callback):
+            raise ConfigError(
+                f"callbacks.{name}._target_={node['_target_']}: it gives no Lightning callback but a "
+                f"{type(callback).__name__}; name a sub-class of pytorch_lightning.Callback"
+            )
+        callbacks.append(callback)
+    return [callback for callback in callbacks if callback is not None]
 
 
 def _describe_purpose(config: Mapping[str, Any]) -> dict[str, str]:
