@@ -47,6 +47,19 @@ def test_the_example_logs_beside_the_default_ones(their_conf: Path, tmp_path: Pa
     assert row["train/gradient_norm"] > 0
 
 
+def test_a_sweep_takes_it_too(their_conf: Path, tmp_path: Path, command: Command) -> None:
+    own = (
+        "callbacks=[default,gradient_norm]",
+        "callbacks.gradient_norm.every_n_steps=1",
+        "--config-dir",
+        str(their_conf),
+    )
+    result = command("train", "-m", *SMALL, *CPU, *own, "seed=0", f"hydra.sweep.dir={tmp_path / 'sweep'}")
+    assert result.code == 0, result.err
+    (history,) = (tmp_path / "sweep").glob("*/history.json")
+    assert "train/gradient_norm" in json.loads(history.read_text())["rows"][0]
+
+
 @pytest.mark.parametrize(
     "added",
     [

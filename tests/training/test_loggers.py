@@ -129,7 +129,7 @@ def test_a_service_that_refuses_is_one_line_with_a_way_out(tmp_path: Path, monke
 
 
 @pytest.mark.filterwarnings("ignore")  # its own, of packages that it stands on
-def test_mlflow_holds_settings_curves_and_final_numbers(tmp_path: Path, command: Command) -> None:
+def test_mlflow_holds_settings_and_numbers_and_a_resumed_run_goes_on_in_it(tmp_path: Path, command: Command) -> None:
     mlflow = pytest.importorskip("mlflow", reason="the extra mlflow is not installed")
     run, store = tmp_path / "run", f"sqlite:///{tmp_path}/mlflow.db"
     result = command("train", *SMALL, *CPU, "logger=mlflow", f"logger.mlflow.uri={store}", f"hydra.run.dir={run}")
@@ -141,7 +141,12 @@ def test_mlflow_holds_settings_curves_and_final_numbers(tmp_path: Path, command:
     assert kept.data.params["model.net.width"] == "2"
     final = json.loads((run / "metrics.json").read_text())
     assert kept.data.metrics["test_final/auroc"] == pytest.approx(final["test"]["auroc"])
-    assert "train/loss" in kept.data.metrics
+    record = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps({**record, "status": "interrupted"}))
+    result = command("train", f"resume={run}", "trainer.max_epochs=2")
+    assert result.code == 0, result.err
+    (again,) = client.search_runs([experiment.experiment_id])
+    assert len(client.get_metric_history(again.info.run_id, "train/loss")) == 2
 
 
 @pytest.mark.filterwarnings("ignore")  # its own

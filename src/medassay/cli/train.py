@@ -12,7 +12,17 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from medassay import config as configuration
-from medassay.config.command_line import SHOWING, is_hydra, override_texts, parse, run_hydra, single_value, start_log
+from medassay.config.command_line import (
+    CONFIG_DIR,
+    SHOWING,
+    is_hydra,
+    override_texts,
+    parse,
+    replace_config_dir,
+    run_hydra,
+    single_value,
+    start_log,
+)
 from medassay.core.errors import ConfigError
 from medassay.runs.compose import choose_samples_in, compose_training
 from medassay.runs.directory import RunDirectory
@@ -28,8 +38,11 @@ NULL_HINTS = {"logger": "; logger=none logs nothing", "callbacks": "; callbacks.
 def run_train(argv: list[str]) -> int:
     """Does what the arguments ask for and gives the exit code; raises :class:`UserError` where they are wrong."""
     argv = choose_samples_in(argv)
-    overrides = parse(argv)
     flags = {argument.partition("=")[0] for argument in argv if argument.startswith("-")}
+    if not flags & SHOWING:  # Hydra shows a configuration with its own flags
+        argv = replace_config_dir(argv)
+        flags -= set(CONFIG_DIR)
+    overrides = parse(argv)
     for override in overrides:
         if override.key_or_group in GROUPS and override.value() is None:
             key = override.key_or_group

@@ -89,7 +89,13 @@ def log_to_wandb(project: str = "medassay", offline: bool = False) -> LoggerFact
 def log_settings(loggers: Iterable[Logger], settings: Mapping[str, Any]) -> None:
     """Gives what distinguishes the run to the loggers that list runs by it: all but the files of the run directory."""
     for logger in _elsewhere(loggers):
-        logger.log_hyperparams(dict(settings))
+        given = dict(settings)
+        if isinstance(
+            logger, MLFlowLogger
+        ):  # a resumed run keeps what it was started with: nothing can be changed there
+            held = logger.experiment.get_run(str(logger.run_id)).data.params
+            given = {name: value for name, value in given.items() if name not in held}
+        logger.log_hyperparams(given)
 
 
 def log_results(loggers: Iterable[Logger], numbers: Mapping[str, float]) -> None:
