@@ -189,7 +189,9 @@ def test_a_place_that_the_real_data_have_not_is_one_line() -> None:
         (["--config-dir", "nowhere"], ["--config-dir nowhere is not a directory"]),
         (["--config-name", "other"], ["--config-name", "--config-dir"]),
         (["-m", "--cfg", "job"], ["--cfg", "leave out -m"]),
-        (["-m", "--config-dir", "x", "seed=0,1"], ["--config-dir", "a sweep does not take it"]),
+        (["-m", "--config-dir", "x", "seed=0,1"], ["--config-dir x is not a directory"]),
+        (["seed=0", "--config-dir"], ["--config-dir", "is not a directory"]),
+        (["-m", "--config-name", "x", "seed=0,1"], ["--config-name", "a sweep does not take it"]),
     ],
 )
 def test_a_setting_of_hydras_that_a_run_does_not_follow_is_one_line(

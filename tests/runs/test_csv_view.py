@@ -8,6 +8,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,12 @@ def test_the_columns_are_what_a_run_is_its_settings_its_numbers_and_what_became_
     ending = ["seconds", "directory", "reason"]
     assert list(lines_of(ROWS)[0]) == [*about, *numbers, *ending]
     assert list(lines_of(ROWS, keys=KEYS, metric="val/accuracy")[0]) == [*about, *KEYS, *reversed(numbers), *ending]
+
+
+def test_tags_and_notes_have_columns_where_a_run_has_some() -> None:
+    tagged = replace(ROWS[1], tags=("thesis", "b"), notes="wider, same data")
+    lines = lines_of([ROWS[0], tagged])
+    assert [(line["tags"], line["notes"]) for line in lines[:2]] == [("", ""), ("thesis b", "wider, same data")]
 
 
 def test_there_is_a_line_per_run_and_then_the_mean_and_the_deviation_of_each_group() -> None:

@@ -40,6 +40,14 @@ def test_runs_that_differ_in_seed_and_place_alone_are_one_experiment() -> None:
     assert configuration_hash(config(0)) != configuration_hash(config(0, lr=1e-2))
 
 
+def test_what_its_owner_wrote_about_a_run_is_in_its_row_and_makes_it_no_other_experiment(tmp_path: Path) -> None:
+    made_run(tmp_path / "a", 0.8, seed=0)
+    (tmp_path / "a" / "run.json").write_text('{"status": "done", "tags": ["thesis", "b"], "notes": "wider"}')
+    row = read_row(tmp_path / "a")
+    assert (row.tags, row.notes) == (("thesis", "b"), "wider")
+    assert configuration_hash({**config(0), "tags": ["thesis"], "notes": "wider"}) == configuration_hash(config(0))
+
+
 def test_a_callback_that_is_switched_off_is_as_if_there_were_none() -> None:
     plain = config(0)
     assert configuration_hash({**plain, "callbacks": {"pruning": None}}) == configuration_hash(plain)

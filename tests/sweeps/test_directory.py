@@ -190,9 +190,10 @@ def usual() -> str:
     [
         ["model.optimizer.lr=1e-3", "seed=0"],
         ["outputs=elsewhere", "logger=none", "trainer.threads=1", "trainer.gpus=0"],
+        ["tags=[first,2]", "notes='what for'"],
         ["sweep.name=x", "sweep.force=true", "sweep.keep=best", "hydra/launcher=local_parallel"],
     ],
-    ids=["spelled out", "places", "of the sweep"],
+    ids=["spelled out", "places", "purpose", "of the sweep"],
 )
 def test_what_computes_the_same_has_the_same_hash(overrides: list[str], usual: str) -> None:
     assert digest(*overrides) == usual

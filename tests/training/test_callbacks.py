@@ -30,8 +30,8 @@ from medassay.training.callbacks import (
     _Pictures,
     early_stopping,
 )
-from medassay.training.fit import fit
-from medassay.training.settings import LoggerName, TrainerSettings
+from medassay.training.fit import LoggerName, fit
+from medassay.training.settings import TrainerSettings
 
 Factory = Callable[..., LabelledData]
 ROWS = 3  # images per class of the dummy's grid

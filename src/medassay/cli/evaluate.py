@@ -31,6 +31,7 @@ RESULTS = {
 }
 OWN_KEYS = (
     "run",
+    "checkpoint",
     "samples",
     "resize",
     "outputs",
@@ -46,6 +47,7 @@ class EvaluateSettings:
     outputs: str
     resize: bool = False
     eval_dir: str | None = None
+    checkpoint: str = "best"
 
 
 def run_evaluate(argv: list[str]) -> int:
@@ -69,15 +71,19 @@ def run_evaluate(argv: list[str]) -> int:
     cfg = configuration.compose("evaluate", [*own, *_choose_protocol(overrides, paths, samples)])
     start_log(cfg, configuration.run_directory(cfg))
     values = configuration.resolve(cfg)
-    settings = {key: values[key] for key in ("resize", "outputs", "eval_dir")}
+    settings = {key: values[key] for key in ("resize", "outputs", "eval_dir", "checkpoint")}
     configuration.check_arguments(settings, EvaluateSettings, "")
+    checkpoint = values["checkpoint"]
     if values["resize"] and samples is None:
         raise ConfigError("resize=true is for samples=: a run's own images have the size of its data")
+    if checkpoint != "best" and samples is not None:
+        raise ConfigError(f"checkpoint={checkpoint}: samples= have none; leave it out")
     protocol, outputs = values["protocol"], Path(values["outputs"])
     eval_dir = None if values["eval_dir"] is None else Path(values["eval_dir"])
     configuration.check(protocol, "protocol")
     if samples is None:
-        return _evaluate_runs(paths, protocol, {o.key_or_group: o.value() for o in changes}, outputs, eval_dir)
+        keys = {o.key_or_group: o.value() for o in changes}
+        return _evaluate_runs(paths, protocol, keys, outputs, eval_dir, checkpoint)
     from medassay.evaluation.evaluate import evaluate_samples
 
     with advise(**RESULTS):
@@ -113,7 +119,12 @@ def _choose_protocol(overrides: Sequence[Override], paths: Sequence[str], sample
 
 
 def _evaluate_runs(
-    paths: Sequence[str], protocol: dict[str, Any], changes: dict[str, Any], outputs: Path, eval_dir: Path | None
+    paths: Sequence[str],
+    protocol: dict[str, Any],
+    changes: dict[str, Any],
+    outputs: Path,
+    eval_dir: Path | None,
+    checkpoint: str,
 ) -> int:
     """One protocol on one run or on several; gives the exit code: 1 where it failed on some of several."""
     from medassay.evaluation import several
@@ -121,13 +132,13 @@ def _evaluate_runs(
 
     def evaluate_one(path: str, protocol: Mapping[str, Any], changes: Mapping[str, Any], outputs: Path) -> Path:
         with advise(**RESULTS):
-            return evaluate(path, protocol, changes, outputs, eval_dir=eval_dir)
+            return evaluate(path, protocol, changes, outputs, eval_dir=eval_dir, checkpoint=checkpoint)
 
     if not several.is_several(paths):
         print("results:", evaluate_one(paths[0], protocol, changes, outputs))
         return OK
     with advise(**RESULTS):
-        evaluations = several.evaluate_many(paths, protocol, changes, outputs, evaluate_one, eval_dir)
+        evaluations = several.evaluate_many(paths, protocol, changes, outputs, evaluate_one, eval_dir, checkpoint)
     for run, reason in evaluations.failed:
         print(f"medassay: {run} failed: {reason}", file=sys.stderr)
     print("report:", evaluations.directory / "report.html")

@@ -15,10 +15,12 @@ from omegaconf import DictConfig
 from medassay import config as configuration
 from medassay.cli.help import HELP, describe_command, program
 from medassay.config.command_line import (
+    CONFIG_DIR,
     SHOWING,
     is_hydra,
     override_texts,
     parse,
+    replace_config_dir,
     run_hydra,
     shell_override,
     single_value,
@@ -43,8 +45,11 @@ def run_train(argv: list[str]) -> int:
         print(describe_command("train", argv))
         return OK
     argv = choose_samples_in(argv)
-    overrides = parse(argv)
     flags = {argument.partition("=")[0] for argument in argv if argument.startswith("-")}
+    if not flags & SHOWING:  # Hydra shows a configuration with its own flags
+        argv = replace_config_dir(argv)
+        flags -= set(CONFIG_DIR)
+    overrides = parse(argv)
     for override in overrides:
         if override.key_or_group in GROUPS and override.value() is None:
             key = override.key_or_group

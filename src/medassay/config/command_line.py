@@ -52,25 +52,38 @@ def override_texts(argv: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: another of Hydra's flags, which a single run does not take.
     """
-    texts: list[str] = []
-    folder = ""
-    expected = False
-    for argument, override in pair_arguments(argv):
-        name, _, value = argument.partition("=")
+    texts = []
+    for argument, override in pair_arguments(replace_config_dir(argv)):
         if override is not None:
             texts.append(argument)
-        elif expected or (value and name in CONFIG_DIR):
-            folder, expected = value or argument, False
-        elif name in CONFIG_DIR:
-            expected = True
-        elif name not in ("--run", "-r"):
+        elif (name := argument.partition("=")[0]) not in ("--run", "-r"):
             raise ConfigError(f"{name}: a single run does not take it; yamls of your own are found by --config-dir")
-    if not folder:
-        return texts
-    directory = expand_home(folder)
-    if not directory.is_dir():
-        raise ConfigError(f"--config-dir {folder} is not a directory: give one with yamls in <group>/<name>.yaml")
-    return [*texts, f"hydra.searchpath=['file://{directory.absolute()}']"]
+    return texts
+
+
+def replace_config_dir(argv: Sequence[str]) -> list[str]:
+    """``argv`` with the override that stands for ``--config-dir`` in its place.
+
+    Raises:
+        ConfigError: it names no directory.
+    """
+    kept: list[str] = []
+    folder: str | None = None
+    expected = False
+    for argument, override in pair_arguments(argv):
+        name, separator, value = argument.partition("=")
+        if expected or (override is None and separator and name in CONFIG_DIR):
+            folder, expected = argument if expected else value, False
+        elif override is None and name in CONFIG_DIR:
+            expected = True
+        else:
+            kept.append(argument)
+    if folder is None and not expected:
+        return kept
+    directory = expand_home(folder or "")
+    if not folder or not directory.is_dir():
+        raise ConfigError(f"--config-dir {folder or ''} is not a directory: give one with yamls in <group>/<name>.yaml")
+    return [*kept, f"hydra.searchpath=['file://{directory.absolute()}']"]
 
 
 def start_log(cfg: DictConfig, directory: Path) -> None:

@@ -25,13 +25,13 @@ MOVED = {
     "medassay.protocols.gradcam.GradcamSettings": "medassay.protocols.gradcam.protocol.GradCAM",
     "medassay.protocols.shortcut.ShortcutSettings": "medassay.protocols.shortcut.protocol.Shortcut",
     "medassay.pruning.median_pruning": "medassay.sweeps.pruning.median_pruning",
-    "medassay.settings.LoggerSettings": "medassay.training.settings.LoggerSettings",
     "medassay.settings.Recipe": "medassay.training.settings.Recipe",
     "medassay.settings.SweepSettings": "medassay.runs.settings.SweepSettings",
     "medassay.settings.TrainerSettings": "medassay.training.settings.TrainerSettings",
 }
 
 
+LOGGERS = ("medassay.settings.LoggerSettings", "medassay.training.settings.LoggerSettings")  # one kind, by name
 FIRST = {now: before for before, now in MOVED.items()}
 KEYS = {"model.recipe": "recipe", "model.name": "recipe.name"}  # on the command line: before, now
 SAMPLES = "medassay.runs.samples.generated_data"
@@ -62,6 +62,11 @@ def update_config(config: Mapping[str, Any]) -> dict[str, Any]:
         values["model"] = model
     if "generator" in values["data"] and values["data"].get("_target_") != SAMPLES:
         values["data"] = _update_data(values)
+    logger = values.get("logger") or {}
+    if logger.get("_target_") in LOGGERS:
+        kind = logger["kind"]
+        target = f"medassay.training.loggers.log_to_{kind}"
+        values["logger"] = {} if kind == "none" else {kind: {"_target_": target}}
     return values
 
 

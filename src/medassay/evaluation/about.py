@@ -54,7 +54,9 @@ def describe_run(run: Run, split: str | None) -> About:
         data=recorded if split is None else {**run.data.data_of(split).provenance(), **duplicates},
         generated=generated,
         classes=run.data.classes,
-        weights={"epoch": trained.get("best_epoch"), "chosen_by": trained.get("chosen_by")},
+        weights={"epoch": trained.get("best_epoch"), "chosen_by": trained.get("chosen_by")}
+        if run.checkpoint == "best"
+        else {"epoch": run.epoch, "chosen_by": f"checkpoint={run.checkpoint}"},
     )
 
 
@@ -70,6 +72,9 @@ def list_warnings(about: About, record: Mapping[str, Any], split: str | None) ->
     if about.generated and split is not None:
         judged = "the validation images are generated too" if split == "val" else "the test images are real"
         warnings.append(f"The model learnt from generated images only; {judged}.")
+    if (checkpoint := record.get("checkpoint", "best")) != "best":
+        epoch = "" if about.weights["epoch"] is None else f" (epoch {about.weights['epoch']})"
+        warnings.append(f"The weights are those of checkpoint={checkpoint}{epoch}, not the ones that training chose.")
     status = record.get("status", "done")
     if status != "done":
         warnings.append(f"The run's status is {status}: the model was judged before its training was finished.")
@@ -117,6 +122,7 @@ def format_command(record: Mapping[str, Any]) -> str | None:
     if what not in record or "protocol" not in record:
         return None
     overrides, protocol = record.get("overrides") or {}, record["protocol"]
+    checkpoint = record.get("checkpoint", "best")
     words = [
         _format_argument(what, record[what]),
         *(
@@ -125,6 +131,7 @@ def format_command(record: Mapping[str, Any]) -> str | None:
             else (_format_argument(key, value) for key, value in overrides.items())
         ),
         *(["resize=true"] if record.get("resize") else []),
+        *([_format_argument("checkpoint", checkpoint)] if checkpoint != "best" else []),
         f"protocol={protocol.get('name')}",
         *(_format_argument(f"protocol.{key}", value) for key, value in _list_settings(protocol) if key != "name"),
     ]

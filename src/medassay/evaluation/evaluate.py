@@ -40,6 +40,7 @@ def evaluate(
     outputs: Path,
     here: Mapping[str, Any] | None = None,
     eval_dir: Path | None = None,
+    checkpoint: str = "best",
 ) -> Path:
     """Runs one protocol on a finished run and gives the new directory with the results.
 
@@ -50,12 +51,13 @@ def evaluate(
         outputs: Folder where caches are kept.
         here: Where data and device are now, as the run itself has recorded; not part of the command.
         eval_dir: The folder that gets the directory with the results; None for the run's own ``eval/``.
+        checkpoint: Which of the run's weights: ``best``, ``last`` or a file.
 
     Raises:
         UserError: no run, another kind of run than the protocol needs, a wrong setting, or no place for the results.
     """
     chosen: Protocol = configuration.build(protocol)
-    run = open_run(path, {**(here or {}), **overrides})
+    run = open_run(path, {**(here or {}), **overrides}, checkpoint)
     _refuse_unfit(chosen, run, path)
     directory = run.directory.new_evaluation(chosen.name, eval_dir)
     refuse_unwritable(directory)  # before hours of computing
@@ -66,7 +68,8 @@ def evaluate(
         if chosen.uses_own_data:
             _refuse_changed_data(run, overrides)
         report = chosen.run(run, ComputeContext.from_settings(run.settings, outputs))
-    record = {"run": str(path), "status": status, "protocol": dict(protocol), "overrides": dict(overrides)}
+    record = {"run": str(path), "checkpoint": checkpoint, "status": status}
+    record |= {"protocol": dict(protocol), "overrides": dict(overrides)}
     write_report(report, describe_run(run, report.split), record, directory)
     return directory
 

@@ -148,6 +148,7 @@ def evaluate_many(
     outputs: Path,
     evaluate_one: EvaluateOne,
     eval_dir: Path | None = None,
+    checkpoint: str = "best",
 ) -> Evaluations:
     """Evaluates every run, and leaves one table in ``<outputs>/eval/<protocol>_<id>/``.
 
@@ -158,8 +159,9 @@ def evaluate_many(
         protocol: The checked ``protocol`` node.
         overrides: Overrides of the runs' configurations, by dotted key.
         outputs: Where the table and caches go.
-        evaluate_one: Evaluates one run.
+        evaluate_one: Evaluates one run with the weights of ``checkpoint``.
         eval_dir: The folder that gets the directory with the table; None for ``<outputs>/eval``.
+        checkpoint: Which weights those are, for the record.
 
     Raises:
         CheckpointError: a path without a run.
@@ -178,7 +180,7 @@ def evaluate_many(
             logger.error("%s: %s", *failed[-1])
     directory = (eval_dir or outputs / "eval") / f"{protocol['name']}_{secrets.token_hex(3)}"
     named: list[str] | str = list(paths) if len(paths) > 1 else paths[0]
-    record = {"run": named, "protocol": dict(protocol), "overrides": dict(overrides)}
+    record = {"run": named, "checkpoint": checkpoint, "protocol": dict(protocol), "overrides": dict(overrides)}
     evaluations = Evaluations(directory, done, failed)
     write_table(evaluations, configuration.build(protocol), record)
     return evaluations
@@ -266,7 +268,13 @@ def _render_page(
     counted = {row.path for column in columns for row in column.group.counted}
     lost, total = len(evaluations.failed), len(evaluations.done) + len(evaluations.failed)
     failed = f"{lost} of {total} runs could not be evaluated; they are named below." if lost else None
-    warnings = [*(text for row in rows for text in list_data_warnings(row.data_provenance)), failed]
+    checkpoint = record.get("checkpoint", "best")
+    other = f"The weights are those of checkpoint={checkpoint}, not the ones that training chose."
+    warnings = [
+        *(text for row in rows for text in list_data_warnings(row.data_provenance)),
+        failed,
+        None if checkpoint == "best" else other,
+    ]
     return html.render_page(
         Path(__file__).with_name("several.html.j2"),
         protocol=record["protocol"]["name"],

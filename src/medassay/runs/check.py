@@ -42,9 +42,10 @@ def _check_together(values: dict[str, Any]) -> None:
     """What no constructor can see alone."""
     if values["resume"] is not None:
         raise ConfigError("resume= continues one run and stands alone: python train.py resume=<run directory>")
-    for name, callback in values["callbacks"].items():
-        if callback is not None and not (isinstance(callback, dict) and "_target_" in callback):
-            raise ConfigError(f"callbacks.{name}={callback}: expected a node with a _target_, or null")
+    for group in ("callbacks", "logger"):
+        for name, node in values[group].items():
+            if node is not None and not (isinstance(node, dict) and "_target_" in node):
+                raise ConfigError(f"{group}.{name}={node}: expected a node with a _target_, or null")
     if values["assay"] != "none" and not makes_images(values):
         raise ConfigError(
             f"assay={values['assay']}: model={values['recipe']['name']} makes no images to judge; leave it out, or train a "

@@ -42,11 +42,14 @@ def runs_as_csv(
     names |= dict.fromkeys(name for extra in further for numbers in extra.values() for name in numbers)
     ordered = sorted(names, key=lambda name: name != metric)
     heads = ["row", "group", "part", "status", "model", "data", "seed"]
-    columns = list(dict.fromkeys([*heads, *keys, *ordered, "seconds", "directory", "reason"]))  # model is a key, too
+    about_runs = [name for name in ("tags", "notes") if any(getattr(row, name) for row in rows)]
+    last = ["seconds", "directory", "reason", *about_runs]
+    columns = list(dict.fromkeys([*heads, *keys, *ordered, *last]))  # model is a key, too
     records: list[dict[str, Any]] = []
     for row in rows:
         about = {"row": "run", "group": place.get(id(row)), "part": (parts or {}).get(row.path), "status": row.status}
         ending = {"seconds": row.seconds, "directory": shorten_path(row.path, top), "reason": row.reason}
+        ending |= {"tags": " ".join(row.tags), "notes": row.notes}
         settings = describe_settings(row, keys)
         records.append(
             {**about, "model": row.model, "data": row.data, "seed": row.seed, **settings, **row.values, **ending}

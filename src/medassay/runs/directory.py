@@ -131,6 +131,11 @@ class RunDirectory:
         """A directory for what ``protocol`` leaves, not there yet, in ``eval_dir``; None for the run's own ``eval/``."""
         return (eval_dir or self.path / "eval") / f"{protocol}_{secrets.token_hex(3)}"
 
+    def evaluations(self) -> list[Path]:
+        """The directories of its finished evaluations of the weights that training chose, the latest last."""
+        files = sorted(self.path.glob("eval/*/metrics.json"), key=lambda file: file.stat().st_mtime)
+        return [file.parent for file in files if read_json(file).get("checkpoint", "best") == "best"]
+
     # --- writing ---
 
     def create(self, config: dict[str, Any], overrides: list[str]) -> None:
@@ -148,7 +153,9 @@ class RunDirectory:
                 with atomic_write(self.path / ".hydra" / name) as partial:
                     OmegaConf.save(OmegaConf.create(values), partial)
             self._take_reserve()
-            self.update(status="running", started=_now(), overrides=overrides, seed=config["seed"], **environment())
+            about = {"tags": [str(tag) for tag in config.get("tags") or ()], "notes": config.get("notes")}
+            begun = {"status": "running", "started": _now(), "overrides": overrides, "seed": config["seed"]}
+            self.update(**begun, **about, **environment())
 
     def _take_reserve(self) -> None:
         with atomic_write(self.reserve) as partial:

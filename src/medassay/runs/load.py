@@ -14,11 +14,13 @@ from medassay import config as configuration
 from medassay.config.messages import explain_foreign_key
 from medassay.config.moved import DEVICE_KEYS
 from medassay.core.errors import CheckpointError, ConfigError, suggest_nearest
+from medassay.core.paths import expand_home
 from medassay.core.types import LabelledImages
 from medassay.data.modules import LabelledData
 from medassay.runs.compose import DATA_KEYS
 from medassay.runs.directory import RunDirectory
 from medassay.runs.run import Run
+from medassay.tasks.classification import Classification
 from medassay.training.checkpoints import load_weights
 from medassay.training.settings import TrainerSettings, devices_for
 
@@ -83,11 +85,12 @@ def device_for(settings: TrainerSettings) -> torch.device:
     return torch.device("mps" if accelerator == "mps" else "cpu")
 
 
-def load_run(path: str | Path, **overrides: Any) -> Run:
+def load_run(path: str | Path, *, checkpoint: str = "best", **overrides: Any) -> Run:
     """A finished run: its configuration, its data and its model with the chosen epoch's weights.
 
     Args:
         path: the run directory.
+        checkpoint: other weights than the chosen ones: ``last``, a file, or the name of one in the run's ``checkpoints/``.
         **overrides: ``data_root``, ``data_file``, ``data_path`` or ``trainer_gpus``…: where things are on this machine, the
             first underscore standing for the dot.
 
@@ -95,21 +98,46 @@ def load_run(path: str | Path, **overrides: Any) -> Run:
         CheckpointError: no run directory, no checkpoint, a damaged one, or one of another architecture.
         ConfigError: an override of something else.
     """
-    return open_run(path, {key.replace("_", ".", 1): value for key, value in overrides.items()})
+    return open_run(path, {key.replace("_", ".", 1): value for key, value in overrides.items()}, checkpoint)
 
 
-def open_run(path: str | Path, overrides: Mapping[str, Any]) -> Run:
+def open_run(path: str | Path, overrides: Mapping[str, Any], checkpoint: str = "best") -> Run:
     """:func:`load_run` with dotted keys."""
     directory = RunDirectory(path)
     config = with_overrides(directory.config(), overrides)
     configuration.check(config["model"], "model")
     settings: TrainerSettings = configuration.build(config["trainer"])
     data, task = build_data(config), build_task(config)
-    if not directory.best.exists():
-        status = directory.record().get("status", "unknown")
-        raise CheckpointError(
-            f"{path} has no checkpoints/best.ckpt (status: {status}): no epoch was finished; continue it with resume={path}"
-        )
-    directory.refuse_damaged(directory.best)
-    load_weights(task, directory.best)
-    return Run(directory, config, data, task.to(device_for(settings)).eval(), settings)
+    weights = find_weights(directory, checkpoint)
+    directory.refuse_damaged(weights)
+    epoch = load_weights(task, weights)
+    if weights != directory.best and isinstance(task, Classification):
+        task.use_average()
+    device = device_for(settings)
+    return Run(directory, config, data, task.to(device).eval(), settings, checkpoint, weights, epoch)
+
+
+def find_weights(run: RunDirectory, checkpoint: str) -> Path:
+    """The file that ``checkpoint=`` names for a run: ``best``, ``last``, a file, or the name of one in ``checkpoints/``.
+
+    Raises:
+        CheckpointError: there is no such file.
+    """
+    if checkpoint == "best":
+        if not run.best.exists():
+            status = run.record().get("status", "unknown")
+            raise CheckpointError(
+                f"{run.path} has no checkpoints/best.ckpt (status: {status}): no epoch was finished; continue it with "
+                f"resume={run.path}"
+            )
+        return run.best
+    inside = run.last if checkpoint == "last" else run.best.parent / checkpoint
+    candidates = [inside] if checkpoint == "last" else [expand_home(checkpoint), inside]
+    for file in candidates:
+        if file.is_file():
+            return file
+    present = sorted(file.name for file in run.best.parent.glob("*.ckpt"))
+    raise CheckpointError(
+        f"checkpoint={checkpoint}: {run.path} has no such checkpoint; give best, last or a file"
+        f" (there {'is' if len(present) == 1 else 'are'} {', '.join(present) or 'none'})"
+    )

@@ -25,8 +25,11 @@ class Run:
         directory: where it lies.
         config: the configuration as trained, plain values.
         data: its data module; images are read on first use.
-        task: the model with the chosen epoch's weights, in evaluation mode, on the device of ``settings``.
+        task: the model with the weights of ``checkpoint``, in evaluation mode, on the device of ``settings``.
         settings: the trainer settings, overrides included.
+        checkpoint: which weights those of the task are: ``best``, ``last`` or a file.
+        weights: the file they were read from.
+        epoch: the epoch they are of, from 1; None where the file does not say.
     """
 
     directory: RunDirectory
@@ -34,6 +37,9 @@ class Run:
     data: LabelledData
     task: LightningModule
     settings: TrainerSettings = field(default_factory=TrainerSettings)
+    checkpoint: str = "best"
+    weights: Path | None = None
+    epoch: int | None = None
 
     @property
     def is_generator(self) -> bool:

@@ -73,7 +73,7 @@ def write_run_samples(run: Run, cache: Path, sizes: Mapping[str, int], seed: int
     assert isinstance(run.task, Sampler)
     counts = run.data.class_counts()
     provenance = {
-        "checkpoint_sha256": sha256(run.directory.best),
+        "checkpoint_sha256": sha256(run.weights or run.directory.best),
         **sizes,
         "class_counts": counts.tolist(),
         "seed": seed,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from medassay.core.errors import ConfigError
@@ -49,5 +49,7 @@ class RunSettings:
     test: bool | None
     outputs: str
     resume: str | None = None
+    tags: list[str | int] = field(default_factory=list)
+    notes: str | None = None
     assay: Literal["none", "quick", "full"] = "none"
     sweep: SweepSettings | None = None

@@ -13,7 +13,15 @@ from medassay import config as configuration
 from medassay.core.errors import CheckpointError
 from medassay.runs.directory import RunDirectory, is_current
 
-PLACES = ("outputs", "resume", "logger", "assay", "sweep")  # keys that do not change what a run computes
+PLACES = (
+    "outputs",
+    "resume",
+    "logger",
+    "assay",
+    "sweep",
+    "tags",
+    "notes",
+)  # keys that do not change what a run computes
 DATA_PLACES = ("root",)
 TRAINER_PLACES = ("threads", "progress", "profiler", "gpus", "accelerator", "devices")
 COMMAND = ("protocol", "overrides")  # groups of metrics.json that hold no numbers
@@ -36,6 +44,7 @@ class RunRow:
         overrides: What was given when it was started, value by key.
         reason: Why it ended as it did, where that is recorded.
         seconds: Time of work, resumed parts included.
+        tags, notes: What its owner wrote about it.
     """
 
     path: Path
@@ -48,6 +57,8 @@ class RunRow:
     overrides: dict[str, str] = field(default_factory=dict)
     reason: str | None = None
     seconds: float | None = None
+    tags: tuple[str, ...] = ()
+    notes: str | None = None
 
     @property
     def data_provenance(self) -> dict[str, Any]:
@@ -117,6 +128,8 @@ def read_row(path: Path) -> RunRow:
         map_overrides(record.get("overrides") or ()),
         record.get("reason"),
         record.get("seconds"),
+        tuple(record.get("tags") or ()),
+        record.get("notes"),
     )
 
 
@@ -170,14 +183,13 @@ def _read_evaluations(run: RunDirectory) -> dict[str, float]:
     """What was measured later, on the run's own data: in ``eval/``, of each number the latest."""
     values: dict[str, float] = {}
     validated: dict[str, float] = {}
-    files = sorted(run.path.glob("eval/*/metrics.json"), key=lambda file: file.stat().st_mtime)
-    for file in files:
-        metrics = RunDirectory(file.parent).metrics()
+    for directory in run.evaluations():
+        metrics = RunDirectory(directory).metrics()
         if {"data.file", "data.path"} & set(metrics.get("overrides", ())):
             continue
         values |= single_numbers(metrics)
         if "assay" in metrics:
-            judged, split = single_numbers(metrics, ("assay",)), _split(file.parent, metrics)
+            judged, split = single_numbers(metrics, ("assay",)), _split(directory, metrics)
             if split == "val":
                 validated |= judged
             elif split == "test":

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import LightningModule
+from pytorch_lightning import Callback, LightningModule
+from pytorch_lightning.loggers import TensorBoardLogger
 
 from medassay import config as configuration
 from medassay.core.errors import CheckpointError, ConfigError, OutputError
@@ -29,6 +30,7 @@ from medassay.runs.load import build_data, build_task, device_for, with_override
 from medassay.runs.table import single_numbers
 from medassay.tasks.summary import count_parameters, summarise_model
 from medassay.training.fit import Fit, fit
+from medassay.training.loggers import LoggerFactory, end_logging, log_results
 from medassay.training.settings import Recipe, TrainerSettings
 
 logger = logging.getLogger(__name__)
@@ -70,6 +72,7 @@ def train(config: dict[str, Any], path: Path, overrides: list[str], part: SweepP
     if run.last.exists() and not run.record():
         raise OutputError(f"{path} holds the checkpoints of medassay.fit: choose another hydra.run.dir, or remove them")
     config = {**config, "test": config["test"] is not False, "resume": None}
+    _ = _build_loggers(config)  # an extra that is not installed is said before anything is written
     run.create(config, overrides)
     train_in(run, config, part=part)
 
@@ -102,8 +105,9 @@ def train_in(run: RunDirectory, config: dict[str, Any], *, resume: bool = False,
             settings=settings,
             monitor=recipe.monitor,
             mode=recipe.mode,
-            callbacks=[callback for node in config["callbacks"].values() if (callback := configuration.build(node))],
-            log_to=config["logger"]["kind"],
+            callbacks=_build_callbacks(config),
+            log_to=_build_loggers(config),
+            hyperparameters={**list_hyperparameters(config, part), **_describe_purpose(config)},
             seed=config["seed"],
             resume=resume,
             overwrite=not resume,  # the directory is this run's own
@@ -123,9 +127,9 @@ def train_in(run: RunDirectory, config: dict[str, Any], *, resume: bool = False,
                     numbers[split]["classes_without_images"] = absent
                 pictures += drawn
         write_json(run.path / "metrics.json", numbers)
-        if config["logger"]["kind"] == "tensorboard":
-            step = getattr(task, "images_seen", fitted.epochs)
-            _show_results(run, list_hyperparameters(config, part), numbers, pictures, overview, step)
+        step = getattr(task, "images_seen", fitted.epochs)
+        shown = list_hyperparameters(config, part)
+        _show_results(run, config, shown, numbers, pictures, overview, step, fitted)
 
 
 def resume(path: str | Path, overrides: Mapping[str, Any], part: SweepPart | None = None) -> Path:
@@ -258,21 +262,52 @@ def _logged_numbers(task: LightningModule, fitted: Fit) -> dict[str, Any]:
 
 def _show_results(
     run: RunDirectory,
+    config: dict[str, Any],
     hyperparameters: dict[str, Any],
     numbers: dict[str, Any],
     pictures: list[Path],
     overview: str,
     step: int,
+    fitted: Fit,
 ) -> None:
-    """Adds the final numbers, the pictures and the hyperparameters to TensorBoard."""
-    tensorboard.add_results(
-        run.path / "tensorboard",
-        step=step,
-        pictures=pictures,
-        text={"model": f"```\n{overview}\n```"},
-        hyperparameters=hyperparameters,
-        metrics={name.replace("/", "_final/", 1): value for name, value in single_numbers(numbers, SPLITS).items()},
-    )
+    """Adds the final numbers to where the run was logged; to TensorBoard the pictures and the hyperparameters, too."""
+    final = {name.replace("/", "_final/", 1): value for name, value in single_numbers(numbers, SPLITS).items()}
+    if any(isinstance(one, TensorBoardLogger) for one in fitted.loggers):
+        tensorboard.add_results(
+            run.path / "tensorboard",
+            step=step,
+            pictures=pictures,
+            text={"model": f"```\n{overview}\n```"} | _describe_purpose(config),
+            hyperparameters=hyperparameters,
+            metrics=final,
+        )
+    log_results(fitted.loggers, final)
+    end_logging(fitted.loggers)
+
+
+def _build_callbacks(config: Mapping[str, Any]) -> list[Callback]:
+    """The callbacks that the configuration names; raises :class:`ConfigError` where something else is named."""
+    callbacks = []
+    for name, node in config["callbacks"].items():
+        callback = configuration.build(node)
+        if callback is not None and not isinstance(callback, Callback):
+            raise ConfigError(
+                f"callbacks.{name}._target_={node['_target_']}: it gives no Lightning callback but a "
+                f"{type(callback).__name__}; name a sub-class of pytorch_lightning.Callback"
+            )
+        callbacks.append(callback)
+    return [callback for callback in callbacks if callback is not None]
+
+
+def _describe_purpose(config: Mapping[str, Any]) -> dict[str, str]:
+    """Tags and notes as text, where there are any."""
+    purpose = {"tags": ", ".join(map(str, config.get("tags") or ())), "notes": config.get("notes") or ""}
+    return {name: text for name, text in purpose.items() if text}
+
+
+def _build_loggers(config: Mapping[str, Any]) -> list[LoggerFactory]:
+    """The factories that the configuration names; raises :class:`ConfigError` where a package is missing."""
+    return [factory for node in config["logger"].values() if (factory := configuration.build(node)) is not None]
 
 
 def list_hyperparameters(config: dict[str, Any], part: SweepPart | None) -> dict[str, Any]:

@@ -57,7 +57,9 @@ class TrainJob:
         if run.record().get("assay_failed"):  # its assay is to be tried again
             return False
         if state == "done" and OmegaConf.select(cfg, "assay", default="none") != "none":
-            return any(directory.glob("eval/assay_*/metrics.json"))  # else it was interrupted while being judged
+            return any(
+                one.name.startswith("assay_") for one in run.evaluations()
+            )  # else it was interrupted while being judged
         return state in ("done", "pruned")
 
     def read_value(self, cfg: DictConfig, directory: Path) -> float | None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from medassay.sweeps.summary import Summary
 
 OK, FAILED = 0, 1
+OF_THE_SWEEP = ("sweep", "search", "outputs", "test", "tags", "notes")  # keys that all its jobs share
 SWEEPER = (
     "hydra/sweeper",
     "hydra.sweeper",
@@ -87,7 +88,14 @@ def _prepare_sweep(overrides: Sequence[Override]) -> tuple[Path, SweepSettings, 
     plain: list[str] = []
     for override in overrides:
         if override.is_sweep_override():
-            if override.key_or_group.partition(".")[0] in ("sweep", "search", "outputs", "test") or is_hydra(override):
+            if override.key_or_group.partition(".")[0] in (
+                "sweep",
+                "search",
+                "outputs",
+                "test",
+                "tags",
+                "notes",
+            ) or is_hydra(override):
                 raise ConfigError(f"{override.input_line}: one value for the whole sweep, please")
         elif override.input_line is not None:
             plain.append(override.input_line)
@@ -191,7 +199,7 @@ def _test_chosen(sweep: SweepDirectory, settings: SweepSettings, result: Summary
 
 def _is_tested(run: RunDirectory) -> bool:
     """Whether the run has been measured on test images already."""
-    evaluations = [RunDirectory(file.parent).metrics() for file in run.path.glob("eval/*/metrics.json")]
+    evaluations = [RunDirectory(directory).metrics() for directory in run.evaluations()]
     return any("test" in numbers for numbers in (run.metrics(), *evaluations)) or any(
         "assay" in numbers and numbers.get("protocol", {}).get("split") == "test" for numbers in evaluations
     )

@@ -130,6 +130,11 @@ class Classification(LightningModule):
     def configure_optimizers(self) -> Any:
         return configure_optimizer(self, self._optimizer, self._scheduler)
 
+    def use_average(self) -> None:
+        """Makes the averaged weights, if any, those of ``net``, as they are in a checkpoint of weights alone."""
+        if self.ema is not None:
+            self.net.load_state_dict(self.ema.net.state_dict())
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         if self.ema is None or "optimizer_states" in checkpoint:  # what resumes needs both nets
             return

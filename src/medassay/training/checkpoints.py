@@ -131,8 +131,8 @@ def explain_load_error(error: Exception) -> str:
     return text.splitlines()[0] if text else type(error).__name__
 
 
-def load_weights(task: LightningModule, path: Path) -> None:
-    """Puts the checkpoint's weights into ``task``.
+def load_weights(task: LightningModule, path: Path) -> int | None:
+    """Puts the checkpoint's weights into ``task``; gives the epoch they are of, from 1, where the file says it.
 
     Raises:
         CheckpointError: unreadable, or of another architecture.
@@ -147,3 +147,4 @@ def load_weights(task: LightningModule, path: Path) -> None:
             "trained with"
         ) from error
     task.on_load_checkpoint(contents)
+    return int(contents["epoch"]) + 1 if "epoch" in contents else None

@@ -8,8 +8,8 @@ import shutil
 import signal
 import sys
 import warnings
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -17,7 +17,7 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import Timer
-from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers.multiprocessing import _MultiProcessingLauncher
 from pytorch_lightning.utilities.model_helpers import is_overridden
@@ -31,10 +31,18 @@ from medassay.data.modules import LabelledData
 from medassay.reporting.tensorboard import quiet_writers
 from medassay.training.callbacks import DeletedDirectory, EpochSeed, History, ProcessSetUp
 from medassay.training.checkpoints import AtomicCheckpointIO, Checkpoints, load_weights, read_checkpoint
+from medassay.training.loggers import LoggerFactory, end_logging, log_settings, log_to_csv, log_to_tensorboard
 from medassay.training.progress import EpochBar, EpochLines
-from medassay.training.settings import LoggerName, TrainerSettings, devices_for
+from medassay.training.settings import TrainerSettings, devices_for
 
 logger = logging.getLogger(__name__)
+
+LoggerName = Literal["tensorboard", "csv", "none"]
+_LOGGERS: dict[LoggerName, list[LoggerFactory]] = {
+    "tensorboard": [log_to_tensorboard()],
+    "csv": [log_to_csv()],
+    "none": [],
+}
 
 
 class _Reason(Callback):
@@ -58,6 +66,7 @@ class Fit:
         epochs: epochs trained, resumed ones included.
         values: the last epoch's logged values; the monitored one is the chosen epoch's.
         pruned: why a callback gave the run up as hopeless; None if none did.
+        loggers: what was logged to; one of Weights & Biases is still open.
     """
 
     best: Path
@@ -66,6 +75,7 @@ class Fit:
     epochs: int
     values: dict[str, float]
     pruned: str | None = None
+    loggers: list[Logger] = field(default_factory=list)
 
 
 def fit(
@@ -78,7 +88,8 @@ def fit(
     monitor: str | None = None,
     mode: Literal["min", "max"] = "max",
     callbacks: Iterable[Callback] = (),
-    log_to: LoggerName = "tensorboard",
+    log_to: LoggerName | Sequence[LoggerFactory] = "tensorboard",
+    hyperparameters: Mapping[str, Any] | None = None,
     seed: int = 0,
     resume: bool = False,
     log_epochs: bool = True,
@@ -95,7 +106,8 @@ def fit(
         monitor: the logged value that chooses the best epoch; None chooses the last.
         mode: whether more or less of it is better.
         callbacks: further callbacks.
-        log_to: ``tensorboard``, ``csv`` or ``none``.
+        log_to: ``tensorboard``, ``csv`` or ``none``; or several of :mod:`medassay.training.loggers`.
+        hyperparameters: what distinguishes the run from others, for loggers that list runs by it.
         seed: of dropout and noise; the data module has its own.
         resume: continue from ``directory/checkpoints/last.ckpt`` if that is there, bit for bit as if uninterrupted.
         log_epochs: log a line for each epoch where there are no progress bars.
@@ -125,7 +137,8 @@ def fit(
     watching = [deleted, set_up, EpochSeed(seed), reason, History(directory), *callbacks, *progress, checkpoints]
     with warnings.catch_warnings():
         _filter_warnings()
-        trainer = make_trainer(task, directory, settings, watching, log_to, max_epochs)
+        loggers = [make(directory) for make in (_LOGGERS[log_to] if isinstance(log_to, str) else log_to)]
+        trainer = make_trainer(task, directory, settings, watching, loggers, max_epochs)
     if overwrite:
         _remove_training(directory)
     torch.manual_seed(derived_seed(seed, 0))
@@ -135,7 +148,12 @@ def fit(
     if start is not None:
         load_weights(task, start)  # a checkpoint of another architecture is one line here, many from Lightning
     task.train()
-    _run(trainer, task, data, start, reason, deleted)
+    log_settings(loggers, hyperparameters or {})
+    try:
+        _run(trainer, task, data, start, reason, deleted)
+    except BaseException:
+        end_logging(loggers, failed=True)
+        raise
     epochs = trainer.current_epoch
     if isinstance(trainer.strategy, DDPStrategy):  # this process launched the training ones and saw nothing of theirs
         contents = read_checkpoint(checkpoints.last)
@@ -147,7 +165,7 @@ def fit(
         values[monitor] = checkpoints.best_value
     load_weights(task.float(), checkpoints.best)  # trainer.precision=64-true leaves it in double precision
     pruned = next(filter(None, (getattr(c, "pruned", None) for c in trainer.callbacks)), None)  # type: ignore[attr-defined]
-    return Fit(checkpoints.best, checkpoints.last, best_epoch, epochs, values, pruned)
+    return Fit(checkpoints.best, checkpoints.last, best_epoch, epochs, values, pruned, loggers)
 
 
 @runtime_checkable
@@ -187,7 +205,7 @@ def make_trainer(
     directory: Path,
     settings: TrainerSettings,
     callbacks: list[Callback],
-    log_to: LoggerName,
+    loggers: Sequence[Logger],
     max_epochs: int | None = None,
 ) -> Trainer:
     """Lightning's trainer for the settings; nothing is trained yet."""
@@ -228,7 +246,7 @@ def make_trainer(
             enable_progress_bar=any(isinstance(callback, EpochBar) for callback in callbacks),
             profiler=_profiler(settings.profiler, directory),
             callbacks=[*callbacks, *_timer(settings.max_time)],
-            logger=_logger(log_to, directory),
+            logger=list(loggers),
             default_root_dir=directory,
             plugins=[AtomicCheckpointIO()],
         )
@@ -261,14 +279,6 @@ def _profiler(name: str | None, directory: Path) -> Any:
     from pytorch_lightning.profilers import AdvancedProfiler, SimpleProfiler
 
     return {"simple": SimpleProfiler, "advanced": AdvancedProfiler}[name](dirpath=directory, filename="profile")
-
-
-def _logger(name: LoggerName, directory: Path) -> Logger | Literal[False]:
-    if name == "tensorboard":
-        return TensorBoardLogger(directory, name="", version="tensorboard", default_hp_metric=False)
-    if name == "csv":
-        return CSVLogger(directory, name="", version="csv")
-    return False
 
 
 def _remove_training(directory: Path) -> None:

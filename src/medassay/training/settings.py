@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 from medassay.core.errors import ConfigError
 from medassay.core.types import NonNegative, NonNegativeInt, PositiveInt, Range
 
-LoggerName = Literal["tensorboard", "csv", "none"]
 Accelerator = Literal["cpu", "cuda", "gpu", "mps", "auto"] | None
 Gpus = Annotated[int, Range(ge=0)] | list[NonNegativeInt] | None
 Precision = Literal["32-true", "bf16-mixed", "16-mixed", "64-true"]
@@ -34,13 +33,6 @@ class Recipe:
     monitor: str | None = None
     mode: Literal["min", "max"] = "max"
     patience: PositiveInt | None = None
-
-
-@dataclass(frozen=True)
-class LoggerSettings:
-    """Where scalars and pictures go during training."""
-
-    kind: LoggerName = "tensorboard"
 
 
 @dataclass(frozen=True)

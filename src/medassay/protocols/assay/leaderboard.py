@@ -57,8 +57,9 @@ def find_assays(paths: Iterable[str | Path]) -> list[Assayed]:
         results = read_result(AssayResults, file, "delete it, or assay the generator again")
         source = str(results.generator.get("run") or results.generator.get("samples"))
         place = str(file.parents[2].resolve()) if "run" in results.generator else source  # a moved run is the same
-        assayed = Assayed(file.parent, source, results)
-        latest[place, *assayed.conditions] = assayed
+        weights = results.generator.get("checkpoint")  # other ones than those that were chosen
+        assayed = Assayed(file.parent, f"{source}, checkpoint={weights}" if weights else source, results)
+        latest[place, weights, *assayed.conditions] = assayed
     if not latest:
         raise CheckpointError(
             f"no assay in {', '.join(map(str, paths))}: make one with python evaluate.py run=<generator's run>"

@@ -102,11 +102,13 @@ def take_run_samples(run: Run, cache: Path, seed: int) -> Candidate:
     provenance = {
         "run": str(run.directory.path),
         "model": run.config["recipe"]["name"],
-        "epochs": metrics.get("epochs"),
+        "epochs": metrics.get("epochs") if run.checkpoint == "best" else run.epoch,
         "seed": run.config["seed"],
         "samples_seed": seed,
         "code": run.directory.record().get("code"),
     }
+    if run.checkpoint != "best":
+        provenance["checkpoint"] = run.checkpoint
     return Candidate(f"{provenance['model']}, seed {provenance['seed']}", train, val, more, provenance)
 
 

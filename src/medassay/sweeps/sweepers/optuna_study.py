@@ -323,7 +323,16 @@ def _fits(params: Mapping[str, Any], space: Mapping[str, BaseDistribution]) -> b
 
 def _refuse_another_basis(study: Study, arguments: Sequence[str]) -> None:
     """Raises :class:`ConfigError` where the study's trials had other fixed settings, or ran with other code."""
-    places = ("sweep", "outputs", "logger", "test", *(f"trainer.{key}" for key in TRAINER_PLACES), "data.root")
+    places = (
+        "sweep",
+        "outputs",
+        "logger",
+        "test",
+        "tags",
+        "notes",
+        *(f"trainer.{key}" for key in TRAINER_PLACES),
+        "data.root",
+    )
     single = [override.input_line or "" for override in parse(arguments) if not override.is_sweep_override()]
     fixed = [text for text in single if not text.startswith(tuple(f"{key}{end}" for key in places for end in "=."))]
     basis = {"settings": sorted(fixed), "code": code_hash()}

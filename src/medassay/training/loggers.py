@@ -1,0 +1,140 @@
+"""Where curves and numbers go during training; each function returns a factory that is given the run directory.
+
+The packages of MLflow and Weights & Biases are extras, imported only where they are asked for.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+
+from medassay.core.errors import ConfigError
+from medassay.core.files import read_json, write_json
+
+LoggerFactory = Callable[[Path], Logger]
+
+
+def log_to_tensorboard() -> LoggerFactory:
+    """Event files in ``<run>/tensorboard``."""
+    return lambda directory: TensorBoardLogger(directory, name="", version="tensorboard", default_hp_metric=False)
+
+
+def log_to_csv() -> LoggerFactory:
+    """Scalars in ``<run>/csv/metrics.csv``."""
+    return lambda directory: CSVLogger(directory, name="", version="csv")
+
+
+def log_to_mlflow(uri: str, experiment: str = "medassay") -> LoggerFactory:
+    """A run of an MLflow experiment, called as the run directory; a resumed run goes on in it.
+
+    Args:
+        uri: Where MLflow keeps its runs: ``sqlite:///<file>`` on this machine, or a server's address.
+        experiment: Name of the experiment.
+
+    Raises:
+        ConfigError: the package is not installed; with the factory, the store cannot be used.
+    """
+    _require("mlflow")
+
+    def make(directory: Path) -> Logger:
+        file = directory / "mlflow.json"
+        known = read_json(file)  # of a run that is resumed, perhaps from another working directory
+        store = str(known.get("uri", _place_store(uri)))
+        try:
+            logger = MLFlowLogger(experiment, directory.name, tracking_uri=store, run_id=known.get("run_id"))
+            run_id = str(logger.run_id)  # asking for it makes the run, now and in this process
+        except Exception as error:  # the store's own errors, of many kinds
+            advice = f"delete {file} to log into another" if known else "name another store"
+            raise ConfigError(f"logger.mlflow.uri={store}: {_first_sentence(error)}; {advice}") from error
+        write_json(file, {"uri": store, "run_id": run_id})
+        return logger
+
+    return make
+
+
+def log_to_wandb(project: str = "medassay", offline: bool = False) -> LoggerFactory:
+    """A run of a Weights & Biases project, called as the run directory; a resumed run goes on in it.
+
+    Args:
+        project: Name of the project.
+        offline: Whether to keep everything in ``<run>/wandb``, for ``wandb sync`` to send later.
+
+    Raises:
+        ConfigError: the package is not installed; with the factory, the service cannot be used.
+    """
+    _require("wandb")
+
+    def make(directory: Path) -> Logger:
+        file = directory / "wandb.json"
+        run_id = str(read_json(file).get("run_id", secrets.token_hex(8)))
+        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            logger = WandbLogger(directory.name, directory, id=run_id, project=project, offline=offline, resume="allow")
+            _ = logger.experiment  # connects, now and in this process
+        except Exception as error:  # the service's own errors, of many kinds
+            raise ConfigError(
+                f"logger=wandb: {_first_sentence(error)}; log in with `wandb login`, or give logger.wandb.offline=true"
+            ) from error
+        write_json(file, {"run_id": run_id})
+        return logger
+
+    return make
+
+
+def log_settings(loggers: Iterable[Logger], settings: Mapping[str, Any]) -> None:
+    """Gives what distinguishes the run to the loggers that list runs by it: all but the files of the run directory."""
+    for logger in _elsewhere(loggers):
+        given = dict(settings)
+        if isinstance(
+            logger, MLFlowLogger
+        ):  # a resumed run keeps what it was started with: nothing can be changed there
+            held = logger.experiment.get_run(str(logger.run_id)).data.params
+            given = {name: value for name, value in given.items() if name not in held}
+        logger.log_hyperparams(given)
+
+
+def log_results(loggers: Iterable[Logger], numbers: Mapping[str, float]) -> None:
+    """Gives the final numbers to the same loggers."""
+    for logger in _elsewhere(loggers):
+        logger.log_metrics(dict(numbers))
+
+
+def end_logging(loggers: Iterable[Logger], *, failed: bool = False) -> None:
+    """Ends what would otherwise stay open until the process ends."""
+    for logger in loggers:
+        if isinstance(logger, MLFlowLogger):
+            logger.finalize("failed" if failed else "success")
+        elif isinstance(logger, WandbLogger):
+            logger.experiment.finish(exit_code=int(failed))
+
+
+def _elsewhere(loggers: Iterable[Logger]) -> list[Logger]:
+    return [logger for logger in loggers if not isinstance(logger, (TensorBoardLogger, CSVLogger))]
+
+
+def _place_store(uri: str) -> str:
+    """The address of the store, that of a database file in full; its folder is made."""
+    kind, separator, place = uri.partition("sqlite:///")
+    if kind or not separator:
+        return uri
+    path = Path(place).expanduser().absolute()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return f"{separator}{path}"
+
+
+def _require(package: str) -> ModuleType:
+    try:
+        return __import__(package)
+    except ImportError as error:
+        raise ConfigError(
+            f"logger={package}: the package {package} is missing; pip install 'medassay[{package}]'"
+        ) from error
+
+
+def _first_sentence(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].partition(". ")[0]
