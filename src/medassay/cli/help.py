@@ -138,6 +138,9 @@ def _flatten(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
     if not isinstance(node, dict) or not node:
         yield key, node
         return
+    if set(node) == {"_target_"}:  # a constructor without settings
+        yield key, "…"
+        return
     for name, value in node.items():
         if name != "_target_":
             yield from _flatten(value, f"{key}.{name}" if key else str(name))
