@@ -225,7 +225,9 @@ def test_a_control_that_an_older_version_kept_is_read(real: Real, place: Compute
 
 
 def one_digit_changed(text: str) -> str:
-    return re.sub(r'"value": \d', lambda match: f'"value": {(int(match[0][-1]) + 1) % 10}', text, count=1)
+    changed = re.sub(r": (\d)\.", lambda match: f": {(int(match[1]) + 1) % 10}.", text, count=1)
+    assert changed != text
+    return changed
 
 
 @pytest.mark.parametrize("damage", [lambda text: "{", one_digit_changed], ids=["cut short", "one digit"])

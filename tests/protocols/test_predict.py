@@ -382,5 +382,5 @@ def test_an_array_whose_header_promises_more_than_the_file_holds_is_left_out_as_
     write_lying_npz(path, "train_images")
     found = given_images.read(path, size=28, channels=1)
     assert [entry.name for entry in found.unreadable] == ["train_images"]
-    assert found.unreadable[0].reason.startswith("is damaged: its header says")
+    assert found.unreadable[0].reason.startswith("is damaged (4 bytes, its header says")
     assert len(found.images) == 8

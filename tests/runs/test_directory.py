@@ -24,6 +24,7 @@ from omegaconf import OmegaConf
 
 from medassay.core.errors import CheckpointError, ConfigError, Interrupted, OutputError
 from medassay.core.files import file_lock
+from medassay.core.interrupts import interrupt
 from medassay.runs import directory as module
 from medassay.runs.directory import RunDirectory, code_version
 
@@ -156,6 +157,28 @@ def test_interrupted_work_is_recorded_and_the_interruption_names_signal_and_run(
     assert (raised.value.signum, raised.value.run) == (signum, run.path)
     assert record(run)["status"] == "interrupted"
     assert record(run)["reason"] == f"{name}; continue with resume={run.path}"
+
+
+@pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_does_not_spoil_the_record_of_the_first(
+    second: signal.Signals, run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    update = RunDirectory.update
+
+    def interrupted_update(self: RunDirectory, **fields: Any) -> None:
+        if fields.get("status") == "interrupted":
+            os.kill(os.getpid(), second)
+        update(self, **fields)
+
+    monkeypatch.setattr(RunDirectory, "update", interrupted_update)
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        with pytest.raises(Interrupted), run.record_ending():
+            raise Interrupted(signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is interrupt
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert run.record()["status"] == "interrupted"
 
 
 def test_a_resumed_run_forgets_why_it_stopped(run: RunDirectory) -> None:

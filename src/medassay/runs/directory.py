@@ -31,6 +31,7 @@ from medassay.core.files import (
     sha256,
     write_json,
 )
+from medassay.core.interrupts import uninterrupted
 from medassay.core.paths import expand_home
 
 RESERVE = 64 * 1024  # bytes: a record and its file system's blocks, with room to spare
@@ -200,6 +201,7 @@ class RunDirectory:
         self.update(status="running", reason=None, process=here, sha256=None)
         ending = Ending()
 
+        @uninterrupted()
         def end(status: str, reason: str | None = None) -> None:
             if not (self.path / "run.json").exists():
                 raise OutputError(f"{self.path} was deleted while the run was training: start it again")
