@@ -435,11 +435,21 @@ def test_a_classifier_at_chance_is_no_yardstick_for_usefulness_or_labels(
 ) -> None:
     reached = seeded(balanced_accuracy, auroc)
     usefulness = verdict.judge_usefulness(reached)
-    findings = verdict.judge(row(class_consistency=0.5), row(class_consistency=0.5), ["a", "b"], reached.trtr)
+    findings = verdict.judge(row(class_consistency=0.9), row(class_consistency=0.9), ["a", "b"], reached.trtr)
     (labels,) = [one for one in findings if "requested class" in one.text]
     assert usefulness.level == labels.level == level
     assert ("cannot be judged" in usefulness.text) == ("cannot be judged" in labels.text) == (level == "undecided")
     assert verdict.list_faults([usefulness, labels]) == []
+
+
+@pytest.mark.parametrize(("floor", "level"), [(0.74, "undecided"), (0.76, "suspicious"), (0.9, "suspicious")])
+def test_labels_are_not_judged_by_a_classifier_that_does_not_find_the_class_of_real_images(
+    floor: float, level: str
+) -> None:
+    reached = seeded([0.80, 0.82, 0.81], [0.88, 0.90, 0.89])
+    findings = verdict.judge(row(class_consistency=0.2), row(class_consistency=floor), ["a", "b"], reached.trtr)
+    (labels,) = [one for one in findings if "requested class" in one.text]
+    assert labels.level == level
 
 
 def test_the_summary_says_that_something_cannot_be_judged() -> None:

@@ -43,7 +43,7 @@ def judge(row: Row, floor: Row, classes: Sequence[str], trtr: ArmScores) -> list
         _judge_fidelity(row.headline, floor.headline),
         _judge_diversity(row.headline, floor.headline),
         *_find_missing_classes(row, floor, classes),
-        _judge_labels(row.class_consistency.value, floor.class_consistency.value, trtr),
+        _judge_labels(row.class_consistency.value, floor.class_consistency.value, len(classes), trtr),
         _judge_copying(row, floor),
     ]
 
@@ -112,12 +112,12 @@ def _find_missing_classes(row: Row, floor: Row, classes: Sequence[str]) -> list[
     return [_make_finding("missing_class", text, ", ".join(gone))] if gone else []
 
 
-def _judge_labels(own: float, best: float, trtr: ArmScores) -> Finding:
+def _judge_labels(own: float, best: float, num_classes: int, trtr: ArmScores) -> Finding:
     numbers = (
         f"a classifier of real images finds the requested class in {format_percent(own)} of the samples "
         f"(in new real images: {format_percent(best)})"
     )
-    if is_at_chance(trtr):
+    if is_at_chance(trtr) or best < LEARNABLE / num_classes:
         return _make_undecided("Whether labels and images agree cannot be judged", numbers)
     if own < CLASS_CONSISTENCY * best:
         return _make_finding("labels", "Labels and images do not agree", numbers)
