@@ -71,7 +71,8 @@ class TrainJob:
 
 def _train(cfg: DictConfig, run: RunDirectory, overrides: list[str]) -> None:
     from medassay.runs.check import check_training  # torch and Lightning take seconds to import
-    from medassay.runs.train import SweepPart, resume, train
+    from medassay.runs.recording import SweepPart
+    from medassay.runs.train import resume, train
 
     config = check_training(cfg)
     config["test"] = bool(config["test"])
