@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import shutil
 import signal
 import sys
@@ -16,11 +15,9 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers.multiprocessing import _MultiProcessingLauncher
-from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.multiprocessing.spawn import ProcessRaisedException
 
@@ -30,10 +27,11 @@ from medassay.core.seeds import derived_seed
 from medassay.data.modules import LabelledData
 from medassay.reporting.tensorboard import quiet_writers
 from medassay.training.callbacks import DeletedDirectory, EpochSeed, History, ProcessSetUp
-from medassay.training.checkpoints import AtomicCheckpointIO, Checkpoints, load_weights, read_checkpoint
+from medassay.training.checkpoints import Checkpoints, load_weights, read_checkpoint
 from medassay.training.loggers import LoggerFactory, end_logging, log_settings, log_to_csv, log_to_tensorboard
 from medassay.training.progress import EpochBar, EpochLines
-from medassay.training.settings import TrainerSettings, devices_for
+from medassay.training.settings import TrainerSettings
+from medassay.training.trainer import filter_warnings, make_trainer, quiet_lightning
 
 logger = logging.getLogger(__name__)
 
@@ -119,41 +117,57 @@ def fit(
             unreadable checkpoint; a loss that is not finite.
         Interrupted: Ctrl-C or SIGTERM.
     """
-    _quiet()
+    quiet_lightning()
     settings = settings or TrainerSettings()
     directory = expand_home(directory)
     if monitor is not None:
         _check_monitor(task, data, monitor, settings)
     checkpoints = Checkpoints(directory / "checkpoints", monitor, mode)
-    if not (resume or overwrite) and (checkpoints.last.exists() or (directory / "run.json").exists()):
-        raise OutputError(
-            f"{directory} holds a training already: choose another directory, or give resume=True to continue it or "
-            "overwrite=True to replace it"
-        )
+    if not (resume or overwrite):
+        _refuse_training(directory, checkpoints)
     reason = _Reason()
     set_up = ProcessSetUp(settings.threads, settings.compile)
     progress = _list_progress(settings, monitor, log_epochs)
     deleted = DeletedDirectory(directory)  # before what would write into it again
     watching = [deleted, set_up, EpochSeed(seed), reason, History(directory), *callbacks, *progress, checkpoints]
     with warnings.catch_warnings():
-        _filter_warnings()
+        filter_warnings()
         loggers = [make(directory) for make in (_LOGGERS[log_to] if isinstance(log_to, str) else log_to)]
         trainer = make_trainer(task, directory, settings, watching, loggers, max_epochs)
     if overwrite:
         _remove_training(directory)
     torch.manual_seed(derived_seed(seed, 0))
     start = checkpoints.last if resume and checkpoints.last.exists() else None
-    if settings.precision == "64-true":
-        task.double()  # before a checkpoint's weights arrive: Lightning converts only after loading them
-    if start is not None:
-        load_weights(task, start)  # a checkpoint of another architecture is one line here, many from Lightning
-    task.train()
+    _prepare_weights(task, settings, start)
     log_settings(loggers, hyperparameters or {})
     try:
         _run(trainer, task, data, start, reason, deleted)
     except BaseException:
         end_logging(loggers, failed=True)
         raise
+    return _collect_results(trainer, task, checkpoints, loggers)
+
+
+def _refuse_training(directory: Path, checkpoints: Checkpoints) -> None:
+    """Raises :class:`OutputError` where ``directory`` holds a training."""
+    if checkpoints.last.exists() or (directory / "run.json").exists():
+        raise OutputError(
+            f"{directory} holds a training already: choose another directory, or give resume=True to continue it or "
+            "overwrite=True to replace it"
+        )
+
+
+def _prepare_weights(task: LightningModule, settings: TrainerSettings, start: Path | None) -> None:
+    """Brings ``task`` into the precision and mode of training, with the weights of the checkpoint ``start``, if any."""
+    if settings.precision == "64-true":
+        task.double()  # before a checkpoint's weights arrive: Lightning converts only after loading them
+    if start is not None:
+        load_weights(task, start)  # a checkpoint of another architecture is one line here, many from Lightning
+    task.train()
+
+
+def _collect_results(trainer: Trainer, task: LightningModule, checkpoints: Checkpoints, loggers: list[Logger]) -> Fit:
+    """What a finished training left; the chosen epoch's weights are loaded into ``task``."""
     epochs = trainer.current_epoch
     if isinstance(trainer.strategy, DDPStrategy):  # this process launched the training ones and saw nothing of theirs
         contents = read_checkpoint(checkpoints.last)
@@ -161,8 +175,8 @@ def fit(
         epochs = contents["epoch"] + 1
     best_epoch = None if checkpoints.best_epoch is None else checkpoints.best_epoch + 1
     values = {name: float(value) for name, value in trainer.callback_metrics.items() if name != "step"}
-    if monitor is not None and checkpoints.best_value is not None:
-        values[monitor] = checkpoints.best_value
+    if checkpoints.monitor is not None and checkpoints.best_value is not None:
+        values[checkpoints.monitor] = checkpoints.best_value
     load_weights(task.float(), checkpoints.best)  # trainer.precision=64-true leaves it in double precision
     pruned = next(filter(None, (getattr(c, "pruned", None) for c in trainer.callbacks)), None)  # type: ignore[attr-defined]
     return Fit(checkpoints.best, checkpoints.last, best_epoch, epochs, values, pruned, loggers)
@@ -200,67 +214,6 @@ def _check_monitor(task: LightningModule, data: LabelledData, monitor: str, sett
     )
 
 
-def make_trainer(
-    task: LightningModule,
-    directory: Path,
-    settings: TrainerSettings,
-    callbacks: list[Callback],
-    loggers: Sequence[Logger],
-    max_epochs: int | None = None,
-) -> Trainer:
-    """Lightning's trainer for the settings; nothing is trained yet."""
-    accelerator, devices = devices_for(settings, torch.cuda.device_count(), torch.backends.mps.is_available())
-    if settings.precision == "16-mixed" and (accelerator == "cpu" or not torch.cuda.is_available()):
-        raise ConfigError(
-            "trainer.precision=16-mixed: half precision needs a GPU; on the CPU use bf16-mixed or 32-true"
-        )
-    several = (devices if isinstance(devices, int) else len(devices)) > 1
-    validates = is_overridden("validation_step", task)
-    limit: float | int = 1.0 if settings.limit_batches is None else settings.limit_batches
-    if settings.accumulate > 1 and not task.automatic_optimization:
-        raise ConfigError(
-            f"trainer.accumulate={settings.accumulate}: this model steps its optimizers itself; raise data.batch_size instead"
-        )
-    if settings.gradient_clip is not None and not task.automatic_optimization:
-        raise ConfigError(
-            f"trainer.gradient_clip={settings.gradient_clip}: this model steps its optimizers itself; use null"
-        )
-    deterministic = (accelerator == "cpu") if settings.deterministic is None else settings.deterministic
-    try:
-        return Trainer(
-            accelerator=accelerator,
-            devices=devices,
-            strategy=_ddp(task) if several or settings.strategy == "ddp" else "auto",
-            precision=settings.precision,
-            max_epochs=max_epochs or settings.max_epochs,
-            deterministic=deterministic,
-            accumulate_grad_batches=settings.accumulate,
-            gradient_clip_val=settings.gradient_clip,
-            limit_train_batches=limit,
-            limit_val_batches=limit if validates else 0,
-            num_sanity_val_steps=0,
-            log_every_n_steps=1,
-            use_distributed_sampler=False,  # the loader shards by itself
-            enable_checkpointing=True,
-            enable_model_summary=False,
-            enable_progress_bar=any(isinstance(callback, EpochBar) for callback in callbacks),
-            profiler=_profiler(settings.profiler, directory),
-            callbacks=[*callbacks, *_timer(settings.max_time)],
-            logger=list(loggers),
-            default_root_dir=directory,
-            plugins=[AtomicCheckpointIO()],
-        )
-    except (MisconfigurationException, ValueError) as error:
-        raise ConfigError(f"trainer: {error}") from error
-
-
-def _ddp(task: LightningModule) -> DDPStrategy:
-    # Spawned, not launched by repeating the command line: the same from a script, a test or train.py, and the run
-    # directory stays the parent's (in a notebook Lightning allows one device only). A GAN's two players leave each
-    # other's weights without gradient in each step.
-    return DDPStrategy(start_method="spawn", find_unused_parameters=not task.automatic_optimization)
-
-
 def _list_progress(settings: TrainerSettings, monitor: str | None, log_epochs: bool) -> list[Callback]:
     """What shows how far the training is: bars, lines, or nothing."""
     if sys.stderr.isatty() if settings.progress is None else settings.progress:
@@ -268,55 +221,11 @@ def _list_progress(settings: TrainerSettings, monitor: str | None, log_epochs: b
     return [EpochLines(monitor)] if log_epochs else []
 
 
-def _timer(max_time: str | None) -> list[Callback]:
-    # by epochs: a checkpoint in the middle of one could not be resumed exactly
-    return [] if max_time is None else [Timer(max_time, interval="epoch")]
-
-
-def _profiler(name: str | None, directory: Path) -> Any:
-    if name is None:
-        return None
-    from pytorch_lightning.profilers import AdvancedProfiler, SimpleProfiler
-
-    return {"simple": SimpleProfiler, "advanced": AdvancedProfiler}[name](dirpath=directory, filename="profile")
-
-
 def _remove_training(directory: Path) -> None:
     """Removes what :func:`fit` leaves in its directory."""
     for name in ("checkpoints", "tensorboard", "csv"):
         shutil.rmtree(directory / name, ignore_errors=True)
     (directory / "history.json").unlink(missing_ok=True)
-
-
-def _quiet() -> None:
-    """Lightning's notes on devices and its tips are not ours to pass on; its warnings and errors are."""
-    for name in ("pytorch_lightning", "lightning_fabric", "lightning"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def _filter_warnings() -> None:
-    # Lightning 2.6 on torch 2.15 uses a class that torch has deprecated
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    # a GAN has nothing to validate, and its averaged generator is in evaluation mode by intention
-    warnings.filterwarnings("ignore", message="You passed in a `val_dataloader` but have no")
-    warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")
-    # on a machine with Slurm; its jobs are started by the launcher, not by srun inside of one
-    warnings.filterwarnings("ignore", message="The `srun` command is available")
-
-
-def _log_to_terminal() -> None:
-    """Sends our messages to standard output."""
-    ours = logging.getLogger("medassay")
-    ours.addHandler(logging.StreamHandler(sys.stdout))
-    ours.setLevel(logging.INFO)
-
-
-# One process of several has this module, but not what its parent set. (It has a name of its own already while this module
-# is imported, but no parent process yet.)
-if multiprocessing.current_process().name != "MainProcess":
-    _quiet()
-    _filter_warnings()
-    _log_to_terminal()
 
 
 def _end_processes(trainer: Trainer) -> None:
@@ -341,7 +250,7 @@ def _run(
     before = signal.getsignal(signal.SIGINT)
     try:
         with warnings.catch_warnings(), quiet_writers():
-            _filter_warnings()
+            filter_warnings()
             trainer.fit(task, datamodule=data, ckpt_path=None if start is None else str(start), weights_only=True)
     except SystemExit as error:
         _end_processes(trainer)
