@@ -63,7 +63,7 @@ def describe_command(command: str, argv: Sequence[str]) -> str:
     """The help of ``train`` or ``evaluate``, with the keys of the groups that ``argv`` chooses.
 
     Raises:
-        UserError: what is wrong with the arguments.
+        UserError: An argument is wrong.
     """
     register_resolvers()
     flags = {*HELP, "-m", "--multirun"}

@@ -85,7 +85,7 @@ def train_run(*overrides: str, directory: str | Path | None = None) -> Run:
         directory: The run directory; None for one under ``outputs``.
 
     Raises:
-        UserError: as on the command line.
+        UserError: Anything that is wrong on the command line is wrong here, too.
     """
     from medassay.runs.load import open_run
 
@@ -96,7 +96,7 @@ def compose(*overrides: str) -> DictConfig:
     """The configuration of a training, e.g. ``compose("model=cgan").model``; ``medassay.build`` makes objects of its nodes.
 
     Raises:
-        UserError: an unknown key or group, or a value that cannot be read.
+        UserError: A key or group does not exist, or a value cannot be read.
     """
     return configuration.without_hydra(compose_training(overrides))
 

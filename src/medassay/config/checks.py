@@ -52,7 +52,7 @@ def check(node: Any, key: str = "") -> None:
     """Checks every constructor call in ``node`` (plain resolved values) against the constructor's signature.
 
     Raises:
-        ConfigError: one line naming the first wrong key, its value, and what is accepted.
+        ConfigError: A key or value is wrong; the message, one line, names the first such key, its value and what is accepted.
     """
     if isinstance(node, Mapping):
         if "_target_" in node:

@@ -38,7 +38,7 @@ def compose(name: str, overrides: Sequence[str]) -> DictConfig:
     """The configuration ``name`` (``train``, ``evaluate``) with ``overrides`` as on the command line.
 
     Raises:
-        ConfigError: one line for what Hydra says in many.
+        ConfigError: The overrides are wrong; the message says in one line what Hydra says in many.
     """
     try:
         return compose_with_hydra(name, overrides)
@@ -50,7 +50,7 @@ def override_texts(argv: Sequence[str]) -> list[str]:
     """The overrides in ``argv`` as text; ``--config-dir`` as the override that stands for it.
 
     Raises:
-        ConfigError: another of Hydra's flags, which a single run does not take.
+        ConfigError: ``argv`` has another of Hydra's flags, which a single run does not take.
     """
     texts = []
     for argument, override in pair_arguments(replace_config_dir(argv)):
@@ -65,7 +65,7 @@ def replace_config_dir(argv: Sequence[str]) -> list[str]:
     """``argv`` with the override that stands for ``--config-dir`` in its place.
 
     Raises:
-        ConfigError: it names no directory.
+        ConfigError: ``--config-dir`` names no directory.
     """
     kept: list[str] = []
     folder: str | None = None
@@ -90,8 +90,8 @@ def start_log(cfg: DictConfig, directory: Path) -> None:
     """Sends messages to the terminal and to the log file in ``directory``, as ``hydra.job_logging`` of ``cfg`` says.
 
     Raises:
-        ConfigError: a setting of Hydra's that a single run does not follow.
-        OutputError: the directory cannot be written.
+        ConfigError: ``cfg`` has a setting of Hydra's that a single run does not follow.
+        OutputError: The directory cannot be written.
     """
     if cfg.hydra.callbacks:
         raise ConfigError("hydra.callbacks: a run does not call them; callbacks of the training stand under callbacks.")
@@ -115,7 +115,7 @@ def run_directory(cfg: DictConfig) -> Path:
     """The directory that ``hydra.run.dir`` of a composed configuration names.
 
     Raises:
-        UserError: it stands on something that cannot be found.
+        UserError: The name of the directory depends on a value that cannot be resolved.
     """
     with explained_interpolations():
         return expand_home(str(cfg.hydra.run.dir))
@@ -151,7 +151,7 @@ def pair_arguments(argv: Sequence[str]) -> Iterator[tuple[str, Override | None]]
     """Each argument with its parsed override; None for Hydra's flags and their values.
 
     Raises:
-        ConfigError: a flag that there is not, or an override that cannot be read.
+        ConfigError: A flag does not exist, or an override cannot be read.
     """
     parser = OverridesParser.create()
     value_next = False

@@ -44,7 +44,7 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     """``cfg`` as plain values, every interpolation resolved; Hydra's own node is left out.
 
     Raises:
-        UserError: an interpolation points nowhere, a mandatory value (``???``) is missing, or what a resolver says.
+        UserError: An interpolation points nowhere, a mandatory value (``???``) is missing, or a resolver refuses its argument.
     """
     with explained_interpolations():
         values = OmegaConf.to_container(without_hydra(cfg), resolve=True, throw_on_missing=True)
@@ -56,7 +56,7 @@ def expand_paths(node: Any) -> Any:
     """``node`` (plain values) with ``~`` as the home directory in every value that is a path by its key.
 
     Raises:
-        ConfigError: a home directory that there is not.
+        ConfigError: A path names the home directory of a user who does not exist.
     """
     if isinstance(node, dict):
         return {

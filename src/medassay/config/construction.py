@@ -21,7 +21,7 @@ def build(node: Mapping[str, Any] | DictConfig | None, **extra: Any) -> Any:
         **extra: Further arguments of the constructor, as they are.
 
     Raises:
-        UserError: a wrong key or value in a node as composed; whatever the constructor raises.
+        UserError: A node as composed has a wrong key or value, or a constructor refuses its arguments.
     """
     if node is None:
         return None

@@ -67,7 +67,7 @@ def read_result(kind: type[Result], path: Path, advice: str, present: Mapping[st
         present: Values that are put in the place of the file's, by name.
 
     Raises:
-        CheckpointError: the file cannot be read, or holds something else.
+        CheckpointError: The file cannot be read, or holds something else.
     """
     try:
         result: Result = from_json(kind, {**json.loads(path.read_text(encoding="utf-8")), **(present or {})})

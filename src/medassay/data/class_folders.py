@@ -55,7 +55,7 @@ def list_data_set(path: str | Path, nested: bool | None = None) -> ClassFiles:
         nested: Whether images in sub-folders of a class are read; None refuses them.
 
     Raises:
-        DataError: no such folder, another layout, a class without images, classes that differ between splits.
+        DataError: The folder does not exist or has another layout, a class has no images, or classes differ between splits.
     """
     top = open_top(path)
     ready = find_split_folders(top)
@@ -76,7 +76,7 @@ def list_samples(path: str | Path) -> ClassFiles:
     """The images of class folders, unsplit; those of the folder ``train`` where there is one.
 
     Raises:
-        DataError: no such folder, another layout, a class without images.
+        DataError: The folder does not exist or has another layout, or a class has no images.
     """
     top = open_top(path)
     folder = next((inner for inner in list_folders(top) if inner.name.lower() == "train"), top)
@@ -89,8 +89,8 @@ def list_class_names(path: str | None) -> list[str]:
     """The class names of a folder data set, sorted: what ``${medassay.class_folders:<path>}`` gives in a configuration.
 
     Raises:
-        ConfigError: no path, or no such folder.
-        DataError: another layout; the message shows what is there.
+        ConfigError: No path is given, or the folder does not exist.
+        DataError: The folder has another layout; the message shows what is there.
     """
     if path is None:
         raise ConfigError("data=folder needs data.path=<directory with train/val/test/<class>/*.png or <class>/*.png>")
@@ -110,7 +110,7 @@ def open_top(path: str | Path) -> Path:
     """The folder ``path``, ``~`` expanded.
 
     Raises:
-        DataError: there is no such folder.
+        DataError: The folder does not exist.
     """
     top = Path(path).expanduser()
     if not top.is_dir():
@@ -125,7 +125,7 @@ def find_split_folders(top: Path) -> dict[str, Path]:
     without one, only the plain names say that a folder is split, so that a class may be called ``Test`` or ``valid``.
 
     Raises:
-        DataError: a split is missing or there twice, or a folder called like a split holds images and no class folders.
+        DataError: A split is missing or there twice, or a folder called like a split holds images and no class folders.
     """
     named = [folder for folder in list_folders(top) if folder.name.lower() in SPLIT_NAMES]
     if not any(folder.name.lower() == "train" for folder in named):

@@ -63,7 +63,7 @@ class ImageReader:
         """The image in ``file``, ``(C, size, size) uint8``.
 
         Raises:
-            DataError: it cannot be read, has more than 8 bits without a window, or another size where that is refused.
+            DataError: The image cannot be read, has more than 8 bits without a window, or another size where that is refused.
         """
         return self.fit(self.decode(file).picture, file)
 
@@ -71,7 +71,7 @@ class ImageReader:
         """The image in ``file`` before it is cropped, resized and brought to grey or RGB.
 
         Raises:
-            DataError: it cannot be read, or has more than 8 bits without a window.
+            DataError: The image cannot be read, or has more than 8 bits without a window.
         """
         try:
             with warnings.catch_warnings():
@@ -87,7 +87,7 @@ class ImageReader:
         """A picture as ``(C, size, size) uint8``; transparency is dropped.
 
         Raises:
-            DataError: it has another size, where that is refused.
+            DataError: The picture has another size, where that is refused.
         """
         if picture.mode == "P":  # a palette may hold transparency, which only RGBA can take
             picture = picture.convert("RGBA")

@@ -72,7 +72,8 @@ def read_folder(
         class names.
 
     Raises:
-        DataError: no such folder, another layout, too few images, classes that differ, an image that cannot be read.
+        DataError: The folder does not exist or has another layout, there are too few images, classes differ, or an image cannot
+            be read.
     """
     check_shares(split)
     listed = list_data_set(path, nested)
@@ -120,7 +121,7 @@ def read_class_folders(
         window_key: What a user types to choose the range, if that is possible.
 
     Raises:
-        DataError: no such folder, a missing or unknown class, an image that cannot be read or has another size.
+        DataError: The folder does not exist, a class is missing or unknown, or an image cannot be read or has another size.
     """
     listed = list_samples(path)
     found, top = listed.splits["all"], listed.top
@@ -144,7 +145,7 @@ def fingerprint(path: str | Path, nested: bool | None = None) -> str:
     """An md5 over the relative names and the contents of the images that :func:`read_folder` reads, for a run's record.
 
     Raises:
-        DataError: no such folder, another layout, or a file that cannot be read.
+        DataError: The folder does not exist or has another layout, or a file cannot be read.
     """
     return list_data_set(path, nested).fingerprint()
 

@@ -70,7 +70,7 @@ def list_folders(folder: Path) -> list[Path]:
     """The sub-folders of a folder that are not hidden, sorted by name; a link counts as what it leads to.
 
     Raises:
-        DataError: the folder cannot be opened, or a link without extension leads nowhere: it may have been a sub-folder.
+        DataError: The folder cannot be opened, or a link without extension leads nowhere: it may have been a sub-folder.
     """
     try:
         entries = sorted(folder.iterdir())
@@ -142,7 +142,7 @@ def fingerprint(top: Path, files: Sequence[Path]) -> str:
     """An md5 over the names of ``files`` below ``top`` and their contents, for a run's record.
 
     Raises:
-        DataError: no files, or one that cannot be read.
+        DataError: There are no files, or one cannot be read.
     """
     if not files:
         raise DataError(f"{top} holds no images: there is nothing to take a fingerprint of")

@@ -75,14 +75,14 @@ class ResidentLoader:
     """Batches ``(images (B, C, H, W) float32 in [0, 1], labels (B,) int64)`` of a split that lives on ``device``.
 
     Args:
-        split: the images and labels.
-        batch_size: images per batch and process.
-        device: where the images live and the batches are made.
-        shuffle: a new order every epoch, by ``seed`` and epoch alone.
-        seed: of order and augmentation.
-        augment: random changes of a batch, on the device.
-        rank, world_size: this process and how many there are.
-        steps: batches of an epoch; None for one pass over the images.
+        split: The images and labels.
+        batch_size: Number of images per batch and process.
+        device: The device where the images live and the batches are made.
+        shuffle: Whether every epoch has a new order, by ``seed`` and epoch alone.
+        seed: Seed of the order and of the augmentation.
+        augment: Random changes of a batch, made on the device; None for none.
+        rank, world_size: Number of this process, from 0, and the number of processes.
+        steps: Number of batches in an epoch; None for one pass over the images.
     """
 
     def __init__(

@@ -31,9 +31,9 @@ class DataFile:
     """The file a run reads, as its record names it.
 
     Attributes:
-        path: where it lies.
-        md5: of its contents, 32 hexadecimal digits.
-        published: whether that md5 is the one MedMNIST publishes for this data set and size.
+        path: Path of the file.
+        md5: The md5 of its contents, 32 hexadecimal digits.
+        published: Whether this md5 is the one MedMNIST publishes for the data set and size.
     """
 
     path: Path
@@ -46,12 +46,13 @@ def find_file(flag: str, *, size: int = 28, root: str | Path | None = None, phan
 
     Args:
         flag: MedMNIST's name of the data set, e.g. ``bloodmnist``.
-        size: side of the images in pixels: 28, 64, 128 or 224.
-        root: folder of the files; None is medmnist's own cache folder.
-        phantom: the ``data=`` that runs without any file; error messages name it.
+        size: Side of the images in pixels: 28, 64, 128 or 224.
+        root: Folder of the files; None is medmnist's own cache folder.
+        phantom: The choice of ``data=`` that runs without any file; error messages name it.
 
     Raises:
-        DataError: unknown, 3-D or multi-label data set; no such size; not the published file; no download.
+        DataError: The data set is unknown, 3-D or multi-label, or has no such size; the file is not the published one, or
+            cannot be downloaded.
     """
     info = _info(flag)
     available = [side for side in SIZES if _key("MD5", side) in info]
@@ -76,7 +77,7 @@ def name_file(path: str | Path, flag: str, size: int) -> DataFile:
     ``published`` is True only if its md5 is the published one of ``flag`` at ``size``.
 
     Raises:
-        DataError: no such file, a directory, not readable, or an unknown, 3-D or multi-label ``flag``.
+        DataError: The file does not exist, is a directory or cannot be read; or ``flag`` is unknown, 3-D or multi-label.
     """
     info = _info(flag)
     path = Path(path).expanduser()
@@ -98,11 +99,11 @@ def check_names(flag: str, classes: Sequence[str], aliases: Mapping[str, str] | 
 
     Args:
         flag: MedMNIST's name of the data set.
-        classes: our names, by class index.
-        aliases: {our name: the official name}.
+        classes: Our names, by class index.
+        aliases: MedMNIST's name by our name, where they differ.
 
     Raises:
-        DataError: another number of classes, or a name that does not fit.
+        DataError: The number of classes differs, or a name does not fit.
     """
     labels: Mapping[str, str] = _info(flag)["label"]
     official = [labels[str(index)] for index in range(len(labels))]
@@ -121,7 +122,7 @@ def check_channels(flag: str, channels: int) -> None:
     """Compare the declared number of channels with MedMNIST's table.
 
     Raises:
-        DataError: if they differ.
+        DataError: The numbers differ.
     """
     published = _info(flag)["n_channels"]
     if channels != published:

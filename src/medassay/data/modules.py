@@ -48,7 +48,7 @@ class Source(ABC):
         """The three splits in the declared format.
 
         Raises:
-            DataError: they are not there, or have another format.
+            DataError: The images are not there, or have another format.
         """
 
     @abstractmethod
@@ -104,7 +104,7 @@ class LabelledData(LightningDataModule):
         steps: Batches of a training epoch; None for one pass over the images.
 
     Raises:
-        ConfigError: fewer than two classes, or options that do not fit the source.
+        ConfigError: There are fewer than two classes, or options do not fit the source.
     """
 
     name: str = field()
@@ -180,7 +180,7 @@ class LabelledData(LightningDataModule):
         """The same data set read from elsewhere: ``root``, ``file`` or ``path``, as the source has them; None changes nothing.
 
         Raises:
-            ConfigError: the source has no such place.
+            ConfigError: The source has no such place.
         """
         given = {key: value for key, value in places.items() if value is not None}
         for key, value in given.items():

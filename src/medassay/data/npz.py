@@ -29,17 +29,17 @@ def read_splits(
     """Some splits of a file in MedMNIST's layout, ``<split>_{images,labels}``, in the order asked for.
 
     Args:
-        path: the file.
-        splits: their names.
+        path: Path of the file.
+        splits: Names of the splits.
         channels: 1 for images stored as ``(N, size, size)``, 3 for ``(N, size, size, 3)``.
-        size: side of the images in pixels.
-        num_classes: labels must lie in ``0..num_classes-1``.
+        size: Side of the images in pixels.
+        num_classes: Number of classes; labels must lie in ``0..num_classes-1``.
 
     Returns:
         Images ``(N, C, H, W) uint8``, contiguous; labels ``(N,) int64``.
 
     Raises:
-        DataError: not an ``.npz``, damaged, a key is missing, or an array is not what is described above.
+        DataError: The file is no ``.npz`` or damaged, a key is missing, or an array is not what is described above.
     """
     wanted = [f"{split}_{what}" for split in splits for what in ("images", "labels")]
     with _stream(path) as stream, _archive(path, stream) as archive:
@@ -65,12 +65,12 @@ def read_samples(
     """The ``train_*`` images of a file and, if it has them, the ``val_*`` ones; see :func:`read_splits`.
 
     Args:
-        path: the file.
-        channels, size, num_classes: what is expected.
-        resize: bring square images of another size to ``size`` (bicubic, antialiased); otherwise they are refused.
+        path: Path of the file.
+        channels, size, num_classes: What the file must hold, see :func:`read_splits`.
+        resize: Whether to bring square images of another size to ``size`` (bicubic, antialiased); otherwise they are refused.
 
     Raises:
-        DataError: as :func:`read_splits`; images of another size.
+        DataError: :func:`read_splits` refuses the file, or images have another size.
     """
     with _stream(path) as stream, _archive(path, stream) as archive:
         splits = ["train", *(["val"] if "val_images" in archive.files else [])]
@@ -96,7 +96,7 @@ def md5(path: Path) -> str:
     """The md5 of a file, 32 hexadecimal digits, read in blocks.
 
     Raises:
-        DataError: if it cannot be read.
+        DataError: The file cannot be read.
     """
     with _stream(path) as stream:
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
@@ -133,7 +133,7 @@ def read_header(path: Path, key: str, archive: np.lib.npyio.NpzFile) -> ArrayHea
     """The shape and type of one array of an archive; nothing is unpacked but its header.
 
     Raises:
-        DataError: it is damaged, holds Python objects, or its size is not what its header says.
+        DataError: The array is damaged, holds Python objects, or its size is not what its header says.
     """
     stored = archive.zip
     assert stored is not None
@@ -158,7 +158,7 @@ def read_array(path: Path, key: str, archive: np.lib.npyio.NpzFile) -> _Array:
     """One array of the archive, unpacked.
 
     Raises:
-        DataError: it is damaged, holds Python objects, or does not fit into memory.
+        DataError: The array is damaged, holds Python objects, or does not fit into memory.
     """
     try:
         array: _Array = archive[key]

@@ -207,7 +207,7 @@ def read_npz(path: Path, declared: ImageFormat) -> Splits:
     """The three splits of an ``.npz`` file in MedMNIST's layout.
 
     Raises:
-        DataError: it cannot be read, or has another format.
+        DataError: The file cannot be read, or has another format.
     """
     classes, channels, size = declared
     return Splits(*npz.read_splits(path, Splits._fields, channels=channels, size=size, num_classes=len(classes)))

@@ -57,17 +57,17 @@ class Stamp:
     """A stamp, and which training images carry it.
 
     Attributes:
-        kind: ``text``, ``date`` or ``square`` (4 by 4 pixels); ``none`` for no stamp.
-        text: digits, letters and ``. : - / +``; None for ``R``, or ``03.21`` as a date.
-        position: the corner.
-        opacity: 1 covers what lies below.
-        value: the ink, from 0 (black) to 1 (white).
-        label: the class that carries it, by name or index.
-        share: of that class's images.
-        seed: of the choice of these images; nothing else changes it.
+        kind: Kind of the stamp: ``text``, ``date`` or ``square`` (4 by 4 pixels); ``none`` for no stamp.
+        text: What is written, in digits, letters and ``. : - / +``; None for ``R``, or ``03.21`` as a date.
+        position: The corner of the image.
+        opacity: Opacity of the ink; 1 covers what lies below.
+        value: Brightness of the ink, from 0 (black) to 1 (white).
+        label: The class that carries the stamp, by name or index.
+        share: Share of the class's images that carry it.
+        seed: Seed of the choice of these images; nothing else changes it.
 
     Raises:
-        ConfigError: a sign that cannot be written, or a label or text of no stamp.
+        ConfigError: The text has a sign that cannot be written, or a label or text is given without a stamp.
     """
 
     kind: Kind = "none"
@@ -115,7 +115,7 @@ class Stamp:
         """The index of the class that carries the stamp.
 
         Raises:
-            ConfigError: none is given, or there is no such class.
+            ConfigError: No class is given, or it does not exist.
         """
         if self.label is None:
             accepted = list_accepted(classes)
@@ -126,7 +126,7 @@ class Stamp:
         """Where the stamp's pixels are in an image of ``size`` pixels a side, ``(size, size) bool``.
 
         Raises:
-            ConfigError: it does not fit into the image.
+            ConfigError: The stamp does not fit into the image.
         """
         side, margin = (max(1, size // _PIXEL) * pixels for pixels in (1, MARGIN))
         drawn = draw_text(self.words) if self.words else torch.ones(SQUARE, SQUARE, dtype=torch.bool)
@@ -163,8 +163,8 @@ class Stamp:
         """Stamped copies of images, and where the stamp lies in each.
 
         Args:
-            images: ``(N, C, H, H) uint8``.
-            carriers: which of them to stamp, ``(N,) bool``; None for all.
+            images: Images, ``(N, C, H, H) uint8``.
+            carriers: Which of them to stamp, ``(N,) bool``; None for all.
 
         Returns:
             The images, and ``(N, H, H) bool``, all False for an image without the stamp.

@@ -100,7 +100,7 @@ class RunDirectory:
     """The directory of one run.
 
     Args:
-        path: the directory; need not exist yet. A ``~`` at its beginning is the home directory.
+        path: The directory, which need not exist yet. A ``~`` at its beginning is the home directory.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -143,7 +143,7 @@ class RunDirectory:
         """Writes the configuration as trained.
 
         Raises:
-            OutputError: there is a run in the directory already, or it cannot be written.
+            OutputError: The directory already holds a run, or cannot be written.
         """
         with file_lock(self.lock) as mine:
             if not mine or (self.path / "run.json").exists():
@@ -185,7 +185,7 @@ class RunDirectory:
         The digests of the checkpoints are recorded with it. Nobody else can record the same run meanwhile.
 
         Raises:
-            OutputError: another process is training the run.
+            OutputError: Another process is training the run.
         """
         with file_lock(self.lock) as mine:
             if not mine:
@@ -234,7 +234,7 @@ class RunDirectory:
         """The configuration as trained, plain values.
 
         Raises:
-            CheckpointError: this is no run directory.
+            CheckpointError: The path is no run directory.
         """
         file = self.path / ".hydra" / "config.yaml"
         if not file.is_file():
@@ -264,7 +264,7 @@ class RunDirectory:
         Where none is recorded (the run is older, was killed, or is still training), the checksums inside are compared.
 
         Raises:
-            CheckpointError: it is damaged, or another file.
+            CheckpointError: The checkpoint is damaged, or another file.
         """
         if not checkpoint.exists():
             return

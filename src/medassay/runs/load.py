@@ -46,7 +46,7 @@ def with_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> dict
     """``config`` with the few keys changed that may change after training.
 
     Raises:
-        ConfigError: another key, or a wrong value.
+        ConfigError: A key may not change after training, or a value is wrong.
     """
     trainer = [f"trainer.{name}" for name in inspect.signature(TrainerSettings).parameters]
     known = [*(f"data.{name}" for name in DATA_KEYS), *trainer]
@@ -89,14 +89,15 @@ def load_run(path: str | Path, *, checkpoint: str = "best", **overrides: Any) ->
     """A finished run: its configuration, its data and its model with the chosen epoch's weights.
 
     Args:
-        path: the run directory.
-        checkpoint: other weights than the chosen ones: ``last``, a file, or the name of one in the run's ``checkpoints/``.
+        path: The run directory.
+        checkpoint: Which weights to load: ``best``, those that training chose; ``last``; a file; or the name of one in the
+            run's ``checkpoints/``.
         **overrides: ``data_root``, ``data_file``, ``data_path`` or ``trainer_gpus``…: where things are on this machine, the
             first underscore standing for the dot.
 
     Raises:
-        CheckpointError: no run directory, no checkpoint, a damaged one, or one of another architecture.
-        ConfigError: an override of something else.
+        CheckpointError: The path is no run directory, or the checkpoint is missing, damaged, or of another architecture.
+        ConfigError: An override changes something else.
     """
     return open_run(path, {key.replace("_", ".", 1): value for key, value in overrides.items()}, checkpoint)
 
@@ -121,7 +122,7 @@ def find_weights(run: RunDirectory, checkpoint: str) -> Path:
     """The file that ``checkpoint=`` names for a run: ``best``, ``last``, a file, or the name of one in ``checkpoints/``.
 
     Raises:
-        CheckpointError: there is no such file.
+        CheckpointError: The file does not exist.
     """
     if checkpoint == "best":
         if not run.best.exists():

@@ -84,7 +84,7 @@ def read_rows(paths: Iterable[str | Path]) -> list[RunRow]:
     """The runs in ``paths`` (run directories, or folders with runs somewhere below), sorted by path.
 
     Raises:
-        CheckpointError: a path that does not exist, or no run below any of them.
+        CheckpointError: A path does not exist, or there is no run below any of them.
     """
     rows: dict[Path, RunRow] = {}
     for path in map(Path, paths):
@@ -113,7 +113,7 @@ def read_row(path: Path) -> RunRow:
     """One run's row.
 
     Raises:
-        CheckpointError: this is no run directory, or one of its files cannot be read.
+        CheckpointError: The path is no run directory, or one of its files cannot be read.
     """
     run = RunDirectory(path)
     config, metrics, record = run.config(), run.metrics(), run.record()

@@ -45,7 +45,8 @@ def train(config: dict[str, Any], path: Path, overrides: list[str], part: SweepP
         part: Its part in a sweep; None for a single run.
 
     Raises:
-        UserError: see the functions it calls; the run's record then says failed and why.
+        UserError: Something in the configuration, the data or the place of the run is wrong; its record then says failed and
+            why.
     """
     run = RunDirectory(path)
     if run.last.exists() and not run.record():
@@ -123,8 +124,8 @@ def resume(path: str | Path, overrides: Mapping[str, Any], part: SweepPart | Non
         The directory.
 
     Raises:
-        CheckpointError: no run directory, or a damaged checkpoint.
-        ConfigError: an override that a run does not take, or a finished run without more epochs.
+        CheckpointError: The path is no run directory, or a checkpoint is damaged.
+        ConfigError: A run does not take one of the overrides, or the run is finished and no further epochs are asked for.
     """
     run = RunDirectory(path)
     saved, record = run.config(), run.record()

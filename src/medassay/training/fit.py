@@ -58,13 +58,13 @@ class Fit:
     """What training left: where the weights are, and the numbers of the chosen epoch.
 
     Attributes:
-        best: weights of the chosen epoch; also loaded into the task.
-        last: all that resuming needs.
-        best_epoch: the chosen epoch, from 1; None without a finished epoch.
-        epochs: epochs trained, resumed ones included.
-        values: the last epoch's logged values; the monitored one is the chosen epoch's.
-        pruned: why a callback gave the run up as hopeless; None if none did.
-        loggers: what was logged to; one of Weights & Biases is still open.
+        best: The file with the chosen epoch's weights, which are also loaded into the task.
+        last: The file with everything that resuming needs.
+        best_epoch: The chosen epoch, counted from 1; None without a finished epoch.
+        epochs: Number of epochs trained, resumed ones included.
+        values: The last epoch's logged values; the monitored one is the chosen epoch's.
+        pruned: Why a callback gave the run up as hopeless; None if none did.
+        loggers: The loggers that were used; one of Weights & Biases is still open.
     """
 
     best: Path
@@ -96,26 +96,26 @@ def fit(
     """Trains ``task`` on ``data`` and leaves the chosen epoch's weights in it.
 
     Args:
-        task: what to train.
-        data: on what.
-        directory: gets ``checkpoints/`` and the logger's files.
-        max_epochs: instead of ``settings.max_epochs``.
-        settings: devices, precision, limits.
-        monitor: the logged value that chooses the best epoch; None chooses the last.
-        mode: whether more or less of it is better.
-        callbacks: further callbacks.
-        log_to: ``tensorboard``, ``csv`` or ``none``; or several of :mod:`medassay.training.loggers`.
-        hyperparameters: what distinguishes the run from others, for loggers that list runs by it.
-        seed: of dropout and noise; the data module has its own.
-        resume: continue from ``directory/checkpoints/last.ckpt`` if that is there, bit for bit as if uninterrupted.
-        log_epochs: log a line for each epoch where there are no progress bars.
-        overwrite: replace what an earlier training left in ``directory``, which is refused otherwise.
+        task: The task to train.
+        data: The data set to train and validate on.
+        directory: The folder that gets ``checkpoints/`` and the logger's files.
+        max_epochs: Number of epochs; None takes the one of ``settings``.
+        settings: Devices, precision and limits; None takes the defaults.
+        monitor: The logged value that chooses the best epoch; None chooses the last.
+        mode: Whether a larger (``max``) or smaller (``min``) value is better.
+        callbacks: Further callbacks of the training.
+        log_to: Where to log: ``tensorboard``, ``csv`` or ``none``; or several of :mod:`medassay.training.loggers`.
+        hyperparameters: What distinguishes the run from others, for loggers that list runs by it.
+        seed: Seed of dropout and noise; the data module has its own.
+        resume: Whether to continue from ``directory/checkpoints/last.ckpt`` where that exists, bit for bit as if uninterrupted.
+        log_epochs: Whether to log a line for each epoch where there are no progress bars.
+        overwrite: Whether to replace what an earlier training left in ``directory``; otherwise that is refused.
 
     Raises:
         OutputError: ``directory`` holds a training, and neither ``resume`` nor ``overwrite`` is given.
-        UserError: settings that do not fit the machine or task; validation images that leave ``monitor`` undefined; an
-            unreadable checkpoint; a loss that is not finite.
-        Interrupted: Ctrl-C or SIGTERM.
+        UserError: Settings do not fit the machine or the task, validation images leave ``monitor`` undefined, a checkpoint
+            cannot be read, or a loss is not finite.
+        Interrupted: The user pressed Ctrl-C, or the process got SIGTERM.
     """
     quiet_lightning()
     settings = settings or TrainerSettings()
@@ -193,7 +193,7 @@ def _check_monitor(task: LightningModule, data: LabelledData, monitor: str, sett
     """Refuses validation images that leave ``monitor`` undefined; of epochs that are cut short it is only said.
 
     Raises:
-        DataError: see above.
+        DataError: The validation images of a whole epoch leave ``monitor`` undefined.
     """
     images = data.splits.val
     cut = settings.limit_batches is not None

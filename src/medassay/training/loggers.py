@@ -37,7 +37,7 @@ def log_to_mlflow(uri: str, experiment: str = "medassay") -> LoggerFactory:
         experiment: Name of the experiment.
 
     Raises:
-        ConfigError: the package is not installed; with the factory, the store cannot be used.
+        ConfigError: The package is not installed. The factory raises it where the store cannot be used.
     """
     _require("mlflow")
 
@@ -65,7 +65,7 @@ def log_to_wandb(project: str = "medassay", offline: bool = False) -> LoggerFact
         offline: Whether to keep everything in ``<run>/wandb``, for ``wandb sync`` to send later.
 
     Raises:
-        ConfigError: the package is not installed; with the factory, the service cannot be used.
+        ConfigError: The package is not installed. The factory raises it where the service cannot be used.
     """
     _require("wandb")
 

@@ -40,20 +40,22 @@ class TrainerSettings:
     """How to train, on what, and for how long.
 
     Attributes:
-        max_epochs: passes over the training images.
-        max_time: stop after ``DD:HH:MM:SS``; None for no limit.
-        gpus: None for one GPU if there is one, else the CPU; 0 for the CPU; n for the first n GPUs; a list for those.
-        accelerator, devices: Lightning's own pair, instead of ``gpus``.
+        max_epochs: Number of passes over the training images.
+        max_time: Longest time of training, ``DD:HH:MM:SS``; None for no limit.
+        gpus: None for one GPU if there is one, else the CPU; 0 for the CPU; n for the first n GPUs; a list for the GPUs of
+            these numbers.
+        accelerator, devices: Lightning's own pair of settings, instead of ``gpus``.
         strategy: ``auto``, or ``ddp`` for one process per device.
-        precision: of the arithmetic.
-        deterministic: only algorithms that give the same result every time; None means on the CPU.
-        accumulate: batches per optimizer step.
-        gradient_clip: largest Euclidean norm of the gradient; None for no limit.
-        compile: compile the net first (pays off on long GPU runs only).
-        threads: of torch on the CPU; None leaves torch's choice.
-        limit_batches: at most this many batches of each split per epoch; None for all.
-        profiler: Lightning's ``simple`` or ``advanced`` profile, written to the run directory.
-        progress: progress bars, else a line for each epoch; None means bars where standard error is a terminal.
+        precision: Precision of the arithmetic.
+        deterministic: Whether to use only algorithms that give the same result every time; None means on the CPU alone.
+        accumulate: Number of batches per optimizer step.
+        gradient_clip: Largest Euclidean norm of the gradient; None for no limit.
+        compile: Whether to compile the net first (pays off on long GPU runs only).
+        threads: Number of torch's threads on the CPU; None leaves torch's choice.
+        limit_batches: Largest number of batches of each split per epoch; None for all.
+        profiler: Lightning's ``simple`` or ``advanced`` profile, written to the run directory; None for none.
+        progress: Whether to show progress bars instead of a line for each epoch; None shows them where standard error is a
+            terminal.
     """
 
     max_epochs: PositiveInt = 30
