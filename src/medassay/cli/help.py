@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from medassay import config as configuration
-from medassay.config.command_line import override_texts
+from medassay.config.command_line import list_override_texts
 from medassay.runs.compose import choose_samples, register_resolvers
 
 HELP = {"--help", "-h"}
@@ -54,7 +54,7 @@ WIDEST = 48  # characters before a comment
 _LINE = re.compile(r"(?P<indent> *)(?P<key>[\w.]+):(?P<value>(?: .*?)?)(?:\s+# *(?P<comment>.*))?$")
 
 
-def program(command: str) -> str:
+def name_program(command: str) -> str:
     """What the user types to run ``train`` or ``evaluate``: the console script where that is what runs, else the file."""
     return f"medassay-{command}" if Path(sys.argv[0]).name.startswith("medassay-") else f"python {command}.py"
 
@@ -67,9 +67,9 @@ def describe_command(command: str, argv: Sequence[str]) -> str:
     """
     register_resolvers()
     flags = {*HELP, "-m", "--multirun"}
-    overrides = override_texts([argument for argument in argv if argument not in flags])
+    overrides = list_override_texts([argument for argument in argv if argument not in flags])
     cfg = configuration.compose(command, choose_samples(overrides) if command == "train" else overrides)
-    name = program(command)
+    name = name_program(command)
     examples = [f"{name} {arguments}" for arguments, _ in EXAMPLES[command]]
     lines = [PURPOSE[command], "", f"usage: {name} [group=name …] [key=value …]", "", "examples:"]
     for example, (_, said) in zip(examples, EXAMPLES[command], strict=True):
@@ -86,7 +86,7 @@ def describe_command(command: str, argv: Sequence[str]) -> str:
 
 
 def _options(group: str) -> str:
-    return " | ".join(sorted(file.stem for file in (configuration.conf_directory() / group).glob("*.yaml")))
+    return " | ".join(sorted(file.stem for file in (configuration.find_conf_directory() / group).glob("*.yaml")))
 
 
 def _align(rows: Any, comment: str = "") -> list[str]:
@@ -101,7 +101,7 @@ def _align(rows: Any, comment: str = "") -> list[str]:
 
 def _list_keys(command: str, cfg: DictConfig) -> Iterator[tuple[str, str]]:
     """``key=value`` of every key of ``cfg`` but Hydra's, and its comment; those of the command itself first."""
-    conf = configuration.conf_directory()
+    conf = configuration.find_conf_directory()
     comments = dict(_read_comments(conf / f"{command}.yaml", ""))
     choices = {str(group): name for group, name in cfg.hydra.runtime.choices.items() if name is not None}
     for group in sorted(choices, key=lambda group: -group.count("/")):  # of a net, then of the model that changes it
@@ -109,7 +109,7 @@ def _list_keys(command: str, cfg: DictConfig) -> Iterator[tuple[str, str]]:
         file = conf / folder / f"{choices[group]}.yaml"
         if not folder.startswith("hydra/") and file.is_file():
             comments |= {key: said for key, said in _read_comments(file, package or folder.replace("/", ".")) if said}
-    values = OmegaConf.to_container(configuration.without_hydra(cfg), resolve=False)
+    values = OmegaConf.to_container(configuration.drop_hydra(cfg), resolve=False)
     said: set[str] = set()
     for key, value in sorted(_flatten(values), key=lambda pair: "." in pair[0]):
         parts = key.split(".")

@@ -22,7 +22,7 @@ from medassay.core.errors import ConfigError, suggest_nearest
 TRUSTED_ENVIRONMENT_VARIABLE = "MEDASSAY_TRUSTED_PACKAGES"  # comma-separated packages whose classes a config may name
 
 
-def trusted_targets() -> list[str]:
+def list_trusted_targets() -> list[str]:
     """The patterns of constructors that a configuration may name; a run directory from elsewhere can call no others."""
     extra = [name.strip() for name in os.environ.get(TRUSTED_ENVIRONMENT_VARIABLE, "").split(",") if name.strip()]
     return [f"{package}.*" for package in ["medassay", *extra]]
@@ -33,7 +33,7 @@ def locate(target: str, key: str) -> Callable[..., Any]:
     module_name, _, name = target.rpartition(".")
     if target in MOVED:  # of a node that Hydra builds itself, by the name that stands there
         raise ConfigError(f"{key}._target_={target}: it is called {MOVED[target]} now; change the yaml")
-    packages = [pattern.removesuffix(".*") for pattern in trusted_targets()]
+    packages = [pattern.removesuffix(".*") for pattern in list_trusted_targets()]
     if target.partition(".")[0] not in packages:
         raise ConfigError(
             f"{key}._target_={target}: constructors are taken from {', '.join(packages)} only; "

@@ -15,7 +15,7 @@ from medassay.data.image_files import (
     DICOM_ADVICE,
     IN_SUB_FOLDERS,
     OUTSIDE_CLASSES,
-    fingerprint,
+    compute_fingerprint,
     list_folders,
     list_images,
 )
@@ -41,10 +41,10 @@ class ClassFiles:
     splits: dict[str, Files]
     left_out: Counter[str]
 
-    def fingerprint(self) -> str:
+    def compute_fingerprint(self) -> str:
         """An md5 over the names and the contents of the images."""
         every = [file for files in self.splits.values() for images in files.values() for file in images]
-        return fingerprint(self.top, every)
+        return compute_fingerprint(self.top, every)
 
 
 def list_data_set(path: str | Path, nested: bool | None = None) -> ClassFiles:

@@ -138,7 +138,7 @@ def _explain_unopened(error: OSError) -> str:
     return f"cannot be opened ({error.strerror}): make it readable, or remove it"
 
 
-def fingerprint(top: Path, files: Sequence[Path]) -> str:
+def compute_fingerprint(top: Path, files: Sequence[Path]) -> str:
     """An md5 over the names of ``files`` below ``top`` and their contents, for a run's record.
 
     Raises:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from medassay.core.errors import ConfigError
-from medassay.core.seeds import derived_seed
+from medassay.core.seeds import derive_seed
 from medassay.core.types import LabelledImages
 from medassay.data.augment import BatchAugment
 
@@ -58,7 +58,7 @@ class ShardedBatches:
         """The order of all images in pass ``number`` over them, ``(n,) int64`` on the CPU, the same in every process."""
         if not self.shuffle:
             return torch.arange(self.n)
-        return torch.randperm(self.n, generator=torch.Generator().manual_seed(derived_seed(self.seed, number, 1)))
+        return torch.randperm(self.n, generator=torch.Generator().manual_seed(derive_seed(self.seed, number, 1)))
 
     def __iter__(self) -> Iterator[Tensor]:
         batches = list(pairwise(self.bounds))
@@ -111,7 +111,7 @@ class ResidentLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         s = self.batch_sampler
-        rng = torch.Generator(self.device).manual_seed(derived_seed(s.seed, s.epoch, 2, s.rank))
+        rng = torch.Generator(self.device).manual_seed(derive_seed(s.seed, s.epoch, 2, s.rank))
         for batch in s:
             index = batch.to(self.device)
             images = self.images[index].float() / 255

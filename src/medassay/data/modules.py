@@ -11,11 +11,11 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
 from medassay.core.errors import ConfigError
-from medassay.core.seeds import derived_seed
+from medassay.core.seeds import derive_seed
 from medassay.core.types import LabelledImages, NonNegativeInt, PositiveInt, Splits
 from medassay.data.augment import BatchAugment
 from medassay.data.loader import ResidentLoader
-from medassay.data.order import stratified_order
+from medassay.data.order import make_stratified_order
 from medassay.data.stamps import Stamp, check_stamp
 from medassay.data.window import Window
 
@@ -152,7 +152,7 @@ class LabelledData(LightningDataModule):
             if self.stamp is not None:
                 splits = self.stamp.apply_to(splits, self.classes)
             if self.subset is not None:
-                chosen = stratified_order(splits.train.labels, derived_seed(0, 4))[: self.subset]
+                chosen = make_stratified_order(splits.train.labels, derive_seed(0, 4))[: self.subset]
                 splits = splits._replace(train=splits.train[chosen])
             self._splits = splits
         return self._splits

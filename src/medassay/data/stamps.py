@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from medassay.core.errors import ConfigError
-from medassay.core.seeds import derived_seed
+from medassay.core.seeds import derive_seed
 from medassay.core.types import LabelledImages, NonNegativeInt, Probability, Range, Splits
 from medassay.data.classes import find_class, list_accepted
 
@@ -153,7 +153,7 @@ class Stamp:
     def choose_carriers(self, labels: Tensor, classes: list[str], stream: int = 0) -> Tensor:
         """Which images carry the stamp: :attr:`share` of its class's, ``(N,) bool``; ``stream`` tells splits apart."""
         members = (labels == self.class_index(classes)).nonzero()[:, 0]
-        rng = torch.Generator().manual_seed(derived_seed(self.seed, 6, stream))
+        rng = torch.Generator().manual_seed(derive_seed(self.seed, 6, stream))
         order = members[torch.randperm(len(members), generator=rng)]
         found = torch.zeros(len(labels), dtype=torch.bool)
         found[order[: round(self.share * len(members))]] = True

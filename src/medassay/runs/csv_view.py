@@ -16,7 +16,7 @@ from medassay.runs.table import RunRow
 Further = Mapping[str, Mapping[str, Estimate]]
 
 
-def runs_as_csv(
+def format_runs_as_csv(
     groups: Sequence[Group],
     rows: Sequence[RunRow],
     *,

@@ -42,13 +42,13 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def reason_of(error: BaseException) -> str:
+def describe_failure(error: BaseException) -> str:
     """Why work failed, for the record."""
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
 @cache
-def code_version() -> str:
+def describe_code_version() -> str:
     """The package's version, and the commit where it runs from a clone (``+changes`` if files differ from it)."""
     version = metadata.version("medassay")
     root = Path(__file__).parents[3]
@@ -63,12 +63,12 @@ def code_version() -> str:
     return f"{version} commit {commit.stdout.strip()}{'+changes' if changes.stdout.strip() else ''}"
 
 
-def environment() -> dict[str, Any]:
+def describe_environment() -> dict[str, Any]:
     """Versions and hardware, for the record."""
     import torch  # seconds: reading a run's files needs none of it
 
     return {
-        "code": code_version(),
+        "code": describe_code_version(),
         "python": sys.version.split()[0],
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "hardware": {"machine": platform.machine(), "system": platform.system(), "gpus": torch.cuda.device_count()},
@@ -156,7 +156,7 @@ class RunDirectory:
             self._take_reserve()
             about = {"tags": [str(tag) for tag in config.get("tags") or ()], "notes": config.get("notes")}
             begun = {"status": "running", "started": _now(), "overrides": overrides, "seed": config["seed"]}
-            self.update(**begun, **about, **environment())
+            self.update(**begun, **about, **describe_environment())
 
     def _take_reserve(self) -> None:
         with atomic_write(self.reserve) as partial:
@@ -222,7 +222,7 @@ class RunDirectory:
             raise Interrupted(signum, self.path) from error
         except BaseException as error:
             try:
-                end("failed", reason_of(error))
+                end("failed", describe_failure(error))
             except OutputError:  # the directory is gone, say: the reason still reaches the terminal
                 raise error from None
             raise

@@ -22,7 +22,7 @@ from medassay.runs.directory import RunDirectory
 from medassay.runs.run import Run
 from medassay.tasks.classification import Classification
 from medassay.training.checkpoints import load_weights
-from medassay.training.settings import TrainerSettings, devices_for
+from medassay.training.settings import TrainerSettings, choose_devices
 
 SAMPLING_DEVICE = [f"trainer.{name}" for name in DEVICE_KEYS]
 
@@ -42,7 +42,7 @@ def build_task(config: Mapping[str, Any], seed: int = 0) -> LightningModule:
     return task
 
 
-def with_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+def apply_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """``config`` with the few keys changed that may change after training.
 
     Raises:
@@ -71,15 +71,15 @@ def with_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> dict
     return changed
 
 
-def evaluated_images(data: LabelledData, split: str, settings: TrainerSettings) -> LabelledImages:
+def select_evaluated_images(data: LabelledData, split: str, settings: TrainerSettings) -> LabelledImages:
     """A split's images; of a run cut short by ``limit_batches`` the first ones only, as in training."""
     images = data.split(split)
     return images if settings.limit_batches is None else images[: settings.limit_batches * data.batch_size]
 
 
-def device_for(settings: TrainerSettings) -> torch.device:
+def choose_device(settings: TrainerSettings) -> torch.device:
     """The one device that evaluation runs on."""
-    accelerator, devices = devices_for(settings, torch.cuda.device_count(), torch.backends.mps.is_available())
+    accelerator, devices = choose_devices(settings, torch.cuda.device_count(), torch.backends.mps.is_available())
     if accelerator in ("cuda", "gpu") or (accelerator == "auto" and torch.cuda.is_available()):
         return torch.device("cuda", devices[0] if isinstance(devices, list) else 0)
     return torch.device("mps" if accelerator == "mps" else "cpu")
@@ -105,7 +105,7 @@ def load_run(path: str | Path, *, checkpoint: str = "best", **overrides: Any) ->
 def open_run(path: str | Path, overrides: Mapping[str, Any], checkpoint: str = "best") -> Run:
     """:func:`load_run` with dotted keys."""
     directory = RunDirectory(path)
-    config = with_overrides(directory.config(), overrides)
+    config = apply_overrides(directory.config(), overrides)
     configuration.check(config["model"], "model")
     settings: TrainerSettings = configuration.build(config["trainer"])
     data, task = build_data(config), build_task(config)
@@ -114,7 +114,7 @@ def open_run(path: str | Path, overrides: Mapping[str, Any], checkpoint: str = "
     epoch = load_weights(task, weights)
     if weights != directory.best and isinstance(task, Classification):
         task.use_average()
-    device = device_for(settings)
+    device = choose_device(settings)
     return Run(directory, config, data, task.to(device).eval(), settings, checkpoint, weights, epoch)
 
 

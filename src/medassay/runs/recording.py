@@ -16,12 +16,12 @@ from pytorch_lightning.loggers import TensorBoardLogger
 
 from medassay.core.files import write_text
 from medassay.core.types import LabelledImages
-from medassay.data.duplicates import describe_duplicates, provenance_with_duplicates
+from medassay.data.duplicates import describe_duplicates, describe_provenance
 from medassay.data.image_files import describe_left_out
 from medassay.data.modules import LabelledData
 from medassay.reporting import tensorboard
 from medassay.runs.directory import RunDirectory
-from medassay.runs.table import single_numbers
+from medassay.runs.table import collect_single_numbers
 from medassay.tasks.summary import count_parameters, summarise_model
 from medassay.training.fit import Fit
 from medassay.training.loggers import end_logging, log_results
@@ -52,7 +52,7 @@ class SweepPart:
 
 def record_start(run: RunDirectory, data: LabelledData, task: LightningModule, *, show_table: bool) -> str:
     """Records and prints what is trained on what; gives the model's summary, of which the last line is always printed."""
-    provenance = provenance_with_duplicates(data)
+    provenance = describe_provenance(data)
     run.update(data=provenance, parameters=count_parameters(task), threads=torch.get_num_threads())
     overview = summarise_model(task)
     write_text(run.path / "model.txt", overview + "\n")
@@ -129,7 +129,7 @@ def show_results(
     fitted: Fit,
 ) -> None:
     """Adds the final numbers to where the run was logged; to TensorBoard the pictures and the hyperparameters, too."""
-    final = {name.replace("/", "_final/", 1): value for name, value in single_numbers(numbers, SPLITS).items()}
+    final = {name.replace("/", "_final/", 1): value for name, value in collect_single_numbers(numbers, SPLITS).items()}
     if any(isinstance(one, TensorBoardLogger) for one in fitted.loggers):
         tensorboard.add_results(
             run.path / "tensorboard",

@@ -17,8 +17,8 @@ class SweepSettings:
     Attributes:
         name: Name of the sweep and its directory; None for a new directory each time.
         force: Whether to do finished jobs again.
-        keep: Which checkpoints of finished jobs to keep: ``best``, ``all`` or ``none``; those of the chosen configuration are
-            kept in any case.
+        keep: Which checkpoints of finished jobs to keep: ``all``; ``best`` alone; or ``none``, but those of the chosen
+            configuration.
         metric: The number that ranks configurations, ``val/<name>`` or ``assay/<name>``; None for the model's own.
         mode: Whether a larger (``max``) or smaller (``min``) value is better; None for the model's own.
         final: Whether to test the configuration that validation data chose, once no job is left to run.

@@ -68,7 +68,7 @@ class RunRow:
         return {**data.get("real", data), **duplicates}
 
 
-def configuration_hash(config: dict[str, Any]) -> str:
+def hash_configuration(config: dict[str, Any]) -> str:
     """16 hexadecimal digits of all that may change a run's result but the seed."""
     first = configuration.restore_config(config)
     computed = {key: value for key, value in first.items() if key not in (*PLACES, "seed")}
@@ -123,8 +123,8 @@ def read_row(path: Path) -> RunRow:
         config["recipe"]["name"],
         metrics.get("data", config["data"]["name"]),
         config["seed"],
-        configuration_hash(config),
-        {**_read_evaluations(run), **single_numbers(metrics, ("train", "val", "test"))},
+        hash_configuration(config),
+        {**_read_evaluations(run), **collect_single_numbers(metrics, ("train", "val", "test"))},
         map_overrides(record.get("overrides") or ()),
         record.get("reason"),
         record.get("seconds"),
@@ -167,7 +167,7 @@ def map_overrides(overrides: Iterable[str]) -> dict[str, str]:
     return {key: value for key, _, value in (text.lstrip("+~").partition("=") for text in overrides)}
 
 
-def single_numbers(metrics: dict[str, Any], groups: Iterable[str] | None = None) -> dict[str, float]:
+def collect_single_numbers(metrics: dict[str, Any], groups: Iterable[str] | None = None) -> dict[str, float]:
     """The single numbers of some groups of ``metrics`` as ``<group>/<name>``, of all groups by default."""
     chosen = metrics if groups is None else {group: metrics.get(group) for group in groups}
     return {
@@ -187,9 +187,9 @@ def _read_evaluations(run: RunDirectory) -> dict[str, float]:
         metrics = RunDirectory(directory).metrics()
         if {"data.file", "data.path"} & set(metrics.get("overrides", ())):
             continue
-        values |= single_numbers(metrics)
+        values |= collect_single_numbers(metrics)
         if "assay" in metrics:
-            judged, split = single_numbers(metrics, ("assay",)), _split(directory, metrics)
+            judged, split = collect_single_numbers(metrics, ("assay",)), _split(directory, metrics)
             if split == "val":
                 validated |= judged
             elif split == "test":

@@ -18,7 +18,7 @@ from medassay.core.files import atomic_write, write_json
 from medassay.core.types import Sampler
 from medassay.runs.directory import RunDirectory
 from medassay.runs.final_scores import score_split
-from medassay.runs.load import build_data, build_task, device_for, with_overrides
+from medassay.runs.load import apply_overrides, build_data, build_task, choose_device
 from medassay.runs.recording import (
     SweepPart,
     collect_logged_numbers,
@@ -71,7 +71,7 @@ def train_in(run: RunDirectory, config: dict[str, Any], *, resume: bool = False,
         recipe: Recipe = configuration.build(config["recipe"])
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
-        device_for(settings)  # an absent GPU is said before any image is read
+        choose_device(settings)  # an absent GPU is said before any image is read
 
         data = build_data(config)
         _ = data.splits
@@ -132,7 +132,7 @@ def resume(path: str | Path, overrides: Mapping[str, Any], part: SweepPart | Non
     if record.get("status") != "done":
         run.refuse_if_alive()
         given = {**record.get("resumed_with", {}), **overrides}  # an earlier resume's epochs still hold
-        config = with_overrides(saved, given)
+        config = apply_overrides(saved, given)
         if run.last.exists():
             _refuse_damaged(run)
         else:
@@ -140,7 +140,7 @@ def resume(path: str | Path, overrides: Mapping[str, Any], part: SweepPart | Non
         run.update(resumed_with=given)
         train_in(run, config, resume=True, part=part)
         return run.path
-    config = with_overrides(saved, overrides)
+    config = apply_overrides(saved, overrides)
     trained = int(run.metrics().get("epochs", saved["trainer"]["max_epochs"]))
     more = {"trainer.max_epochs", "trainer.max_time"} & set(overrides)
     if not more or config["trainer"]["max_epochs"] <= trained:
@@ -151,7 +151,7 @@ def resume(path: str | Path, overrides: Mapping[str, Any], part: SweepPart | Non
         raise CheckpointError(f"resume={path}: this run is done and has no checkpoints/last.ckpt to continue from")
     _refuse_damaged(run)
     now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    longer = RunDirectory(run.path.parent / f"{now}_{configuration.run_id(config['data']['name'])}")
+    longer = RunDirectory(run.path.parent / f"{now}_{configuration.make_run_id(config['data']['name'])}")
     for name in ("last.ckpt", "best.ckpt"):
         with atomic_write(longer.path / "checkpoints" / name) as partial:
             shutil.copyfile(run.path / "checkpoints" / name, partial)

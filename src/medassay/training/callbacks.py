@@ -15,7 +15,7 @@ from torch import Tensor
 
 from medassay.core.errors import OutputError, output_error
 from medassay.core.files import write_json
-from medassay.core.seeds import derived_seed
+from medassay.core.seeds import derive_seed
 from medassay.core.types import NonNegative, PositiveInt, Range
 from medassay.data.modules import LabelledData
 from medassay.reporting import figures
@@ -56,7 +56,7 @@ class EpochSeed(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx == 0:
-            torch.manual_seed(derived_seed(self.seed, trainer.current_epoch, 3, trainer.global_rank))
+            torch.manual_seed(derive_seed(self.seed, trainer.current_epoch, 3, trainer.global_rank))
 
 
 @dataclass(eq=False)

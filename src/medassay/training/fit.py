@@ -23,7 +23,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 
 from medassay.core.errors import ConfigError, DataError, Interrupted, OutputError, UserError, output_error
 from medassay.core.paths import expand_home
-from medassay.core.seeds import derived_seed
+from medassay.core.seeds import derive_seed
 from medassay.data.modules import LabelledData
 from medassay.reporting.tensorboard import quiet_writers
 from medassay.training.callbacks import DeletedDirectory, EpochSeed, History, ProcessSetUp
@@ -136,7 +136,7 @@ def fit(
         trainer = make_trainer(task, directory, settings, watching, loggers, max_epochs)
     if overwrite:
         _remove_training(directory)
-    torch.manual_seed(derived_seed(seed, 0))
+    torch.manual_seed(derive_seed(seed, 0))
     start = checkpoints.last if resume and checkpoints.last.exists() else None
     _prepare_weights(task, settings, start)
     log_settings(loggers, hyperparameters or {})

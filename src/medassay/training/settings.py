@@ -79,7 +79,7 @@ class TrainerSettings:
             raise ConfigError(f"trainer.max_time={self.max_time}: expected DD:HH:MM:SS, e.g. 00:01:30:00")
 
 
-def devices_for(settings: TrainerSettings, gpus_present: int, mps: bool = False) -> tuple[str, int | list[int]]:
+def choose_devices(settings: TrainerSettings, gpus_present: int, mps: bool = False) -> tuple[str, int | list[int]]:
     """Lightning's ``(accelerator, devices)`` for the settings on a machine with so many CUDA GPUs.
 
     Raises:

@@ -21,7 +21,7 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 from medassay.core.errors import ConfigError
 from medassay.training.checkpoints import AtomicCheckpointIO
 from medassay.training.progress import EpochBar
-from medassay.training.settings import TrainerSettings, devices_for
+from medassay.training.settings import TrainerSettings, choose_devices
 
 
 def make_trainer(
@@ -45,7 +45,7 @@ def make_trainer(
     Raises:
         ConfigError: A setting does not fit the machine or the task.
     """
-    accelerator, devices = devices_for(settings, torch.cuda.device_count(), torch.backends.mps.is_available())
+    accelerator, devices = choose_devices(settings, torch.cuda.device_count(), torch.backends.mps.is_available())
     _refuse_unfitting(task, settings, accelerator)
     several = (devices if isinstance(devices, int) else len(devices)) > 1
     validates = is_overridden("validation_step", task)
