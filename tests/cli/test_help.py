@@ -48,7 +48,7 @@ def test_help_has_the_comment_of_every_key(argv: list[str], files: list[str], co
 
 def test_help_of_another_choice_shows_its_value_and_its_own_comment(command: Command) -> None:
     shown = command("train", "--help", "model=cgan", "model/optimizer=adamw").out
-    assert re.search(r"model\.optimizer\.lr=0\.0002 +# of both players", shown)
+    assert re.search(r"model\.optimizer\.lr=0\.0002 +# learning rate of generator and discriminator alike", shown)
     assert re.search(r"model\.net\.latent=100 +# ", shown)
 
 

@@ -72,8 +72,8 @@ def describe_command(command: str, argv: Sequence[str]) -> str:
     name = name_program(command)
     examples = [f"{name} {arguments}" for arguments, _ in EXAMPLES[command]]
     lines = [PURPOSE[command], "", f"usage: {name} [group=name …] [key=value …]", "", "examples:"]
-    for example, (_, said) in zip(examples, EXAMPLES[command], strict=True):
-        lines += [f"  {example}", f"      {said}"]
+    for example, (_, purpose) in zip(examples, EXAMPLES[command], strict=True):
+        lines += [f"  {example}", f"      {purpose}"]
     lines += ["", "groups, chosen by group=name:"]
     lines += _align((f"{group}=", _options(group)) for group in GROUPS[command])
     if command == "train":
@@ -108,14 +108,15 @@ def _list_keys(command: str, cfg: DictConfig) -> Iterator[tuple[str, str]]:
         folder, _, package = group.partition("@")
         file = conf / folder / f"{choices[group]}.yaml"
         if not folder.startswith("hydra/") and file.is_file():
-            comments |= {key: said for key, said in _read_comments(file, package or folder.replace("/", ".")) if said}
+            own = _read_comments(file, package or folder.replace("/", "."))
+            comments |= {key: comment for key, comment in own if comment}
     values = OmegaConf.to_container(configuration.drop_hydra(cfg), resolve=False)
-    said: set[str] = set()
+    explained: set[str] = set()
     for key, value in sorted(_flatten(values), key=lambda pair: "." in pair[0]):
         parts = key.split(".")
         for node in (".".join(parts[:depth]) for depth in range(1, len(parts))):
-            if comments.get(node) and node not in said:
-                said.add(node)
+            if comments.get(node) and node not in explained:
+                explained.add(node)
                 yield f"{node}.…", comments[node]
         yield f"{key}={_format(value)}", comments.get(key, "")
 

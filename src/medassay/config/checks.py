@@ -40,12 +40,12 @@ def locate(target: str, key: str) -> Callable[..., Any]:
             f"name your own package in the environment variable {TRUSTED_ENVIRONMENT_VARIABLE}"
         )
     try:
-        found = getattr(importlib.import_module(module_name), name)
+        constructor = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"{key}._target_={target}: no such class or function ({error})") from error
-    if not callable(found):
-        raise ConfigError(f"{key}._target_={target}: no such class or function (it is a {type(found).__name__})")
-    return typing.cast(Callable[..., Any], found)
+    if not callable(constructor):
+        raise ConfigError(f"{key}._target_={target}: no such class or function (it is a {type(constructor).__name__})")
+    return typing.cast(Callable[..., Any], constructor)
 
 
 def check(node: Any, key: str = "") -> None:

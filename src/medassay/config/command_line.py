@@ -67,7 +67,7 @@ def replace_config_dir(argv: Sequence[str]) -> list[str]:
     Raises:
         ConfigError: ``--config-dir`` names no directory.
     """
-    kept: list[str] = []
+    arguments: list[str] = []
     folder: str | None = None
     expected = False
     for argument, override in pair_arguments(argv):
@@ -77,13 +77,13 @@ def replace_config_dir(argv: Sequence[str]) -> list[str]:
         elif override is None and name in CONFIG_DIR:
             expected = True
         else:
-            kept.append(argument)
+            arguments.append(argument)
     if folder is None and not expected:
-        return kept
+        return arguments
     directory = expand_home(folder or "")
     if not folder or not directory.is_dir():
         raise ConfigError(f"--config-dir {folder or ''} is not a directory: give one with yamls in <group>/<name>.yaml")
-    return [*kept, f"hydra.searchpath=['file://{directory.absolute()}']"]
+    return [*arguments, f"hydra.searchpath=['file://{directory.absolute()}']"]
 
 
 def start_log(cfg: DictConfig, directory: Path) -> None:

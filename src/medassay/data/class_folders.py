@@ -132,16 +132,16 @@ def find_split_folders(top: Path) -> dict[str, Path]:
         named = [folder for folder in named if folder.name in Splits._fields]
     if not named:
         return {}
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for folder in named:
         part = SPLIT_NAMES[folder.name.lower()]
-        if part in found:
-            raise DataError(f"{top} has {found[part].name} and {folder.name}, both for {part}: put them together")
-        found[part] = folder
-    missing = [part for part in Splits._fields if part not in found]
-    bare = [found[part] for part in Splits._fields if part in found and not list_folders(found[part])]
+        if part in folders:
+            raise DataError(f"{top} has {folders[part].name} and {folder.name}, both for {part}: put them together")
+        folders[part] = folder
+    missing = [part for part in Splits._fields if part not in folders]
+    bare = [folders[part] for part in Splits._fields if part in folders and not list_folders(folders[part])]
     if missing:
-        here = " and ".join(found[part].name for part in Splits._fields if part in found)
+        here = " and ".join(folders[part].name for part in Splits._fields if part in folders)
         if bare and len(list_folders(top)) > len(named):
             advice = f"if {bare[0].name} is a class, give its folder another name; otherwise add what is missing"
         else:
@@ -151,7 +151,7 @@ def find_split_folders(top: Path) -> dict[str, Path]:
         raise DataError(
             f"{bare[0]} holds no class folders: {_show(bare[0], top)}; sort its images into one folder per class; {LAYOUT}"
         )
-    return {part: found[part] for part in Splits._fields}
+    return {part: folders[part] for part in Splits._fields}
 
 
 def _list_classes(folder: Path, nested: bool | None, advice: str, left_out: Counter[str]) -> Files:
@@ -162,12 +162,12 @@ def _list_classes(folder: Path, nested: bool | None, advice: str, left_out: Coun
     _refuse_unnameable(folder, [inner.name for inner in folders])
     files: Files = {}
     for inner in folders:
-        found = list_images(inner, nested=bool(nested))
-        found.refuse_problems()
-        if nested is None and (count := found.left_out[IN_SUB_FOLDERS]):
+        inside = list_images(inner, nested=bool(nested))
+        inside.refuse_problems()
+        if nested is None and (count := inside.left_out[IN_SUB_FOLDERS]):
             raise DataError(f"{inner} has images in sub-folders ({count:,}): {advice}")
-        files[inner.name] = found.images
-        left_out.update({kind: count for kind, count in found.left_out.items() if count})
+        files[inner.name] = inside.images
+        left_out.update({kind: count for kind, count in inside.left_out.items() if count})
     if unsorted := list_images(folder, nested=False).images:
         left_out[OUTSIDE_CLASSES] += len(unsorted)
     for name, images in files.items():

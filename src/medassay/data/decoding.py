@@ -122,14 +122,14 @@ class ImageReader:
     def _decode_dicom(self, file: Path) -> DecodedImage:
         from PIL import Image
 
-        found = read_dicom(file)
-        window = self.window if found.deep and self.window is not None else found.window
+        dicom = read_dicom(file)
+        window = self.window if dicom.deep and self.window is not None else dicom.window
         if window is not None:
-            pixels = apply_window(found.values, window)
+            pixels = apply_window(dicom.values, window)
             steps = [f"DICOM, {describe_window(window).removeprefix('more than 8 bits: ')}"]
         else:
-            pixels, steps = (self._show(found.values, file) if found.deep else found.values), []
-        return DecodedImage(Image.fromarray(255 - pixels if found.inverted else pixels), tuple(steps))
+            pixels, steps = (self._show(dicom.values, file) if dicom.deep else dicom.values), []
+        return DecodedImage(Image.fromarray(255 - pixels if dicom.inverted else pixels), tuple(steps))
 
     def _show(self, values: _Array, file: Path) -> _Array:
         """Values of more than 8 bits as the window shows them."""
@@ -137,8 +137,8 @@ class ImageReader:
             return apply_window(values, self.window)
         key = self.window_key
         choose = f"choose the range to show, {key}=[low,high] or {key}=percentile, or " if key else ""
-        found = f"values {values.min():g} to {values.max():g}"
-        raise DataError(f"{file} has more than 8 bits per channel ({found}): {choose}save it with 8 bits")
+        value_range = f"values {values.min():g} to {values.max():g}"
+        raise DataError(f"{file} has more than 8 bits per channel ({value_range}): {choose}save it with 8 bits")
 
 
 def read_orientation(image: Image.Image) -> Image.Transpose | None:

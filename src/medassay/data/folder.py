@@ -124,19 +124,23 @@ def read_class_folders(
         DataError: The folder does not exist, a class is missing or unknown, or an image cannot be read or has another size.
     """
     listed = list_samples(path)
-    found, top = listed.splits["all"], listed.top
-    plain: dict[str, str] = {}
-    for name in found:
-        if (key := name.lower().replace("_", " ")) in plain:
-            raise DataError(f"{top} has two folders for one class, '{plain[key]}' and '{name}': put them together")
-        plain[key] = name
-    wanted = {name.lower().replace("_", " "): name for name in classes}
-    missing, unknown = (sorted(a.keys() - b.keys()) for a, b in ((wanted, plain), (plain, wanted)))
+    files_by_folder, top = listed.splits["all"], listed.top
+    folders_by_key: dict[str, str] = {}
+    for name in files_by_folder:
+        if (key := name.lower().replace("_", " ")) in folders_by_key:
+            raise DataError(
+                f"{top} has two folders for one class, '{folders_by_key[key]}' and '{name}': put them together"
+            )
+        folders_by_key[key] = name
+    classes_by_key = {name.lower().replace("_", " "): name for name in classes}
+    missing, unknown = (
+        sorted(a.keys() - b.keys()) for a, b in ((classes_by_key, folders_by_key), (folders_by_key, classes_by_key))
+    )
     if missing or unknown:
-        said = [f"no folder of class {', '.join(missing)}"] if missing else []
-        said += [f"a folder of no known class: {', '.join(unknown)}"] if unknown else []
-        raise DataError(f"{top} has {' and '.join(said)}; expected one folder for each of {', '.join(classes)}")
-    files = {name: found[plain[key]] for key, name in wanted.items()}
+        problems = [f"no folder of class {', '.join(missing)}"] if missing else []
+        problems += [f"a folder of no known class: {', '.join(unknown)}"] if unknown else []
+        raise DataError(f"{top} has {' and '.join(problems)}; expected one folder for each of {', '.join(classes)}")
+    files = {name: files_by_folder[folders_by_key[key]] for key, name in classes_by_key.items()}
     reader = ImageReader(size, channels, exact=not resize, window=window, window_key=window_key)
     return _read(files, list(classes), reader, "samples", top)
 
@@ -175,13 +179,13 @@ def _list_patient(file: Path, top: Path) -> list[str]:
     return [f"patient {first}"] if inner else []
 
 
-def _order_classes(top: Path, found: list[str], classes: Sequence[str] | None) -> list[str]:
+def _order_classes(top: Path, folders: list[str], classes: Sequence[str] | None) -> list[str]:
     """The class names in the order of their indices."""
     if classes is None:
-        return found
-    if sorted(classes) != found:
+        return folders
+    if sorted(classes) != folders:
         raise DataError(
-            f"data.classes={list(classes)} are not the class folders of {top}: {found}; name each folder once, in the "
+            f"data.classes={list(classes)} are not the class folders of {top}: {folders}; name each folder once, in the "
             "order wanted"
         )
     return list(classes)

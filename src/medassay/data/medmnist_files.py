@@ -62,13 +62,13 @@ def find_file(flag: str, *, size: int = 28, root: str | Path | None = None, phan
     expected: str = info[_key("MD5", size)]
     if not path.exists():
         _download(flag, size, path, expected, phantom)
-    found = md5(path)
-    if found != expected:
+    actual = md5(path)
+    if actual != expected:
         raise DataError(
-            f"{path} is not the published {flag} file: expected md5 {expected}, found {found}; delete it so that it is "
+            f"{path} is not the published {flag} file: expected md5 {expected}, found {actual}; delete it so that it is "
             f"downloaded, or, if this file is meant, name it: data.file={path}"
         )
-    return DataFile(path, found, published=True)
+    return DataFile(path, actual, published=True)
 
 
 def name_file(path: str | Path, flag: str, size: int) -> DataFile:
@@ -87,8 +87,8 @@ def name_file(path: str | Path, flag: str, size: int) -> DataFile:
         raise DataError(
             f"data.file={path} does not exist: name an .npz file, or leave data.file out to use {flag}'s own"
         )
-    found = md5(path)
-    return DataFile(path, found, published=found == info.get(_key("MD5", size)))
+    actual = md5(path)
+    return DataFile(path, actual, published=actual == info.get(_key("MD5", size)))
 
 
 def check_names(flag: str, classes: Sequence[str], aliases: Mapping[str, str] | None = None) -> None:
@@ -177,9 +177,9 @@ def _download(flag: str, size: int, path: Path, expected: str, phantom: str) -> 
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as temporary:
             _fetch(flag, size, temporary)
             arrived = Path(temporary) / path.name
-            found = md5(arrived)
-            if found != expected:
-                raise ValueError(f"what arrived has md5 {found}")
+            actual = md5(arrived)
+            if actual != expected:
+                raise ValueError(f"what arrived has md5 {actual}")
             os.replace(arrived, path)
     except Exception as error:
         with contextlib.suppress(OSError):

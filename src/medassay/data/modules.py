@@ -182,8 +182,8 @@ class LabelledData(LightningDataModule):
         Raises:
             ConfigError: The source has no such place.
         """
-        given = {key: value for key, value in places.items() if value is not None}
-        for key, value in given.items():
+        new_places = {key: value for key, value in places.items() if value is not None}
+        for key, value in new_places.items():
             if not hasattr(self.source, key):
                 raise ConfigError(f"data.{key}={value}: the data ({self.name}) have no such key")
             setattr(self.source, key, value)

@@ -80,9 +80,11 @@ class Stamp:
     seed: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
-        given = [f"stamp.{name}={getattr(self, name)}" for name in ("label", "text") if getattr(self, name) is not None]
-        if not self.active and given:
-            raise ConfigError(f"{given[0]} without a stamp: say which, stamp.kind=date, text or square")
+        settings = [
+            f"stamp.{name}={getattr(self, name)}" for name in ("label", "text") if getattr(self, name) is not None
+        ]
+        if not self.active and settings:
+            raise ConfigError(f"{settings[0]} without a stamp: say which, stamp.kind=date, text or square")
         unknown = sorted(set(self.words.upper()) - _GLYPHS.keys())
         if self.kind in WORDS and (unknown or not self.words.strip()):
             signs = f"there is no {' '.join(unknown)} to write with" if unknown else "there is nothing to write"
@@ -138,26 +140,26 @@ class Stamp:
             )
         top = margin if self.position.startswith("top") else size - margin - height
         left = margin if self.position.endswith("left") else size - margin - width
-        found = torch.zeros(size, size, dtype=torch.bool)
-        found[top : top + height, left : left + width] = drawn
-        return found
+        ink = torch.zeros(size, size, dtype=torch.bool)
+        ink[top : top + height, left : left + width] = drawn
+        return ink
 
     def box(self, size: int) -> Tensor:
         """The smallest rectangle around :meth:`ink`, ``(size, size) bool``."""
         ink = self.ink(size)
         rows, columns = ink.any(1).nonzero(), ink.any(0).nonzero()
-        found = torch.zeros_like(ink)
-        found[int(rows.min()) : int(rows.max()) + 1, int(columns.min()) : int(columns.max()) + 1] = True
-        return found
+        box = torch.zeros_like(ink)
+        box[int(rows.min()) : int(rows.max()) + 1, int(columns.min()) : int(columns.max()) + 1] = True
+        return box
 
     def choose_carriers(self, labels: Tensor, classes: list[str], stream: int = 0) -> Tensor:
         """Which images carry the stamp: :attr:`share` of its class's, ``(N,) bool``; ``stream`` tells splits apart."""
         members = (labels == self.class_index(classes)).nonzero()[:, 0]
         rng = torch.Generator().manual_seed(derive_seed(self.seed, 6, stream))
         order = members[torch.randperm(len(members), generator=rng)]
-        found = torch.zeros(len(labels), dtype=torch.bool)
-        found[order[: round(self.share * len(members))]] = True
-        return found
+        carriers = torch.zeros(len(labels), dtype=torch.bool)
+        carriers[order[: round(self.share * len(members))]] = True
+        return carriers
 
     def __call__(self, images: Tensor, carriers: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Stamped copies of images, and where the stamp lies in each.

@@ -286,8 +286,8 @@ class RunDirectory:
         record = self.record()
         if record.get("status") != "done":
             return f"start over: delete {self.best.parent}, then python train.py resume={self.path}"
-        given = [text for text in record.get("overrides") or [] if not text.startswith("hydra.run.dir=")]
-        return f"train anew: python train.py {shlex.join(given)}"
+        overrides = [text for text in record.get("overrides") or [] if not text.startswith("hydra.run.dir=")]
+        return f"train anew: python train.py {shlex.join(overrides)}"
 
     def state(self) -> str:
         """The status that ``run.json`` says, but ``interrupted`` where it says running and no process is at it.

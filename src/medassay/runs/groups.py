@@ -121,15 +121,15 @@ def make_rank_key(group: Group, metric: str | None, mode: str) -> tuple[bool, bo
 
 def compare_effects(groups: Sequence[Group], keys: Sequence[str], metric: str | None) -> dict[str, dict[str, Estimate]]:
     """Of each key and each of its values: the metric over all finished runs with that value."""
-    found: dict[str, dict[str, Estimate]] = {}
+    effects: dict[str, dict[str, Estimate]] = {}
     for place, key in enumerate(keys):
         values: dict[Any, tuple[str, list[float]]] = {}
         for group in groups:
             numbers = values.setdefault(make_group_key(group.settings)[place], (group.settings[key], []))[1]
             numbers += [row.values[metric or ""] for row in group.counted]
         ordered = sorted(values.items(), key=lambda item: (isinstance(item[0], str), item[0]))
-        found[key] = {text: mean_over("runs", numbers) for _, (text, numbers) in ordered if numbers}
-    return found
+        effects[key] = {text: mean_over("runs", numbers) for _, (text, numbers) in ordered if numbers}
+    return effects
 
 
 # --- in what runs differ ---------------------------------------------------------------------------------------------
@@ -187,9 +187,9 @@ def _plain(value: Any) -> str:
 def shorten_keys(keys: Sequence[str]) -> dict[str, str]:
     """A short name for each key: its last part, or more of it where two would be alike."""
     parts = {key: key.replace("/", ".").split(".") for key in keys}
-    found = {}
+    short_names = {}
     for key, own in parts.items():
         others = [other for name, other in parts.items() if name != key]
         length = next((n for n in range(1, len(own)) if all(o[-n:] != own[-n:] for o in others)), len(own))
-        found[key] = ".".join(own[-length:])
-    return found
+        short_names[key] = ".".join(own[-length:])
+    return short_names

@@ -49,15 +49,15 @@ def apply_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> dic
         ConfigError: A key may not change after training, or a value is wrong.
     """
     trainer = [f"trainer.{name}" for name in inspect.signature(TrainerSettings).parameters]
-    known = [*(f"data.{name}" for name in DATA_KEYS), *trainer]
+    accepted = [*(f"data.{name}" for name in DATA_KEYS), *trainer]
     changed = {**config, "data": dict(config["data"]), "trainer": dict(config["trainer"])}
     for key, value in overrides.items():
         group, _, name = key.partition(".")
-        if key not in known:
+        if key not in accepted:
             if (elsewhere := explain_foreign_key(key)) is not None:
                 raise ConfigError(elsewhere)
             raise ConfigError(
-                f"{key}: a finished run's configuration is fixed;{suggest_nearest(key, known)} only data.root, data.file, "
+                f"{key}: a finished run's configuration is fixed;{suggest_nearest(key, accepted)} only data.root, data.file, "
                 "data.path, data.batch_size, trainer.* and protocol.* can be given"
             )
         if group == "data" and name not in changed["data"]:

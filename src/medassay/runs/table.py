@@ -140,23 +140,23 @@ def read_job(path: Path, overrides: Iterable[str] = ()) -> RunRow:
         path: The run directory, which need not be there yet.
         overrides: What it is to be started with.
     """
-    run, given = RunDirectory(path), map_overrides(overrides)
+    run, settings = RunDirectory(path), map_overrides(overrides)
     try:
         if (path / ".hydra").is_dir() and (path / "run.json").is_file():
             row = read_row(path)
             judged = run.record().get("assay_failed")
-            row = replace(row, overrides=given or row.overrides)
+            row = replace(row, overrides=settings or row.overrides)
             return replace(row, status="failed", reason=f"its assay failed: {judged}") if judged else row
         record, status, reason = run.record(), run.state(), None
     except CheckpointError as error:
         record, status, reason = {}, "failed", str(error)
-    given = given or map_overrides(record.get("overrides") or ())
-    seed = given.get("seed", "")
+    settings = settings or map_overrides(record.get("overrides") or ())
+    seed = settings.get("seed", "")
     return RunRow(
         path,
         status,
         seed=int(seed) if seed.isdecimal() else None,
-        overrides=given,
+        overrides=settings,
         reason=reason or record.get("reason"),
         seconds=record.get("seconds"),
     )

@@ -131,13 +131,13 @@ def resume(path: str | Path, overrides: Mapping[str, Any], part: SweepPart | Non
     saved, record = run.config(), run.record()
     if record.get("status") != "done":
         run.refuse_if_alive()
-        given = {**record.get("resumed_with", {}), **overrides}  # an earlier resume's epochs still hold
-        config = apply_overrides(saved, given)
+        changes = {**record.get("resumed_with", {}), **overrides}  # an earlier resume's epochs still hold
+        config = apply_overrides(saved, changes)
         if run.last.exists():
             _refuse_damaged(run)
         else:
             logger.info("%s has no finished epoch: starting over", path)
-        run.update(resumed_with=given)
+        run.update(resumed_with=changes)
         train_in(run, config, resume=True, part=part)
         return run.path
     config = apply_overrides(saved, overrides)

@@ -90,10 +90,10 @@ def choose_devices(settings: TrainerSettings, gpus_present: int, mps: bool = Fal
         if settings.accelerator is not None or settings.devices is not None:
             accelerator = settings.accelerator or "auto"
             if accelerator in ("cuda", "gpu") and (settings.devices or 1) > gpus_present:
-                asked = f"trainer.accelerator={accelerator}"
+                request = f"trainer.accelerator={accelerator}"
                 if settings.devices is not None:
-                    asked += f" trainer.devices={settings.devices}"
-                raise ConfigError(_explain_absent(asked, gpus_present, "trainer.accelerator=cpu"))
+                    request += f" trainer.devices={settings.devices}"
+                raise ConfigError(_explain_absent(request, gpus_present, "trainer.accelerator=cpu"))
             if accelerator == "mps" and not mps:
                 raise ConfigError(
                     "trainer.accelerator=mps: this machine has none; use trainer.accelerator=cpu for the CPU"
@@ -101,8 +101,8 @@ def choose_devices(settings: TrainerSettings, gpus_present: int, mps: bool = Fal
             return accelerator, settings.devices or 1
         return ("cuda" if gpus_present else "mps" if mps else "cpu"), 1
     if settings.accelerator is not None or settings.devices is not None:
-        given = "trainer.accelerator" if settings.accelerator is not None else "trainer.devices"
-        raise ConfigError(f"trainer.gpus={gpus} and {given} both say where to train: give one of them")
+        other_key = "trainer.accelerator" if settings.accelerator is not None else "trainer.devices"
+        raise ConfigError(f"trainer.gpus={gpus} and {other_key} both say where to train: give one of them")
     if gpus in (0, []):
         return "cpu", 1
     chosen = list(range(gpus)) if isinstance(gpus, int) else list(gpus)
@@ -113,6 +113,6 @@ def choose_devices(settings: TrainerSettings, gpus_present: int, mps: bool = Fal
     return "cuda", chosen
 
 
-def _explain_absent(asked: str, present: int, instead: str = "trainer.gpus=0") -> str:
+def _explain_absent(request: str, present: int, instead: str = "trainer.gpus=0") -> str:
     have = "no CUDA GPU" if present == 0 else f"{present} CUDA GPU{'s' if present > 1 else ''} (numbered from 0)"
-    return f"{asked}: this machine has {have}; use {instead} for the CPU, or leave it out for what is there"
+    return f"{request}: this machine has {have}; use {instead} for the CPU, or leave it out for what is there"
