@@ -132,7 +132,7 @@ def read_cached(path: Path, read: Callable[[Path], Content]) -> Content | None:
 
     Args:
         path: The file.
-        read: Reads it; raises :class:`UserError` where it is damaged.
+        read: Function that reads the file; it raises :class:`UserError` where the file is damaged.
     """
     if not path.exists():
         return None

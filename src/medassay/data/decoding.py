@@ -45,12 +45,12 @@ class ImageReader:
     """Reads image files as a data set needs them.
 
     Attributes:
-        size: Pixels a side.
+        size: Side of the images in pixels.
         channels: 1 (grey) or 3 (RGB).
-        exact: Refuse images of another size instead of cropping and resizing them.
+        exact: Whether to refuse images of another size instead of cropping and resizing them.
         window: Range of the values that are shown of images of more than 8 bits; None refuses these. Images of 8 bits are read
             as they are.
-        window_key: What a user types to choose the range; None where that is not possible.
+        window_key: Key that chooses the range on the command line; None where that is not possible.
     """
 
     size: int

@@ -116,9 +116,9 @@ def read_class_folders(
         classes: The names, in the order of their indices; every one has a folder.
         size: Side of the images in pixels.
         channels: 1 (grey) or 3 (RGB).
-        resize: Crop and resize images of another size; otherwise they are refused.
+        resize: Whether to crop and resize images of another size; otherwise they are refused.
         window: Range of the values that are shown of images of more than 8 bits; None refuses these.
-        window_key: What a user types to choose the range, if that is possible.
+        window_key: Key that chooses the range on the command line; None where that is not possible.
 
     Raises:
         DataError: The folder does not exist, a class is missing or unknown, or an image cannot be read or has another size.

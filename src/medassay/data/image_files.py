@@ -58,7 +58,7 @@ def list_images(folder: Path, *, nested: bool) -> ImageFiles:
 
     Args:
         folder: A folder.
-        nested: Look into its sub-folders, at any depth; otherwise the images there are counted as left out.
+        nested: Whether to look into the folder's sub-folders, at any depth; otherwise the images there are counted as left out.
     """
     files = ImageFiles()
     _walk(folder, [Path(os.path.realpath(folder))], nested, files)

@@ -28,7 +28,7 @@ class ImageFormat(NamedTuple):
     Attributes:
         classes: Class names, by label.
         channels: 1 (grey) or 3 (RGB).
-        size: Pixels a side.
+        size: Side of the images in pixels.
     """
 
     classes: list[str]
@@ -91,16 +91,16 @@ class LabelledData(LightningDataModule):
     """A data set of images with one class each: three splits from a source, and their resident loaders.
 
     Attributes:
-        name: What the data set is called in records.
+        name: Name of the data set in records.
         classes: Class names, by label.
         channels: 1 (grey) or 3 (RGB).
-        source: Where the images come from.
-        size: Pixels a side.
-        batch_size: Images per batch and device.
+        source: Source of the images.
+        size: Side of the images in pixels.
+        batch_size: Number of images per batch and device.
         augment: Random changes of training batches.
         seed: Seed of the order and of the augmentation.
-        subset: Train on this many images only, classes in proportion; None for all.
-        stamp: What training and validation images of one class carry; test images stay clean.
+        subset: Number of training images to use, classes in proportion; None for all.
+        stamp: Stamp on the training and validation images of one class; test images stay clean.
         steps: Batches of a training epoch; None for one pass over the images.
 
     Raises:

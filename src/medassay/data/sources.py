@@ -115,7 +115,7 @@ class Phantom(Source):
 
     Attributes:
         kind: ``chest`` (grey, 2 classes) or ``blood`` (RGB, 8 classes).
-        lengths: Images of train, val and test, classes in equal numbers.
+        lengths: Numbers of images in train, val and test, classes in equal numbers.
         phantom_seed: Seed of the rendering.
     """
 
@@ -151,8 +151,8 @@ class GeneratedSamples(Source):
     """Training and validation images from a generator's samples file, test images from the generator's own data set.
 
     Attributes:
-        find_file: Gives the path of an ``.npz`` with ``train_*`` and ``val_*`` in MedMNIST's layout; called when the images
-            are needed.
+        find_file: Function that gives the path of an ``.npz`` with ``train_*`` and ``val_*`` in MedMNIST's layout; called when
+            the images are needed.
         real: The generator's own data set.
     """
 

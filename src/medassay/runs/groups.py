@@ -27,7 +27,7 @@ class Group:
     Attributes:
         settings: Value of each key in which groups differ, as text.
         configuration: Hash of the configuration; None where no run has begun.
-        rows: Its runs, whatever became of them.
+        rows: All its runs, unfinished ones included.
         counted: The finished ones that have the metric, one for each seed, the last in order, sorted by seed.
         numbers: Mean and standard deviation over ``counted``, of every number that all of them have.
         complete: Every seed that any group has finished is among its own.

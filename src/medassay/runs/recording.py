@@ -42,7 +42,7 @@ class SweepPart:
     """What a run that is a job of a sweep shows less of than a single one.
 
     Attributes:
-        swept: What the sweep's jobs differ by: the job's value of each key.
+        swept: The job's value of each key in which the sweep's jobs differ.
         is_first: Whether it is the sweep's first job, which prints the model's table for all.
     """
 

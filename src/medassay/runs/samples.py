@@ -123,18 +123,18 @@ def generated_data(
     the cache, once they are needed.
 
     Args:
-        name: What the data set is called in records.
+        name: Name of the data set in records.
         generator: The generator's run directory.
         real: The generator's own data set.
         classes: Class names, by label.
         channels: 1 (grey) or 3 (RGB).
-        size: Pixels a side.
+        size: Side of the images in pixels.
         outputs: The samples are kept in ``<outputs>/.cache``.
         generator_seed: Seed of the samples.
         root: Folder of the real data's file, where it is not the recorded one; likewise ``file`` and ``path``.
         file: See ``root``.
         path: See ``root``.
-        gpus: Where the samples are drawn; ``accelerator`` and ``devices`` instead, as in the trainer's settings.
+        gpus: GPUs to draw the samples on; ``accelerator`` and ``devices`` instead, as in the trainer's settings.
         accelerator: See ``gpus``.
         devices: See ``gpus``.
         **options: See :class:`LabelledData`.

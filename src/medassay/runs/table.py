@@ -33,18 +33,18 @@ class RunRow:
     """One run.
 
     Attributes:
-        path: Its directory, which need not be there yet.
+        path: The run directory, which need not exist yet.
         status: ``done``, ``pruned``, ``failed``, ``interrupted``, ``running`` or ``waiting``.
-        model, data: Names; empty of a run that has not begun.
+        model, data: Names of model and data set; empty for a run that has not begun.
         seed: Seed of the run; None where nobody has said it.
         configuration: A hash of all that may change the result, the seed left out; equal for repetitions of one experiment;
             None of a run that has not begun.
         values: Single final numbers, ``<group>/<name>``; a generator's latest assay as ``assay/<name>``, one on validation
             images before one on test images, whose numbers are ``test/<name>`` as well.
-        overrides: What was given when it was started, value by key.
-        reason: Why it ended as it did, where that is recorded.
+        overrides: Overrides that the run was started with, value by key.
+        reason: Why the run ended as it did, where that is recorded.
         seconds: Time of work, resumed parts included.
-        tags, notes: What its owner wrote about it.
+        tags, notes: Tags and notes of the run's owner.
     """
 
     path: Path
@@ -138,7 +138,7 @@ def read_job(path: Path, overrides: Iterable[str] = ()) -> RunRow:
 
     Args:
         path: The run directory, which need not be there yet.
-        overrides: What it is to be started with.
+        overrides: Overrides that the run is to be started with.
     """
     run, settings = RunDirectory(path), map_overrides(overrides)
     try:

@@ -41,8 +41,8 @@ def train(config: dict[str, Any], path: Path, overrides: list[str], part: SweepP
     Args:
         config: The checked configuration; ``test`` None looks at the test set.
         path: The run directory.
-        overrides: What was given, for the record.
-        part: Its part in a sweep; None for a single run.
+        overrides: Overrides of the command line, for the record.
+        part: The run's part in a sweep; None for a single run.
 
     Raises:
         UserError: Something in the configuration, the data or the place of the run is wrong; its record then says failed and
@@ -63,8 +63,8 @@ def train_in(run: RunDirectory, config: dict[str, Any], *, resume: bool = False,
     Args:
         run: The directory.
         config: The checked configuration.
-        resume: Continue from ``last.ckpt`` if there is one.
-        part: Its part in a sweep; None for a single run.
+        resume: Whether to continue from ``last.ckpt`` where that exists.
+        part: The run's part in a sweep; None for a single run.
     """
     with run.record_ending() as ending:
         settings: TrainerSettings = configuration.build(config["trainer"])
@@ -118,7 +118,7 @@ def resume(path: str | Path, overrides: Mapping[str, Any], part: SweepPart | Non
     Args:
         path: The run directory.
         overrides: Changes of its configuration, by key.
-        part: Its part in a sweep; None for a single run.
+        part: The run's part in a sweep; None for a single run.
 
     Returns:
         The directory.

@@ -20,11 +20,11 @@ class Recipe:
 
     Attributes:
         name: Name of the model in directories and records.
-        max_epochs: Passes over the training images.
-        batch_size: Images per batch and device.
+        max_epochs: Number of passes over the training images.
+        batch_size: Number of images per batch and device.
         monitor: The logged value that chooses the epoch; None chooses the last.
-        mode: Whether more or less of it is better.
-        patience: Epochs without a better value after which to stop; None never stops early.
+        mode: Whether a larger (``max``) or smaller (``min``) value is better.
+        patience: Number of epochs without a better value after which training stops; None never stops early.
     """
 
     name: str
