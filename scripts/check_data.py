@@ -35,7 +35,7 @@ from medassay.reporting.charts import PALETTE, Chart, add_legend_below, make_sma
 from medassay.reporting.tables import Table
 from medassay.runs.compose import compose_training
 from medassay.runs.directory import RunDirectory
-from medassay.runs.load import build_data, with_overrides
+from medassay.runs.load import apply_overrides, build_data
 
 SHOWN = 24  # groups and pairs with pictures
 NAMED = 6  # images named below a picture
@@ -88,7 +88,7 @@ def main() -> int:
         data, outputs = load_data(arguments.overrides)
         splits = data.source.read(data.format)
         subject = Subject(data, splits, inspect_splits(splits, data.classes))
-        directory = outputs / "data" / f"{configuration.slug(data.name)}_{secrets.token_hex(3)}"
+        directory = outputs / "data" / f"{configuration.make_slug(data.name)}_{secrets.token_hex(3)}"
         write_check(subject, directory, arguments.overrides)
     except OutputError as error:
         print(f"check_data: {error.__cause__ or error}: choose another place with outputs=<directory>", file=sys.stderr)
@@ -121,7 +121,7 @@ def load_data(overrides: Sequence[str]) -> tuple[LabelledData, Path]:
     own = [text for text in others if text.startswith("outputs=")]
     outputs = Path(str(compose_training(own).outputs)).expanduser()
     changes = {one.key_or_group: one.value() for one in parse([text for text in others if text not in own])}
-    return build_data(with_overrides(RunDirectory(Path(runs[0]).expanduser()).config(), changes)), outputs
+    return build_data(apply_overrides(RunDirectory(Path(runs[0]).expanduser()).config(), changes)), outputs
 
 
 # --- what is written -------------------------------------------------------------------------------------------------

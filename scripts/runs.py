@@ -21,7 +21,7 @@ from medassay.core.files import write_text
 from medassay.reporting import html
 from medassay.reporting.numbers import DASH, format_fixed, format_significant
 from medassay.reporting.tables import format_markdown
-from medassay.runs.csv_view import runs_as_csv
+from medassay.runs.csv_view import format_runs_as_csv
 from medassay.runs.directory import RunDirectory
 from medassay.runs.groups import is_place
 from medassay.runs.table import RunRow, find_runs, read_job
@@ -94,7 +94,7 @@ def write_runs(rows: Sequence[RunRow], output: Path) -> list[Path]:
     text = "Test numbers compare what was chosen on validation data; do not choose by them."
     texts = {
         "runs.html": html.render_page("sortable.html.j2", title=title, text=text, headings=headings, rows=cells),
-        "runs.csv": runs_as_csv([], rows),
+        "runs.csv": format_runs_as_csv([], rows),
         "runs.md": format_markdown(headings, ([cell.text for cell in line] for line in cells)) + "\n",
     }
     for name, content in texts.items():

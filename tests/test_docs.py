@@ -218,7 +218,7 @@ def test_an_experiment_is_what_was_measured(name: str, measured: str, monkeypatc
     expected = compose_training(measured.split())
     assert check_training(own) == check_training(expected)
     if "hydra.run.dir" in measured:
-        assert configuration.run_directory(own) == configuration.run_directory(expected)
+        assert configuration.find_run_directory(own) == configuration.find_run_directory(expected)
 
 
 def test_the_five_seeds_of_the_pneumonia_experiment_are_a_sweep_over_seeds_alone() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from medassay import cli
-from medassay.config.command_line import parse, shell_override, single_value
+from medassay.config.command_line import find_value, format_shell_override, parse
 from tests.helpers import Command
 
 ROOT = Path(__file__).parents[2]
@@ -48,7 +48,7 @@ def test_help_has_the_comment_of_every_key(argv: list[str], files: list[str], co
 
 def test_help_of_another_choice_shows_its_value_and_its_own_comment(command: Command) -> None:
     shown = command("train", "--help", "model=cgan", "model/optimizer=adamw").out
-    assert re.search(r"model\.optimizer\.lr=0\.0002 +# of both players", shown)
+    assert re.search(r"model\.optimizer\.lr=0\.0002 +# learning rate of generator and discriminator alike", shown)
     assert re.search(r"model\.net\.latent=100 +# ", shown)
 
 
@@ -70,8 +70,8 @@ def test_help_imports_no_torch() -> None:
     ["outputs/cnn/1", "a b/c=d [e]", "it's", 'say "x"', "back\\slash", "end\\", "both\\'", "日本", "a,b", "$HOME"],
 )
 def test_a_path_goes_through_shell_and_hydra_unchanged(path: str) -> None:
-    (argument,) = shlex.split(shell_override("run", path))
-    assert single_value(parse([argument]), "run") == path
+    (argument,) = shlex.split(format_shell_override("run", path))
+    assert find_value(parse([argument]), "run") == path
 
 
 def test_a_training_names_the_next_commands(command: Command, tmp_path: Path) -> None:
@@ -84,14 +84,14 @@ def test_a_training_names_the_next_commands(command: Command, tmp_path: Path) ->
     board, following = (shlex.split(line) for _, line in lines[1:])
     assert board == ["tensorboard", "--logdir", f"{tmp_path}/a run (1)"]
     assert following[:2] == ["python", "evaluate.py"]
-    named = single_value(parse(following[2:]), "run")
+    named = find_value(parse(following[2:]), "run")
     assert named is not None
     assert Path(named, "run.json").is_file()
 
 
 def test_the_next_command_of_an_installed_package_is_its_console_script(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/usr/bin/medassay-train"])
-    assert cli.help.program("evaluate") == "medassay-evaluate"
+    assert cli.help.name_program("evaluate") == "medassay-evaluate"
 
 
 # --- completion ------------------------------------------------------------------------------------------------------

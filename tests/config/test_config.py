@@ -381,23 +381,23 @@ def test_an_error_of_a_resolver_is_its_own_line(tmp_path: Path) -> None:
     ],
 )
 def test_a_jobs_name_uses_only_characters_that_every_file_system_takes(text: str, name: str) -> None:
-    assert config.slug(text) == name
+    assert config.make_slug(text) == name
 
 
 def test_a_jobs_name_is_shortened_and_does_not_end_in_a_dash() -> None:
-    assert config.slug("x" * 200) == "x" * 60
-    assert config.slug("abcd=efgh", 5) == "abcd"
-    assert config.slug("x" * 20, length=7) == "x" * 7
+    assert config.make_slug("x" * 200) == "x" * 60
+    assert config.make_slug("abcd=efgh", 5) == "abcd"
+    assert config.make_slug("x" * 20, length=7) == "x" * 7
 
 
 def test_two_runs_of_the_same_second_are_told_apart_by_four_hexadecimal_digits() -> None:
-    ids = [config.run_id("bloodmnist") for _ in range(50)]
+    ids = [config.make_run_id("bloodmnist") for _ in range(50)]
     assert all(re.fullmatch(r"[0-9a-f]{4}", text) for text in ids)
     assert len(set(ids)) > 40
 
 
 def test_a_run_on_phantoms_says_so_in_its_name() -> None:
-    assert re.fullmatch(r"[0-9a-f]{4}_blood_phantom", config.run_id("blood_phantom"))
+    assert re.fullmatch(r"[0-9a-f]{4}_blood_phantom", config.make_run_id("blood_phantom"))
 
 
 def test_the_run_id_is_the_same_wherever_one_configuration_names_it() -> None:
@@ -426,22 +426,22 @@ def test_class_names_that_look_like_numbers_are_told_how_to_be_quoted(classes: l
 
 
 def test_the_yaml_files_are_found() -> None:
-    assert (config.conf_directory() / "train.yaml").is_file()
-    assert (config.conf_directory() / "evaluate.yaml").is_file()
+    assert (config.find_conf_directory() / "train.yaml").is_file()
+    assert (config.find_conf_directory() / "evaluate.yaml").is_file()
 
 
 def test_composing_gives_the_configuration_and_the_run_directory(tmp_path: Path) -> None:
     cfg = config.compose("train", ["model=cgan", "data=blood_phantom", "seed=7", f"outputs={tmp_path}"])
-    directory = config.run_directory(cfg)
+    directory = config.find_run_directory(cfg)
     assert (cfg.recipe.name, cfg.data.name, cfg.seed) == ("cgan", "blood_phantom", 7)
-    assert "hydra" not in config.without_hydra(cfg)
+    assert "hydra" not in config.drop_hydra(cfg)
     assert directory.parent == tmp_path / "cgan"
     assert re.fullmatch(r"\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d_[0-9a-f]{4}_blood_phantom", directory.name)
     assert not directory.exists()
 
 
 def test_composing_twice_gives_two_directories_even_in_one_second() -> None:
-    names = {config.run_directory(config.compose("train", ["data=chest_phantom"])).name for _ in range(2)}
+    names = {config.find_run_directory(config.compose("train", ["data=chest_phantom"])).name for _ in range(2)}
     assert len(names) == 2
 
 

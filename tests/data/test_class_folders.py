@@ -106,7 +106,7 @@ def test_images_in_sub_folders_of_a_class_are_refused_read_or_left_out_as_asked(
     without = list_data_set(tmp_path, nested=False)
     assert [file.name for file in without.splits["all"]["cat"]] == ["1.png"]
     assert without.left_out == {"in sub-folders": 2, "outside the class folders": 1}
-    assert read.fingerprint() != without.fingerprint()
+    assert read.compute_fingerprint() != without.compute_fingerprint()
 
 
 def test_images_beside_the_splits_are_counted_and_change_no_fingerprint(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ def test_images_beside_the_splits_are_counted_and_change_no_fingerprint(tmp_path
     after = list_data_set(make(tmp_path, "raw/1.png", "raw/deep/2.png", "train/3.png"))
     assert before.left_out == {}
     assert after.left_out == {"outside the class folders": 3}
-    assert after.fingerprint() == before.fingerprint()
+    assert after.compute_fingerprint() == before.compute_fingerprint()
 
 
 def test_linked_class_folders_have_the_fingerprint_of_their_images(tmp_path: Path) -> None:
@@ -126,12 +126,12 @@ def test_linked_class_folders_have_the_fingerprint_of_their_images(tmp_path: Pat
     plain = make(tmp_path / "plain", "cat/1.png", "dog/1.png")
     for name, target in (("cat", "1"), ("dog", "2")):
         (plain / name / "1.png").write_bytes((tmp_path / "store" / target / "1.png").read_bytes())
-    before = list_data_set(linked).fingerprint()
-    assert before == list_data_set(plain).fingerprint() == list_samples(linked).fingerprint()
+    before = list_data_set(linked).compute_fingerprint()
+    assert before == list_data_set(plain).compute_fingerprint() == list_samples(linked).compute_fingerprint()
     first, second = ((tmp_path / "store" / name / "1.png").read_bytes() for name in "12")
     (tmp_path / "store" / "1" / "1.png").write_bytes(second)
     (tmp_path / "store" / "2" / "1.png").write_bytes(first)
-    assert list_data_set(linked).fingerprint() != before
+    assert list_data_set(linked).compute_fingerprint() != before
 
 
 def test_a_class_folder_whose_link_leads_nowhere_is_not_left_out_in_silence(tmp_path: Path) -> None:

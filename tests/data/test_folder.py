@@ -15,7 +15,7 @@ from PIL import Image
 
 from medassay.core.errors import DataError
 from medassay.data.duplicates import count_duplicates
-from medassay.data.folder import fingerprint, read_class_folders, read_folder
+from medassay.data.folder import compute_fingerprint, read_class_folders, read_folder
 
 
 def paint(file: Path, value: int | tuple[int, int, int] = 0, size: tuple[int, int] = (8, 8)) -> Path:
@@ -88,7 +88,7 @@ def test_the_order_in_which_files_were_written_does_not_matter(tmp_path: Path) -
         paint(tmp_path / "down" / "cat" / f"{8 - number}.png", 8 - number)
     up, down = (read_folder(tmp_path / name, size=8, channels=1)[0] for name in ("up", "down"))
     assert torch.equal(up.train.images, down.train.images)
-    assert fingerprint(tmp_path / "up") == fingerprint(tmp_path / "down")
+    assert compute_fingerprint(tmp_path / "up") == compute_fingerprint(tmp_path / "down")
 
 
 def test_a_small_class_still_gives_one_image_to_each_split(tmp_path: Path) -> None:
@@ -253,18 +253,18 @@ def test_an_image_with_a_transparent_palette_is_read(tmp_path: Path) -> None:
 
 
 def test_the_fingerprint_knows_names_and_contents_and_nothing_else(tmp_path: Path) -> None:
-    first = fingerprint(class_folders(tmp_path / "a", cat=3, dog=3))
-    assert fingerprint(shutil.copytree(tmp_path / "a", tmp_path / "b")) == first
+    first = compute_fingerprint(class_folders(tmp_path / "a", cat=3, dog=3))
+    assert compute_fingerprint(shutil.copytree(tmp_path / "a", tmp_path / "b")) == first
     (tmp_path / "b" / "notes.txt").write_text("not an image")
-    assert fingerprint(tmp_path / "b") == first
+    assert compute_fingerprint(tmp_path / "b") == first
     paint(tmp_path / "b" / "cat" / "000.png", 99)
-    assert fingerprint(tmp_path / "b") != first
+    assert compute_fingerprint(tmp_path / "b") != first
     (tmp_path / "a" / "cat" / "000.png").rename(tmp_path / "a" / "cat" / "0.png")
-    assert fingerprint(tmp_path / "a") != first
+    assert compute_fingerprint(tmp_path / "a") != first
 
 
 def test_the_fingerprint_of_a_missing_folder_is_one_line(tmp_path: Path) -> None:
-    assert "is not a directory" in error_of(fingerprint, tmp_path / "none")
+    assert "is not a directory" in error_of(compute_fingerprint, tmp_path / "none")
 
 
 def patients(top: Path, **images: list[int]) -> Path:
@@ -322,7 +322,7 @@ def test_a_file_whose_name_is_no_text_is_read(tmp_path: Path) -> None:
         pytest.skip("this file system wants text")
     splits = read_folder(tmp_path, size=8, channels=1).splits
     assert 50 in values(torch.cat([part.images for part in splits]))
-    assert fingerprint(tmp_path) != fingerprint(class_folders(tmp_path / "plain", cat=9))
+    assert compute_fingerprint(tmp_path) != compute_fingerprint(class_folders(tmp_path / "plain", cat=9))
 
 
 def test_samples_in_sub_folders_of_a_class_are_refused_with_advice_that_needs_no_key(tmp_path: Path) -> None:

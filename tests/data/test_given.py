@@ -9,7 +9,7 @@ import torch
 
 from medassay.core.errors import DataError
 from medassay.core.types import LabelledImages, Splits
-from medassay.data.given import digest
+from medassay.data.given import compute_digest
 from medassay.data.sources import memory_data
 from tests.helpers import split_of
 
@@ -36,18 +36,18 @@ def plain_digest(*splits: LabelledImages) -> str:
 
 def test_the_digest_is_sha256_over_shapes_pixels_and_labels() -> None:
     splits = split_of(1, 2, labels=[0, 1]), split_of(7, channels=3)
-    assert digest(*splits) == plain_digest(*splits)
+    assert compute_digest(*splits) == plain_digest(*splits)
 
 
 def test_the_digest_does_not_depend_on_how_images_lie_in_memory() -> None:
     split = split_of(1, 2, 3, channels=3)
     strided = split.images.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-    assert digest(LabelledImages(strided, split.labels)) == digest(split)
+    assert compute_digest(LabelledImages(strided, split.labels)) == compute_digest(split)
 
 
 def test_the_digest_of_a_part_is_that_of_the_part_alone() -> None:
     whole = split_of(1, 2, 3, 4)
-    assert digest(whole[1:3]) == digest(split_of(2, 3))
+    assert compute_digest(whole[1:3]) == compute_digest(split_of(2, 3))
 
 
 @pytest.mark.parametrize(
@@ -63,13 +63,13 @@ def test_the_digest_of_a_part_is_that_of_the_part_alone() -> None:
     ids=["a pixel", "labels", "order", "splits exchanged", "a split fewer", "cut elsewhere"],
 )
 def test_the_digest_changes_with(other: list[LabelledImages]) -> None:
-    assert digest(*other) != digest(split_of(1, 2, labels=[0, 1]), split_of(7))
+    assert compute_digest(*other) != compute_digest(split_of(1, 2, labels=[0, 1]), split_of(7))
 
 
 def test_the_digest_knows_the_shape_and_not_the_bytes_alone() -> None:
     flat = LabelledImages(torch.zeros(1, 1, 2, 6, dtype=torch.uint8), torch.tensor([0]))
     tall = LabelledImages(torch.zeros(1, 1, 6, 2, dtype=torch.uint8), torch.tensor([0]))
-    assert digest(flat) != digest(tall)
+    assert compute_digest(flat) != compute_digest(tall)
 
 
 # --- the data module -------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 
 from medassay.core.errors import DataError
 from medassay.data import image_files
-from medassay.data.image_files import describe_left_out, fingerprint, list_images
+from medassay.data.image_files import compute_fingerprint, describe_left_out, list_images
 
 
 def touch(file: Path, content: bytes = b"x") -> Path:
@@ -97,7 +97,7 @@ def test_the_fingerprint_is_that_of_names_and_contents_sorted(tmp_path: Path) ->
     expected = hashlib.md5()
     for name in sorted(("b/1.png", "a/2.png", "a.png")):
         expected.update(name.encode() + b"\0" + hashlib.md5(name.encode()).digest())
-    assert fingerprint(tmp_path, files) == expected.hexdigest()
+    assert compute_fingerprint(tmp_path, files) == expected.hexdigest()
 
 
 def test_a_name_that_is_no_text_has_a_fingerprint(tmp_path: Path) -> None:
@@ -106,12 +106,12 @@ def test_a_name_that_is_no_text_has_a_fingerprint(tmp_path: Path) -> None:
     except OSError:
         pytest.skip("this file system wants text")
     expected = hashlib.md5(b"caf\xe9.png\0" + hashlib.md5(b"x").digest()).hexdigest()
-    assert fingerprint(tmp_path, list_images(tmp_path, nested=False).images) == expected
+    assert compute_fingerprint(tmp_path, list_images(tmp_path, nested=False).images) == expected
     file.unlink()
     with pytest.raises(DataError, match=r"caf\\udce9"):
-        fingerprint(tmp_path, [file])
+        compute_fingerprint(tmp_path, [file])
 
 
 def test_nothing_has_no_fingerprint(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no images"):
-        fingerprint(tmp_path, [])
+        compute_fingerprint(tmp_path, [])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from medassay.core.seeds import derived_seed
+from medassay.core.seeds import derive_seed
 from medassay.core.types import LabelledImages
 from medassay.data.augment import BatchAugment
 from medassay.data.loader import ResidentLoader, ShardedBatches
@@ -291,18 +291,18 @@ def splitmix_chain(*parts: int) -> int:
 
 @pytest.mark.parametrize("parts", [(), (0,), (0, 0), (1, 2, 3), (-1,), (2**63 - 1, 5), (42, 7, 1, 0)])
 def test_a_derived_seed_is_splitmix64_over_its_parts(parts: tuple[int, ...]) -> None:
-    assert derived_seed(*parts) == splitmix_chain(*parts)
+    assert derive_seed(*parts) == splitmix_chain(*parts)
 
 
 def test_derived_seeds_never_change_between_versions_and_machines() -> None:
-    assert [derived_seed(0, 0), derived_seed(1, 2, 3), derived_seed(42, 7, 1, 0)] == STABLE
+    assert [derive_seed(0, 0), derive_seed(1, 2, 3), derive_seed(42, 7, 1, 0)] == STABLE
 
 
 def test_derived_seeds_are_63_bits_and_do_not_collide_on_small_numbers() -> None:
-    seeds = {derived_seed(*parts) for parts in itertools.product(range(20), range(20), range(4))}
+    seeds = {derive_seed(*parts) for parts in itertools.product(range(20), range(20), range(4))}
     assert len(seeds) == 1600
     assert all(0 <= seed < 2**63 for seed in seeds)
 
 
 def test_the_order_of_the_parts_matters() -> None:
-    assert derived_seed(1, 2) != derived_seed(2, 1)
+    assert derive_seed(1, 2) != derive_seed(2, 1)

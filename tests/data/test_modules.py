@@ -15,7 +15,7 @@ from PIL import Image
 
 from medassay.core.errors import ConfigError, DataError
 from medassay.data.modules import LabelledData
-from medassay.data.order import stratified_order
+from medassay.data.order import make_stratified_order
 from medassay.data.sources import GeneratedSamples, folder_data, medmnist_data, phantom_data
 
 CELLS = [
@@ -47,23 +47,23 @@ def doctored(
 
 def test_a_stratified_order_is_an_order() -> None:
     labels = torch.tensor([0] * 30 + [1] * 10 + [2])
-    assert sorted(stratified_order(labels, seed=1).tolist()) == list(range(41))
+    assert sorted(make_stratified_order(labels, seed=1).tolist()) == list(range(41))
 
 
 @pytest.mark.parametrize("length", [8, 20, 50, 100, 199])
 def test_every_beginning_of_a_stratified_order_keeps_the_proportions(length: int) -> None:
     labels = torch.tensor([0] * 120 + [1] * 60 + [2] * 20)
-    beginning = labels[stratified_order(labels, seed=1)[:length]].numpy()
+    beginning = labels[make_stratified_order(labels, seed=1)[:length]].numpy()
     expected = np.array([0.6, 0.3, 0.1]) * length
     assert np.abs(np.bincount(beginning, minlength=3) - expected).max() <= 1
 
 
 def test_a_stratified_order_depends_on_its_seed_alone() -> None:
     labels = torch.arange(40) % 4
-    first = stratified_order(labels, seed=1)
+    first = make_stratified_order(labels, seed=1)
     torch.rand(3)
-    assert torch.equal(stratified_order(labels, seed=1), first)
-    assert not torch.equal(stratified_order(labels, seed=2), first)
+    assert torch.equal(make_stratified_order(labels, seed=1), first)
+    assert not torch.equal(make_stratified_order(labels, seed=2), first)
 
 
 def test_a_subset_shortens_training_alone_and_keeps_proportions(tiny_blood: Factory) -> None:

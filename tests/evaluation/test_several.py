@@ -19,7 +19,7 @@ from medassay.core.errors import CheckpointError
 from medassay.core.files import write_json
 from medassay.evaluation.several import Evaluations, evaluate_many, is_several, list_runs
 from medassay.runs.directory import RunDirectory
-from medassay.runs.table import configuration_hash
+from medassay.runs.table import hash_configuration
 
 PROTOCOL = {
     "_target_": "medassay.protocols.classification.protocol.ClassifierScores",
@@ -94,7 +94,7 @@ def test_of_a_sweep_that_has_chosen_only_the_chosen_runs_are_looked_at(tmp_path:
     listed = [{"directory": name, "overrides": []} for name in "abc"]
     write_json(tmp_path / "sweep.json", {"jobs": listed, "chosen": None})
     assert len(list_runs([str(tmp_path)])) == 3
-    chosen = {"configuration": configuration_hash(RunDirectory(good[0]).config())}
+    chosen = {"configuration": hash_configuration(RunDirectory(good[0]).config())}
     write_json(tmp_path / "sweep.json", {"jobs": listed, "chosen": chosen})
     assert list_runs([str(tmp_path)]) == good
 

@@ -479,7 +479,7 @@ def test_tensorboard_has_the_numbers_and_the_figures(left: Path) -> None:
 
 
 def test_the_written_page_is_the_one_made(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(writer, "environment", lambda: {"threads": 1})
+    monkeypatch.setattr(writer, "describe_environment", lambda: {"threads": 1})
     write(tmp_path)
     found = report(all_kinds())
     for (

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from medassay.core.files import write_json
 from medassay.core.results import from_json, to_json
-from medassay.data.given import digest
+from medassay.data.given import compute_digest
 from medassay.data.modules import LabelledData
 from medassay.data.phantoms import blood, chest
 from medassay.data.sources import medmnist_data, phantom_data
@@ -170,7 +170,7 @@ def test_the_probabilities_are_kept_for_ensembles_with_the_digest_of_the_images(
     expected = predict(two_classes.run.task, images, CPU)
     assert torch.equal(found.predictions.probabilities, expected.probabilities)
     assert torch.equal(found.predictions.labels, images.labels)
-    assert found.images == digest(images)
+    assert found.images == compute_digest(images)
 
 
 def test_with_more_than_two_classes_the_page_says_that_there_is_no_threshold(eight_classes: Judged) -> None:

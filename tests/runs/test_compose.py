@@ -18,7 +18,7 @@ from medassay.data.modules import LabelledData
 from medassay.data.sources import GeneratedSamples
 from medassay.runs.check import check_training
 from medassay.runs.compose import choose_samples, choose_samples_in, compose_training
-from medassay.runs.table import configuration_hash
+from medassay.runs.table import hash_configuration
 from tests.helpers import Command, assert_one_line
 
 RUNS = Path(__file__).parents[1] / "fixtures" / "runs"
@@ -111,7 +111,7 @@ def test_the_hash_of_an_older_runs_configuration_is_the_one_that_sweeps_have_on_
     places = ("threads", "progress", "profiler", "gpus", "accelerator", "devices")
     kept["trainer"] = {k: v for k, v in values["trainer"].items() if k not in places}
     expected = hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
-    assert configuration_hash(update_config(values)) == expected
+    assert hash_configuration(update_config(values)) == expected
 
 
 # --- a generator's samples as data -----------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from medassay.core.estimate import Estimate
-from medassay.runs.csv_view import runs_as_csv
+from medassay.runs.csv_view import format_runs_as_csv
 from medassay.runs.groups import group_over_seeds
 from medassay.runs.table import RunRow
 
@@ -45,7 +45,7 @@ KEYS = ["model.lr"]
 
 def lines_of(rows: Sequence[RunRow], **options: Any) -> list[dict[str, str]]:
     """The lines by column, of the rows grouped over their seeds."""
-    text = runs_as_csv(group_over_seeds(rows, options.get("keys", ())), rows, **options)
+    text = format_runs_as_csv(group_over_seeds(rows, options.get("keys", ())), rows, **options)
     return list(csv.DictReader(io.StringIO(text)))
 
 
@@ -95,7 +95,7 @@ def test_settings_stand_in_the_lines_of_runs_and_of_groups() -> None:
 
 def test_a_setting_that_is_called_as_a_column_has_no_second_one() -> None:
     rows = [RunRow(Path(name), "waiting", seed=0, overrides={"model": name}) for name in ("cgan", "cvae")]
-    text = runs_as_csv(group_over_seeds(rows, ["model"]), rows, keys=["model"])
+    text = format_runs_as_csv(group_over_seeds(rows, ["model"]), rows, keys=["model"])
     assert text.partition("\n")[0].split(",").count("model") == 1
     assert [line["model"] for line in csv.DictReader(io.StringIO(text)) if line["row"] == "run"] == ["cgan", "cvae"]
 
@@ -109,7 +109,7 @@ def test_a_run_that_failed_is_listed_with_its_reason_and_is_no_part_of_the_mean(
 
 
 def test_a_run_in_no_group_is_listed_with_what_it_was_made_for() -> None:
-    text = runs_as_csv(group_over_seeds(ROWS[:2]), ROWS, parts={ROWS[0].path: "sweep", ROWS[2].path: "final"})
+    text = format_runs_as_csv(group_over_seeds(ROWS[:2]), ROWS, parts={ROWS[0].path: "sweep", ROWS[2].path: "final"})
     runs = [line for line in csv.DictReader(io.StringIO(text)) if line["row"] == "run"]
     assert [(run["group"], run["part"]) for run in runs] == [("1", "sweep"), ("1", ""), ("", "final")]
 

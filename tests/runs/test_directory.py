@@ -26,7 +26,7 @@ from medassay.core.errors import CheckpointError, ConfigError, Interrupted, Outp
 from medassay.core.files import file_lock
 from medassay.core.interrupts import interrupt
 from medassay.runs import directory as module
-from medassay.runs.directory import RunDirectory, code_version
+from medassay.runs.directory import RunDirectory, describe_code_version
 
 CONFIG: dict[str, Any] = {
     "seed": 3,
@@ -442,10 +442,10 @@ def test_the_codes_version_is_the_packages_and_the_commit_where_there_is_one() -
         commit = subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         pytest.skip("this is no clone, or git is not there")
-    found = code_version().removesuffix("+changes")
+    found = describe_code_version().removesuffix("+changes")
     assert found == f"{metadata.version('medassay')} commit {commit[:12]}"
 
 
 def test_without_git_the_version_alone_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    assert code_version.__wrapped__() == metadata.version("medassay")
+    assert describe_code_version.__wrapped__() == metadata.version("medassay")

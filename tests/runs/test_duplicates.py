@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from medassay.data.duplicates import provenance_with_duplicates
+from medassay.data.duplicates import describe_provenance
 from medassay.data.modules import LabelledData
 from medassay.data.phantoms import chest
 from medassay.data.sources import GeneratedSamples
@@ -56,7 +56,7 @@ def test_duplicates_are_said_once_recorded_and_named_whatever_of_the_run_is_judg
 
 def test_the_provenance_of_data_without_duplicates_is_as_ever(tiny_chest: Factory) -> None:
     data = tiny_chest()
-    assert provenance_with_duplicates(data) == data.provenance()
+    assert describe_provenance(data) == data.provenance()
 
 
 def test_a_generators_samples_count_those_in_the_real_test_images_too(tiny_chest: Factory, tmp_path: Path) -> None:
@@ -70,6 +70,6 @@ def test_a_generators_samples_count_those_in_the_real_test_images_too(tiny_chest
         val_labels=[0, 1],
     )
     made = LabelledData("made", real.classes, 1, GeneratedSamples(lambda: tmp_path / "made.npz", real))
-    provenance = provenance_with_duplicates(made)
+    provenance = describe_provenance(made)
     assert provenance["duplicates"] == {"train": 1, "train/test": 2}
     assert "duplicates" not in provenance["real"]

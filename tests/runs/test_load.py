@@ -19,7 +19,7 @@ from medassay.core.errors import CheckpointError, ConfigError, UserError
 from medassay.data.modules import LabelledData
 from medassay.nets.block_cnn import BlockCNN
 from medassay.runs import load
-from medassay.runs.load import device_for, with_overrides
+from medassay.runs.load import apply_overrides, choose_device
 from medassay.runs.run import Run, makes_images
 from medassay.tasks.classification import Classification
 from medassay.tasks.predictions import predict
@@ -128,14 +128,14 @@ def test_loading_twice_gives_runs_of_their_own(path: Path) -> None:
 
 def test_a_checkpoint_named_as_in_other_programs_is_told_where_runs_are_named(path: Path) -> None:
     with pytest.raises(ConfigError, match=r"^ckpt_path: .*evaluate\.py run=<run directory>"):
-        with_overrides(saved_config(path), {"ckpt_path": "x"})
+        apply_overrides(saved_config(path), {"ckpt_path": "x"})
 
 
 def test_a_tilde_in_the_place_of_data_on_this_machine_is_the_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     config = OmegaConf.to_container(medassay.compose("data=folder", "data.path=x", "data.classes=[a,b]"), resolve=True)
     assert isinstance(config, dict)
-    changed = with_overrides({str(k): v for k, v in config.items()}, {"data.path": "~/images"})
+    changed = apply_overrides({str(k): v for k, v in config.items()}, {"data.path": "~/images"})
     assert changed["data"]["path"] == "/home/me/images"
 
 
@@ -199,7 +199,7 @@ CONFIG: dict[str, Any] = {
 )
 def test_the_keys_that_may_change_do_and_no_others(key: str, value: Any) -> None:
     group, _, name = key.partition(".")
-    changed = with_overrides(CONFIG, {key: value})
+    changed = apply_overrides(CONFIG, {key: value})
     assert changed == {**CONFIG, group: {**CONFIG[group], name: value}}
     assert CONFIG["data"] is FILE_DATA  # what was passed is left alone
     assert CONFIG["trainer"].get(name) != value
@@ -221,11 +221,11 @@ def test_the_keys_that_may_change_do_and_no_others(key: str, value: Any) -> None
 )
 def test_a_key_that_may_not_change_or_a_wrong_value_is_one_line(key: str, value: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        with_overrides(CONFIG, {key: value})
+        apply_overrides(CONFIG, {key: value})
 
 
 def test_no_overrides_leave_the_configuration_as_it_was() -> None:
-    assert with_overrides(CONFIG, {}) == CONFIG
+    assert apply_overrides(CONFIG, {}) == CONFIG
 
 
 # --- parts -----------------------------------------------------------------------------------------------------------
@@ -264,7 +264,7 @@ def test_evaluation_runs_on_the_first_device_that_the_settings_allow(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: present)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: present > 0)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert str(device_for(chosen)) == device
+    assert str(choose_device(chosen)) == device
 
 
 def test_a_run_trained_on_apple_silicon_says_so_where_there_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -272,7 +272,7 @@ def test_a_run_trained_on_apple_silicon_says_so_where_there_is_none(monkeypatch:
     with pytest.raises(
         ConfigError, match=r"trainer\.accelerator=mps: this machine has none; use trainer\.accelerator=cpu"
     ):
-        device_for(TrainerSettings(accelerator="mps"))
+        choose_device(TrainerSettings(accelerator="mps"))
 
 
 # --- the package's door ----------------------------------------------------------------------------------------------

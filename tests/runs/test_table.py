@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from medassay.core.errors import CheckpointError
 from medassay.runs.groups import group_over_seeds
-from medassay.runs.table import RunRow, configuration_hash, read_row, read_rows
+from medassay.runs.table import RunRow, hash_configuration, read_row, read_rows
 
 
 def config(seed: int, lr: float = 1e-3, root: str | None = None) -> dict[str, Any]:
@@ -36,8 +36,8 @@ def made_run(path: Path, accuracy: float, status: str = "done", **settings: Any)
 
 
 def test_runs_that_differ_in_seed_and_place_alone_are_one_experiment() -> None:
-    assert configuration_hash(config(0)) == configuration_hash(config(1, root="elsewhere"))
-    assert configuration_hash(config(0)) != configuration_hash(config(0, lr=1e-2))
+    assert hash_configuration(config(0)) == hash_configuration(config(1, root="elsewhere"))
+    assert hash_configuration(config(0)) != hash_configuration(config(0, lr=1e-2))
 
 
 def test_what_its_owner_wrote_about_a_run_is_in_its_row_and_makes_it_no_other_experiment(tmp_path: Path) -> None:
@@ -45,13 +45,13 @@ def test_what_its_owner_wrote_about_a_run_is_in_its_row_and_makes_it_no_other_ex
     (tmp_path / "a" / "run.json").write_text('{"status": "done", "tags": ["thesis", "b"], "notes": "wider"}')
     row = read_row(tmp_path / "a")
     assert (row.tags, row.notes) == (("thesis", "b"), "wider")
-    assert configuration_hash({**config(0), "tags": ["thesis"], "notes": "wider"}) == configuration_hash(config(0))
+    assert hash_configuration({**config(0), "tags": ["thesis"], "notes": "wider"}) == hash_configuration(config(0))
 
 
 def test_a_callback_that_is_switched_off_is_as_if_there_were_none() -> None:
     plain = config(0)
-    assert configuration_hash({**plain, "callbacks": {"pruning": None}}) == configuration_hash(plain)
-    assert configuration_hash({**plain, "callbacks": {"pruning": {"_target_": "x"}}}) != configuration_hash(plain)
+    assert hash_configuration({**plain, "callbacks": {"pruning": None}}) == hash_configuration(plain)
+    assert hash_configuration({**plain, "callbacks": {"pruning": {"_target_": "x"}}}) != hash_configuration(plain)
 
 
 def test_mean_and_sample_standard_deviation_are_over_the_seeds_of_each_configuration(tmp_path: Path) -> None:
@@ -157,7 +157,7 @@ def test_assays_of_repetitions_have_a_mean_over_the_seeds(tmp_path: Path) -> Non
 
 
 def test_whether_a_run_was_assayed_after_training_does_not_make_it_another_experiment() -> None:
-    assert configuration_hash({**config(0), "assay": "quick"}) == configuration_hash(config(0))
+    assert hash_configuration({**config(0), "assay": "quick"}) == hash_configuration(config(0))
 
 
 def test_a_run_from_before_there_were_stamps_is_a_repetition_of_one_without(tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_a_run_from_before_there_were_stamps_is_a_repetition_of_one_without(tmp_
     }
     without = {**config, "data": {"name": "x", "stamp": {"kind": "none", "share": 1.0}}}
     stamped = {**config, "data": {"name": "x", "stamp": {"kind": "date", "share": 1.0}}}
-    assert configuration_hash(config) == configuration_hash(without) != configuration_hash(stamped)
+    assert hash_configuration(config) == hash_configuration(without) != hash_configuration(stamped)
 
 
 # --- how it was started and how it ended -----------------------------------------------------------------------------
@@ -204,12 +204,12 @@ def test_a_run_that_says_running_while_nobody_is_at_it_was_interrupted(tmp_path:
 
 
 def test_the_sweep_that_started_a_run_does_not_make_it_another_experiment() -> None:
-    assert configuration_hash({**config(0), "sweep": {"name": "x"}}) == configuration_hash(config(0))
+    assert hash_configuration({**config(0), "sweep": {"name": "x"}}) == hash_configuration(config(0))
 
 
 def test_pruning_makes_a_run_another_experiment() -> None:
     pruned = {**config(0), "callbacks": {"pruning": {"_target_": "x"}}}
-    assert configuration_hash(pruned) != configuration_hash(config(0))
+    assert hash_configuration(pruned) != hash_configuration(config(0))
 
 
 def test_an_assay_on_validation_images_is_not_replaced_by_one_on_test_images(tmp_path: Path) -> None:

@@ -148,7 +148,7 @@ def conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "conf"
     folder.mkdir()
     (folder / "train.yaml").write_text("seed: 0\n")
-    monkeypatch.setattr(configuration, "conf_directory", lambda: folder)
+    monkeypatch.setattr(configuration, "find_conf_directory", lambda: folder)
     return folder
 
 

@@ -16,8 +16,8 @@ from medassay.core.files import file_lock, write_json
 from medassay.evaluation import evaluate as evaluation
 from medassay.runs import train as jobs
 from medassay.runs.directory import RunDirectory
+from medassay.runs.recording import SweepPart, list_hyperparameters
 from medassay.runs.table import TRAINER_PLACES
-from medassay.runs.train import SweepPart
 from medassay.sweeps.directory import Job, register_resolvers
 from medassay.sweeps.job import TrainJob, find_swept, refuse_several_devices, unrecorded
 from medassay.sweeps.launchers.progress import Progress
@@ -254,11 +254,11 @@ def test_swept_are_the_keys_in_which_jobs_differ_and_those_of_a_search() -> None
 def test_the_table_of_hyperparameters_has_what_jobs_differ_by_alone() -> None:
     register_resolvers()
     config = configuration.resolve(configuration.compose("train", ["data=chest_phantom", "model/optimizer=sgd"]))
-    assert "model.net.width" in jobs.list_hyperparameters(config, None)
+    assert "model.net.width" in list_hyperparameters(config, None)
     part = SweepPart(
         {"model/optimizer": "sgd", "data.augment.rotation": "5", "trainer.gradient_clip": "1"}, is_first=True
     )
-    found = jobs.list_hyperparameters(config, part)
+    found = list_hyperparameters(config, part)
     optimizer = {f"model.optimizer.{key}" for key in ("lr", "momentum", "nesterov", "weight_decay")}
     assert set(found) == {"model.optimizer", *optimizer, "data.augment.rotation", "trainer.gradient_clip"}
     assert found["model.optimizer"] == "sgd"

@@ -14,8 +14,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from medassay.core.errors import CheckpointError, ConfigError
-from medassay.runs.groups import Group, labels
-from medassay.runs.table import RunRow, configuration_hash
+from medassay.runs.groups import Group, shorten_keys
+from medassay.runs.table import RunRow, hash_configuration
 from medassay.sweeps.summary import format_value, list_seeds, summarise
 
 LR, WIDTH = "model.optimizer.lr", "model.net.width"
@@ -313,7 +313,7 @@ def test_the_chosen_one_is_tested_over_its_seeds_and_further_ones(sweep: Sweep) 
 def test_what_was_chosen_stays_chosen_and_the_difference_is_said(sweep: Sweep) -> None:
     sweep.job(0.8, test={"auroc": 0.75})
     sweep.job(0.9, lr="1e-2", test={"auroc": 0.1})
-    chosen = {"configuration": configuration_hash(sweep.config(0, "1e-3", 8))}
+    chosen = {"configuration": hash_configuration(sweep.config(0, "1e-3", 8))}
     found = summarise(sweep.listed(chosen=chosen))
     assert found.test["test/auroc"].value == 0.75
     assert any("was the best when it was chosen" in note for note in found.notes)
@@ -343,7 +343,7 @@ def test_the_terminal_gets_no_more_than_asked_for(sweep: Sweep) -> None:
 
 def test_labels_are_as_short_as_they_can_be_told_apart() -> None:
     keys = ["model.optimizer.lr", "model.net.width", "data.augment.width", "model/optimizer"]
-    assert list(labels(keys).values()) == ["lr", "net.width", "augment.width", "optimizer"]
+    assert list(shorten_keys(keys).values()) == ["lr", "net.width", "augment.width", "optimizer"]
 
 
 @pytest.mark.parametrize(("value", "text"), [("1e-3", "0.001"), ("0.123456", "0.1235"), ("64", "64"), ("v1.x", "v1.x")])

@@ -14,7 +14,7 @@ from PIL import Image
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
 
-from medassay.core.seeds import derived_seed
+from medassay.core.seeds import derive_seed
 from medassay.core.types import LabelledImages, Splits
 from medassay.data.modules import LabelledData
 from medassay.data.sources import InMemory
@@ -339,7 +339,7 @@ def test_each_seed_epoch_and_process_has_noise_of_its_own() -> None:
 
 def test_the_noise_is_not_that_of_the_loaders_order_and_augmentation() -> None:
     for purpose in (1, 2):
-        other = torch.rand(4, generator=torch.Generator().manual_seed(derived_seed(7, 0, purpose, 0)))
+        other = torch.rand(4, generator=torch.Generator().manual_seed(derive_seed(7, 0, purpose, 0)))
         assert not torch.equal(start(7), other)
 
 

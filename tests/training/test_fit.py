@@ -32,7 +32,7 @@ from medassay.tasks.optim import adam, cosine, sgd
 from medassay.training.callbacks import early_stopping
 from medassay.training.checkpoints import AtomicCheckpointIO, Checkpoints, load_weights, read_checkpoint
 from medassay.training.fit import Fit, fit
-from medassay.training.settings import TrainerSettings, devices_for
+from medassay.training.settings import TrainerSettings, choose_devices
 from tests.helpers import flip_byte
 
 ROOT = Path(__file__).parents[2]
@@ -294,7 +294,7 @@ def test_there_is_no_early_stopping_without_something_to_watch_or_patience() -> 
 def test_devices_follow_from_the_settings_and_the_machine(
     asked: dict[str, Any], present: int, mps: bool, expected: tuple[str, Any]
 ) -> None:
-    assert devices_for(TrainerSettings(**asked), present, mps) == expected
+    assert choose_devices(TrainerSettings(**asked), present, mps) == expected
 
 
 @pytest.mark.parametrize(
@@ -323,7 +323,7 @@ def test_devices_follow_from_the_settings_and_the_machine(
 )
 def test_devices_that_cannot_be_had_are_refused_in_one_line(asked: dict[str, Any], present: int, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
-        devices_for(TrainerSettings(**asked), present)
+        choose_devices(TrainerSettings(**asked), present)
     one_line(caught)
 
 

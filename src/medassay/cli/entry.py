@@ -13,9 +13,9 @@ import sys
 from collections.abc import Sequence
 
 from medassay.cli.evaluate import run_evaluate
-from medassay.cli.help import program
+from medassay.cli.help import name_program
 from medassay.cli.train import run_train
-from medassay.config.command_line import shell_override
+from medassay.config.command_line import format_shell_override
 from medassay.config.messages import explain
 from medassay.core.errors import ConfigError
 from medassay.core.interrupts import terminable
@@ -38,7 +38,9 @@ def main(command: str, argv: Sequence[str]) -> int:
             return action(list(argv))
     except KeyboardInterrupt as error:
         run = getattr(error, "run", None)
-        again = "" if run is None else f"; continue with: {program('train')} {shell_override('resume', run)}"
+        again = (
+            "" if run is None else f"; continue with: {name_program('train')} {format_shell_override('resume', run)}"
+        )
         _say(f"interrupted{again}")
         return 128 + int(getattr(error, "signum", signal.SIGINT))
     except BrokenPipeError:  # whoever reads the output, such as head, has read enough

@@ -14,12 +14,12 @@ from medassay import config as configuration
 from medassay.cli.help import HELP, describe_command
 from medassay.config.command_line import (
     SHOWING,
+    find_value,
     is_hydra,
+    list_override_texts,
     list_values,
-    override_texts,
     parse,
     run_hydra,
-    single_value,
     start_log,
 )
 from medassay.core.errors import ConfigError, advise
@@ -60,16 +60,16 @@ def run_evaluate(argv: list[str]) -> int:
     flags = {argument.partition("=")[0] for argument in argv if argument.startswith("-")}
     if flags & {"-m", "--multirun"}:
         raise ConfigError("evaluate.py takes one command at a time: leave out -m")
-    paths, samples = list_values(overrides, "run"), single_value(overrides, "samples")
+    paths, samples = list_values(overrides, "run"), find_value(overrides, "samples")
     if flags & SHOWING:
         run_hydra("evaluate", lambda cfg: None, [*argv, *_choose_protocol(overrides, paths, samples)])
         return OK
     _refuse_unclear(overrides, paths, samples)
     changes = [o for o in overrides if o.key_or_group.partition(".")[0] not in OWN_KEYS and not is_hydra(o)]
     texts = [str(change.input_line) for change in changes]
-    own = [text for text in override_texts(argv) if text not in texts]
+    own = [text for text in list_override_texts(argv) if text not in texts]
     cfg = configuration.compose("evaluate", [*own, *_choose_protocol(overrides, paths, samples)])
-    start_log(cfg, configuration.run_directory(cfg))
+    start_log(cfg, configuration.find_run_directory(cfg))
     values = configuration.resolve(cfg)
     settings = {key: values[key] for key in ("resize", "outputs", "eval_dir", "checkpoint")}
     configuration.check_arguments(settings, EvaluateSettings, "")

@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from medassay import config as configuration
-from medassay.config.command_line import override_texts
+from medassay.config.command_line import list_override_texts
 from medassay.runs.compose import choose_samples, register_resolvers
 
 HELP = {"--help", "-h"}
@@ -54,7 +54,7 @@ WIDEST = 48  # characters before a comment
 _LINE = re.compile(r"(?P<indent> *)(?P<key>[\w.]+):(?P<value>(?: .*?)?)(?:\s+# *(?P<comment>.*))?$")
 
 
-def program(command: str) -> str:
+def name_program(command: str) -> str:
     """What the user types to run ``train`` or ``evaluate``: the console script where that is what runs, else the file."""
     return f"medassay-{command}" if Path(sys.argv[0]).name.startswith("medassay-") else f"python {command}.py"
 
@@ -63,17 +63,17 @@ def describe_command(command: str, argv: Sequence[str]) -> str:
     """The help of ``train`` or ``evaluate``, with the keys of the groups that ``argv`` chooses.
 
     Raises:
-        UserError: what is wrong with the arguments.
+        UserError: An argument is wrong.
     """
     register_resolvers()
     flags = {*HELP, "-m", "--multirun"}
-    overrides = override_texts([argument for argument in argv if argument not in flags])
+    overrides = list_override_texts([argument for argument in argv if argument not in flags])
     cfg = configuration.compose(command, choose_samples(overrides) if command == "train" else overrides)
-    name = program(command)
+    name = name_program(command)
     examples = [f"{name} {arguments}" for arguments, _ in EXAMPLES[command]]
     lines = [PURPOSE[command], "", f"usage: {name} [group=name …] [key=value …]", "", "examples:"]
-    for example, (_, said) in zip(examples, EXAMPLES[command], strict=True):
-        lines += [f"  {example}", f"      {said}"]
+    for example, (_, purpose) in zip(examples, EXAMPLES[command], strict=True):
+        lines += [f"  {example}", f"      {purpose}"]
     lines += ["", "groups, chosen by group=name:"]
     lines += _align((f"{group}=", _options(group)) for group in GROUPS[command])
     if command == "train":
@@ -86,7 +86,7 @@ def describe_command(command: str, argv: Sequence[str]) -> str:
 
 
 def _options(group: str) -> str:
-    return " | ".join(sorted(file.stem for file in (configuration.conf_directory() / group).glob("*.yaml")))
+    return " | ".join(sorted(file.stem for file in (configuration.find_conf_directory() / group).glob("*.yaml")))
 
 
 def _align(rows: Any, comment: str = "") -> list[str]:
@@ -101,21 +101,22 @@ def _align(rows: Any, comment: str = "") -> list[str]:
 
 def _list_keys(command: str, cfg: DictConfig) -> Iterator[tuple[str, str]]:
     """``key=value`` of every key of ``cfg`` but Hydra's, and its comment; those of the command itself first."""
-    conf = configuration.conf_directory()
+    conf = configuration.find_conf_directory()
     comments = dict(_read_comments(conf / f"{command}.yaml", ""))
     choices = {str(group): name for group, name in cfg.hydra.runtime.choices.items() if name is not None}
     for group in sorted(choices, key=lambda group: -group.count("/")):  # of a net, then of the model that changes it
         folder, _, package = group.partition("@")
         file = conf / folder / f"{choices[group]}.yaml"
         if not folder.startswith("hydra/") and file.is_file():
-            comments |= {key: said for key, said in _read_comments(file, package or folder.replace("/", ".")) if said}
-    values = OmegaConf.to_container(configuration.without_hydra(cfg), resolve=False)
-    said: set[str] = set()
+            own = _read_comments(file, package or folder.replace("/", "."))
+            comments |= {key: comment for key, comment in own if comment}
+    values = OmegaConf.to_container(configuration.drop_hydra(cfg), resolve=False)
+    explained: set[str] = set()
     for key, value in sorted(_flatten(values), key=lambda pair: "." in pair[0]):
         parts = key.split(".")
         for node in (".".join(parts[:depth]) for depth in range(1, len(parts))):
-            if comments.get(node) and node not in said:
-                said.add(node)
+            if comments.get(node) and node not in explained:
+                explained.add(node)
                 yield f"{node}.…", comments[node]
         yield f"{key}={_format(value)}", comments.get(key, "")
 

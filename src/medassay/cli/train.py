@@ -13,17 +13,17 @@ from hydra.core.override_parser.types import Override
 from omegaconf import DictConfig
 
 from medassay import config as configuration
-from medassay.cli.help import HELP, describe_command, program
+from medassay.cli.help import HELP, describe_command, name_program
 from medassay.config.command_line import (
     CONFIG_DIR,
     SHOWING,
+    find_value,
+    format_shell_override,
     is_hydra,
-    override_texts,
+    list_override_texts,
     parse,
     replace_config_dir,
     run_hydra,
-    shell_override,
-    single_value,
     start_log,
 )
 from medassay.core.errors import ConfigError, advise
@@ -68,12 +68,12 @@ def run_train(argv: list[str]) -> int:
 
         return multirun(argv, overrides)
     else:
-        directory = _train(override_texts(argv), None, log=True)
+        directory = _train(list_override_texts(argv), None, log=True)
     directory = directory.absolute()  # what is printed may be read, and typed, elsewhere
     print(f"run directory: {directory}")
     if (directory / "tensorboard").is_dir():
         print(f"look at it:    tensorboard --logdir {shlex.quote(str(directory))}")
-    print(f"next:          {program('evaluate')} {shell_override('run', directory)}")
+    print(f"next:          {name_program('evaluate')} {format_shell_override('run', directory)}")
     return OK
 
 
@@ -85,7 +85,7 @@ def train_run(*overrides: str, directory: str | Path | None = None) -> Run:
         directory: The run directory; None for one under ``outputs``.
 
     Raises:
-        UserError: as on the command line.
+        UserError: Anything that is wrong on the command line is wrong here, too.
     """
     from medassay.runs.load import open_run
 
@@ -96,9 +96,9 @@ def compose(*overrides: str) -> DictConfig:
     """The configuration of a training, e.g. ``compose("model=cgan").model``; ``medassay.build`` makes objects of its nodes.
 
     Raises:
-        UserError: an unknown key or group, or a value that cannot be read.
+        UserError: A key or group does not exist, or a value cannot be read.
     """
-    return configuration.without_hydra(compose_training(overrides))
+    return configuration.drop_hydra(compose_training(overrides))
 
 
 def _train(overrides: Sequence[str], directory: str | Path | None, *, log: bool = False) -> Path:
@@ -109,7 +109,7 @@ def _train(overrides: Sequence[str], directory: str | Path | None, *, log: bool 
     from medassay.runs.train import train
 
     config = check_training(cfg)
-    path = configuration.run_directory(cfg) if directory is None else expand_home(directory)
+    path = configuration.find_run_directory(cfg) if directory is None else expand_home(directory)
     placed = any(text.startswith("hydra.run.dir=") for text in overrides)
     key = "directory" if directory is not None else "hydra.run.dir" if placed else "outputs"
     again = "free some space, then start the same command again"
@@ -133,7 +133,7 @@ def _judge(path: Path) -> None:
 
 def _run_to_resume(overrides: Sequence[Override], flags: set[str]) -> str | None:
     """The run directory given as ``resume=``; None where there is none."""
-    path = single_value(overrides, "resume")
+    path = find_value(overrides, "resume")
     if any(o.key_or_group == "resume" and o.is_sweep_override() for o in overrides):
         raise ConfigError("resume= continues one run: leave out -m and give one directory")
     if path is not None and flags & {"-m", "--multirun"}:

@@ -22,7 +22,7 @@ from medassay.core.errors import ConfigError, suggest_nearest
 TRUSTED_ENVIRONMENT_VARIABLE = "MEDASSAY_TRUSTED_PACKAGES"  # comma-separated packages whose classes a config may name
 
 
-def trusted_targets() -> list[str]:
+def list_trusted_targets() -> list[str]:
     """The patterns of constructors that a configuration may name; a run directory from elsewhere can call no others."""
     extra = [name.strip() for name in os.environ.get(TRUSTED_ENVIRONMENT_VARIABLE, "").split(",") if name.strip()]
     return [f"{package}.*" for package in ["medassay", *extra]]
@@ -33,26 +33,26 @@ def locate(target: str, key: str) -> Callable[..., Any]:
     module_name, _, name = target.rpartition(".")
     if target in MOVED:  # of a node that Hydra builds itself, by the name that stands there
         raise ConfigError(f"{key}._target_={target}: it is called {MOVED[target]} now; change the yaml")
-    packages = [pattern.removesuffix(".*") for pattern in trusted_targets()]
+    packages = [pattern.removesuffix(".*") for pattern in list_trusted_targets()]
     if target.partition(".")[0] not in packages:
         raise ConfigError(
             f"{key}._target_={target}: constructors are taken from {', '.join(packages)} only; "
             f"name your own package in the environment variable {TRUSTED_ENVIRONMENT_VARIABLE}"
         )
     try:
-        found = getattr(importlib.import_module(module_name), name)
+        constructor = getattr(importlib.import_module(module_name), name)
     except (ImportError, AttributeError, ValueError) as error:
         raise ConfigError(f"{key}._target_={target}: no such class or function ({error})") from error
-    if not callable(found):
-        raise ConfigError(f"{key}._target_={target}: no such class or function (it is a {type(found).__name__})")
-    return typing.cast(Callable[..., Any], found)
+    if not callable(constructor):
+        raise ConfigError(f"{key}._target_={target}: no such class or function (it is a {type(constructor).__name__})")
+    return typing.cast(Callable[..., Any], constructor)
 
 
 def check(node: Any, key: str = "") -> None:
     """Checks every constructor call in ``node`` (plain resolved values) against the constructor's signature.
 
     Raises:
-        ConfigError: one line naming the first wrong key, its value, and what is accepted.
+        ConfigError: A key or value is wrong; the message, one line, names the first such key, its value and what is accepted.
     """
     if isinstance(node, Mapping):
         if "_target_" in node:

@@ -19,8 +19,8 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict, read_write
 from omegaconf.errors import OmegaConfBaseException
 
-from medassay.config.checks import trusted_targets
-from medassay.config.composition import compose_with_hydra, conf_directory, explained_interpolations
+from medassay.config.checks import list_trusted_targets
+from medassay.config.composition import compose_with_hydra, explain_interpolations, find_conf_directory
 from medassay.config.messages import explain, explain_unreadable
 from medassay.core.errors import ConfigError, output_error
 from medassay.core.paths import expand_home
@@ -38,7 +38,7 @@ def compose(name: str, overrides: Sequence[str]) -> DictConfig:
     """The configuration ``name`` (``train``, ``evaluate``) with ``overrides`` as on the command line.
 
     Raises:
-        ConfigError: one line for what Hydra says in many.
+        ConfigError: The overrides are wrong; the message says in one line what Hydra says in many.
     """
     try:
         return compose_with_hydra(name, overrides)
@@ -46,11 +46,11 @@ def compose(name: str, overrides: Sequence[str]) -> DictConfig:
         raise ConfigError(explain(error) or str(error)) from error
 
 
-def override_texts(argv: Sequence[str]) -> list[str]:
+def list_override_texts(argv: Sequence[str]) -> list[str]:
     """The overrides in ``argv`` as text; ``--config-dir`` as the override that stands for it.
 
     Raises:
-        ConfigError: another of Hydra's flags, which a single run does not take.
+        ConfigError: ``argv`` has another of Hydra's flags, which a single run does not take.
     """
     texts = []
     for argument, override in pair_arguments(replace_config_dir(argv)):
@@ -65,9 +65,9 @@ def replace_config_dir(argv: Sequence[str]) -> list[str]:
     """``argv`` with the override that stands for ``--config-dir`` in its place.
 
     Raises:
-        ConfigError: it names no directory.
+        ConfigError: ``--config-dir`` names no directory.
     """
-    kept: list[str] = []
+    arguments: list[str] = []
     folder: str | None = None
     expected = False
     for argument, override in pair_arguments(argv):
@@ -77,21 +77,21 @@ def replace_config_dir(argv: Sequence[str]) -> list[str]:
         elif override is None and name in CONFIG_DIR:
             expected = True
         else:
-            kept.append(argument)
+            arguments.append(argument)
     if folder is None and not expected:
-        return kept
+        return arguments
     directory = expand_home(folder or "")
     if not folder or not directory.is_dir():
         raise ConfigError(f"--config-dir {folder or ''} is not a directory: give one with yamls in <group>/<name>.yaml")
-    return [*kept, f"hydra.searchpath=['file://{directory.absolute()}']"]
+    return [*arguments, f"hydra.searchpath=['file://{directory.absolute()}']"]
 
 
 def start_log(cfg: DictConfig, directory: Path) -> None:
     """Sends messages to the terminal and to the log file in ``directory``, as ``hydra.job_logging`` of ``cfg`` says.
 
     Raises:
-        ConfigError: a setting of Hydra's that a single run does not follow.
-        OutputError: the directory cannot be written.
+        ConfigError: ``cfg`` has a setting of Hydra's that a single run does not follow.
+        OutputError: The directory cannot be written.
     """
     if cfg.hydra.callbacks:
         raise ConfigError("hydra.callbacks: a run does not call them; callbacks of the training stand under callbacks.")
@@ -103,7 +103,7 @@ def start_log(cfg: DictConfig, directory: Path) -> None:
     HydraConfig.instance().set_config(cfg)
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        configure_log(cfg.hydra.job_logging, cfg.hydra.verbose, execution_whitelist=trusted_targets())
+        configure_log(cfg.hydra.job_logging, cfg.hydra.verbose, execution_whitelist=list_trusted_targets())
     except (OSError, ValueError) as error:
         cause = error if isinstance(error, OSError) else error.__cause__  # logging wraps it
         if not isinstance(cause, OSError):
@@ -111,22 +111,22 @@ def start_log(cfg: DictConfig, directory: Path) -> None:
         raise output_error(cause, cause.filename or directory) from error
 
 
-def run_directory(cfg: DictConfig) -> Path:
+def find_run_directory(cfg: DictConfig) -> Path:
     """The directory that ``hydra.run.dir`` of a composed configuration names.
 
     Raises:
-        UserError: it stands on something that cannot be found.
+        UserError: The name of the directory depends on a value that cannot be resolved.
     """
-    with explained_interpolations():
+    with explain_interpolations():
         return expand_home(str(cfg.hydra.run.dir))
 
 
 def run_hydra(config_name: str, job: Callable[[DictConfig], object], argv: Sequence[str]) -> None:
     """Lets Hydra show the configuration, or run a sweep of jobs; errors are raised instead of printed."""
     decorated = hydra.main(
-        config_path=str(conf_directory().resolve()),
+        config_path=str(find_conf_directory().resolve()),
         config_name=config_name,
-        execution_whitelist=trusted_targets(),
+        execution_whitelist=list_trusted_targets(),
     )(job)
     before, full_error = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [before[0] if before and before[0] else config_name, *argv]
@@ -151,7 +151,7 @@ def pair_arguments(argv: Sequence[str]) -> Iterator[tuple[str, Override | None]]
     """Each argument with its parsed override; None for Hydra's flags and their values.
 
     Raises:
-        ConfigError: a flag that there is not, or an override that cannot be read.
+        ConfigError: A flag does not exist, or an override cannot be read.
     """
     parser = OverridesParser.create()
     value_next = False
@@ -181,7 +181,7 @@ def quote_value(text: str) -> str:
     return f"'{escaped}'"
 
 
-def shell_override(key: str, value: object) -> str:
+def format_shell_override(key: str, value: object) -> str:
     """``key=value`` as it is typed in a shell: quoted for Hydra where that is needed, and then for the shell."""
     text = str(value)
     if not re.fullmatch(r"[A-Za-z0-9_./-]+", text):
@@ -197,7 +197,7 @@ def is_hydra(override: Override) -> bool:
     return override.key_or_group.partition(".")[0].partition("/")[0] == "hydra"
 
 
-def single_value(overrides: Sequence[Override], key: str) -> str | None:
+def find_value(overrides: Sequence[Override], key: str) -> str | None:
     """The single value given for ``key``, as text."""
     for override in reversed(overrides):
         if override.key_or_group == key and not override.is_sweep_override():

@@ -25,16 +25,16 @@ PATH_KEYS = ("outputs", "eval_dir", "resume", "root", "file", "path", "generator
 def compose_with_hydra(name: str, overrides: Sequence[str]) -> DictConfig:
     """The configuration ``name`` (``train``, ``evaluate``) with ``overrides``, Hydra's own node included."""
     register_resolvers()
-    with hydra.initialize_config_dir(str(conf_directory().resolve())):
+    with hydra.initialize_config_dir(str(find_conf_directory().resolve())):
         return hydra.compose(name, list(overrides), return_hydra_config=True)
 
 
-def without_hydra(cfg: DictConfig) -> DictConfig:
+def drop_hydra(cfg: DictConfig) -> DictConfig:
     """A copy of a composed configuration without Hydra's own node."""
     return OmegaConf.masked_copy(cfg, [str(key) for key in cfg if key != "hydra"]) if "hydra" in cfg else cfg
 
 
-def conf_directory() -> Path:
+def find_conf_directory() -> Path:
     """The folder with the yaml files: inside the installed package, else at the top of the clone."""
     inside = Path(__file__).parents[1] / "conf"
     return inside if inside.is_dir() else Path(__file__).parents[3] / "conf"
@@ -44,10 +44,10 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     """``cfg`` as plain values, every interpolation resolved; Hydra's own node is left out.
 
     Raises:
-        UserError: an interpolation points nowhere, a mandatory value (``???``) is missing, or what a resolver says.
+        UserError: An interpolation points nowhere, a mandatory value (``???``) is missing, or a resolver refuses its argument.
     """
-    with explained_interpolations():
-        values = OmegaConf.to_container(without_hydra(cfg), resolve=True, throw_on_missing=True)
+    with explain_interpolations():
+        values = OmegaConf.to_container(drop_hydra(cfg), resolve=True, throw_on_missing=True)
     assert isinstance(values, dict)
     return typing.cast(dict[str, Any], expand_paths(update_targets(values)))
 
@@ -56,7 +56,7 @@ def expand_paths(node: Any) -> Any:
     """``node`` (plain values) with ``~`` as the home directory in every value that is a path by its key.
 
     Raises:
-        ConfigError: a home directory that there is not.
+        ConfigError: A path names the home directory of a user who does not exist.
     """
     if isinstance(node, dict):
         return {
@@ -71,7 +71,7 @@ def _is_in_home(value: Any) -> bool:
 
 
 @contextmanager
-def explained_interpolations() -> Iterator[None]:
+def explain_interpolations() -> Iterator[None]:
     """Turns an interpolation that fails inside into the error that its resolver raised, or into one line with its key."""
     try:
         yield
@@ -98,12 +98,12 @@ def quote_text(values: Any) -> Any:
 # --- resolvers -------------------------------------------------------------------------------------------------------
 
 
-def run_id(data_name: str) -> str:
+def make_run_id(data_name: str) -> str:
     """Four random hex digits, and the data set's name where it is a phantom: a phantom run says so in its name."""
     return secrets.token_hex(2) + (f"_{data_name}" if data_name.endswith("_phantom") else "")
 
 
-def slug(text: str, length: int = 60) -> str:
+def make_slug(text: str, length: int = 60) -> str:
     """``text`` in the characters ``A-Za-z0-9._-`` alone, shortened; the name of a job's directory."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:length].rstrip("-.")
 
@@ -111,6 +111,6 @@ def slug(text: str, length: int = 60) -> str:
 @functools.cache
 def register_resolvers() -> None:
     """Makes ``${medassay.…:}`` known to OmegaConf, once per process."""
-    OmegaConf.register_resolver("medassay.run_id", run_id, use_cache=True)
-    OmegaConf.register_resolver("medassay.slug", slug)
+    OmegaConf.register_resolver("medassay.run_id", make_run_id, use_cache=True)
+    OmegaConf.register_resolver("medassay.slug", make_slug)
     OmegaConf.register_resolver("medassay.len", lambda items: len(items))

@@ -8,7 +8,7 @@ from typing import Any
 import hydra.utils
 from omegaconf import DictConfig, OmegaConf
 
-from medassay.config.checks import check, trusted_targets
+from medassay.config.checks import check, list_trusted_targets
 from medassay.config.composition import quote_text, resolve
 from medassay.core.errors import UserError
 
@@ -21,7 +21,7 @@ def build(node: Mapping[str, Any] | DictConfig | None, **extra: Any) -> Any:
         **extra: Further arguments of the constructor, as they are.
 
     Raises:
-        UserError: a wrong key or value in a node as composed; whatever the constructor raises.
+        UserError: A node as composed has a wrong key or value, or a constructor refuses its arguments.
     """
     if node is None:
         return None
@@ -33,7 +33,7 @@ def build(node: Mapping[str, Any] | DictConfig | None, **extra: Any) -> Any:
             OmegaConf.create(quote_text(node), flags={"allow_objects": True}),
             **extra,
             _convert_="all",
-            _execution_whitelist_=trusted_targets(),
+            _execution_whitelist_=list_trusted_targets(),
         )
     except Exception as error:
         cause: BaseException | None = error

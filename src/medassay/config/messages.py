@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from medassay.config.composition import compose_with_hydra
-from medassay.config.moved import present_key
+from medassay.config.moved import find_present_key
 from medassay.core.errors import UserError, output_error, suggest_nearest
 
 ELSEWHERE = {  # keys of other programs' command lines, and what does that here
@@ -80,7 +80,7 @@ def _explain_composition(error: Exception) -> str:
     match = re.match(r"Could not override '(.+)'", lines[0]) if lines else None
     if match:
         key = match.group(1)
-        if (now := present_key(key)) is not None:
+        if (now := find_present_key(key)) is not None:
             return f"{key}: it is called {now} now"
         if (elsewhere := explain_foreign_key(key)) is not None:
             return elsewhere

@@ -40,7 +40,7 @@ OWN_KEYS = ("batch_size", "augment", "seed", "subset")  # of a run on a generato
 DEVICE_KEYS = ("gpus", "accelerator", "devices")  # of the trainer: where samples are drawn
 
 
-def present_key(key: str) -> str | None:
+def find_present_key(key: str) -> str | None:
     """What the key of an older version is called now; None where it has not moved."""
     for before, now in KEYS.items():
         if key == before or key.startswith(f"{before}."):

@@ -44,7 +44,7 @@ class OutputError(UserError):
     """Something could not be written: no permission, no space.
 
     Args:
-        message: What is wrong; with a ``cause``, without the next step, which :func:`advise` adds.
+        message: What is wrong. Where a ``cause`` is given, :func:`advise` adds the next step; otherwise the message names it.
         cause: ``full`` (no space left) or ``refused`` (any other reason); None where the message names the next step.
     """
 
@@ -69,8 +69,8 @@ class Interrupted(KeyboardInterrupt):
 
 def suggest_nearest(word: str, known: Iterable[str]) -> str:
     """`` Did you mean 'x'?`` for the known word nearest to ``word``, or an empty string if none is near."""
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return f" Did you mean '{found[0]}'?" if found else ""
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" Did you mean '{matches[0]}'?" if matches else ""
 
 
 @contextmanager
@@ -78,8 +78,8 @@ def advise(*, full: str, refused: str) -> Iterator[None]:
     """Names the next step where something inside cannot be written; the innermost advice stays.
 
     Args:
-        full: What to do where no space is left.
-        refused: What to do where the place cannot be written for another reason.
+        full: The next step where no space is left.
+        refused: The next step where the place cannot be written for another reason.
     """
     try:
         yield

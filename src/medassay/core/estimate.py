@@ -23,13 +23,15 @@ class Estimate:
     """A number and how far it may be off.
 
     Attributes:
-        value: the number: a mean, or a statistic of all images; NaN where it is undefined.
-        low, high: bounds of its 95 % interval; None where there is no interval.
-        sd: sample standard deviation of what it is the mean of; None for a single one, or where that says nothing.
-        n: how many images (``bootstrap``, ``exact``), seeds, sets or runs it is of.
-        kind: ``bootstrap``: percentile interval over images; ``exact``: binomial interval over images; ``seeds``: mean over
-            seeds with Student's t interval; ``sets``: mean over disjoint sets of samples; ``runs``: mean over runs.
-        values: the single numbers behind a mean over seeds.
+        value: The number: a mean, or a statistic of all images; NaN where it is undefined.
+        low, high: Bounds of the 95 % interval; None where there is no interval.
+        sd: Sample standard deviation of the numbers that ``value`` is the mean of; None for a single number, or where the
+            deviation says nothing.
+        n: Number of images (``bootstrap``, ``exact``), seeds, sets or runs behind the number.
+        kind: Where the uncertainty comes from. ``bootstrap``: percentile interval over images; ``exact``: binomial interval
+            over images; ``seeds``: mean over seeds with Student's t interval; ``sets``: mean over disjoint sets of samples;
+            ``runs``: mean over runs.
+        values: The single numbers behind a mean over seeds.
     """
 
     value: float

@@ -28,7 +28,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     """A name beside ``path`` to write to; renamed to ``path`` once that succeeded, removed if it did not.
 
     Raises:
-        OutputError: the file cannot be written; what ``path`` held before is untouched.
+        OutputError: The file cannot be written; what ``path`` held before is untouched.
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")  # one of its own for each writer
     try:
@@ -58,7 +58,7 @@ def file_lock(path: Path, wait: float = 5.0) -> Iterator[bool]:
     machines where that passes locks on (NFS 4 does).
 
     Raises:
-        OutputError: the file cannot be made.
+        OutputError: The lock file cannot be made.
     """
     lock = FileLock(path, timeout=wait)
     try:
@@ -77,7 +77,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """The table of names and values in a JSON file; empty if there is no such file.
 
     Raises:
-        CheckpointError: it cannot be read, or holds something else.
+        CheckpointError: The file cannot be read, or holds something else.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -94,7 +94,7 @@ def refuse_unwritable(directory: Path) -> None:
     """Tries whether ``directory``, which need not exist, can be written; nothing is left behind.
 
     Raises:
-        OutputError: it cannot.
+        OutputError: The directory cannot be written.
     """
     nearest = next(place for place in (directory.absolute(), *directory.absolute().parents) if os.path.exists(place))
     try:
@@ -116,7 +116,7 @@ def describe_zip_damage(path: Path) -> str | None:
     Every member is compared with its checksum, which torch does not do when it loads a checkpoint.
 
     Raises:
-        OSError: the file cannot be opened.
+        OSError: The file cannot be opened.
     """
     with path.open("rb") as stream:
         try:
@@ -132,7 +132,7 @@ def read_cached(path: Path, read: Callable[[Path], Content]) -> Content | None:
 
     Args:
         path: The file.
-        read: Reads it; raises :class:`UserError` where it is damaged.
+        read: Function that reads the file; it raises :class:`UserError` where the file is damaged.
     """
     if not path.exists():
         return None
@@ -147,7 +147,7 @@ def write_text(path: Path, text: str) -> None:
     """Writes ``text`` as it is, in UTF-8.
 
     Raises:
-        OutputError: the file cannot be written.
+        OutputError: The file cannot be written.
     """
     with atomic_write(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="")
@@ -168,7 +168,7 @@ def read_checked_json(path: Path) -> dict[str, Any]:
     """The values that :func:`write_checked_json` left in a file; those of an older version, which have no checksum, too.
 
     Raises:
-        CheckpointError: it cannot be read, or its checksum does not fit.
+        CheckpointError: The file cannot be read, or its checksum does not fit.
     """
     values = read_json(path)
     checksum = values.pop("sha256", None)

@@ -11,7 +11,7 @@ def expand_home(path: str | Path) -> Path:
     """``path`` with a ``~`` or ``~user`` at its beginning replaced by that home directory.
 
     Raises:
-        ConfigError: there is no such user.
+        ConfigError: The path names a user who does not exist.
     """
     if not str(path).startswith("~"):  # ./~ is a folder of that name
         return Path(path)

@@ -48,10 +48,10 @@ class Call:
 
     Attributes:
         module: The module that it runs as its main one, which ends with :func:`answer_call`.
-        payload: What that module is handed.
+        payload: Bytes that are handed to the module.
         log: The file that everything it prints is added to; None keeps its standard error alone, until it has ended.
-        directory: Its working directory; None for the one of this process.
-        environment: Variables that it has instead of those of its place.
+        directory: Working directory of the process; None for the one of this process.
+        environment: Variables of the environment; they take precedence over those of the place.
     """
 
     module: str
@@ -66,8 +66,8 @@ class Ending:
     """How a process ended.
 
     Attributes:
-        code: Its exit code; below 0, the number of the signal that ended it.
-        result: What its module gave back; empty where it gave nothing.
+        code: Exit code of the process; below 0, the number of the signal that ended it.
+        result: Bytes that its module gave back; empty where it gave nothing.
         error: The last line on its standard error; empty where that went to a log.
     """
 
@@ -97,10 +97,10 @@ def run_in_processes(
     :func:`contextlib.closing`.
 
     Args:
-        jobs: What is to be run.
-        places: Where; there are never more processes than places.
-        make_call: Called for a job when there is a place for it.
-        watch: Called for each running job, ten times a second.
+        jobs: The jobs to run.
+        places: The places where they run; there are never more processes than places.
+        make_call: Function that makes a job's call, when there is a place for it.
+        watch: Function that is called for each running job, ten times a second.
     """
     waiting, free = list(jobs), list(places)
     running: dict[_Process, tuple[Job, Place]] = {}

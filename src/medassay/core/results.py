@@ -63,11 +63,11 @@ def read_result(kind: type[Result], path: Path, advice: str, present: Mapping[st
     Args:
         kind: Type of the result, a dataclass.
         path: The file.
-        advice: What to do about a file that cannot be read, for the error.
+        advice: The next step where the file cannot be read; it ends the error's message.
         present: Values that are put in the place of the file's, by name.
 
     Raises:
-        CheckpointError: the file cannot be read, or holds something else.
+        CheckpointError: The file cannot be read, or holds something else.
     """
     try:
         result: Result = from_json(kind, {**json.loads(path.read_text(encoding="utf-8")), **(present or {})})

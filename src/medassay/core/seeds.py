@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-def derived_seed(*parts: int) -> int:
+def derive_seed(*parts: int) -> int:
     """One 63-bit seed from several numbers (seed, epoch, rank, purpose), the same on every machine."""
     value = 0x9E3779B97F4A7C15
     for part in parts:  # the mixing steps of splitmix64 (Steele, Lea & Flood 2014)

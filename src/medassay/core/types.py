@@ -15,12 +15,13 @@ class LabelledImages:
     """One split of a data set.
 
     Attributes:
-        images: ``(N, C, H, W) uint8``.
-        labels: ``(N,) int64``, class indices from 0.
-        masks: where known, the pixels that make the class: ``(N, H, W) bool``; all False for an image without such pixels.
+        images: Images, ``(N, C, H, W) uint8``.
+        labels: Class indices from 0, ``(N,) int64``.
+        masks: Pixels that make the class, ``(N, H, W) bool``, all False for an image without such pixels; None where they are
+            not known.
 
     Raises:
-        ValueError: if shapes, dtypes or lengths do not fit.
+        ValueError: Shapes, dtypes or lengths do not fit.
     """
 
     images: Tensor

@@ -26,21 +26,21 @@ class BatchAugment:
     """Random changes of images, each off (0) unless asked for, applied in the order of the arguments.
 
     Attributes:
-        horizontal_flip: probability of a left-right flip. Lungs, hearts and livers have a side: leave it off for these.
-        vertical_flip: probability of a top-bottom flip.
-        rotation: largest angle in degrees; drawn from ``[-rotation, rotation]``.
-        translation: largest shift along each axis, as a fraction of the side.
-        scale: largest relative zoom; the factor is drawn from ``[1 - scale, 1 + scale]``, above 1 enlarges.
-        contrast: largest relative change of the distance to the image's mean.
-        brightness: largest shift of all values, in [0, 1] units.
-        colour: largest relative change of each channel's gain (stain, white balance); grey images are left alone.
-        blur: probability of a 3×3 Gaussian blur (binomial kernel 1-2-1).
-        sharpen: probability of an unsharp mask: the image plus its difference to that blur.
-        gaussian_noise: standard deviation of noise added to every value, in [0, 1] units.
-        salt_pepper: share of the pixels set to black or to white, half each.
-        erasing: probability that a rectangle is filled with the image's mean colour (Zhong et al., "Random Erasing Data
+        horizontal_flip: Probability of a left-right flip. Lungs, hearts and livers have a side: leave it off for these.
+        vertical_flip: Probability of a top-bottom flip.
+        rotation: Largest angle in degrees; drawn from ``[-rotation, rotation]``.
+        translation: Largest shift along each axis, as a fraction of the side.
+        scale: Largest relative zoom; the factor is drawn from ``[1 - scale, 1 + scale]``, above 1 enlarges.
+        contrast: Largest relative change of the distance to the image's mean.
+        brightness: Largest shift of all values, in [0, 1] units.
+        colour: Largest relative change of each channel's gain (stain, white balance); grey images are left alone.
+        blur: Probability of a 3×3 Gaussian blur (binomial kernel 1-2-1).
+        sharpen: Probability of an unsharp mask: the image plus its difference to that blur.
+        gaussian_noise: Standard deviation of noise added to every value, in [0, 1] units.
+        salt_pepper: Share of the pixels set to black or to white, half each.
+        erasing: Probability that a rectangle is filled with the image's mean colour (Zhong et al., "Random Erasing Data
             Augmentation", 2020).
-        erasing_size: largest height and width of that rectangle, as a fraction of the side.
+        erasing_size: Largest height and width of that rectangle, as a fraction of the side.
 
     What rotation, translation and scale bring in from outside is the image's own reflection at its edge. The ranges in
     the annotations are checked where configurations are.
@@ -70,14 +70,14 @@ class BatchAugment:
         """Change a batch.
 
         Args:
-            images: ``(B, C, H, W) float32`` in [0, 1]; not modified.
-            rng: a generator on the device of ``images``; all randomness comes from it.
+            images: Images, ``(B, C, H, W) float32`` in [0, 1]; not modified.
+            rng: A generator on the device of ``images``; all randomness comes from it.
 
         Returns:
             ``(B, C, H, W) float32`` in [0, 1]; ``images`` itself if nothing is on.
 
         Raises:
-            ValueError: if ``images`` is not a batch of floating-point images.
+            ValueError: ``images`` is not a batch of floating-point images.
         """
         if images.ndim != 4 or not images.is_floating_point():
             raise ValueError(f"images must be (B, C, H, W) float32 in [0, 1], not {tuple(images.shape)} {images.dtype}")

@@ -15,7 +15,7 @@ from medassay.data.image_files import (
     DICOM_ADVICE,
     IN_SUB_FOLDERS,
     OUTSIDE_CLASSES,
-    fingerprint,
+    compute_fingerprint,
     list_folders,
     list_images,
 )
@@ -41,10 +41,10 @@ class ClassFiles:
     splits: dict[str, Files]
     left_out: Counter[str]
 
-    def fingerprint(self) -> str:
+    def compute_fingerprint(self) -> str:
         """An md5 over the names and the contents of the images."""
         every = [file for files in self.splits.values() for images in files.values() for file in images]
-        return fingerprint(self.top, every)
+        return compute_fingerprint(self.top, every)
 
 
 def list_data_set(path: str | Path, nested: bool | None = None) -> ClassFiles:
@@ -55,7 +55,7 @@ def list_data_set(path: str | Path, nested: bool | None = None) -> ClassFiles:
         nested: Whether images in sub-folders of a class are read; None refuses them.
 
     Raises:
-        DataError: no such folder, another layout, a class without images, classes that differ between splits.
+        DataError: The folder does not exist or has another layout, a class has no images, or classes differ between splits.
     """
     top = open_top(path)
     ready = find_split_folders(top)
@@ -76,7 +76,7 @@ def list_samples(path: str | Path) -> ClassFiles:
     """The images of class folders, unsplit; those of the folder ``train`` where there is one.
 
     Raises:
-        DataError: no such folder, another layout, a class without images.
+        DataError: The folder does not exist or has another layout, or a class has no images.
     """
     top = open_top(path)
     folder = next((inner for inner in list_folders(top) if inner.name.lower() == "train"), top)
@@ -89,8 +89,8 @@ def list_class_names(path: str | None) -> list[str]:
     """The class names of a folder data set, sorted: what ``${medassay.class_folders:<path>}`` gives in a configuration.
 
     Raises:
-        ConfigError: no path, or no such folder.
-        DataError: another layout; the message shows what is there.
+        ConfigError: No path is given, or the folder does not exist.
+        DataError: The folder has another layout; the message shows what is there.
     """
     if path is None:
         raise ConfigError("data=folder needs data.path=<directory with train/val/test/<class>/*.png or <class>/*.png>")
@@ -110,7 +110,7 @@ def open_top(path: str | Path) -> Path:
     """The folder ``path``, ``~`` expanded.
 
     Raises:
-        DataError: there is no such folder.
+        DataError: The folder does not exist.
     """
     top = Path(path).expanduser()
     if not top.is_dir():
@@ -125,23 +125,23 @@ def find_split_folders(top: Path) -> dict[str, Path]:
     without one, only the plain names say that a folder is split, so that a class may be called ``Test`` or ``valid``.
 
     Raises:
-        DataError: a split is missing or there twice, or a folder called like a split holds images and no class folders.
+        DataError: A split is missing or there twice, or a folder called like a split holds images and no class folders.
     """
     named = [folder for folder in list_folders(top) if folder.name.lower() in SPLIT_NAMES]
     if not any(folder.name.lower() == "train" for folder in named):
         named = [folder for folder in named if folder.name in Splits._fields]
     if not named:
         return {}
-    found: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for folder in named:
         part = SPLIT_NAMES[folder.name.lower()]
-        if part in found:
-            raise DataError(f"{top} has {found[part].name} and {folder.name}, both for {part}: put them together")
-        found[part] = folder
-    missing = [part for part in Splits._fields if part not in found]
-    bare = [found[part] for part in Splits._fields if part in found and not list_folders(found[part])]
+        if part in folders:
+            raise DataError(f"{top} has {folders[part].name} and {folder.name}, both for {part}: put them together")
+        folders[part] = folder
+    missing = [part for part in Splits._fields if part not in folders]
+    bare = [folders[part] for part in Splits._fields if part in folders and not list_folders(folders[part])]
     if missing:
-        here = " and ".join(found[part].name for part in Splits._fields if part in found)
+        here = " and ".join(folders[part].name for part in Splits._fields if part in folders)
         if bare and len(list_folders(top)) > len(named):
             advice = f"if {bare[0].name} is a class, give its folder another name; otherwise add what is missing"
         else:
@@ -151,7 +151,7 @@ def find_split_folders(top: Path) -> dict[str, Path]:
         raise DataError(
             f"{bare[0]} holds no class folders: {_show(bare[0], top)}; sort its images into one folder per class; {LAYOUT}"
         )
-    return {part: found[part] for part in Splits._fields}
+    return {part: folders[part] for part in Splits._fields}
 
 
 def _list_classes(folder: Path, nested: bool | None, advice: str, left_out: Counter[str]) -> Files:
@@ -162,12 +162,12 @@ def _list_classes(folder: Path, nested: bool | None, advice: str, left_out: Coun
     _refuse_unnameable(folder, [inner.name for inner in folders])
     files: Files = {}
     for inner in folders:
-        found = list_images(inner, nested=bool(nested))
-        found.refuse_problems()
-        if nested is None and (count := found.left_out[IN_SUB_FOLDERS]):
+        inside = list_images(inner, nested=bool(nested))
+        inside.refuse_problems()
+        if nested is None and (count := inside.left_out[IN_SUB_FOLDERS]):
             raise DataError(f"{inner} has images in sub-folders ({count:,}): {advice}")
-        files[inner.name] = found.images
-        left_out.update({kind: count for kind, count in found.left_out.items() if count})
+        files[inner.name] = inside.images
+        left_out.update({kind: count for kind, count in inside.left_out.items() if count})
     if unsorted := list_images(folder, nested=False).images:
         left_out[OUTSIDE_CLASSES] += len(unsorted)
     for name, images in files.items():

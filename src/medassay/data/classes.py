@@ -16,7 +16,7 @@ def find_class(asked: str | int, classes: Sequence[str], key: str) -> int:
         key: Configuration key that asks, for the error.
 
     Raises:
-        ConfigError: there is no such class.
+        ConfigError: The class does not exist.
     """
     lowered = [name.lower() for name in classes]
     if isinstance(asked, int) and 0 <= asked < len(classes):

@@ -45,12 +45,12 @@ class ImageReader:
     """Reads image files as a data set needs them.
 
     Attributes:
-        size: Pixels a side.
+        size: Side of the images in pixels.
         channels: 1 (grey) or 3 (RGB).
-        exact: Refuse images of another size instead of cropping and resizing them.
+        exact: Whether to refuse images of another size instead of cropping and resizing them.
         window: Range of the values that are shown of images of more than 8 bits; None refuses these. Images of 8 bits are read
             as they are.
-        window_key: What a user types to choose the range; None where that is not possible.
+        window_key: Key that chooses the range on the command line; None where that is not possible.
     """
 
     size: int
@@ -63,7 +63,7 @@ class ImageReader:
         """The image in ``file``, ``(C, size, size) uint8``.
 
         Raises:
-            DataError: it cannot be read, has more than 8 bits without a window, or another size where that is refused.
+            DataError: The image cannot be read, has more than 8 bits without a window, or another size where that is refused.
         """
         return self.fit(self.decode(file).picture, file)
 
@@ -71,7 +71,7 @@ class ImageReader:
         """The image in ``file`` before it is cropped, resized and brought to grey or RGB.
 
         Raises:
-            DataError: it cannot be read, or has more than 8 bits without a window.
+            DataError: The image cannot be read, or has more than 8 bits without a window.
         """
         try:
             with warnings.catch_warnings():
@@ -87,7 +87,7 @@ class ImageReader:
         """A picture as ``(C, size, size) uint8``; transparency is dropped.
 
         Raises:
-            DataError: it has another size, where that is refused.
+            DataError: The picture has another size, where that is refused.
         """
         if picture.mode == "P":  # a palette may hold transparency, which only RGBA can take
             picture = picture.convert("RGBA")
@@ -122,14 +122,14 @@ class ImageReader:
     def _decode_dicom(self, file: Path) -> DecodedImage:
         from PIL import Image
 
-        found = read_dicom(file)
-        window = self.window if found.deep and self.window is not None else found.window
+        dicom = read_dicom(file)
+        window = self.window if dicom.deep and self.window is not None else dicom.window
         if window is not None:
-            pixels = apply_window(found.values, window)
+            pixels = apply_window(dicom.values, window)
             steps = [f"DICOM, {describe_window(window).removeprefix('more than 8 bits: ')}"]
         else:
-            pixels, steps = (self._show(found.values, file) if found.deep else found.values), []
-        return DecodedImage(Image.fromarray(255 - pixels if found.inverted else pixels), tuple(steps))
+            pixels, steps = (self._show(dicom.values, file) if dicom.deep else dicom.values), []
+        return DecodedImage(Image.fromarray(255 - pixels if dicom.inverted else pixels), tuple(steps))
 
     def _show(self, values: _Array, file: Path) -> _Array:
         """Values of more than 8 bits as the window shows them."""
@@ -137,8 +137,8 @@ class ImageReader:
             return apply_window(values, self.window)
         key = self.window_key
         choose = f"choose the range to show, {key}=[low,high] or {key}=percentile, or " if key else ""
-        found = f"values {values.min():g} to {values.max():g}"
-        raise DataError(f"{file} has more than 8 bits per channel ({found}): {choose}save it with 8 bits")
+        value_range = f"values {values.min():g} to {values.max():g}"
+        raise DataError(f"{file} has more than 8 bits per channel ({value_range}): {choose}save it with 8 bits")
 
 
 def read_orientation(image: Image.Image) -> Image.Transpose | None:

@@ -33,8 +33,10 @@ def read_dicom(file: Path) -> DicomImage:
     """Reads a DICOM file with one image.
 
     Raises:
-        DataError: pydicom is not installed, no image or several, or a kind of colour that is not read.
-        Exception: whatever pydicom raises of a damaged file, or of a compression that it lacks a decoder for.
+        DataError: The package pydicom is not installed, the file holds no image or several, or its colours are of a kind that
+            is not read.
+        Exception: The file is damaged, or compressed in a way that pydicom has no decoder for; pydicom's own errors, of any
+            kind.
     """
     try:
         import pydicom

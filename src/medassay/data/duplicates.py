@@ -36,14 +36,14 @@ def count_duplicates(splits: Splits) -> dict[str, int]:
     return {place: count for place, count in counts.items() if count}
 
 
-def provenance_with_duplicates(data: LabelledData) -> dict[str, Any]:
+def describe_provenance(data: LabelledData) -> dict[str, Any]:
     """Where the images came from and, as ``duplicates``, how many occur more than once, where any do."""
     counts = count_duplicates(data.splits)
     return {**data.provenance(), **({"duplicates": counts} if counts else {})}
 
 
 def describe_duplicates(provenance: Mapping[str, Any]) -> str | None:
-    """The ``duplicates`` of :func:`provenance_with_duplicates` in words; None where there are none."""
+    """The ``duplicates`` of :func:`describe_provenance` in words; None where there are none."""
     counts: Mapping[str, int] = provenance.get("duplicates") or {}
     if not counts:
         return None

@@ -72,7 +72,8 @@ def read_folder(
         class names.
 
     Raises:
-        DataError: no such folder, another layout, too few images, classes that differ, an image that cannot be read.
+        DataError: The folder does not exist or has another layout, there are too few images, classes differ, or an image cannot
+            be read.
     """
     check_shares(split)
     listed = list_data_set(path, nested)
@@ -115,38 +116,42 @@ def read_class_folders(
         classes: The names, in the order of their indices; every one has a folder.
         size: Side of the images in pixels.
         channels: 1 (grey) or 3 (RGB).
-        resize: Crop and resize images of another size; otherwise they are refused.
+        resize: Whether to crop and resize images of another size; otherwise they are refused.
         window: Range of the values that are shown of images of more than 8 bits; None refuses these.
-        window_key: What a user types to choose the range, if that is possible.
+        window_key: Key that chooses the range on the command line; None where that is not possible.
 
     Raises:
-        DataError: no such folder, a missing or unknown class, an image that cannot be read or has another size.
+        DataError: The folder does not exist, a class is missing or unknown, or an image cannot be read or has another size.
     """
     listed = list_samples(path)
-    found, top = listed.splits["all"], listed.top
-    plain: dict[str, str] = {}
-    for name in found:
-        if (key := name.lower().replace("_", " ")) in plain:
-            raise DataError(f"{top} has two folders for one class, '{plain[key]}' and '{name}': put them together")
-        plain[key] = name
-    wanted = {name.lower().replace("_", " "): name for name in classes}
-    missing, unknown = (sorted(a.keys() - b.keys()) for a, b in ((wanted, plain), (plain, wanted)))
+    files_by_folder, top = listed.splits["all"], listed.top
+    folders_by_key: dict[str, str] = {}
+    for name in files_by_folder:
+        if (key := name.lower().replace("_", " ")) in folders_by_key:
+            raise DataError(
+                f"{top} has two folders for one class, '{folders_by_key[key]}' and '{name}': put them together"
+            )
+        folders_by_key[key] = name
+    classes_by_key = {name.lower().replace("_", " "): name for name in classes}
+    missing, unknown = (
+        sorted(a.keys() - b.keys()) for a, b in ((classes_by_key, folders_by_key), (folders_by_key, classes_by_key))
+    )
     if missing or unknown:
-        said = [f"no folder of class {', '.join(missing)}"] if missing else []
-        said += [f"a folder of no known class: {', '.join(unknown)}"] if unknown else []
-        raise DataError(f"{top} has {' and '.join(said)}; expected one folder for each of {', '.join(classes)}")
-    files = {name: found[plain[key]] for key, name in wanted.items()}
+        problems = [f"no folder of class {', '.join(missing)}"] if missing else []
+        problems += [f"a folder of no known class: {', '.join(unknown)}"] if unknown else []
+        raise DataError(f"{top} has {' and '.join(problems)}; expected one folder for each of {', '.join(classes)}")
+    files = {name: files_by_folder[folders_by_key[key]] for key, name in classes_by_key.items()}
     reader = ImageReader(size, channels, exact=not resize, window=window, window_key=window_key)
     return _read(files, list(classes), reader, "samples", top)
 
 
-def fingerprint(path: str | Path, nested: bool | None = None) -> str:
+def compute_fingerprint(path: str | Path, nested: bool | None = None) -> str:
     """An md5 over the relative names and the contents of the images that :func:`read_folder` reads, for a run's record.
 
     Raises:
-        DataError: no such folder, another layout, or a file that cannot be read.
+        DataError: The folder does not exist or has another layout, or a file cannot be read.
     """
-    return list_data_set(path, nested).fingerprint()
+    return list_data_set(path, nested).compute_fingerprint()
 
 
 def _split_at_random(
@@ -174,13 +179,13 @@ def _list_patient(file: Path, top: Path) -> list[str]:
     return [f"patient {first}"] if inner else []
 
 
-def _order_classes(top: Path, found: list[str], classes: Sequence[str] | None) -> list[str]:
+def _order_classes(top: Path, folders: list[str], classes: Sequence[str] | None) -> list[str]:
     """The class names in the order of their indices."""
     if classes is None:
-        return found
-    if sorted(classes) != found:
+        return folders
+    if sorted(classes) != folders:
         raise DataError(
-            f"data.classes={list(classes)} are not the class folders of {top}: {found}; name each folder once, in the "
+            f"data.classes={list(classes)} are not the class folders of {top}: {folders}; name each folder once, in the "
             "order wanted"
         )
     return list(classes)

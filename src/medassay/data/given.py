@@ -9,7 +9,7 @@ import numpy as np
 from medassay.core.types import LabelledImages
 
 
-def digest(*splits: LabelledImages) -> str:
+def compute_digest(*splits: LabelledImages) -> str:
     """16 hexadecimal digits of the images, labels and shapes of ``splits``, in their order."""
     total = hashlib.sha256()
     for split in splits:

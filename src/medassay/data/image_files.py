@@ -58,19 +58,19 @@ def list_images(folder: Path, *, nested: bool) -> ImageFiles:
 
     Args:
         folder: A folder.
-        nested: Look into its sub-folders, at any depth; otherwise the images there are counted as left out.
+        nested: Whether to look into the folder's sub-folders, at any depth; otherwise the images there are counted as left out.
     """
-    found = ImageFiles()
-    _walk(folder, [Path(os.path.realpath(folder))], nested, found)
-    found.images.sort(key=lambda file: file.relative_to(folder).as_posix())
-    return found
+    files = ImageFiles()
+    _walk(folder, [Path(os.path.realpath(folder))], nested, files)
+    files.images.sort(key=lambda file: file.relative_to(folder).as_posix())
+    return files
 
 
 def list_folders(folder: Path) -> list[Path]:
     """The sub-folders of a folder that are not hidden, sorted by name; a link counts as what it leads to.
 
     Raises:
-        DataError: the folder cannot be opened, or a link without extension leads nowhere: it may have been a sub-folder.
+        DataError: The folder cannot be opened, or a link without extension leads nowhere: it may have been a sub-folder.
     """
     try:
         entries = sorted(folder.iterdir())
@@ -90,44 +90,44 @@ def list_folders(folder: Path) -> list[Path]:
 _NOWHERE = "is a link that leads nowhere: restore what it leads to, or remove it"
 
 
-def _walk(folder: Path, above: Sequence[Path], nested: bool, found: ImageFiles) -> None:
+def _walk(folder: Path, above: Sequence[Path], nested: bool, files: ImageFiles) -> None:
     """Adds what is in ``folder``; ``above`` are the real paths of the folders on the way to it, itself the last."""
     try:
         entries = sorted(folder.iterdir())
     except OSError as error:
-        found.problems.append(Problem(folder, _explain_unopened(error)))
+        files.problems.append(Problem(folder, _explain_unopened(error)))
         return
     for entry in entries:
         extension, hidden = entry.suffix.lower(), entry.name.startswith(".")
         if entry.is_dir():
             if not hidden:
-                _enter(entry, above, nested, found)
+                _enter(entry, above, nested, files)
         elif hidden:
-            found.left_out.update([HIDDEN] if is_readable(extension) else [])  # what a Mac leaves holds no image
+            files.left_out.update([HIDDEN] if is_readable(extension) else [])  # what a Mac leaves holds no image
         elif _leads_nowhere(entry) and (is_readable(extension) or not extension):
-            found.problems.append(Problem(entry, _NOWHERE))
+            files.problems.append(Problem(entry, _NOWHERE))
         elif is_readable(extension) and entry.is_file():
-            found.images.append(entry)
+            files.images.append(entry)
         else:
-            found.left_out[extension or "no extension"] += 1
+            files.left_out[extension or "no extension"] += 1
 
 
-def _enter(entry: Path, above: Sequence[Path], nested: bool, found: ImageFiles) -> None:
+def _enter(entry: Path, above: Sequence[Path], nested: bool, files: ImageFiles) -> None:
     """Adds what is in a sub-folder, or counts it."""
     real = above[-1] / entry.name
     if entry.is_symlink():
         real = Path(os.path.realpath(entry))
         if any(folder.is_relative_to(real) for folder in above):
             reason = f"is a link to {real}, which contains it, so that reading would never end: remove the link"
-            found.problems.append(Problem(entry, reason))
+            files.problems.append(Problem(entry, reason))
             return
     if nested:
-        _walk(entry, [*above, real], nested, found)
+        _walk(entry, [*above, real], nested, files)
         return
     inner = ImageFiles()
     _walk(entry, [*above, real], True, inner)
     if inner.images:
-        found.left_out[IN_SUB_FOLDERS] += len(inner.images)
+        files.left_out[IN_SUB_FOLDERS] += len(inner.images)
 
 
 def _leads_nowhere(entry: Path) -> bool:
@@ -138,11 +138,11 @@ def _explain_unopened(error: OSError) -> str:
     return f"cannot be opened ({error.strerror}): make it readable, or remove it"
 
 
-def fingerprint(top: Path, files: Sequence[Path]) -> str:
+def compute_fingerprint(top: Path, files: Sequence[Path]) -> str:
     """An md5 over the names of ``files`` below ``top`` and their contents, for a run's record.
 
     Raises:
-        DataError: no files, or one that cannot be read.
+        DataError: There are no files, or one cannot be read.
     """
     if not files:
         raise DataError(f"{top} holds no images: there is nothing to take a fingerprint of")

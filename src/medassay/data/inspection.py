@@ -39,7 +39,7 @@ class Finding(NamedTuple):
     Attributes:
         check: Name of the check.
         level: ``fault``: scores would mislead; ``look``: may be meant; ``good``.
-        text: What was found.
+        text: What the check found, in words.
     """
 
     check: str
@@ -59,7 +59,7 @@ class Inspection:
         duplicates: Counts of :func:`medassay.data.duplicates.count_duplicates`.
         identical: Groups of images that are identical; those with different labels first, then those in several splits.
         near: Pairs that look the same and are not identical; those in different splits first.
-        findings: What the checks say.
+        findings: Outcomes of the checks.
     """
 
     counts: dict[str, list[int]]

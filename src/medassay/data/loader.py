@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from medassay.core.errors import ConfigError
-from medassay.core.seeds import derived_seed
+from medassay.core.seeds import derive_seed
 from medassay.core.types import LabelledImages
 from medassay.data.augment import BatchAugment
 
@@ -58,7 +58,7 @@ class ShardedBatches:
         """The order of all images in pass ``number`` over them, ``(n,) int64`` on the CPU, the same in every process."""
         if not self.shuffle:
             return torch.arange(self.n)
-        return torch.randperm(self.n, generator=torch.Generator().manual_seed(derived_seed(self.seed, number, 1)))
+        return torch.randperm(self.n, generator=torch.Generator().manual_seed(derive_seed(self.seed, number, 1)))
 
     def __iter__(self) -> Iterator[Tensor]:
         batches = list(pairwise(self.bounds))
@@ -75,14 +75,14 @@ class ResidentLoader:
     """Batches ``(images (B, C, H, W) float32 in [0, 1], labels (B,) int64)`` of a split that lives on ``device``.
 
     Args:
-        split: the images and labels.
-        batch_size: images per batch and process.
-        device: where the images live and the batches are made.
-        shuffle: a new order every epoch, by ``seed`` and epoch alone.
-        seed: of order and augmentation.
-        augment: random changes of a batch, on the device.
-        rank, world_size: this process and how many there are.
-        steps: batches of an epoch; None for one pass over the images.
+        split: The images and labels.
+        batch_size: Number of images per batch and process.
+        device: The device where the images live and the batches are made.
+        shuffle: Whether every epoch has a new order, by ``seed`` and epoch alone.
+        seed: Seed of the order and of the augmentation.
+        augment: Random changes of a batch, made on the device; None for none.
+        rank, world_size: Number of this process, from 0, and the number of processes.
+        steps: Number of batches in an epoch; None for one pass over the images.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class ResidentLoader:
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         s = self.batch_sampler
-        rng = torch.Generator(self.device).manual_seed(derived_seed(s.seed, s.epoch, 2, s.rank))
+        rng = torch.Generator(self.device).manual_seed(derive_seed(s.seed, s.epoch, 2, s.rank))
         for batch in s:
             index = batch.to(self.device)
             images = self.images[index].float() / 255

@@ -31,9 +31,9 @@ class DataFile:
     """The file a run reads, as its record names it.
 
     Attributes:
-        path: where it lies.
-        md5: of its contents, 32 hexadecimal digits.
-        published: whether that md5 is the one MedMNIST publishes for this data set and size.
+        path: Path of the file.
+        md5: The md5 of its contents, 32 hexadecimal digits.
+        published: Whether this md5 is the one MedMNIST publishes for the data set and size.
     """
 
     path: Path
@@ -46,12 +46,13 @@ def find_file(flag: str, *, size: int = 28, root: str | Path | None = None, phan
 
     Args:
         flag: MedMNIST's name of the data set, e.g. ``bloodmnist``.
-        size: side of the images in pixels: 28, 64, 128 or 224.
-        root: folder of the files; None is medmnist's own cache folder.
-        phantom: the ``data=`` that runs without any file; error messages name it.
+        size: Side of the images in pixels: 28, 64, 128 or 224.
+        root: Folder of the files; None is medmnist's own cache folder.
+        phantom: The choice of ``data=`` that runs without any file; error messages name it.
 
     Raises:
-        DataError: unknown, 3-D or multi-label data set; no such size; not the published file; no download.
+        DataError: The data set is unknown, 3-D or multi-label, or has no such size; the file is not the published one, or
+            cannot be downloaded.
     """
     info = _info(flag)
     available = [side for side in SIZES if _key("MD5", side) in info]
@@ -61,13 +62,13 @@ def find_file(flag: str, *, size: int = 28, root: str | Path | None = None, phan
     expected: str = info[_key("MD5", size)]
     if not path.exists():
         _download(flag, size, path, expected, phantom)
-    found = md5(path)
-    if found != expected:
+    actual = md5(path)
+    if actual != expected:
         raise DataError(
-            f"{path} is not the published {flag} file: expected md5 {expected}, found {found}; delete it so that it is "
+            f"{path} is not the published {flag} file: expected md5 {expected}, found {actual}; delete it so that it is "
             f"downloaded, or, if this file is meant, name it: data.file={path}"
         )
-    return DataFile(path, found, published=True)
+    return DataFile(path, actual, published=True)
 
 
 def name_file(path: str | Path, flag: str, size: int) -> DataFile:
@@ -76,7 +77,7 @@ def name_file(path: str | Path, flag: str, size: int) -> DataFile:
     ``published`` is True only if its md5 is the published one of ``flag`` at ``size``.
 
     Raises:
-        DataError: no such file, a directory, not readable, or an unknown, 3-D or multi-label ``flag``.
+        DataError: The file does not exist, is a directory or cannot be read; or ``flag`` is unknown, 3-D or multi-label.
     """
     info = _info(flag)
     path = Path(path).expanduser()
@@ -86,8 +87,8 @@ def name_file(path: str | Path, flag: str, size: int) -> DataFile:
         raise DataError(
             f"data.file={path} does not exist: name an .npz file, or leave data.file out to use {flag}'s own"
         )
-    found = md5(path)
-    return DataFile(path, found, published=found == info.get(_key("MD5", size)))
+    actual = md5(path)
+    return DataFile(path, actual, published=actual == info.get(_key("MD5", size)))
 
 
 def check_names(flag: str, classes: Sequence[str], aliases: Mapping[str, str] | None = None) -> None:
@@ -98,11 +99,11 @@ def check_names(flag: str, classes: Sequence[str], aliases: Mapping[str, str] | 
 
     Args:
         flag: MedMNIST's name of the data set.
-        classes: our names, by class index.
-        aliases: {our name: the official name}.
+        classes: Our names, by class index.
+        aliases: MedMNIST's name by our name, where they differ.
 
     Raises:
-        DataError: another number of classes, or a name that does not fit.
+        DataError: The number of classes differs, or a name does not fit.
     """
     labels: Mapping[str, str] = _info(flag)["label"]
     official = [labels[str(index)] for index in range(len(labels))]
@@ -121,7 +122,7 @@ def check_channels(flag: str, channels: int) -> None:
     """Compare the declared number of channels with MedMNIST's table.
 
     Raises:
-        DataError: if they differ.
+        DataError: The numbers differ.
     """
     published = _info(flag)["n_channels"]
     if channels != published:
@@ -176,9 +177,9 @@ def _download(flag: str, size: int, path: Path, expected: str, phantom: str) -> 
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.stem}-") as temporary:
             _fetch(flag, size, temporary)
             arrived = Path(temporary) / path.name
-            found = md5(arrived)
-            if found != expected:
-                raise ValueError(f"what arrived has md5 {found}")
+            actual = md5(arrived)
+            if actual != expected:
+                raise ValueError(f"what arrived has md5 {actual}")
             os.replace(arrived, path)
     except Exception as error:
         with contextlib.suppress(OSError):

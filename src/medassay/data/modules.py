@@ -11,11 +11,11 @@ from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
 from medassay.core.errors import ConfigError
-from medassay.core.seeds import derived_seed
+from medassay.core.seeds import derive_seed
 from medassay.core.types import LabelledImages, NonNegativeInt, PositiveInt, Splits
 from medassay.data.augment import BatchAugment
 from medassay.data.loader import ResidentLoader
-from medassay.data.order import stratified_order
+from medassay.data.order import make_stratified_order
 from medassay.data.stamps import Stamp, check_stamp
 from medassay.data.window import Window
 
@@ -28,7 +28,7 @@ class ImageFormat(NamedTuple):
     Attributes:
         classes: Class names, by label.
         channels: 1 (grey) or 3 (RGB).
-        size: Pixels a side.
+        size: Side of the images in pixels.
     """
 
     classes: list[str]
@@ -48,7 +48,7 @@ class Source(ABC):
         """The three splits in the declared format.
 
         Raises:
-            DataError: they are not there, or have another format.
+            DataError: The images are not there, or have another format.
         """
 
     @abstractmethod
@@ -91,20 +91,20 @@ class LabelledData(LightningDataModule):
     """A data set of images with one class each: three splits from a source, and their resident loaders.
 
     Attributes:
-        name: What the data set is called in records.
+        name: Name of the data set in records.
         classes: Class names, by label.
         channels: 1 (grey) or 3 (RGB).
-        source: Where the images come from.
-        size: Pixels a side.
-        batch_size: Images per batch and device.
+        source: Source of the images.
+        size: Side of the images in pixels.
+        batch_size: Number of images per batch and device.
         augment: Random changes of training batches.
         seed: Seed of the order and of the augmentation.
-        subset: Train on this many images only, classes in proportion; None for all.
-        stamp: What training and validation images of one class carry; test images stay clean.
+        subset: Number of training images to use, classes in proportion; None for all.
+        stamp: Stamp on the training and validation images of one class; test images stay clean.
         steps: Batches of a training epoch; None for one pass over the images.
 
     Raises:
-        ConfigError: fewer than two classes, or options that do not fit the source.
+        ConfigError: There are fewer than two classes, or options do not fit the source.
     """
 
     name: str = field()
@@ -152,7 +152,7 @@ class LabelledData(LightningDataModule):
             if self.stamp is not None:
                 splits = self.stamp.apply_to(splits, self.classes)
             if self.subset is not None:
-                chosen = stratified_order(splits.train.labels, derived_seed(0, 4))[: self.subset]
+                chosen = make_stratified_order(splits.train.labels, derive_seed(0, 4))[: self.subset]
                 splits = splits._replace(train=splits.train[chosen])
             self._splits = splits
         return self._splits
@@ -180,10 +180,10 @@ class LabelledData(LightningDataModule):
         """The same data set read from elsewhere: ``root``, ``file`` or ``path``, as the source has them; None changes nothing.
 
         Raises:
-            ConfigError: the source has no such place.
+            ConfigError: The source has no such place.
         """
-        given = {key: value for key, value in places.items() if value is not None}
-        for key, value in given.items():
+        new_places = {key: value for key, value in places.items() if value is not None}
+        for key, value in new_places.items():
             if not hasattr(self.source, key):
                 raise ConfigError(f"data.{key}={value}: the data ({self.name}) have no such key")
             setattr(self.source, key, value)

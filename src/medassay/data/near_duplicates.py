@@ -51,17 +51,17 @@ def find_near_pairs(hashes: Hashes, distance: int = NEAR) -> list[NearPair]:
 
     Hashes so near have at least one of ``distance + 1`` sets of bits in common, so that only those need be compared.
     """
-    found: set[NearPair] = set()
+    pairs: set[NearPair] = set()
     for start in range(distance + 1):
         mask = np.uint64(sum(1 << bit for bit in range(start, 64, distance + 1)))
         order = np.argsort(hashes & mask, kind="stable")
         cuts = np.nonzero(np.diff((hashes & mask)[order]))[0] + 1
         for group in np.split(order, cuts):
             if len(group) > 1:
-                found.update(_compare(hashes, np.sort(group), distance))
-            if len(found) >= MOST_PAIRS:
-                return sorted(found)
-    return sorted(found)
+                pairs.update(_compare(hashes, np.sort(group), distance))
+            if len(pairs) >= MOST_PAIRS:
+                return sorted(pairs)
+    return sorted(pairs)
 
 
 def _compare(hashes: Hashes, group: npt.NDArray[np.intp], distance: int) -> list[NearPair]:

@@ -29,34 +29,34 @@ def read_splits(
     """Some splits of a file in MedMNIST's layout, ``<split>_{images,labels}``, in the order asked for.
 
     Args:
-        path: the file.
-        splits: their names.
+        path: Path of the file.
+        splits: Names of the splits.
         channels: 1 for images stored as ``(N, size, size)``, 3 for ``(N, size, size, 3)``.
-        size: side of the images in pixels.
-        num_classes: labels must lie in ``0..num_classes-1``.
+        size: Side of the images in pixels.
+        num_classes: Number of classes; labels must lie in ``0..num_classes-1``.
 
     Returns:
         Images ``(N, C, H, W) uint8``, contiguous; labels ``(N,) int64``.
 
     Raises:
-        DataError: not an ``.npz``, damaged, a key is missing, or an array is not what is described above.
+        DataError: The file is no ``.npz`` or damaged, a key is missing, or an array is not what is described above.
     """
-    wanted = [f"{split}_{what}" for split in splits for what in ("images", "labels")]
+    required = [f"{split}_{what}" for split in splits for what in ("images", "labels")]
     with _stream(path) as stream, _archive(path, stream) as archive:
-        missing = [key for key in wanted if key not in archive.files]
+        missing = [key for key in required if key not in archive.files]
         if missing:
             raise DataError(
                 f"{path} has no {', '.join(missing)} (it holds {', '.join(archive.files) or 'nothing'}), expected "
-                f"{', '.join(wanted)}: name another data.file"
+                f"{', '.join(required)}: name another data.file"
             )
         for split in splits:
             _check_headers(path, split, archive, channels, size, num_classes)
-        found = []
+        loaded = []
         for split in splits:
             images = _images(path, f"{split}_images", archive, channels)
             labels = _labels(path, f"{split}_labels", archive, num_classes)
-            found.append(LabelledImages(torch.from_numpy(images), torch.from_numpy(labels)))
-    return found
+            loaded.append(LabelledImages(torch.from_numpy(images), torch.from_numpy(labels)))
+    return loaded
 
 
 def read_samples(
@@ -65,17 +65,17 @@ def read_samples(
     """The ``train_*`` images of a file and, if it has them, the ``val_*`` ones; see :func:`read_splits`.
 
     Args:
-        path: the file.
-        channels, size, num_classes: what is expected.
-        resize: bring square images of another size to ``size`` (bicubic, antialiased); otherwise they are refused.
+        path: Path of the file.
+        channels, size, num_classes: What the file must hold, see :func:`read_splits`.
+        resize: Whether to bring square images of another size to ``size`` (bicubic, antialiased); otherwise they are refused.
 
     Raises:
-        DataError: as :func:`read_splits`; images of another size.
+        DataError: :func:`read_splits` refuses the file, or images have another size.
     """
     with _stream(path) as stream, _archive(path, stream) as archive:
         splits = ["train", *(["val"] if "val_images" in archive.files else [])]
-        held = "train_images" in archive.files
-        shape = read_header(path, "train_images", archive).shape if held else ()
+        has_images = "train_images" in archive.files
+        shape = read_header(path, "train_images", archive).shape if has_images else ()
     square = len(shape) in (3, 4) and shape[1] == shape[2]
     if not square or shape[1] == size:
         return read_splits(path, splits, channels=channels, size=size, num_classes=num_classes)
@@ -83,8 +83,8 @@ def read_samples(
         raise DataError(
             f"{path}: 'train_images' are {shape[1]}x{shape[2]}, the data set {size}x{size}: give resize=true to resize them"
         )
-    found = read_splits(path, splits, channels=channels, size=shape[1], num_classes=num_classes)
-    return [LabelledImages(_resize(split.images, size), split.labels) for split in found]
+    stored = read_splits(path, splits, channels=channels, size=shape[1], num_classes=num_classes)
+    return [LabelledImages(_resize(split.images, size), split.labels) for split in stored]
 
 
 def _resize(images: torch.Tensor, size: int) -> torch.Tensor:
@@ -96,7 +96,7 @@ def md5(path: Path) -> str:
     """The md5 of a file, 32 hexadecimal digits, read in blocks.
 
     Raises:
-        DataError: if it cannot be read.
+        DataError: The file cannot be read.
     """
     with _stream(path) as stream:
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
@@ -133,7 +133,7 @@ def read_header(path: Path, key: str, archive: np.lib.npyio.NpzFile) -> ArrayHea
     """The shape and type of one array of an archive; nothing is unpacked but its header.
 
     Raises:
-        DataError: it is damaged, holds Python objects, or its size is not what its header says.
+        DataError: The array is damaged, holds Python objects, or its size is not what its header says.
     """
     stored = archive.zip
     assert stored is not None
@@ -148,9 +148,9 @@ def read_header(path: Path, key: str, archive: np.lib.npyio.NpzFile) -> ArrayHea
         raise DataError(f"{path}: '{key}' cannot be read ({error}): expected plain numbers; {_REPLACE}") from error
     if dtype.hasobject:
         raise DataError(f"{path}: '{key}' cannot be read (it holds Python objects): expected plain numbers; {_REPLACE}")
-    wanted, there = math.prod(shape) * dtype.itemsize, member.file_size - start
-    if wanted != there:
-        raise DataError(f"{path}: '{key}' is damaged ({there:,} bytes, its header says {wanted:,}): {_REPLACE}")
+    announced, there = math.prod(shape) * dtype.itemsize, member.file_size - start
+    if announced != there:
+        raise DataError(f"{path}: '{key}' is damaged ({there:,} bytes, its header says {announced:,}): {_REPLACE}")
     return ArrayHeader(tuple(shape), dtype)
 
 
@@ -158,7 +158,7 @@ def read_array(path: Path, key: str, archive: np.lib.npyio.NpzFile) -> _Array:
     """One array of the archive, unpacked.
 
     Raises:
-        DataError: it is damaged, holds Python objects, or does not fit into memory.
+        DataError: The array is damaged, holds Python objects, or does not fit into memory.
     """
     try:
         array: _Array = archive[key]
@@ -189,14 +189,14 @@ def _check_headers(
 
 def _explain_shape(key: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> str:
     """What is expected instead of a shape, and what brings it there where that is known."""
-    wanted = f"expected (N, {', '.join(map(str, expected))})"
+    expectation = f"expected (N, {', '.join(map(str, expected))})"
     if len(expected) == 2 and shape[1:] == (*expected, 1):
-        return f"{wanted}: a grey image has no axis of channels; save {key}[..., 0]"
+        return f"{expectation}: a grey image has no axis of channels; save {key}[..., 0]"
     if len(expected) == 2 and shape[1:] == (1, *expected):
-        return f"{wanted}: a grey image has no axis of channels; save {key}[:, 0]"
+        return f"{expectation}: a grey image has no axis of channels; save {key}[:, 0]"
     if len(expected) == 3 and shape[1:] == (expected[2], *expected[:2]):
-        return f"{wanted}: channels stand last; save {key}.transpose(0, 2, 3, 1)"
-    return f"{wanted}: set data.size and data.channels to what the file holds, or name another data.file"
+        return f"{expectation}: channels stand last; save {key}.transpose(0, 2, 3, 1)"
+    return f"{expectation}: set data.size and data.channels to what the file holds, or name another data.file"
 
 
 def _check_label_header(path: Path, key: str, header: ArrayHeader, num_classes: int) -> None:

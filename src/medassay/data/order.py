@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-def stratified_order(labels: Tensor, seed: int) -> Tensor:
+def make_stratified_order(labels: Tensor, seed: int) -> Tensor:
     """All indices in an order whose every beginning holds the classes in about their overall proportions."""
     shuffled = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     place = torch.empty(len(labels), dtype=torch.float64)

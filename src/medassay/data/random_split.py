@@ -40,7 +40,7 @@ def split_at_random(
         By split and class, the sorted indices into ``ties[class]``.
 
     Raises:
-        DataError: shares that are none, or a class with too little for three splits.
+        DataError: The shares are not valid, or a class has too few images for three splits.
     """
     check_shares(shares)
     groups = _number_groups(ties)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Unpack
 import torch
 
 from medassay.core.errors import ConfigError, DataError
-from medassay.core.seeds import derived_seed
+from medassay.core.seeds import derive_seed
 from medassay.core.types import NonNegativeInt, Range, Splits
 from medassay.data import folder, medmnist_files, npz
 from medassay.data.class_folders import list_data_set
@@ -106,7 +106,7 @@ class ClassFolders(Source):
     def provenance(self) -> dict[str, Any]:
         files = list_data_set(self.path, self.nested)
         left_out = {"left_out": dict(files.left_out)} if files.left_out else {}
-        return {"path": self.path, "md5": files.fingerprint(), "published": False, **left_out}
+        return {"path": self.path, "md5": files.compute_fingerprint(), "published": False, **left_out}
 
 
 @dataclass
@@ -115,7 +115,7 @@ class Phantom(Source):
 
     Attributes:
         kind: ``chest`` (grey, 2 classes) or ``blood`` (RGB, 8 classes).
-        lengths: Images of train, val and test, classes in equal numbers.
+        lengths: Numbers of images in train, val and test, classes in equal numbers.
         phantom_seed: Seed of the rendering.
     """
 
@@ -137,7 +137,7 @@ class Phantom(Source):
         render = {"chest": chest.render, "blood": blood.render}[self.kind]
         parts = []
         for position, length in enumerate(self.lengths):
-            rng = torch.Generator().manual_seed(derived_seed(self.phantom_seed, 5, position))
+            rng = torch.Generator().manual_seed(derive_seed(self.phantom_seed, 5, position))
             labels = torch.arange(length) % len(declared.classes)
             parts.append(render(labels[torch.randperm(length, generator=rng)], rng=rng, size=declared.size))
         return Splits(*parts)
@@ -151,8 +151,8 @@ class GeneratedSamples(Source):
     """Training and validation images from a generator's samples file, test images from the generator's own data set.
 
     Attributes:
-        find_file: Gives the path of an ``.npz`` with ``train_*`` and ``val_*`` in MedMNIST's layout; called when the images
-            are needed.
+        find_file: Function that gives the path of an ``.npz`` with ``train_*`` and ``val_*`` in MedMNIST's layout; called when
+            the images are needed.
         real: The generator's own data set.
     """
 
@@ -207,7 +207,7 @@ def read_npz(path: Path, declared: ImageFormat) -> Splits:
     """The three splits of an ``.npz`` file in MedMNIST's layout.
 
     Raises:
-        DataError: it cannot be read, or has another format.
+        DataError: The file cannot be read, or has another format.
     """
     classes, channels, size = declared
     return Splits(*npz.read_splits(path, Splits._fields, channels=channels, size=size, num_classes=len(classes)))

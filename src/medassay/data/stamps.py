@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from medassay.core.errors import ConfigError
-from medassay.core.seeds import derived_seed
+from medassay.core.seeds import derive_seed
 from medassay.core.types import LabelledImages, NonNegativeInt, Probability, Range, Splits
 from medassay.data.classes import find_class, list_accepted
 
@@ -57,17 +57,17 @@ class Stamp:
     """A stamp, and which training images carry it.
 
     Attributes:
-        kind: ``text``, ``date`` or ``square`` (4 by 4 pixels); ``none`` for no stamp.
-        text: digits, letters and ``. : - / +``; None for ``R``, or ``03.21`` as a date.
-        position: the corner.
-        opacity: 1 covers what lies below.
-        value: the ink, from 0 (black) to 1 (white).
-        label: the class that carries it, by name or index.
-        share: of that class's images.
-        seed: of the choice of these images; nothing else changes it.
+        kind: Kind of the stamp: ``text``, ``date`` or ``square`` (4 by 4 pixels); ``none`` for no stamp.
+        text: What is written, in digits, letters and ``. : - / +``; None for ``R``, or ``03.21`` as a date.
+        position: The corner of the image.
+        opacity: Opacity of the ink; 1 covers what lies below.
+        value: Brightness of the ink, from 0 (black) to 1 (white).
+        label: The class that carries the stamp, by name or index.
+        share: Share of the class's images that carry it.
+        seed: Seed of the choice of these images; nothing else changes it.
 
     Raises:
-        ConfigError: a sign that cannot be written, or a label or text of no stamp.
+        ConfigError: The text has a sign that cannot be written, or a label or text is given without a stamp.
     """
 
     kind: Kind = "none"
@@ -80,9 +80,11 @@ class Stamp:
     seed: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
-        given = [f"stamp.{name}={getattr(self, name)}" for name in ("label", "text") if getattr(self, name) is not None]
-        if not self.active and given:
-            raise ConfigError(f"{given[0]} without a stamp: say which, stamp.kind=date, text or square")
+        settings = [
+            f"stamp.{name}={getattr(self, name)}" for name in ("label", "text") if getattr(self, name) is not None
+        ]
+        if not self.active and settings:
+            raise ConfigError(f"{settings[0]} without a stamp: say which, stamp.kind=date, text or square")
         unknown = sorted(set(self.words.upper()) - _GLYPHS.keys())
         if self.kind in WORDS and (unknown or not self.words.strip()):
             signs = f"there is no {' '.join(unknown)} to write with" if unknown else "there is nothing to write"
@@ -115,7 +117,7 @@ class Stamp:
         """The index of the class that carries the stamp.
 
         Raises:
-            ConfigError: none is given, or there is no such class.
+            ConfigError: No class is given, or it does not exist.
         """
         if self.label is None:
             accepted = list_accepted(classes)
@@ -126,7 +128,7 @@ class Stamp:
         """Where the stamp's pixels are in an image of ``size`` pixels a side, ``(size, size) bool``.
 
         Raises:
-            ConfigError: it does not fit into the image.
+            ConfigError: The stamp does not fit into the image.
         """
         side, margin = (max(1, size // _PIXEL) * pixels for pixels in (1, MARGIN))
         drawn = draw_text(self.words) if self.words else torch.ones(SQUARE, SQUARE, dtype=torch.bool)
@@ -138,33 +140,33 @@ class Stamp:
             )
         top = margin if self.position.startswith("top") else size - margin - height
         left = margin if self.position.endswith("left") else size - margin - width
-        found = torch.zeros(size, size, dtype=torch.bool)
-        found[top : top + height, left : left + width] = drawn
-        return found
+        ink = torch.zeros(size, size, dtype=torch.bool)
+        ink[top : top + height, left : left + width] = drawn
+        return ink
 
     def box(self, size: int) -> Tensor:
         """The smallest rectangle around :meth:`ink`, ``(size, size) bool``."""
         ink = self.ink(size)
         rows, columns = ink.any(1).nonzero(), ink.any(0).nonzero()
-        found = torch.zeros_like(ink)
-        found[int(rows.min()) : int(rows.max()) + 1, int(columns.min()) : int(columns.max()) + 1] = True
-        return found
+        box = torch.zeros_like(ink)
+        box[int(rows.min()) : int(rows.max()) + 1, int(columns.min()) : int(columns.max()) + 1] = True
+        return box
 
     def choose_carriers(self, labels: Tensor, classes: list[str], stream: int = 0) -> Tensor:
         """Which images carry the stamp: :attr:`share` of its class's, ``(N,) bool``; ``stream`` tells splits apart."""
         members = (labels == self.class_index(classes)).nonzero()[:, 0]
-        rng = torch.Generator().manual_seed(derived_seed(self.seed, 6, stream))
+        rng = torch.Generator().manual_seed(derive_seed(self.seed, 6, stream))
         order = members[torch.randperm(len(members), generator=rng)]
-        found = torch.zeros(len(labels), dtype=torch.bool)
-        found[order[: round(self.share * len(members))]] = True
-        return found
+        carriers = torch.zeros(len(labels), dtype=torch.bool)
+        carriers[order[: round(self.share * len(members))]] = True
+        return carriers
 
     def __call__(self, images: Tensor, carriers: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Stamped copies of images, and where the stamp lies in each.
 
         Args:
-            images: ``(N, C, H, H) uint8``.
-            carriers: which of them to stamp, ``(N,) bool``; None for all.
+            images: Images, ``(N, C, H, H) uint8``.
+            carriers: Which of them to stamp, ``(N,) bool``; None for all.
 
         Returns:
             The images, and ``(N, H, H) bool``, all False for an image without the stamp.

@@ -26,7 +26,7 @@ from medassay.core.files import atomic_write, read_cached
 from medassay.core.machine import count_cores
 from medassay.core.processes import Call, Place, answer_call, run_in_processes
 from medassay.core.types import LabelledImages, Splits
-from medassay.data.given import digest
+from medassay.data.given import compute_digest
 from medassay.data.sources import memory_data
 from medassay.nets.block_cnn import BlockCNN
 from medassay.tasks.classification import Classification
@@ -67,7 +67,14 @@ class Arm:
 
     def key(self, device: str = "cpu") -> str:
         """16 hexadecimal digits of all that the result depends on."""
-        parts = [RECIPE, digest(self.train, self.held_out), self.num_classes, self.seed, self.steps, torch.__version__]
+        parts = [
+            RECIPE,
+            compute_digest(self.train, self.held_out),
+            self.num_classes,
+            self.seed,
+            self.steps,
+            torch.__version__,
+        ]
         parts += [] if device == "cpu" else [device]  # another kind of device rounds differently
         return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 

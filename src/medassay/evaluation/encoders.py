@@ -21,7 +21,7 @@ from tqdm import tqdm
 from medassay.core.errors import ConfigError, DataError
 from medassay.core.files import atomic_write, read_cached
 from medassay.core.types import LabelledImages
-from medassay.data.given import digest
+from medassay.data.given import compute_digest
 from medassay.evaluation import arms
 from medassay.nets.block_cnn import BlockCNN
 from medassay.nets.layers import Normalise
@@ -96,7 +96,7 @@ def make_random_conv_encoder(channels: int, device: torch.device) -> Encoder:
 
 def make_pixels_encoder(train: LabelledImages, device: torch.device, cache: Path) -> Encoder:
     """The pixels' first 64 principal components (fewer for fewer pixels or images), fitted on the training images."""
-    path = cache / "encoders" / f"pixels_{digest(train)}.pt"
+    path = cache / "encoders" / f"pixels_{compute_digest(train)}.pt"
     fitted = read_cached(path, read_checkpoint)
     if fitted is not None:
         mean, basis = fitted["state_dict"]["mean"], fitted["state_dict"]["basis"]

@@ -14,7 +14,7 @@ from medassay import config as configuration
 from medassay.core.errors import ConfigError, DataError, advise
 from medassay.core.files import refuse_unwritable
 from medassay.core.paths import expand_home
-from medassay.data.duplicates import provenance_with_duplicates
+from medassay.data.duplicates import describe_provenance
 from medassay.evaluation.about import About, describe_run
 from medassay.evaluation.protocol import ComputeContext, Protocol, SamplesProtocol
 from medassay.evaluation.several import is_several, list_runs
@@ -114,7 +114,7 @@ def evaluate_samples(
     with advise(**CACHES):
         report = chosen.run_on_samples(expand_home(path), data, context, resize=resize)
     record = {"samples": path, "protocol": dict(protocol), "overrides": list(overrides), "resize": resize}
-    about = About(Path(path).name, None, None, provenance_with_duplicates(data), False, data.classes, {})
+    about = About(Path(path).name, None, None, describe_provenance(data), False, data.classes, {})
     write_report(report, about, record, directory)
     return directory
 
@@ -147,7 +147,7 @@ def assay_after_training(path: Path, budget: str, *, test: bool) -> Path | None:
 
 def load_protocol_node(name: str, **settings: Any) -> dict[str, Any]:
     """The node of conf/protocol/<name>.yaml with some settings, plain values; composes nothing, so a job may ask for it."""
-    node = OmegaConf.to_container(OmegaConf.load(configuration.conf_directory() / "protocol" / f"{name}.yaml"))
+    node = OmegaConf.to_container(OmegaConf.load(configuration.find_conf_directory() / "protocol" / f"{name}.yaml"))
     assert isinstance(node, dict)
     return {**{str(key): value for key, value in node.items()}, **settings}
 
@@ -168,7 +168,7 @@ def _refuse_unfit(protocol: Protocol, run: Run, path: str) -> None:
 
 
 def _list_protocols() -> list[str]:
-    return sorted(file.stem for file in (configuration.conf_directory() / "protocol").glob("*.yaml"))
+    return sorted(file.stem for file in (configuration.find_conf_directory() / "protocol").glob("*.yaml"))
 
 
 def _find_requirement(name: str) -> type:

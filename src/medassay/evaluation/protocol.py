@@ -15,7 +15,7 @@ from pytorch_lightning import LightningModule
 from medassay.core.estimate import Estimate
 from medassay.data.modules import LabelledData
 from medassay.reporting.charts import Chart
-from medassay.runs.load import device_for
+from medassay.runs.load import choose_device
 from medassay.runs.run import Run
 from medassay.training.settings import TrainerSettings
 
@@ -37,7 +37,7 @@ class ComputeContext:
     @classmethod
     def from_settings(cls, settings: TrainerSettings, outputs: Path) -> ComputeContext:
         """The context of an evaluation with these trainer settings, caches in ``<outputs>/.cache``."""
-        return cls(device_for(settings), settings.gpus, outputs / ".cache")
+        return cls(choose_device(settings), settings.gpus, outputs / ".cache")
 
 
 @dataclass(frozen=True)

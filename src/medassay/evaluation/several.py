@@ -21,10 +21,10 @@ from medassay.evaluation.protocol import Combined, Protocol
 from medassay.reporting import html
 from medassay.reporting.numbers import DASH, format_fixed, format_spread, format_with_bounds
 from medassay.reporting.tables import Table, format_markdown
-from medassay.runs.csv_view import runs_as_csv
+from medassay.runs.csv_view import format_runs_as_csv
 from medassay.runs.directory import RunDirectory
 from medassay.runs.groups import Group, group_over_seeds, is_place
-from medassay.runs.table import RunRow, configuration_hash, find_runs, read_row, single_numbers
+from medassay.runs.table import RunRow, collect_single_numbers, find_runs, hash_configuration, read_row
 
 logger = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ def list_runs(paths: Sequence[str]) -> list[Path]:
 def _is_not_chosen(run: Path) -> bool:
     """Whether the run's sweep has chosen another configuration."""
     chosen = (read_json(run.parent / "sweep.json").get("chosen") or {}).get("configuration")
-    return chosen is not None and configuration_hash(RunDirectory(run).config()) != chosen
+    return chosen is not None and hash_configuration(RunDirectory(run).config()) != chosen
 
 
 # --- evaluation ------------------------------------------------------------------------------------------------------
@@ -193,7 +193,7 @@ def collect_rows(done: Sequence[tuple[Path, Path]]) -> list[RunRow]:
     """
     rows = []
     for run, directory in {run.resolve(): (run, directory) for run, directory in done}.values():
-        row, values = read_row(run), single_numbers(RunDirectory(directory).metrics())
+        row, values = read_row(run), collect_single_numbers(RunDirectory(directory).metrics())
         rows.append(replace(row, values=values) if values else row)
     return rows
 
@@ -212,7 +212,9 @@ def write_table(evaluations: Evaluations, protocol: Protocol, record: dict[str, 
     ]
     further = [{column.combined.row: column.numbers} if column.combined else {} for column in columns]
     files = {
-        "summary.csv": runs_as_csv(groups, rows, further=[{k: v for k, v in one.items() if v} for one in further]),
+        "summary.csv": format_runs_as_csv(
+            groups, rows, further=[{k: v for k, v in one.items() if v} for one in further]
+        ),
         "summary.md": write_markdown(columns, evaluations.failed),
         "report.html": _render_page(evaluations, columns, rows, record),
     }

@@ -16,8 +16,8 @@ from medassay.evaluation.protocol import Page, Report
 from medassay.reporting import figures, html
 from medassay.reporting.charts import Chart
 from medassay.reporting.tensorboard import add_results
-from medassay.runs.directory import environment
-from medassay.runs.table import single_numbers
+from medassay.runs.directory import describe_environment
+from medassay.runs.table import collect_single_numbers
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def write_report(report: Report, about: About, record: Mapping[str, Any], direct
     Raises:
         OutputError: a file cannot be written.
     """
-    here = environment()
+    here = describe_environment()
     facts = to_json(about)
     results = {**record, **facts, "environment": here, **to_json(report.results)}
     write_json(directory / f"{record['protocol']['name']}.json", results)
@@ -82,7 +82,7 @@ def _add_events(report: Report, about: About, drawn: Mapping[str, Figure], direc
         pictures=[directory / "figures" / f"{name}.png" for name in drawn],
         text={"verdict": "\n\n".join(report.verdict)},
         hyperparameters={k: v for k, v in known.items() if v is not None} | dict(report.hyperparameters),
-        metrics=single_numbers(to_json(report.metrics)),
+        metrics=collect_single_numbers(to_json(report.metrics)),
     )
 
 

@@ -21,7 +21,7 @@ def check_training(cfg: DictConfig) -> dict[str, Any]:
     """The resolved configuration, every key and value checked; nothing is loaded yet.
 
     Raises:
-        UserError: one line for the first thing that is wrong.
+        UserError: Something is wrong; the message, one line, names the first such thing.
     """
     values = configuration.resolve(cfg)
     settings = {key: value for key, value in values.items() if key not in NODES}

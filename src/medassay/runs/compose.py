@@ -24,7 +24,7 @@ def compose_training(overrides: Sequence[str]) -> DictConfig:
     """The configuration of ``train`` with ``overrides`` as on its command line, Hydra's own node included; not yet checked.
 
     Raises:
-        UserError: an unknown key or group, a value that cannot be read, or a generator that is no run.
+        UserError: A key or group does not exist, a value cannot be read, or the generator is no run.
     """
     register_resolvers()
     return configuration.compose("train", choose_samples(overrides))
@@ -34,8 +34,8 @@ def choose_samples(overrides: Sequence[str]) -> list[str]:
     """``overrides`` with ``data=samples`` where ``data.generator`` names a run: its images are the data then.
 
     Raises:
-        ConfigError: other data are asked for, too.
-        CheckpointError: the generator is no run directory.
+        ConfigError: The command line asks for other data, too.
+        CheckpointError: The generator is no run directory.
     """
     parsed = list(zip(overrides, parse(overrides), strict=True))
     named = [override for _, override in parsed if override.key_or_group == "data.generator"]
@@ -69,7 +69,7 @@ def data_of_run(path: str, key: str | None = None) -> Any:
     """The ``data`` node of the run in ``path``, or one value of it; ``${medassay.data_of_run:…}`` in a configuration.
 
     Raises:
-        CheckpointError: this is no run directory.
+        CheckpointError: The path is no run directory.
     """
     node: Mapping[str, Any] = RunDirectory(path).config()["data"]
     return dict(node) if key is None else node[key]

@@ -16,7 +16,7 @@ from medassay.runs.table import RunRow
 Further = Mapping[str, Mapping[str, Estimate]]
 
 
-def runs_as_csv(
+def format_runs_as_csv(
     groups: Sequence[Group],
     rows: Sequence[RunRow],
     *,
@@ -34,7 +34,7 @@ def runs_as_csv(
         keys: Settings that have a column each.
         metric: The number whose column comes first.
         top: Directory that the runs' own are given relative to.
-        parts: What a run was made for, by its directory, e.g. ``final``: trained to be tested, in no ranking.
+        parts: The purpose of a run, by its directory, e.g. ``final``: trained to be tested, in no ranking.
         further: For each group, further numbers by their name: a line of values, and one of each bound.
     """
     place = {id(row): number for number, group in enumerate(groups, 1) for row in group.rows}

@@ -42,13 +42,13 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def reason_of(error: BaseException) -> str:
+def describe_failure(error: BaseException) -> str:
     """Why work failed, for the record."""
     return str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
 
 
 @cache
-def code_version() -> str:
+def describe_code_version() -> str:
     """The package's version, and the commit where it runs from a clone (``+changes`` if files differ from it)."""
     version = metadata.version("medassay")
     root = Path(__file__).parents[3]
@@ -63,12 +63,12 @@ def code_version() -> str:
     return f"{version} commit {commit.stdout.strip()}{'+changes' if changes.stdout.strip() else ''}"
 
 
-def environment() -> dict[str, Any]:
+def describe_environment() -> dict[str, Any]:
     """Versions and hardware, for the record."""
     import torch  # seconds: reading a run's files needs none of it
 
     return {
-        "code": code_version(),
+        "code": describe_code_version(),
         "python": sys.version.split()[0],
         "packages": {name: metadata.version(name) for name in PACKAGES},
         "hardware": {"machine": platform.machine(), "system": platform.system(), "gpus": torch.cuda.device_count()},
@@ -100,7 +100,7 @@ class RunDirectory:
     """The directory of one run.
 
     Args:
-        path: the directory; need not exist yet. A ``~`` at its beginning is the home directory.
+        path: The directory, which need not exist yet. A ``~`` at its beginning is the home directory.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -143,7 +143,7 @@ class RunDirectory:
         """Writes the configuration as trained.
 
         Raises:
-            OutputError: there is a run in the directory already, or it cannot be written.
+            OutputError: The directory already holds a run, or cannot be written.
         """
         with file_lock(self.lock) as mine:
             if not mine or (self.path / "run.json").exists():
@@ -156,7 +156,7 @@ class RunDirectory:
             self._take_reserve()
             about = {"tags": [str(tag) for tag in config.get("tags") or ()], "notes": config.get("notes")}
             begun = {"status": "running", "started": _now(), "overrides": overrides, "seed": config["seed"]}
-            self.update(**begun, **about, **environment())
+            self.update(**begun, **about, **describe_environment())
 
     def _take_reserve(self) -> None:
         with atomic_write(self.reserve) as partial:
@@ -185,7 +185,7 @@ class RunDirectory:
         The digests of the checkpoints are recorded with it. Nobody else can record the same run meanwhile.
 
         Raises:
-            OutputError: another process is training the run.
+            OutputError: Another process is training the run.
         """
         with file_lock(self.lock) as mine:
             if not mine:
@@ -222,7 +222,7 @@ class RunDirectory:
             raise Interrupted(signum, self.path) from error
         except BaseException as error:
             try:
-                end("failed", reason_of(error))
+                end("failed", describe_failure(error))
             except OutputError:  # the directory is gone, say: the reason still reaches the terminal
                 raise error from None
             raise
@@ -234,7 +234,7 @@ class RunDirectory:
         """The configuration as trained, plain values.
 
         Raises:
-            CheckpointError: this is no run directory.
+            CheckpointError: The path is no run directory.
         """
         file = self.path / ".hydra" / "config.yaml"
         if not file.is_file():
@@ -264,7 +264,7 @@ class RunDirectory:
         Where none is recorded (the run is older, was killed, or is still training), the checksums inside are compared.
 
         Raises:
-            CheckpointError: it is damaged, or another file.
+            CheckpointError: The checkpoint is damaged, or another file.
         """
         if not checkpoint.exists():
             return
@@ -286,8 +286,8 @@ class RunDirectory:
         record = self.record()
         if record.get("status") != "done":
             return f"start over: delete {self.best.parent}, then python train.py resume={self.path}"
-        given = [text for text in record.get("overrides") or [] if not text.startswith("hydra.run.dir=")]
-        return f"train anew: python train.py {shlex.join(given)}"
+        overrides = [text for text in record.get("overrides") or [] if not text.startswith("hydra.run.dir=")]
+        return f"train anew: python train.py {shlex.join(overrides)}"
 
     def state(self) -> str:
         """The status that ``run.json`` says, but ``interrupted`` where it says running and no process is at it.

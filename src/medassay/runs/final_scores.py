@@ -11,7 +11,7 @@ from medassay.data.modules import LabelledData
 from medassay.metrics.scores import ClassificationScores, score_classification
 from medassay.reporting import figures
 from medassay.reporting.classification import draw_predictions, summarise_scores
-from medassay.runs.load import device_for, evaluated_images
+from medassay.runs.load import choose_device, select_evaluated_images
 from medassay.tasks.predictions import predict
 from medassay.training.settings import TrainerSettings
 
@@ -25,7 +25,7 @@ def score_split(
 
     Of a run cut short by ``limit_batches`` the split is cut the same way.
     """
-    predictions = predict(task, evaluated_images(data, split, settings), device_for(settings))
+    predictions = predict(task, select_evaluated_images(data, split, settings), choose_device(settings))
     scores = score_classification(predictions.probabilities, predictions.labels)
     drawn = draw_predictions(predictions.probabilities, predictions.labels, scores, data.classes)
     paths = [directory / f"{split}_{name}.png" for name in drawn]

@@ -27,7 +27,7 @@ class Group:
     Attributes:
         settings: Value of each key in which groups differ, as text.
         configuration: Hash of the configuration; None where no run has begun.
-        rows: Its runs, whatever became of them.
+        rows: All its runs, unfinished ones included.
         counted: The finished ones that have the metric, one for each seed, the last in order, sorted by seed.
         numbers: Mean and standard deviation over ``counted``, of every number that all of them have.
         complete: Every seed that any group has finished is among its own.
@@ -63,8 +63,8 @@ def group_over_seeds(rows: Sequence[RunRow], keys: Sequence[str] = (), metric: s
     first: dict[tuple[Any, ...], dict[str, str]] = {}
     for row in rows:
         settings = describe_settings(row, keys)
-        first.setdefault(identity(settings), settings)
-        groups.setdefault(identity(settings), {}).setdefault(row.configuration, []).append(row)
+        first.setdefault(make_group_key(settings), settings)
+        groups.setdefault(make_group_key(settings), {}).setdefault(row.configuration, []).append(row)
     members = []
     for key, hashed in groups.items():
         begun = [name for name in hashed if name is not None]
@@ -89,11 +89,11 @@ def group_over_seeds(rows: Sequence[RunRow], keys: Sequence[str] = (), metric: s
 def _choose_counted(rows: Sequence[RunRow], metric: str | None) -> list[RunRow]:
     """The finished runs that have the metric, the last of each seed."""
     finished = (row for row in rows if row.status == "done")
-    by_seed = {row.seed: row for row in finished if metric is None or known(row, metric) is not None}
+    by_seed = {row.seed: row for row in finished if metric is None or find_number(row, metric) is not None}
     return [by_seed[seed] for seed in sorted(by_seed, key=lambda seed: -1 if seed is None else seed)]
 
 
-def known(row: RunRow, metric: str | None) -> float | None:
+def find_number(row: RunRow, metric: str | None) -> float | None:
     """The run's metric, where it is a number."""
     value = row.values.get(metric or "")
     return value if value is not None and math.isfinite(value) else None
@@ -112,7 +112,7 @@ def _numbers(counted: Sequence[RunRow], metric: str | None) -> dict[str, Estimat
     return {name: mean_over("seeds", [row.values[name] for row in counted]) for name in shared}
 
 
-def rank_order(group: Group, metric: str | None, mode: str) -> tuple[bool, bool, float]:
+def make_rank_key(group: Group, metric: str | None, mode: str) -> tuple[bool, bool, float]:
     """A key to sort by: complete groups with the best mean first, then incomplete ones, then those without the metric."""
     estimate = group.numbers.get(metric or "")
     mean = math.inf if estimate is None else -estimate.value if mode == "max" else estimate.value
@@ -121,15 +121,15 @@ def rank_order(group: Group, metric: str | None, mode: str) -> tuple[bool, bool,
 
 def compare_effects(groups: Sequence[Group], keys: Sequence[str], metric: str | None) -> dict[str, dict[str, Estimate]]:
     """Of each key and each of its values: the metric over all finished runs with that value."""
-    found: dict[str, dict[str, Estimate]] = {}
+    effects: dict[str, dict[str, Estimate]] = {}
     for place, key in enumerate(keys):
         values: dict[Any, tuple[str, list[float]]] = {}
         for group in groups:
-            numbers = values.setdefault(identity(group.settings)[place], (group.settings[key], []))[1]
+            numbers = values.setdefault(make_group_key(group.settings)[place], (group.settings[key], []))[1]
             numbers += [row.values[metric or ""] for row in group.counted]
         ordered = sorted(values.items(), key=lambda item: (isinstance(item[0], str), item[0]))
-        found[key] = {text: mean_over("runs", numbers) for _, (text, numbers) in ordered if numbers}
-    return found
+        effects[key] = {text: mean_over("runs", numbers) for _, (text, numbers) in ordered if numbers}
+    return effects
 
 
 # --- in what runs differ ---------------------------------------------------------------------------------------------
@@ -155,7 +155,7 @@ def _strip_places(value: str | None) -> str | float | None:
         return value
 
 
-def identity(settings: Mapping[str, str]) -> tuple[str | float | None, ...]:
+def make_group_key(settings: Mapping[str, str]) -> tuple[str | float | None, ...]:
     """Settings such that different spellings of a number are equal."""
     return tuple(map(_strip_places, settings.values()))
 
@@ -184,12 +184,12 @@ def _plain(value: Any) -> str:
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def labels(keys: Sequence[str]) -> dict[str, str]:
+def shorten_keys(keys: Sequence[str]) -> dict[str, str]:
     """A short name for each key: its last part, or more of it where two would be alike."""
     parts = {key: key.replace("/", ".").split(".") for key in keys}
-    found = {}
+    short_names = {}
     for key, own in parts.items():
         others = [other for name, other in parts.items() if name != key]
         length = next((n for n in range(1, len(own)) if all(o[-n:] != own[-n:] for o in others)), len(own))
-        found[key] = ".".join(own[-length:])
-    return found
+        short_names[key] = ".".join(own[-length:])
+    return short_names

@@ -22,7 +22,7 @@ from medassay.runs.directory import RunDirectory
 from medassay.runs.run import Run
 from medassay.tasks.classification import Classification
 from medassay.training.checkpoints import load_weights
-from medassay.training.settings import TrainerSettings, devices_for
+from medassay.training.settings import TrainerSettings, choose_devices
 
 SAMPLING_DEVICE = [f"trainer.{name}" for name in DEVICE_KEYS]
 
@@ -42,22 +42,22 @@ def build_task(config: Mapping[str, Any], seed: int = 0) -> LightningModule:
     return task
 
 
-def with_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+def apply_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
     """``config`` with the few keys changed that may change after training.
 
     Raises:
-        ConfigError: another key, or a wrong value.
+        ConfigError: A key may not change after training, or a value is wrong.
     """
     trainer = [f"trainer.{name}" for name in inspect.signature(TrainerSettings).parameters]
-    known = [*(f"data.{name}" for name in DATA_KEYS), *trainer]
+    accepted = [*(f"data.{name}" for name in DATA_KEYS), *trainer]
     changed = {**config, "data": dict(config["data"]), "trainer": dict(config["trainer"])}
     for key, value in overrides.items():
         group, _, name = key.partition(".")
-        if key not in known:
+        if key not in accepted:
             if (elsewhere := explain_foreign_key(key)) is not None:
                 raise ConfigError(elsewhere)
             raise ConfigError(
-                f"{key}: a finished run's configuration is fixed;{suggest_nearest(key, known)} only data.root, data.file, "
+                f"{key}: a finished run's configuration is fixed;{suggest_nearest(key, accepted)} only data.root, data.file, "
                 "data.path, data.batch_size, trainer.* and protocol.* can be given"
             )
         if group == "data" and name not in changed["data"]:
@@ -71,15 +71,15 @@ def with_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> dict
     return changed
 
 
-def evaluated_images(data: LabelledData, split: str, settings: TrainerSettings) -> LabelledImages:
+def select_evaluated_images(data: LabelledData, split: str, settings: TrainerSettings) -> LabelledImages:
     """A split's images; of a run cut short by ``limit_batches`` the first ones only, as in training."""
     images = data.split(split)
     return images if settings.limit_batches is None else images[: settings.limit_batches * data.batch_size]
 
 
-def device_for(settings: TrainerSettings) -> torch.device:
+def choose_device(settings: TrainerSettings) -> torch.device:
     """The one device that evaluation runs on."""
-    accelerator, devices = devices_for(settings, torch.cuda.device_count(), torch.backends.mps.is_available())
+    accelerator, devices = choose_devices(settings, torch.cuda.device_count(), torch.backends.mps.is_available())
     if accelerator in ("cuda", "gpu") or (accelerator == "auto" and torch.cuda.is_available()):
         return torch.device("cuda", devices[0] if isinstance(devices, list) else 0)
     return torch.device("mps" if accelerator == "mps" else "cpu")
@@ -89,14 +89,15 @@ def load_run(path: str | Path, *, checkpoint: str = "best", **overrides: Any) ->
     """A finished run: its configuration, its data and its model with the chosen epoch's weights.
 
     Args:
-        path: the run directory.
-        checkpoint: other weights than the chosen ones: ``last``, a file, or the name of one in the run's ``checkpoints/``.
+        path: The run directory.
+        checkpoint: Which weights to load: ``best``, those that training chose; ``last``; a file; or the name of one in the
+            run's ``checkpoints/``.
         **overrides: ``data_root``, ``data_file``, ``data_path`` or ``trainer_gpus``…: where things are on this machine, the
             first underscore standing for the dot.
 
     Raises:
-        CheckpointError: no run directory, no checkpoint, a damaged one, or one of another architecture.
-        ConfigError: an override of something else.
+        CheckpointError: The path is no run directory, or the checkpoint is missing, damaged, or of another architecture.
+        ConfigError: An override changes something else.
     """
     return open_run(path, {key.replace("_", ".", 1): value for key, value in overrides.items()}, checkpoint)
 
@@ -104,7 +105,7 @@ def load_run(path: str | Path, *, checkpoint: str = "best", **overrides: Any) ->
 def open_run(path: str | Path, overrides: Mapping[str, Any], checkpoint: str = "best") -> Run:
     """:func:`load_run` with dotted keys."""
     directory = RunDirectory(path)
-    config = with_overrides(directory.config(), overrides)
+    config = apply_overrides(directory.config(), overrides)
     configuration.check(config["model"], "model")
     settings: TrainerSettings = configuration.build(config["trainer"])
     data, task = build_data(config), build_task(config)
@@ -113,7 +114,7 @@ def open_run(path: str | Path, overrides: Mapping[str, Any], checkpoint: str = "
     epoch = load_weights(task, weights)
     if weights != directory.best and isinstance(task, Classification):
         task.use_average()
-    device = device_for(settings)
+    device = choose_device(settings)
     return Run(directory, config, data, task.to(device).eval(), settings, checkpoint, weights, epoch)
 
 
@@ -121,7 +122,7 @@ def find_weights(run: RunDirectory, checkpoint: str) -> Path:
     """The file that ``checkpoint=`` names for a run: ``best``, ``last``, a file, or the name of one in ``checkpoints/``.
 
     Raises:
-        CheckpointError: there is no such file.
+        CheckpointError: The file does not exist.
     """
     if checkpoint == "best":
         if not run.best.exists():

@@ -22,14 +22,14 @@ class Run:
     """A run and what it made.
 
     Attributes:
-        directory: where it lies.
-        config: the configuration as trained, plain values.
-        data: its data module; images are read on first use.
-        task: the model with the weights of ``checkpoint``, in evaluation mode, on the device of ``settings``.
-        settings: the trainer settings, overrides included.
-        checkpoint: which weights those of the task are: ``best``, ``last`` or a file.
-        weights: the file they were read from.
-        epoch: the epoch they are of, from 1; None where the file does not say.
+        directory: The run directory.
+        config: The configuration as trained, plain values.
+        data: The data module; its images are read on first use.
+        task: The model with the weights of ``checkpoint``, in evaluation mode, on the device of ``settings``.
+        settings: The trainer settings, overrides included.
+        checkpoint: Which weights the task has: ``best``, ``last`` or a file.
+        weights: The file that the weights were read from.
+        epoch: The epoch that the weights are of, counted from 1; None where the file does not say.
     """
 
     directory: RunDirectory

@@ -43,10 +43,10 @@ def draw(sampler: Sampler, labels: Tensor, seed: int, progress: str | None = Non
     The noise is the same on every machine for the same seed; pixels agree up to the rounding of its arithmetic.
 
     Args:
-        sampler: the generator.
-        labels: what to draw.
-        seed: of the noise, drawn on the CPU.
-        progress: title of a progress bar where the output is a terminal.
+        sampler: The generator that draws.
+        labels: Class index of each image to be drawn, ``(N,) int64``.
+        seed: Seed of the noise, which is drawn on the CPU.
+        progress: Title of a progress bar, shown where the output is a terminal; None for no bar.
     """
     rng = torch.Generator().manual_seed(seed)
     bar = tqdm(torch.split(labels, CHUNK), desc=progress, disable=progress is None or not sys.stderr.isatty())
@@ -123,24 +123,24 @@ def generated_data(
     the cache, once they are needed.
 
     Args:
-        name: What the data set is called in records.
+        name: Name of the data set in records.
         generator: The generator's run directory.
         real: The generator's own data set.
         classes: Class names, by label.
         channels: 1 (grey) or 3 (RGB).
-        size: Pixels a side.
+        size: Side of the images in pixels.
         outputs: The samples are kept in ``<outputs>/.cache``.
         generator_seed: Seed of the samples.
         root: Folder of the real data's file, where it is not the recorded one; likewise ``file`` and ``path``.
         file: See ``root``.
         path: See ``root``.
-        gpus: Where the samples are drawn; ``accelerator`` and ``devices`` instead, as in the trainer's settings.
+        gpus: GPUs to draw the samples on; ``accelerator`` and ``devices`` instead, as in the trainer's settings.
         accelerator: See ``gpus``.
         devices: See ``gpus``.
         **options: See :class:`LabelledData`.
 
     Raises:
-        ConfigError: a place that the real data have not; with the first image, a generator that is a classifier's run.
+        ConfigError: The real data have no such place. Once images are read: the generator is a classifier's run.
     """
     places = {"root": root, "file": file, "path": path}
     here: dict[str, Any] = {f"data.{key}": value for key, value in places.items() if value is not None}
@@ -156,7 +156,7 @@ def write_training_samples(generator: str, cache: Path, seed: int, overrides: Ma
     """A file with as many training and validation images as the data set of the run ``generator`` has.
 
     Raises:
-        ConfigError: the run is no generator's.
+        ConfigError: The run is no generator's.
     """
     run = open_run(generator, overrides)
     refuse_classifier(generator, run.config)

@@ -15,13 +15,14 @@ class SweepSettings:
     """What belongs to a sweep and not to any of its jobs; see conf/train.yaml.
 
     Attributes:
-        name: of the sweep and its directory; None for a new directory each time.
-        force: redo jobs that are finished.
-        keep: of the checkpoints of finished jobs: ``best``, ``all``, or ``none`` (the chosen configuration's are kept).
-        metric: what ranks configurations, ``val/<name>`` or ``assay/<name>``; None for the model's own.
-        mode: whether more or less of it is better; None for the model's own.
-        final: look at the test set with the configuration that validation data chose, once no job is left to run.
-        final_seeds: further seeds to train that configuration with before.
+        name: Name of the sweep and its directory; None for a new directory each time.
+        force: Whether to do finished jobs again.
+        keep: Which checkpoints of finished jobs to keep: ``all``; ``best`` alone; or ``none``, but those of the chosen
+            configuration.
+        metric: The number that ranks configurations, ``val/<name>`` or ``assay/<name>``; None for the model's own.
+        mode: Whether a larger (``max``) or smaller (``min``) value is better; None for the model's own.
+        final: Whether to test the configuration that validation data chose, once no job is left to run.
+        final_seeds: Seeds that this configuration is trained with before it is tested, besides those of the sweep.
     """
 
     name: str | int | None = None

@@ -33,18 +33,18 @@ class RunRow:
     """One run.
 
     Attributes:
-        path: Its directory, which need not be there yet.
+        path: The run directory, which need not exist yet.
         status: ``done``, ``pruned``, ``failed``, ``interrupted``, ``running`` or ``waiting``.
-        model, data: Names; empty of a run that has not begun.
+        model, data: Names of model and data set; empty for a run that has not begun.
         seed: Seed of the run; None where nobody has said it.
         configuration: A hash of all that may change the result, the seed left out; equal for repetitions of one experiment;
             None of a run that has not begun.
         values: Single final numbers, ``<group>/<name>``; a generator's latest assay as ``assay/<name>``, one on validation
             images before one on test images, whose numbers are ``test/<name>`` as well.
-        overrides: What was given when it was started, value by key.
-        reason: Why it ended as it did, where that is recorded.
+        overrides: Overrides that the run was started with, value by key.
+        reason: Why the run ended as it did, where that is recorded.
         seconds: Time of work, resumed parts included.
-        tags, notes: What its owner wrote about it.
+        tags, notes: Tags and notes of the run's owner.
     """
 
     path: Path
@@ -68,7 +68,7 @@ class RunRow:
         return {**data.get("real", data), **duplicates}
 
 
-def configuration_hash(config: dict[str, Any]) -> str:
+def hash_configuration(config: dict[str, Any]) -> str:
     """16 hexadecimal digits of all that may change a run's result but the seed."""
     first = configuration.restore_config(config)
     computed = {key: value for key, value in first.items() if key not in (*PLACES, "seed")}
@@ -84,7 +84,7 @@ def read_rows(paths: Iterable[str | Path]) -> list[RunRow]:
     """The runs in ``paths`` (run directories, or folders with runs somewhere below), sorted by path.
 
     Raises:
-        CheckpointError: a path that does not exist, or no run below any of them.
+        CheckpointError: A path does not exist, or there is no run below any of them.
     """
     rows: dict[Path, RunRow] = {}
     for path in map(Path, paths):
@@ -113,7 +113,7 @@ def read_row(path: Path) -> RunRow:
     """One run's row.
 
     Raises:
-        CheckpointError: this is no run directory, or one of its files cannot be read.
+        CheckpointError: The path is no run directory, or one of its files cannot be read.
     """
     run = RunDirectory(path)
     config, metrics, record = run.config(), run.metrics(), run.record()
@@ -123,8 +123,8 @@ def read_row(path: Path) -> RunRow:
         config["recipe"]["name"],
         metrics.get("data", config["data"]["name"]),
         config["seed"],
-        configuration_hash(config),
-        {**_read_evaluations(run), **single_numbers(metrics, ("train", "val", "test"))},
+        hash_configuration(config),
+        {**_read_evaluations(run), **collect_single_numbers(metrics, ("train", "val", "test"))},
         map_overrides(record.get("overrides") or ()),
         record.get("reason"),
         record.get("seconds"),
@@ -138,25 +138,25 @@ def read_job(path: Path, overrides: Iterable[str] = ()) -> RunRow:
 
     Args:
         path: The run directory, which need not be there yet.
-        overrides: What it is to be started with.
+        overrides: Overrides that the run is to be started with.
     """
-    run, given = RunDirectory(path), map_overrides(overrides)
+    run, settings = RunDirectory(path), map_overrides(overrides)
     try:
         if (path / ".hydra").is_dir() and (path / "run.json").is_file():
             row = read_row(path)
             judged = run.record().get("assay_failed")
-            row = replace(row, overrides=given or row.overrides)
+            row = replace(row, overrides=settings or row.overrides)
             return replace(row, status="failed", reason=f"its assay failed: {judged}") if judged else row
         record, status, reason = run.record(), run.state(), None
     except CheckpointError as error:
         record, status, reason = {}, "failed", str(error)
-    given = given or map_overrides(record.get("overrides") or ())
-    seed = given.get("seed", "")
+    settings = settings or map_overrides(record.get("overrides") or ())
+    seed = settings.get("seed", "")
     return RunRow(
         path,
         status,
         seed=int(seed) if seed.isdecimal() else None,
-        overrides=given,
+        overrides=settings,
         reason=reason or record.get("reason"),
         seconds=record.get("seconds"),
     )
@@ -167,7 +167,7 @@ def map_overrides(overrides: Iterable[str]) -> dict[str, str]:
     return {key: value for key, _, value in (text.lstrip("+~").partition("=") for text in overrides)}
 
 
-def single_numbers(metrics: dict[str, Any], groups: Iterable[str] | None = None) -> dict[str, float]:
+def collect_single_numbers(metrics: dict[str, Any], groups: Iterable[str] | None = None) -> dict[str, float]:
     """The single numbers of some groups of ``metrics`` as ``<group>/<name>``, of all groups by default."""
     chosen = metrics if groups is None else {group: metrics.get(group) for group in groups}
     return {
@@ -187,9 +187,9 @@ def _read_evaluations(run: RunDirectory) -> dict[str, float]:
         metrics = RunDirectory(directory).metrics()
         if {"data.file", "data.path"} & set(metrics.get("overrides", ())):
             continue
-        values |= single_numbers(metrics)
+        values |= collect_single_numbers(metrics)
         if "assay" in metrics:
-            judged, split = single_numbers(metrics, ("assay",)), _split(directory, metrics)
+            judged, split = collect_single_numbers(metrics, ("assay",)), _split(directory, metrics)
             if split == "val":
                 validated |= judged
             elif split == "test":

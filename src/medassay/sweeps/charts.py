@@ -7,7 +7,7 @@ from medassay.core.estimate import Estimate
 from medassay.reporting.charts import Chart
 from medassay.reporting.numbers import format_compact_spread
 from medassay.runs.directory import RunDirectory
-from medassay.runs.groups import labels
+from medassay.runs.groups import shorten_keys
 from medassay.sweeps import figures, parallel
 from medassay.sweeps.summary import Summary, format_value
 
@@ -17,7 +17,7 @@ MANY = 20  # rows of a table before the rest folds away; values of a key that st
 def draw_charts(summary: Summary) -> dict[str, Chart]:
     """All charts that the runs allow: ``{name: Chart}``."""
     drawn: dict[str, Chart] = {}
-    names, best = labels(summary.swept), summary.best
+    names, best = shorten_keys(summary.swept), summary.best
     metric = summary.metric or ""
     for key in summary.swept:
         runs = [(c.settings[key], e.values[metric]) for c in summary.groups for e in c.counted]

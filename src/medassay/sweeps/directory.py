@@ -20,7 +20,7 @@ from medassay import config as configuration
 from medassay.core.errors import ConfigError, OutputError
 from medassay.core.files import file_lock, read_json, write_json
 from medassay.runs import compose
-from medassay.runs.table import configuration_hash
+from medassay.runs.table import hash_configuration
 
 _writing = threading.Lock()
 
@@ -113,7 +113,7 @@ def now() -> str:
 def code_hash() -> str:
     """16 hexadecimal digits of the package's source, templates and configuration files: equal code, equal hash."""
     digest = hashlib.sha256()
-    source, conf = Path(__file__).parents[1], configuration.conf_directory()
+    source, conf = Path(__file__).parents[1], configuration.find_conf_directory()
     for top in (source, conf):
         for file in sorted(top.rglob("*")):
             inside = file.relative_to(top)
@@ -133,11 +133,11 @@ def job_name(overrides: str, _root_: DictConfig) -> str:
     assert isinstance(plain, dict)
     try:
         config = configuration.resolve(OmegaConf.create({k: v for k, v in plain.items() if k != "hydra"}))
-        identity = f"{configuration_hash(config)} {config['seed']}"
+        identity = f"{hash_configuration(config)} {config['seed']}"
     except (ConfigError, KeyError):  # the job itself will say what is wrong
         identity = overrides
     digest = hashlib.sha256(f"{identity} {code_hash()}".encode()).hexdigest()[:8]
-    return "_".join(filter(None, [configuration.slug(overrides), digest]))
+    return "_".join(filter(None, [configuration.make_slug(overrides), digest]))
 
 
 @cache

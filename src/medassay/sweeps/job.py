@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from medassay.config.messages import explain
 from medassay.core.errors import ConfigError, OutputError, advise
-from medassay.runs.directory import RunDirectory, reason_of
+from medassay.runs.directory import RunDirectory, describe_failure
 from medassay.runs.groups import is_place
 from medassay.runs.table import DATA_PLACES, TRAINER_PLACES, map_overrides
 from medassay.sweeps.directory import Job, SweepDirectory
@@ -46,7 +46,7 @@ class TrainJob:
         except Exception as error:
             if explain(error) is None:  # no mistake of the user's: whoever looks into it needs the traceback
                 logger.exception("unexpected error")
-            record_failure(RunDirectory(directory), cfg, overrides, explain(error) or reason_of(error))
+            record_failure(RunDirectory(directory), cfg, overrides, explain(error) or describe_failure(error))
             raise
         return self.read_value(cfg, directory)
 
@@ -71,7 +71,8 @@ class TrainJob:
 
 def _train(cfg: DictConfig, run: RunDirectory, overrides: list[str]) -> None:
     from medassay.runs.check import check_training  # torch and Lightning take seconds to import
-    from medassay.runs.train import SweepPart, resume, train
+    from medassay.runs.recording import SweepPart
+    from medassay.runs.train import resume, train
 
     config = check_training(cfg)
     config["test"] = bool(config["test"])

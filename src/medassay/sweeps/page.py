@@ -18,8 +18,8 @@ from medassay.reporting import html
 from medassay.reporting.charts import Chart
 from medassay.reporting.numbers import DASH, format_compact, format_compact_spread
 from medassay.reporting.tables import Table
-from medassay.runs.csv_view import runs_as_csv, shorten_path
-from medassay.runs.groups import describe_settings, known, labels
+from medassay.runs.csv_view import format_runs_as_csv, shorten_path
+from medassay.runs.groups import describe_settings, find_number, shorten_keys
 from medassay.runs.table import RunRow
 from medassay.sweeps.charts import MANY, choose_tabled_effects, draw_charts
 from medassay.sweeps.summary import Summary, choose_headlines, describe_verdict, format_cell, format_value, list_seeds
@@ -65,10 +65,12 @@ def list_further_figures(path: Path) -> list[tuple[str, Path]]:
 
 
 def make_csv(summary: Summary) -> str:
-    """The sweep's part of the table of runs, see :func:`medassay.runs.csv_view.runs_as_csv`."""
+    """The sweep's part of the table of runs, see :func:`medassay.runs.csv_view.format_runs_as_csv`."""
     parts = {row.path: part for part, rows in (("sweep", summary.rows), ("final", summary.final)) for row in rows}
     rows = [*summary.rows, *summary.final]
-    return runs_as_csv(summary.groups, rows, keys=summary.swept, metric=summary.metric, top=summary.path, parts=parts)
+    return format_runs_as_csv(
+        summary.groups, rows, keys=summary.swept, metric=summary.metric, top=summary.path, parts=parts
+    )
 
 
 def make_markdown(summary: Summary) -> str:
@@ -81,7 +83,7 @@ def make_markdown(summary: Summary) -> str:
 
 def make_ranking(summary: Summary) -> Table:
     """The configurations: place, settings, the metric, its seeds, then other validation numbers."""
-    names = labels(summary.swept)
+    names = shorten_keys(summary.swept)
     others = dict.fromkeys(name for group in summary.groups for name in group.numbers if name != summary.metric)
     shown_others = choose_headlines(others, summary.metric)
     header = ["", *(names[key] for key in summary.swept), summary.metric or "metric", "seeds", *shown_others]
@@ -144,7 +146,9 @@ def make_runs_table(summary: Summary) -> Table:
         link = Markup('<a href="{}/">{}</a>').format(quote(name), name)
         status = row.status + (", trained for the test only" if row in summary.final else "")
         seconds = DASH if row.seconds is None else _format_time(row.seconds)
-        rows.append([link, status, format_compact(known(row, summary.metric)), seconds, _format_settings(summary, row)])
+        rows.append(
+            [link, status, format_compact(find_number(row, summary.metric)), seconds, _format_settings(summary, row)]
+        )
     return Table("All runs", ["run", "status", summary.metric or "metric", "time", "settings"], rows)
 
 
@@ -163,7 +167,7 @@ def make_page(summary: Summary, drawn_charts: Mapping[str, Chart], figures: Sequ
         ranking=make_ranking(summary),
         best=0 if summary.best else -1,
         many=MANY,
-        full_names=[(short, key) for key, short in labels(summary.swept).items() if short != key],
+        full_names=[(short, key) for key, short in shorten_keys(summary.swept).items() if short != key],
         test=make_test_table(summary),
         effects=make_effect_tables(summary),
         pictures={
@@ -195,7 +199,7 @@ def _make_tiles(summary: Summary) -> list[tuple[str, str, str, str]]:
     for name in choose_headlines(summary.test, summary.metric, 1):
         tiles.append((name, *_split_spread(summary.test[name]), f"test images, n = {summary.test[name].n}"))
     total = len(summary.rows) + len(summary.final)
-    tiles.append(("Configurations", str(len(summary.groups)), "", ", ".join(labels(summary.swept).values())))
+    tiles.append(("Configurations", str(len(summary.groups)), "", ", ".join(shorten_keys(summary.swept).values())))
     return [*tiles, ("Runs finished", f"{done} of {total}", "", _count_lost(summary))]
 
 
@@ -252,7 +256,7 @@ def _embed(file: Path) -> str:
 
 
 def _format_settings(summary: Summary, row: RunRow) -> str:
-    names, values = labels(summary.swept), describe_settings(row, summary.swept)
+    names, values = shorten_keys(summary.swept), describe_settings(row, summary.swept)
     settings = [f"{names[key]}={format_value(value)}" for key, value in values.items()]
     return " ".join([*settings, *([] if row.seed is None else [f"seed={row.seed}"])])
 

@@ -14,7 +14,14 @@ from medassay.core.errors import CheckpointError, ConfigError
 from medassay.core.estimate import Estimate, mean_over
 from medassay.reporting.numbers import DASH, format_compact_spread
 from medassay.runs.directory import RunDirectory
-from medassay.runs.groups import Group, compare_effects, find_differing_keys, group_over_seeds, labels, rank_order
+from medassay.runs.groups import (
+    Group,
+    compare_effects,
+    find_differing_keys,
+    group_over_seeds,
+    make_rank_key,
+    shorten_keys,
+)
 from medassay.runs.table import RunRow, read_job
 from medassay.sweeps.directory import SweepDirectory
 from medassay.sweeps.objective import choose_objective
@@ -80,7 +87,7 @@ class Summary:
 
     def lines(self, n: int = 10) -> list[str]:
         """The first ``n`` configurations as aligned columns, then the best and, if it was tested, its test numbers."""
-        names = labels(self.swept)
+        names = shorten_keys(self.swept)
         heads = ["", *(names[key] for key in self.swept), self.metric or "metric", "seeds"]
         rows = [
             [
@@ -175,7 +182,7 @@ def summarise(path: str | Path, metric: str | None = None, mode: Literal["max", 
     )
     keys = find_differing_keys(rows)
     groups = group_over_seeds(rows, keys, metric or "")
-    groups.sort(key=lambda group: rank_order(group, metric, mode))
+    groups.sort(key=lambda group: make_rank_key(group, metric, mode))
     notes = _list_notes(groups, metric)
     rankable = bool(groups) and groups[0].complete and not _is_chosen_on_test(groups, metric)
     best = groups[0] if rankable else None

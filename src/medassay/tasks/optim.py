@@ -77,11 +77,11 @@ def step_decay(milestones: list[Probability], factor: Annotated[float, Range(gt=
 
 def configure_optimizer(task: LightningModule, optimizer: OptimizerFactory, scheduler: SchedulerFactory | None) -> Any:
     """What ``configure_optimizers`` of a task with one optimizer gives Lightning; the schedule steps with the optimizer."""
-    made = optimizer([parameter for parameter in task.parameters() if parameter.requires_grad])
+    built = optimizer([parameter for parameter in task.parameters() if parameter.requires_grad])
     if scheduler is None:
-        return made
-    schedule = scheduler(made, int(task.trainer.estimated_stepping_batches))
-    return {"optimizer": made, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return built
+    schedule = scheduler(built, int(task.trainer.estimated_stepping_batches))
+    return {"optimizer": built, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def _make_schedule(

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from medassay.core.errors import OutputError, output_error
 from medassay.core.files import write_json
-from medassay.core.seeds import derived_seed
+from medassay.core.seeds import derive_seed
 from medassay.core.types import NonNegative, PositiveInt, Range
 from medassay.data.modules import LabelledData
 from medassay.reporting import figures
@@ -26,8 +26,8 @@ class ProcessSetUp(Callback):
     """What each training process sets for itself: threads, and compiled nets (neither survives the way to another process).
 
     Args:
-        threads: of torch on the CPU; None leaves them.
-        compile_net: compile the net first; a net of several networks, itself never called, has each of them compiled.
+        threads: Number of torch's threads on the CPU; None leaves it as it is.
+        compile_net: Whether to compile the net first; of a net that is never called itself, each of its networks is compiled.
     """
 
     threads: int | None
@@ -56,7 +56,7 @@ class EpochSeed(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         if batch_idx == 0:
-            torch.manual_seed(derived_seed(self.seed, trainer.current_epoch, 3, trainer.global_rank))
+            torch.manual_seed(derive_seed(self.seed, trainer.current_epoch, 3, trainer.global_rank))
 
 
 @dataclass(eq=False)
@@ -64,7 +64,7 @@ class DeletedDirectory(Callback):
     """Ends training whose directory was deleted meanwhile: what is written from then on would be no whole run.
 
     Args:
-        directory: of the run.
+        directory: The run directory.
     """
 
     directory: Path
@@ -95,7 +95,7 @@ class History(Callback):
     """Keeps what was logged in each epoch in ``history.json``: learning curves for sweeps, whatever the logger.
 
     Args:
-        directory: of the run.
+        directory: The run directory.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -174,7 +174,7 @@ class _Pictures(Callback, ABC):
     """Draws something every few epochs and after the last one, on disk and in TensorBoard.
 
     Args:
-        every_n_epochs: how often; the last epoch's pictures are always drawn.
+        every_n_epochs: Number of epochs from one picture to the next; the last epoch's pictures are always drawn.
     """
 
     every_n_epochs: PositiveInt = 5
@@ -221,9 +221,9 @@ class Reconstructions(_Pictures):
     of its class; only for autoencoders.
 
     Args:
-        every_n_epochs: how often; the last epoch's pictures are always drawn.
-        pairs: images of each class, each beside its reconstruction; fewer where a class has fewer.
-        steps: images from one end of an interpolation to the other, ends included.
+        every_n_epochs: Number of epochs from one picture to the next; the last epoch's pictures are always drawn.
+        pairs: Number of images of each class, each beside its reconstruction; fewer where a class has fewer.
+        steps: Number of images from one end of an interpolation to the other, ends included.
     """
 
     every_n_epochs: PositiveInt = 25

@@ -30,10 +30,10 @@ class Checkpoints(Checkpoint):
     """Keeps ``last.ckpt`` (all that resuming needs) and ``best.ckpt`` (weights alone), both written at epoch ends.
 
     Args:
-        directory: where to write.
-        monitor: the logged value that chooses the best epoch; None makes every epoch the best so far, and so does a value
-            that is undefined (NaN) until there is a number.
-        mode: whether a larger (``max``) or smaller (``min``) value is better; of equal ones the first stays.
+        directory: The folder that gets the checkpoints.
+        monitor: The logged value that chooses the best epoch; None makes every epoch the best so far, and so does a value that
+            is undefined (NaN) until there is a number.
+        mode: Whether a larger (``max``) or smaller (``min``) value is better; of equal ones the first stays.
 
     Attributes:
         best_value: The chosen epoch's value; None where there is no number.
@@ -96,7 +96,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's contents: tensors and plain values alone.
 
     Raises:
-        CheckpointError: missing, damaged (every checksum is compared), or holding more than that.
+        CheckpointError: The file is missing or damaged (every checksum is compared), or holds anything else.
     """
     try:
         damage = describe_zip_damage(path)
@@ -135,7 +135,7 @@ def load_weights(task: LightningModule, path: Path) -> int | None:
     """Puts the checkpoint's weights into ``task``; gives the epoch they are of, from 1, where the file says it.
 
     Raises:
-        CheckpointError: unreadable, or of another architecture.
+        CheckpointError: The file cannot be read, or holds the weights of another architecture.
     """
     contents = read_checkpoint(path)
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import multiprocessing
 import shutil
 import signal
 import sys
@@ -16,24 +15,23 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.strategies.launchers.multiprocessing import _MultiProcessingLauncher
-from pytorch_lightning.utilities.model_helpers import is_overridden
 from torch import Tensor
 from torch.multiprocessing.spawn import ProcessRaisedException
 
 from medassay.core.errors import ConfigError, DataError, Interrupted, OutputError, UserError, output_error
 from medassay.core.paths import expand_home
-from medassay.core.seeds import derived_seed
+from medassay.core.seeds import derive_seed
 from medassay.data.modules import LabelledData
 from medassay.reporting.tensorboard import quiet_writers
 from medassay.training.callbacks import DeletedDirectory, EpochSeed, History, ProcessSetUp
-from medassay.training.checkpoints import AtomicCheckpointIO, Checkpoints, load_weights, read_checkpoint
+from medassay.training.checkpoints import Checkpoints, load_weights, read_checkpoint
 from medassay.training.loggers import LoggerFactory, end_logging, log_settings, log_to_csv, log_to_tensorboard
 from medassay.training.progress import EpochBar, EpochLines
-from medassay.training.settings import TrainerSettings, devices_for
+from medassay.training.settings import TrainerSettings
+from medassay.training.trainer import filter_warnings, make_trainer, quiet_lightning
 
 logger = logging.getLogger(__name__)
 
@@ -60,13 +58,13 @@ class Fit:
     """What training left: where the weights are, and the numbers of the chosen epoch.
 
     Attributes:
-        best: weights of the chosen epoch; also loaded into the task.
-        last: all that resuming needs.
-        best_epoch: the chosen epoch, from 1; None without a finished epoch.
-        epochs: epochs trained, resumed ones included.
-        values: the last epoch's logged values; the monitored one is the chosen epoch's.
-        pruned: why a callback gave the run up as hopeless; None if none did.
-        loggers: what was logged to; one of Weights & Biases is still open.
+        best: The file with the chosen epoch's weights, which are also loaded into the task.
+        last: The file with everything that resuming needs.
+        best_epoch: The chosen epoch, counted from 1; None without a finished epoch.
+        epochs: Number of epochs trained, resumed ones included.
+        values: The last epoch's logged values; the monitored one is the chosen epoch's.
+        pruned: Why a callback gave the run up as hopeless; None if none did.
+        loggers: The loggers that were used; one of Weights & Biases is still open.
     """
 
     best: Path
@@ -98,62 +96,78 @@ def fit(
     """Trains ``task`` on ``data`` and leaves the chosen epoch's weights in it.
 
     Args:
-        task: what to train.
-        data: on what.
-        directory: gets ``checkpoints/`` and the logger's files.
-        max_epochs: instead of ``settings.max_epochs``.
-        settings: devices, precision, limits.
-        monitor: the logged value that chooses the best epoch; None chooses the last.
-        mode: whether more or less of it is better.
-        callbacks: further callbacks.
-        log_to: ``tensorboard``, ``csv`` or ``none``; or several of :mod:`medassay.training.loggers`.
-        hyperparameters: what distinguishes the run from others, for loggers that list runs by it.
-        seed: of dropout and noise; the data module has its own.
-        resume: continue from ``directory/checkpoints/last.ckpt`` if that is there, bit for bit as if uninterrupted.
-        log_epochs: log a line for each epoch where there are no progress bars.
-        overwrite: replace what an earlier training left in ``directory``, which is refused otherwise.
+        task: The task to train.
+        data: The data set to train and validate on.
+        directory: The folder that gets ``checkpoints/`` and the logger's files.
+        max_epochs: Number of epochs; None takes the one of ``settings``.
+        settings: Devices, precision and limits; None takes the defaults.
+        monitor: The logged value that chooses the best epoch; None chooses the last.
+        mode: Whether a larger (``max``) or smaller (``min``) value is better.
+        callbacks: Further callbacks of the training.
+        log_to: Where to log: ``tensorboard``, ``csv`` or ``none``; or several of :mod:`medassay.training.loggers`.
+        hyperparameters: What distinguishes the run from others, for loggers that list runs by it.
+        seed: Seed of dropout and noise; the data module has its own.
+        resume: Whether to continue from ``directory/checkpoints/last.ckpt`` where that exists, bit for bit as if uninterrupted.
+        log_epochs: Whether to log a line for each epoch where there are no progress bars.
+        overwrite: Whether to replace what an earlier training left in ``directory``; otherwise that is refused.
 
     Raises:
         OutputError: ``directory`` holds a training, and neither ``resume`` nor ``overwrite`` is given.
-        UserError: settings that do not fit the machine or task; validation images that leave ``monitor`` undefined; an
-            unreadable checkpoint; a loss that is not finite.
-        Interrupted: Ctrl-C or SIGTERM.
+        UserError: Settings do not fit the machine or the task, validation images leave ``monitor`` undefined, a checkpoint
+            cannot be read, or a loss is not finite.
+        Interrupted: The user pressed Ctrl-C, or the process got SIGTERM.
     """
-    _quiet()
+    quiet_lightning()
     settings = settings or TrainerSettings()
     directory = expand_home(directory)
     if monitor is not None:
         _check_monitor(task, data, monitor, settings)
     checkpoints = Checkpoints(directory / "checkpoints", monitor, mode)
-    if not (resume or overwrite) and (checkpoints.last.exists() or (directory / "run.json").exists()):
-        raise OutputError(
-            f"{directory} holds a training already: choose another directory, or give resume=True to continue it or "
-            "overwrite=True to replace it"
-        )
+    if not (resume or overwrite):
+        _refuse_training(directory, checkpoints)
     reason = _Reason()
     set_up = ProcessSetUp(settings.threads, settings.compile)
     progress = _list_progress(settings, monitor, log_epochs)
     deleted = DeletedDirectory(directory)  # before what would write into it again
     watching = [deleted, set_up, EpochSeed(seed), reason, History(directory), *callbacks, *progress, checkpoints]
     with warnings.catch_warnings():
-        _filter_warnings()
+        filter_warnings()
         loggers = [make(directory) for make in (_LOGGERS[log_to] if isinstance(log_to, str) else log_to)]
         trainer = make_trainer(task, directory, settings, watching, loggers, max_epochs)
     if overwrite:
         _remove_training(directory)
-    torch.manual_seed(derived_seed(seed, 0))
+    torch.manual_seed(derive_seed(seed, 0))
     start = checkpoints.last if resume and checkpoints.last.exists() else None
-    if settings.precision == "64-true":
-        task.double()  # before a checkpoint's weights arrive: Lightning converts only after loading them
-    if start is not None:
-        load_weights(task, start)  # a checkpoint of another architecture is one line here, many from Lightning
-    task.train()
+    _prepare_weights(task, settings, start)
     log_settings(loggers, hyperparameters or {})
     try:
         _run(trainer, task, data, start, reason, deleted)
     except BaseException:
         end_logging(loggers, failed=True)
         raise
+    return _collect_results(trainer, task, checkpoints, loggers)
+
+
+def _refuse_training(directory: Path, checkpoints: Checkpoints) -> None:
+    """Raises :class:`OutputError` where ``directory`` holds a training."""
+    if checkpoints.last.exists() or (directory / "run.json").exists():
+        raise OutputError(
+            f"{directory} holds a training already: choose another directory, or give resume=True to continue it or "
+            "overwrite=True to replace it"
+        )
+
+
+def _prepare_weights(task: LightningModule, settings: TrainerSettings, start: Path | None) -> None:
+    """Brings ``task`` into the precision and mode of training, with the weights of the checkpoint ``start``, if any."""
+    if settings.precision == "64-true":
+        task.double()  # before a checkpoint's weights arrive: Lightning converts only after loading them
+    if start is not None:
+        load_weights(task, start)  # a checkpoint of another architecture is one line here, many from Lightning
+    task.train()
+
+
+def _collect_results(trainer: Trainer, task: LightningModule, checkpoints: Checkpoints, loggers: list[Logger]) -> Fit:
+    """What a finished training left; the chosen epoch's weights are loaded into ``task``."""
     epochs = trainer.current_epoch
     if isinstance(trainer.strategy, DDPStrategy):  # this process launched the training ones and saw nothing of theirs
         contents = read_checkpoint(checkpoints.last)
@@ -161,8 +175,8 @@ def fit(
         epochs = contents["epoch"] + 1
     best_epoch = None if checkpoints.best_epoch is None else checkpoints.best_epoch + 1
     values = {name: float(value) for name, value in trainer.callback_metrics.items() if name != "step"}
-    if monitor is not None and checkpoints.best_value is not None:
-        values[monitor] = checkpoints.best_value
+    if checkpoints.monitor is not None and checkpoints.best_value is not None:
+        values[checkpoints.monitor] = checkpoints.best_value
     load_weights(task.float(), checkpoints.best)  # trainer.precision=64-true leaves it in double precision
     pruned = next(filter(None, (getattr(c, "pruned", None) for c in trainer.callbacks)), None)  # type: ignore[attr-defined]
     return Fit(checkpoints.best, checkpoints.last, best_epoch, epochs, values, pruned, loggers)
@@ -179,7 +193,7 @@ def _check_monitor(task: LightningModule, data: LabelledData, monitor: str, sett
     """Refuses validation images that leave ``monitor`` undefined; of epochs that are cut short it is only said.
 
     Raises:
-        DataError: see above.
+        DataError: The validation images of a whole epoch leave ``monitor`` undefined.
     """
     images = data.splits.val
     cut = settings.limit_batches is not None
@@ -200,67 +214,6 @@ def _check_monitor(task: LightningModule, data: LabelledData, monitor: str, sett
     )
 
 
-def make_trainer(
-    task: LightningModule,
-    directory: Path,
-    settings: TrainerSettings,
-    callbacks: list[Callback],
-    loggers: Sequence[Logger],
-    max_epochs: int | None = None,
-) -> Trainer:
-    """Lightning's trainer for the settings; nothing is trained yet."""
-    accelerator, devices = devices_for(settings, torch.cuda.device_count(), torch.backends.mps.is_available())
-    if settings.precision == "16-mixed" and (accelerator == "cpu" or not torch.cuda.is_available()):
-        raise ConfigError(
-            "trainer.precision=16-mixed: half precision needs a GPU; on the CPU use bf16-mixed or 32-true"
-        )
-    several = (devices if isinstance(devices, int) else len(devices)) > 1
-    validates = is_overridden("validation_step", task)
-    limit: float | int = 1.0 if settings.limit_batches is None else settings.limit_batches
-    if settings.accumulate > 1 and not task.automatic_optimization:
-        raise ConfigError(
-            f"trainer.accumulate={settings.accumulate}: this model steps its optimizers itself; raise data.batch_size instead"
-        )
-    if settings.gradient_clip is not None and not task.automatic_optimization:
-        raise ConfigError(
-            f"trainer.gradient_clip={settings.gradient_clip}: this model steps its optimizers itself; use null"
-        )
-    deterministic = (accelerator == "cpu") if settings.deterministic is None else settings.deterministic
-    try:
-        return Trainer(
-            accelerator=accelerator,
-            devices=devices,
-            strategy=_ddp(task) if several or settings.strategy == "ddp" else "auto",
-            precision=settings.precision,
-            max_epochs=max_epochs or settings.max_epochs,
-            deterministic=deterministic,
-            accumulate_grad_batches=settings.accumulate,
-            gradient_clip_val=settings.gradient_clip,
-            limit_train_batches=limit,
-            limit_val_batches=limit if validates else 0,
-            num_sanity_val_steps=0,
-            log_every_n_steps=1,
-            use_distributed_sampler=False,  # the loader shards by itself
-            enable_checkpointing=True,
-            enable_model_summary=False,
-            enable_progress_bar=any(isinstance(callback, EpochBar) for callback in callbacks),
-            profiler=_profiler(settings.profiler, directory),
-            callbacks=[*callbacks, *_timer(settings.max_time)],
-            logger=list(loggers),
-            default_root_dir=directory,
-            plugins=[AtomicCheckpointIO()],
-        )
-    except (MisconfigurationException, ValueError) as error:
-        raise ConfigError(f"trainer: {error}") from error
-
-
-def _ddp(task: LightningModule) -> DDPStrategy:
-    # Spawned, not launched by repeating the command line: the same from a script, a test or train.py, and the run
-    # directory stays the parent's (in a notebook Lightning allows one device only). A GAN's two players leave each
-    # other's weights without gradient in each step.
-    return DDPStrategy(start_method="spawn", find_unused_parameters=not task.automatic_optimization)
-
-
 def _list_progress(settings: TrainerSettings, monitor: str | None, log_epochs: bool) -> list[Callback]:
     """What shows how far the training is: bars, lines, or nothing."""
     if sys.stderr.isatty() if settings.progress is None else settings.progress:
@@ -268,55 +221,11 @@ def _list_progress(settings: TrainerSettings, monitor: str | None, log_epochs: b
     return [EpochLines(monitor)] if log_epochs else []
 
 
-def _timer(max_time: str | None) -> list[Callback]:
-    # by epochs: a checkpoint in the middle of one could not be resumed exactly
-    return [] if max_time is None else [Timer(max_time, interval="epoch")]
-
-
-def _profiler(name: str | None, directory: Path) -> Any:
-    if name is None:
-        return None
-    from pytorch_lightning.profilers import AdvancedProfiler, SimpleProfiler
-
-    return {"simple": SimpleProfiler, "advanced": AdvancedProfiler}[name](dirpath=directory, filename="profile")
-
-
 def _remove_training(directory: Path) -> None:
     """Removes what :func:`fit` leaves in its directory."""
     for name in ("checkpoints", "tensorboard", "csv"):
         shutil.rmtree(directory / name, ignore_errors=True)
     (directory / "history.json").unlink(missing_ok=True)
-
-
-def _quiet() -> None:
-    """Lightning's notes on devices and its tips are not ours to pass on; its warnings and errors are."""
-    for name in ("pytorch_lightning", "lightning_fabric", "lightning"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def _filter_warnings() -> None:
-    # Lightning 2.6 on torch 2.15 uses a class that torch has deprecated
-    warnings.filterwarnings("ignore", message=".*LeafSpec.*")
-    # a GAN has nothing to validate, and its averaged generator is in evaluation mode by intention
-    warnings.filterwarnings("ignore", message="You passed in a `val_dataloader` but have no")
-    warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")
-    # on a machine with Slurm; its jobs are started by the launcher, not by srun inside of one
-    warnings.filterwarnings("ignore", message="The `srun` command is available")
-
-
-def _log_to_terminal() -> None:
-    """Sends our messages to standard output."""
-    ours = logging.getLogger("medassay")
-    ours.addHandler(logging.StreamHandler(sys.stdout))
-    ours.setLevel(logging.INFO)
-
-
-# One process of several has this module, but not what its parent set. (It has a name of its own already while this module
-# is imported, but no parent process yet.)
-if multiprocessing.current_process().name != "MainProcess":
-    _quiet()
-    _filter_warnings()
-    _log_to_terminal()
 
 
 def _end_processes(trainer: Trainer) -> None:
@@ -341,7 +250,7 @@ def _run(
     before = signal.getsignal(signal.SIGINT)
     try:
         with warnings.catch_warnings(), quiet_writers():
-            _filter_warnings()
+            filter_warnings()
             trainer.fit(task, datamodule=data, ckpt_path=None if start is None else str(start), weights_only=True)
     except SystemExit as error:
         _end_processes(trainer)

@@ -37,19 +37,19 @@ def log_to_mlflow(uri: str, experiment: str = "medassay") -> LoggerFactory:
         experiment: Name of the experiment.
 
     Raises:
-        ConfigError: the package is not installed; with the factory, the store cannot be used.
+        ConfigError: The package is not installed. The factory raises it where the store cannot be used.
     """
     _require("mlflow")
 
     def make(directory: Path) -> Logger:
         file = directory / "mlflow.json"
-        known = read_json(file)  # of a run that is resumed, perhaps from another working directory
-        store = str(known.get("uri", _place_store(uri)))
+        recorded = read_json(file)  # of a run that is resumed, perhaps from another working directory
+        store = str(recorded.get("uri", _place_store(uri)))
         try:
-            logger = MLFlowLogger(experiment, directory.name, tracking_uri=store, run_id=known.get("run_id"))
+            logger = MLFlowLogger(experiment, directory.name, tracking_uri=store, run_id=recorded.get("run_id"))
             run_id = str(logger.run_id)  # asking for it makes the run, now and in this process
         except Exception as error:  # the store's own errors, of many kinds
-            advice = f"delete {file} to log into another" if known else "name another store"
+            advice = f"delete {file} to log into another" if recorded else "name another store"
             raise ConfigError(f"logger.mlflow.uri={store}: {_first_sentence(error)}; {advice}") from error
         write_json(file, {"uri": store, "run_id": run_id})
         return logger
@@ -65,7 +65,7 @@ def log_to_wandb(project: str = "medassay", offline: bool = False) -> LoggerFact
         offline: Whether to keep everything in ``<run>/wandb``, for ``wandb sync`` to send later.
 
     Raises:
-        ConfigError: the package is not installed; with the factory, the service cannot be used.
+        ConfigError: The package is not installed. The factory raises it where the service cannot be used.
     """
     _require("wandb")
 
@@ -89,13 +89,13 @@ def log_to_wandb(project: str = "medassay", offline: bool = False) -> LoggerFact
 def log_settings(loggers: Iterable[Logger], settings: Mapping[str, Any]) -> None:
     """Gives what distinguishes the run to the loggers that list runs by it: all but the files of the run directory."""
     for logger in _elsewhere(loggers):
-        given = dict(settings)
+        shown = dict(settings)
         if isinstance(
             logger, MLFlowLogger
         ):  # a resumed run keeps what it was started with: nothing can be changed there
-            held = logger.experiment.get_run(str(logger.run_id)).data.params
-            given = {name: value for name, value in given.items() if name not in held}
-        logger.log_hyperparams(given)
+            recorded = logger.experiment.get_run(str(logger.run_id)).data.params
+            shown = {name: value for name, value in shown.items() if name not in recorded}
+        logger.log_hyperparams(shown)
 
 
 def log_results(loggers: Iterable[Logger], numbers: Mapping[str, float]) -> None:

@@ -20,11 +20,11 @@ class Recipe:
 
     Attributes:
         name: Name of the model in directories and records.
-        max_epochs: Passes over the training images.
-        batch_size: Images per batch and device.
+        max_epochs: Number of passes over the training images.
+        batch_size: Number of images per batch and device.
         monitor: The logged value that chooses the epoch; None chooses the last.
-        mode: Whether more or less of it is better.
-        patience: Epochs without a better value after which to stop; None never stops early.
+        mode: Whether a larger (``max``) or smaller (``min``) value is better.
+        patience: Number of epochs without a better value after which training stops; None never stops early.
     """
 
     name: str
@@ -40,20 +40,22 @@ class TrainerSettings:
     """How to train, on what, and for how long.
 
     Attributes:
-        max_epochs: passes over the training images.
-        max_time: stop after ``DD:HH:MM:SS``; None for no limit.
-        gpus: None for one GPU if there is one, else the CPU; 0 for the CPU; n for the first n GPUs; a list for those.
-        accelerator, devices: Lightning's own pair, instead of ``gpus``.
+        max_epochs: Number of passes over the training images.
+        max_time: Longest time of training, ``DD:HH:MM:SS``; None for no limit.
+        gpus: None for one GPU if there is one, else the CPU; 0 for the CPU; n for the first n GPUs; a list for the GPUs of
+            these numbers.
+        accelerator, devices: Lightning's own pair of settings, instead of ``gpus``.
         strategy: ``auto``, or ``ddp`` for one process per device.
-        precision: of the arithmetic.
-        deterministic: only algorithms that give the same result every time; None means on the CPU.
-        accumulate: batches per optimizer step.
-        gradient_clip: largest Euclidean norm of the gradient; None for no limit.
-        compile: compile the net first (pays off on long GPU runs only).
-        threads: of torch on the CPU; None leaves torch's choice.
-        limit_batches: at most this many batches of each split per epoch; None for all.
-        profiler: Lightning's ``simple`` or ``advanced`` profile, written to the run directory.
-        progress: progress bars, else a line for each epoch; None means bars where standard error is a terminal.
+        precision: Precision of the arithmetic.
+        deterministic: Whether to use only algorithms that give the same result every time; None means on the CPU alone.
+        accumulate: Number of batches per optimizer step.
+        gradient_clip: Largest Euclidean norm of the gradient; None for no limit.
+        compile: Whether to compile the net first (pays off on long GPU runs only).
+        threads: Number of torch's threads on the CPU; None leaves torch's choice.
+        limit_batches: Largest number of batches of each split per epoch; None for all.
+        profiler: Lightning's ``simple`` or ``advanced`` profile, written to the run directory; None for none.
+        progress: Whether to show progress bars instead of a line for each epoch; None shows them where standard error is a
+            terminal.
     """
 
     max_epochs: PositiveInt = 30
@@ -77,7 +79,7 @@ class TrainerSettings:
             raise ConfigError(f"trainer.max_time={self.max_time}: expected DD:HH:MM:SS, e.g. 00:01:30:00")
 
 
-def devices_for(settings: TrainerSettings, gpus_present: int, mps: bool = False) -> tuple[str, int | list[int]]:
+def choose_devices(settings: TrainerSettings, gpus_present: int, mps: bool = False) -> tuple[str, int | list[int]]:
     """Lightning's ``(accelerator, devices)`` for the settings on a machine with so many CUDA GPUs.
 
     Raises:
@@ -88,10 +90,10 @@ def devices_for(settings: TrainerSettings, gpus_present: int, mps: bool = False)
         if settings.accelerator is not None or settings.devices is not None:
             accelerator = settings.accelerator or "auto"
             if accelerator in ("cuda", "gpu") and (settings.devices or 1) > gpus_present:
-                asked = f"trainer.accelerator={accelerator}"
+                request = f"trainer.accelerator={accelerator}"
                 if settings.devices is not None:
-                    asked += f" trainer.devices={settings.devices}"
-                raise ConfigError(_explain_absent(asked, gpus_present, "trainer.accelerator=cpu"))
+                    request += f" trainer.devices={settings.devices}"
+                raise ConfigError(_explain_absent(request, gpus_present, "trainer.accelerator=cpu"))
             if accelerator == "mps" and not mps:
                 raise ConfigError(
                     "trainer.accelerator=mps: this machine has none; use trainer.accelerator=cpu for the CPU"
@@ -99,8 +101,8 @@ def devices_for(settings: TrainerSettings, gpus_present: int, mps: bool = False)
             return accelerator, settings.devices or 1
         return ("cuda" if gpus_present else "mps" if mps else "cpu"), 1
     if settings.accelerator is not None or settings.devices is not None:
-        given = "trainer.accelerator" if settings.accelerator is not None else "trainer.devices"
-        raise ConfigError(f"trainer.gpus={gpus} and {given} both say where to train: give one of them")
+        other_key = "trainer.accelerator" if settings.accelerator is not None else "trainer.devices"
+        raise ConfigError(f"trainer.gpus={gpus} and {other_key} both say where to train: give one of them")
     if gpus in (0, []):
         return "cpu", 1
     chosen = list(range(gpus)) if isinstance(gpus, int) else list(gpus)
@@ -111,6 +113,6 @@ def devices_for(settings: TrainerSettings, gpus_present: int, mps: bool = False)
     return "cuda", chosen
 
 
-def _explain_absent(asked: str, present: int, instead: str = "trainer.gpus=0") -> str:
+def _explain_absent(request: str, present: int, instead: str = "trainer.gpus=0") -> str:
     have = "no CUDA GPU" if present == 0 else f"{present} CUDA GPU{'s' if present > 1 else ''} (numbered from 0)"
-    return f"{asked}: this machine has {have}; use {instead} for the CPU, or leave it out for what is there"
+    return f"{request}: this machine has {have}; use {instead} for the CPU, or leave it out for what is there"

@@ -40,7 +40,7 @@ class FakeJob:
         try:
             if not run.record().get("overrides"):
                 overrides = OmegaConf.to_container(HydraConfig.get().overrides.task)
-                with mock.patch("medassay.runs.directory.environment", dict):  # which would ask torch
+                with mock.patch("medassay.runs.directory.describe_environment", dict):  # which would ask torch
                     run.create(resolve(cfg), [str(text) for text in overrides or []])
             with run.record_ending():
                 numbers = work(cfg, run)

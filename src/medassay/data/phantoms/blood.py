@@ -45,17 +45,17 @@ class CellType:
     """Spans from which one kind of cell is drawn, uniformly; lengths within the cell are shares of the cell's radius.
 
     Attributes:
-        radius: of the cell, where the image's half width is 1.
-        roughness: departure of the outline from an ellipse, as a share of the radius.
-        lobes: fewest and most lobes of the nucleus, 0 for a cell without one.
-        lobe: radius of one lobe.
-        arc: radius of the arc on which lobes lie; 0 stacks them into one round nucleus.
-        step: angle between neighbouring lobes, radians.
-        offset: of the nucleus from the cell's centre.
-        chromatin: strength of the nucleus' stain.
-        eosin, blue: strength of the cytoplasm's two stains.
-        granules: share of the cell that granules cover.
-        dark, red: the granules' strength in chromatin's stain and in eosin.
+        radius: Radius of the cell, where the image's half width is 1.
+        roughness: Departure of the outline from an ellipse, as a share of the radius.
+        lobes: Fewest and most lobes of the nucleus, 0 for a cell without one.
+        lobe: Radius of one lobe.
+        arc: Radius of the arc on which lobes lie; 0 stacks them into one round nucleus.
+        step: Angle between neighbouring lobes, radians.
+        offset: Distance of the nucleus from the cell's centre.
+        chromatin: Strength of the nucleus' stain.
+        eosin, blue: Strength of the cytoplasm's two stains.
+        granules: Share of the cell that granules cover.
+        dark, red: Strength of the granules in chromatin's stain and in eosin.
     """
 
     radius: Span
@@ -125,16 +125,16 @@ def render(labels: Tensor, *, rng: torch.Generator, size: int = 28) -> LabelledI
 
     Args:
         labels: ``(N,) int64``, indices into :data:`CLASSES`.
-        rng: the only source of randomness, a CPU generator. Images are drawn in chunks of a fixed size: the same seed,
-            labels and size give the same images bit for bit, but more labels may give other images from the start.
-        size: height and width in pixels; the picture is described in relative units.
+        rng: The only source of randomness, a CPU generator. Images are drawn in chunks of a fixed size: the same seed, labels
+            and size give the same images bit for bit, but more labels may give other images from the start.
+        size: Height and width in pixels; the picture is described in relative units.
 
     Returns:
         Images ``(N, 3, size, size) uint8`` (RGB) and masks ``(N, size, size) bool``: pixels at least half inside the
         central cell, or platelet.
 
     Raises:
-        ValueError: if a label is not in 0..7, or ``size`` is too small.
+        ValueError: A label is not in 0..7, or ``size`` is too small.
     """
     points = grid(size)
     return render_in_chunks(labels, len(CLASSES), lambda part: _draw(part, points, rng))
@@ -189,11 +189,11 @@ def _nucleus(points: Grid, cell: Ellipse, lobes: Tensor, shape: dict[str, Tensor
     """Share ``(N, H, W)`` of each pixel inside the nucleus: lobes on an arc, joined where they come near.
 
     Args:
-        points: the grid.
-        cell: outline of the cell.
+        points: The grid of points.
+        cell: The outline of the cell.
         lobes: ``(N,) int64``, how many lobes.
         shape: ``lobe``, ``arc``, ``step`` and ``offset`` of :class:`CellType`, each ``(N, 1, 1)``.
-        rng: for the angle and for the lobes' departures from the regular arc.
+        rng: The generator of the angle and of the lobes' departures from the regular arc.
     """
     n = len(lobes)
     radius = torch.sqrt(cell.ry * cell.rx)[:, None]

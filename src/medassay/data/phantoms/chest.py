@@ -44,10 +44,10 @@ class Lung(NamedTuple):
 
     Attributes:
         side: -1 for the patient's right lung, which is on the image's left; 1 for the other.
-        cy, cx: centre.
-        ry, rx: half height and half width.
-        lean: by how much the axis leaves the vertical, apex towards the midline (horizontal per vertical unit).
-        dome: height of the diaphragm's dome.
+        cy, cx: The centre.
+        ry, rx: Half the height and half the width.
+        lean: Slope of the axis against the vertical, apex towards the midline (horizontal per vertical unit).
+        dome: Height of the diaphragm's dome.
     """
 
     side: Tensor
@@ -64,16 +64,16 @@ def render(labels: Tensor, *, rng: torch.Generator, size: int = 28) -> LabelledI
 
     Args:
         labels: ``(N,) int64``, 0 normal or 1 pneumonia.
-        rng: the only source of randomness, a CPU generator. Images are drawn in chunks of a fixed size: the same seed,
-            labels and size give the same images bit for bit, but more labels may give other images from the start.
-        size: height and width in pixels; the picture is described in relative units.
+        rng: The only source of randomness, a CPU generator. Images are drawn in chunks of a fixed size: the same seed, labels
+            and size give the same images bit for bit, but more labels may give other images from the start.
+        size: Height and width in pixels; the picture is described in relative units.
 
     Returns:
         Images ``(N, 1, size, size) uint8`` and masks ``(N, size, size) bool``: pixels to which opacities add more than
         :data:`OPACITY_THRESHOLD` before blur and exposure; all False for normal.
 
     Raises:
-        ValueError: if a label is not 0 or 1, or ``size`` is too small.
+        ValueError: A label is not 0 or 1, or ``size`` is too small.
     """
     points = grid(size)
     return render_in_chunks(labels, len(CLASSES), lambda part: _draw(part, points, rng))

@@ -42,7 +42,7 @@ def grid(size: int) -> Grid:
     """The grid of a square image of ``size`` pixels: ``y`` and ``x`` are ``(1, size, size) float32`` in (-1, 1).
 
     Raises:
-        ValueError: if ``size`` is less than 8, where no shape of a phantom can be told from another.
+        ValueError: ``size`` is less than 8, where no shape of a phantom can be told from another.
     """
     if size < 8:
         raise ValueError(f"size must be at least 8 pixels, not {size}")
@@ -67,8 +67,8 @@ def blob_radius(points: Grid, shape: Ellipse, wobble: Tensor | None = None) -> T
     """Distance from the centre in units of the outline: below 1 inside, 1 on the outline.
 
     Args:
-        points: where to measure.
-        shape: the ellipse.
+        points: The points at which to measure.
+        shape: The ellipse.
         wobble: ``(4, ...)``, amplitudes of cos 2t, sin 2t, cos 3t and sin 3t by which the outline departs from the
             ellipse, as a fraction of its radius; t is the angle around the centre. None for a plain ellipse.
     """
@@ -131,7 +131,7 @@ def render_in_chunks(
     """Calls ``draw(labels) -> (images, masks)`` on :data:`CHUNK` labels at a time and joins the results.
 
     Raises:
-        ValueError: if ``labels`` is not ``(N,) int64`` with N > 0, or has a value outside 0 .. ``num_classes`` - 1.
+        ValueError: ``labels`` is not ``(N,) int64`` with N > 0, or has a value outside 0 .. ``num_classes`` - 1.
     """
     if labels.ndim != 1 or labels.dtype != torch.int64 or len(labels) == 0:
         raise ValueError(f"labels must be (N,) int64 with N > 0, not {tuple(labels.shape)} {labels.dtype}")

@@ -21,7 +21,7 @@ from medassay.core.errors import CheckpointError
 from medassay.core.files import read_cached, read_checked_json, write_checked_json
 from medassay.core.results import from_json, to_json
 from medassay.core.types import LabelledImages
-from medassay.data.order import stratified_order
+from medassay.data.order import make_stratified_order
 from medassay.evaluation import arms
 from medassay.protocols.assay import measures
 from medassay.protocols.assay.measures import Yardstick
@@ -54,7 +54,7 @@ def make_floor(real: Real, m: int) -> Control:
 
 def make_controls(real: Real, m: int) -> list[Control]:
     """All controls but the floor, for a table of ``m`` images a row."""
-    chosen = stratified_order(real.unique.labels, 2)[:m].sort().values
+    chosen = make_stratified_order(real.unique.labels, 2)[:m].sort().values
     copied, base = real.unique[chosen], make_floor(real, m)
     rng = torch.Generator().manual_seed(0)
     noise = NOISE * torch.randn(copied.images.shape, generator=rng)
@@ -110,7 +110,7 @@ def _read_row(path: Path, named: Mapping[str, Any]) -> Row:
 
 def _train_on(control: Control, real: Real, trainer: Trainer, steps: int) -> Scores:
     """TSTR on a set as small as the validation images: comparable between controls, not with a generator's."""
-    order = stratified_order(control.images.labels, 3)
+    order = make_stratified_order(control.images.labels, 3)
     n = round(TRAIN_SHARE * len(order))
     train, held_out = control.images[order[:n]], control.images[order[n:]]
     task = trainer.train([arms.Arm(f"TSTR: {control.name}", train, held_out, len(real.classes), 0, steps)])[0]

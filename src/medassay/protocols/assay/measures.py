@@ -12,7 +12,7 @@ from torch import Tensor
 
 from medassay.core.estimate import mean_over
 from medassay.core.types import LabelledImages
-from medassay.data.order import stratified_order
+from medassay.data.order import make_stratified_order
 from medassay.evaluation.encoders import Encoder
 from medassay.metrics import authenticity, fidelity, frechet
 from medassay.metrics.neighbours import Neighbours, Reference, find_nearest
@@ -41,7 +41,7 @@ class Space:
         self.num_classes, self.labels = len(real.classes), real.unique.labels
         self.reference = Reference(self.encode(real.unique.images))
         self.validation = self.encode(real.val.images)
-        order = stratified_order(real.val.labels, 1).to(device)
+        order = make_stratified_order(real.val.labels, 1).to(device)
         self.halves = order[: len(order) // 2], order[len(order) // 2 :]
 
     def encode(self, images: Tensor) -> Tensor:

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 
 from medassay.core.errors import DataError
-from medassay.core.seeds import derived_seed
+from medassay.core.seeds import derive_seed
 from medassay.core.types import LabelledImages
 from medassay.data import folder, npz
 from medassay.data.class_folders import list_samples
 from medassay.data.duplicates import drop_duplicates, find_copies
-from medassay.data.given import digest
+from medassay.data.given import compute_digest
 from medassay.data.image_files import describe_left_out
 from medassay.data.modules import LabelledData
-from medassay.data.order import stratified_order
+from medassay.data.order import make_stratified_order
 from medassay.runs.run import Run
 from medassay.runs.samples import write_run_samples
 
@@ -69,7 +69,7 @@ class Real:
     @cached_property
     def digest(self) -> str:
         """Of all that metrics and controls depend on."""
-        return digest(self.train, self.val, self.test)
+        return compute_digest(self.train, self.val, self.test)
 
     def measure_share_of_copies(self, split: LabelledImages) -> float:
         """The share of ``split`` that equals a training image pixel by pixel."""
@@ -95,7 +95,7 @@ def take_run_samples(run: Run, cache: Path, seed: int) -> Candidate:
     train, val = npz.read_splits(write_run_samples(run, cache, sizes, seed), ("train", "val"), **shape)
 
     def more(n: int) -> LabelledImages:
-        further = write_run_samples(run, cache, {"train": n}, derived_seed(seed, 9))
+        further = write_run_samples(run, cache, {"train": n}, derive_seed(seed, 9))
         return npz.read_splits(further, ("train",), **shape)[0]
 
     metrics = run.directory.metrics()
@@ -129,7 +129,7 @@ def take_file_samples(path: Path, data: LabelledData, *, resize: bool) -> Candid
         images = folder.read_class_folders(
             path, data.classes, size=data.size, channels=data.channels, resize=resize, **shown
         )
-        parts, checksum = [images], files.fingerprint()
+        parts, checksum = [images], files.compute_fingerprint()
         if files.left_out:
             logger.warning("left out of %s: %s", path, describe_left_out(files.left_out))
             left_out = {"left_out": dict(files.left_out)}
@@ -160,7 +160,7 @@ def take_file_samples(path: Path, data: LabelledData, *, resize: bool) -> Candid
             )
         images, held_out = parts
     else:
-        order = stratified_order(train.labels, 0)
+        order = make_stratified_order(train.labels, 0)
         first = torch.stack([order[train.labels[order] == label][0] for label in range(data.num_classes)])
         order = torch.cat([first, order[~torch.isin(order, first)]])  # so that some of every class is held out
         n = max(data.num_classes, min(round(HELD_OUT_SHARE * len(train)), len(data.splits.val)))
@@ -172,4 +172,4 @@ def take_file_samples(path: Path, data: LabelledData, *, resize: bool) -> Candid
 
 def choose_in_proportion(labels: Tensor, n: int) -> Tensor:
     """The indices, rising, of ``n`` of the images with ``labels (N,)``, classes in proportion; all of them if N <= n."""
-    return stratified_order(labels, 0)[:n].sort().values
+    return make_stratified_order(labels, 0)[:n].sort().values

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from medassay.core.types import LabelledImages
-from medassay.data.given import digest
+from medassay.data.given import compute_digest
 from medassay.evaluation.protocol import Combined
 from medassay.metrics.scores import ClassificationScores, score_classification
 from medassay.protocols.classification.threshold import NoThreshold, Threshold, choose_threshold, list_threshold_numbers
@@ -51,7 +51,7 @@ def write_probabilities(path: Path, judged: Mapping[str, tuple[Predictions, Labe
     for split, (predictions, images) in judged.items():
         arrays[f"{split}_probabilities"] = predictions.probabilities.numpy()
         arrays[f"{split}_labels"] = predictions.labels.numpy()
-        arrays[f"{split}_images"] = digest(images)
+        arrays[f"{split}_images"] = compute_digest(images)
     with path.open("wb") as file:
         np.savez(file, **arrays)
 

@@ -49,7 +49,7 @@ def compute_medmnist_scores(data: LabelledData, split: str, predictions: Predict
 def name_predictions_file(data: LabelledData, split: str, scores: ClassificationScores, seed: int) -> str:
     """MedMNIST's name of a file of predictions: ``{flag}{_size}_{split}_[AUC]…_[ACC]…@{seed}.csv``."""
     judged = data.data_of(split)
-    flag, size = configuration.slug(str(data.name)), ""
+    flag, size = configuration.make_slug(str(data.name)), ""
     if isinstance(judged.source, MedMNISTFile):
         flag, size = judged.source.flag, "" if judged.size == 28 else f"_{judged.size}"
     values = scores.values

@@ -29,7 +29,7 @@ from medassay.reporting.captions import add_captions
 from medassay.reporting.charts import Chart
 from medassay.reporting.classification import draw_confusion_matrix, draw_predictions, summarise_scores
 from medassay.reporting.numbers import format_fixed
-from medassay.runs.load import evaluated_images
+from medassay.runs.load import select_evaluated_images
 from medassay.runs.run import Run
 from medassay.tasks.predictions import Classifier, Predictions, predict
 
@@ -112,7 +112,7 @@ class ClassifierScores(Protocol):
         splits = [self.split, *(["val"] if run.data.num_classes == 2 and self.split != "val" else [])]
         judged = {}
         for name in splits:
-            images = evaluated_images(run.data, name, run.settings)
+            images = select_evaluated_images(run.data, name, run.settings)
             judged[name] = predict(run.task, images, device), images
         return judged
 

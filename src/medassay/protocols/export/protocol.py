@@ -13,8 +13,8 @@ from medassay.core.errors import ConfigError
 from medassay.core.types import Positive, PositiveInt
 from medassay.evaluation.protocol import ComputeContext, Page, Protocol, Report
 from medassay.protocols.export.model_file import require_packages, run_model, write_model
-from medassay.runs.directory import code_version
-from medassay.runs.load import evaluated_images
+from medassay.runs.directory import describe_code_version
+from medassay.runs.load import select_evaluated_images
 from medassay.runs.run import Run
 from medassay.tasks.predictions import Classifier, predict
 
@@ -68,7 +68,7 @@ class Export(Protocol):
             ConfigError: a package is missing, the net cannot be written, or the file computes something else.
         """
         packages = require_packages()
-        images = evaluated_images(run.data, self.split, run.settings)[: self.n]
+        images = select_evaluated_images(run.data, self.split, run.settings)[: self.n]
         metadata = describe_model(run)
         content = write_model(run.task, run.data.image_shape, metadata)
         expected = predict(run.task, images, torch.device("cpu"))
@@ -109,7 +109,7 @@ def describe_model(run: Run) -> dict[str, str]:
         "checkpoint": run.checkpoint,
         "epoch": str(run.epoch),
         "seed": str(config["seed"]),
-        "medassay": code_version(),
+        "medassay": describe_code_version(),
         "torch": torch.__version__,
     }
 

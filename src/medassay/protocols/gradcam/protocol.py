@@ -14,7 +14,7 @@ from torch import Tensor
 
 from medassay.core.errors import ConfigError, suggest_nearest
 from medassay.core.types import NonNegativeInt, PositiveInt, Range
-from medassay.data.order import stratified_order
+from medassay.data.order import make_stratified_order
 from medassay.evaluation.protocol import ComputeContext, Page, Protocol, Report
 from medassay.explain.activation_maps import (
     METHODS,
@@ -29,7 +29,7 @@ from medassay.protocols.gradcam import figures, measures, verdict
 from medassay.protocols.gradcam.results import Comparison, ExplainedImage, GradCAMResults, Layer, MethodScores
 from medassay.reporting.charts import Chart
 from medassay.reporting.heat_maps import draw_colour_bar
-from medassay.runs.load import evaluated_images
+from medassay.runs.load import select_evaluated_images
 from medassay.runs.run import Run
 from medassay.tasks.classification import Classification
 from medassay.tasks.predictions import Predictions, predict
@@ -98,7 +98,7 @@ class GradCAM(Protocol):
         assert isinstance(run.task, Classification)
         net, classes, device = run.task.net, run.data.classes, context.device
         layer = find_layer(net, self.layer)  # a wrong one is refused before anything is computed
-        split = evaluated_images(run.data, self.split, run.settings)
+        split = select_evaluated_images(run.data, self.split, run.settings)
         predictions = predict(run.task, split, device)
         chosen, labels, decisions = self.choose_images(predictions), split.labels, predictions.decisions
         explained = [
@@ -114,7 +114,7 @@ class GradCAM(Protocol):
         measured = Layer(layer, *compute_grad_cam_steps(net, split.images[0].float() / 255, 0, layer).maps.shape)
         scores = None
         if self.scores:
-            part = stratified_order(labels, self.seed)[: self.score_images]
+            part = make_stratified_order(labels, self.seed)[: self.score_images]
             some, grid = split[part], (measured.height, measured.width)
             scored = some.images.float() / 255
             subject = measures.Subject(net, device, scored, some.labels, decisions[part], some.masks, grid)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from medassay.core.errors import ConfigError, DataError
 from medassay.core.types import LabelledImages, NonNegativeInt, PositiveInt, Range
-from medassay.data.order import stratified_order
+from medassay.data.order import make_stratified_order
 from medassay.data.stamps import POSITIONS, Stamp, check_stamp
 from medassay.evaluation.protocol import ComputeContext, Page, Protocol, Report
 from medassay.explain.activation_maps import ActivationMaps, Method
@@ -23,7 +23,7 @@ from medassay.protocols.shortcut.measures import Group, Heat, Numbers, Trial
 from medassay.reporting.charts import Chart
 from medassay.reporting.heat_maps import overlay
 from medassay.reporting.numbers import format_percent
-from medassay.runs.load import evaluated_images
+from medassay.runs.load import select_evaluated_images
 from medassay.runs.run import Run
 from medassay.tasks.classification import Classification
 from medassay.tasks.predictions import predict_logits
@@ -96,7 +96,7 @@ class Shortcut(Protocol):
         """
         assert isinstance(run.task, Classification)
         data, own = run.data, run.data.stamp
-        split = evaluated_images(data, "test", run.settings)
+        split = select_evaluated_images(data, "test", run.settings)
         familiar = predict_logits(run.task, stamp_as_trained(own, split, data.classes), context.device)
         maps = ActivationMaps(run.task.net, self.method, device=context.device)
         trials, pictures = [], []
@@ -125,7 +125,7 @@ class Shortcut(Protocol):
         groups, pictures = [], {}
         for group, members in (("class", split.labels == label), ("others", split.labels != label)):
             some = split[members]
-            plain = some.images[stratified_order(some.labels, self.seed)[: self.heat_maps]]
+            plain = some.images[make_stratified_order(some.labels, self.seed)[: self.heat_maps]]
             stamped, _ = stamp(plain)
             without, with_stamp = (maps(images.float() / 255, [label])[:, 0] for images in (plain, stamped))
             groups.append(Group.from_maps(without, with_stamp, box))

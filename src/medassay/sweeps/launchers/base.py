@@ -174,7 +174,7 @@ def _name_directory(top: Path, usual: str, swept: Sequence[str]) -> str:
     present = sorted(top.glob(f"*_{digest}"))
     pairs = [override.partition("=") for override in swept]
     values = [f"{key.lstrip('+~').rpartition('.')[2]}-{_shorten(value)}" for key, _, value in pairs]
-    return present[0].name if present else f"{configuration.slug('_'.join(values))}_{digest}" if swept else usual
+    return present[0].name if present else f"{configuration.make_slug('_'.join(values))}_{digest}" if swept else usual
 
 
 def _shorten(value: str) -> str:

@@ -1,0 +1,182 @@
+"""What a training run records and prints: its data and model at the start, its final numbers at the end."""
+
+from __future__ import annotations
+
+import logging
+import math
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.loggers import TensorBoardLogger
+
+from medassay.core.files import write_text
+from medassay.core.types import LabelledImages
+from medassay.data.duplicates import describe_duplicates, describe_provenance
+from medassay.data.image_files import describe_left_out
+from medassay.data.modules import LabelledData
+from medassay.reporting import tensorboard
+from medassay.runs.directory import RunDirectory
+from medassay.runs.table import collect_single_numbers
+from medassay.tasks.summary import count_parameters, summarise_model
+from medassay.training.fit import Fit
+from medassay.training.loggers import end_logging, log_results
+from medassay.training.settings import Recipe
+
+logger = logging.getLogger(__name__)
+
+SPLITS = ("train", "val", "test")
+WITHOUT_IMAGES = {  # what to say of a split that lacks classes
+    "train": "training images lack %s: the model cannot learn it",
+    "val": "validation images lack %s: means over the classes leave it out",
+    "test": "test images lack %s: means over the classes leave it out",
+}
+
+
+@dataclass(frozen=True)
+class SweepPart:
+    """What a run that is a job of a sweep shows less of than a single one.
+
+    Attributes:
+        swept: The job's value of each key in which the sweep's jobs differ.
+        is_first: Whether it is the sweep's first job, which prints the model's table for all.
+    """
+
+    swept: Mapping[str, str]
+    is_first: bool
+
+
+def record_start(run: RunDirectory, data: LabelledData, task: LightningModule, *, show_table: bool) -> str:
+    """Records and prints what is trained on what; gives the model's summary, of which the last line is always printed."""
+    provenance = describe_provenance(data)
+    run.update(data=provenance, parameters=count_parameters(task), threads=torch.get_num_threads())
+    overview = summarise_model(task)
+    write_text(run.path / "model.txt", overview + "\n")
+    counts = ", ".join(
+        f"{name} {count}" for name, count in zip(data.classes, data.class_counts().tolist(), strict=True)
+    )
+    sizes = " / ".join(str(len(split)) for split in data.splits)
+    if provenance.get("phantom"):
+        origin = " (rendered phantoms, not real images)"
+    elif not provenance.get("published"):
+        origin = f" (not a published file: md5 {provenance.get('md5')})"
+    else:
+        origin = ""
+    logger.info("%s", overview if show_table else overview.splitlines()[-1])
+    logger.info("data: %s%s, train / val / test %s; training images: %s", data.name, origin, sizes, counts)
+    if left_out := provenance.get("left_out"):
+        logger.warning("left out of %s: %s", provenance["path"], describe_left_out(left_out))
+    if (duplicates := describe_duplicates(provenance)) is not None:
+        command = shlex.join(["python", "scripts/check_data.py", f"run={run.path}"])
+        logger.warning("warning: %s To see them: %s", duplicates, command)
+    lacking = {split: names for split in SPLITS if (names := _list_absent(getattr(data.splits, split), data.classes))}
+    for split, names in lacking.items():
+        logger.warning(WITHOUT_IMAGES[split], ", ".join(names))
+    if lacking:
+        run.update(classes_without_images=lacking)
+    return overview
+
+
+def _list_absent(images: LabelledImages, classes: Sequence[str]) -> list[str]:
+    """The classes without an image; empty where there are no images at all, as of a split that is not needed."""
+    counts = images.counts(len(classes)).tolist()
+    return [name for name, count in zip(classes, counts, strict=True) if not count] if len(images) else []
+
+
+def describe_fit(config: dict[str, Any], data: LabelledData, fitted: Fit, recipe: Recipe) -> dict[str, Any]:
+    """What the numbers are of: the first entries of metrics.json."""
+    return {
+        "model": recipe.name,
+        "data": data.name,
+        "seed": config["seed"],
+        "epochs": fitted.epochs,
+        "best_epoch": fitted.best_epoch,
+        "chosen_by": _describe_choice(fitted, recipe.monitor),
+    }
+
+
+def _describe_choice(fitted: Fit, monitor: str | None) -> str:
+    """What chose the epoch."""
+    if monitor is None:
+        return "last epoch"
+    return f"last epoch: {monitor} is undefined" if math.isnan(fitted.values.get(monitor, 0.0)) else monitor
+
+
+def collect_logged_numbers(task: LightningModule, fitted: Fit) -> dict[str, Any]:
+    """A generator's final numbers: what was logged in the last epoch, by split."""
+    numbers: dict[str, Any] = {}
+    for split in ("train", "val"):
+        logged = {k.removeprefix(f"{split}/"): v for k, v in fitted.values.items() if k.startswith(f"{split}/")}
+        if logged:
+            numbers[split] = logged
+    if hasattr(task, "images_seen"):
+        numbers["images_seen"] = task.images_seen
+    return numbers
+
+
+def show_results(
+    run: RunDirectory,
+    config: dict[str, Any],
+    hyperparameters: dict[str, Any],
+    numbers: dict[str, Any],
+    pictures: list[Path],
+    overview: str,
+    step: int,
+    fitted: Fit,
+) -> None:
+    """Adds the final numbers to where the run was logged; to TensorBoard the pictures and the hyperparameters, too."""
+    final = {name.replace("/", "_final/", 1): value for name, value in collect_single_numbers(numbers, SPLITS).items()}
+    if any(isinstance(one, TensorBoardLogger) for one in fitted.loggers):
+        tensorboard.add_results(
+            run.path / "tensorboard",
+            step=step,
+            pictures=pictures,
+            text={"model": f"```\n{overview}\n```"} | describe_purpose(config),
+            hyperparameters=hyperparameters,
+            metrics=final,
+        )
+    log_results(fitted.loggers, final)
+    end_logging(fitted.loggers)
+
+
+def describe_purpose(config: Mapping[str, Any]) -> dict[str, str]:
+    """Tags and notes as text, where there are any."""
+    purpose = {"tags": ", ".join(map(str, config.get("tags") or ())), "notes": config.get("notes") or ""}
+    return {name: text for name, text in purpose.items() if text}
+
+
+def list_hyperparameters(config: dict[str, Any], part: SweepPart | None) -> dict[str, Any]:
+    """What TensorBoard's table of hyperparameters has of the run: of a job of a sweep what the jobs differ by alone."""
+    flat = _flatten_hyperparameters(config)
+    if part is None or not part.swept:
+        return flat
+    shown: dict[str, Any] = {}
+    for key, value in part.swept.items():
+        dotted = key.replace("/", ".")
+        own = {name: flat[name] for name in flat if name == dotted or name.startswith(f"{dotted}.")}
+        shown |= {dotted: value, **own}  # the name of a group's option, and what it stands for
+    return shown
+
+
+def _flatten_hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
+    """What may distinguish runs, as ``dotted.key: value``; constructors and places are left out."""
+    flat: dict[str, Any] = {"seed": config["seed"], "data": config["data"]["name"]}
+
+    def walk(node: Any, key: str) -> None:
+        if isinstance(node, dict):
+            for name, value in node.items():
+                if not name.startswith("_"):
+                    walk(value, f"{key}.{name}")
+        elif node is not None:
+            flat[key] = node
+
+    walk({**config["model"], "name": config["recipe"]["name"]}, "model")
+    for key in ("batch_size", "augment", "subset", "stamp", "generator"):
+        walk(config["data"].get(key), f"data.{key}")
+    for key in ("max_epochs", "precision"):
+        walk(config["trainer"][key], f"trainer.{key}")
+    return flat
