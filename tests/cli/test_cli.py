@@ -206,6 +206,16 @@ def test_a_file_that_is_not_the_published_one_is_recorded_as_such(command: Comma
     assert "not a published file" in result.out
 
 
+def test_several_processes_train_on_augmented_images_of_a_configuration(command: Command, tmp_path: Path) -> None:
+    devices = ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.threads=1"]
+    small = [text for text in TINY if not text.startswith("trainer.")]
+    result = command(
+        "train", "data=chest_phantom", *small, *devices, "data.augment.rotation=5", f"hydra.run.dir={tmp_path / 'run'}"
+    )
+    assert (result.code, result.err) == (0, "")
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["epochs"] == 1
+
+
 def test_a_relative_data_file_is_found_again_from_another_directory_and_a_changed_one_refused(
     command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

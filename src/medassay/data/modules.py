@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypedDict
 
@@ -86,11 +85,12 @@ class DataOptions(LoadingOptions, total=False):
     stamp: Stamp | None
 
 
-@dataclass(eq=False, repr=False)
 class LabelledData(LightningDataModule):
     """A data set of images with one class each: three splits from a source, and their resident loaders.
 
-    Attributes:
+    No dataclass: Lightning copies those field by field where it starts several processes, and cannot copy frozen ones inside.
+
+    Args:
         name: Name of the data set in records.
         classes: Class names, by label.
         channels: 1 (grey) or 3 (RGB).
@@ -107,25 +107,30 @@ class LabelledData(LightningDataModule):
         ConfigError: There are fewer than two classes, or options do not fit the source.
     """
 
-    name: str = field()
-    classes: list[str]
-    channels: Channels
-    source: Source
-    size: PositiveInt = field(default=28, kw_only=True)
-    batch_size: PositiveInt = field(default=64, kw_only=True)
-    augment: BatchAugment | None = field(default=None, kw_only=True)
-    seed: NonNegativeInt = field(default=0, kw_only=True)
-    subset: PositiveInt | None = field(default=None, kw_only=True)
-    stamp: Stamp | None = field(default=None, kw_only=True)
-    steps: int | None = field(default=None, kw_only=True)
+    name: str
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        name: str,
+        classes: list[str],
+        channels: Channels,
+        source: Source,
+        *,
+        size: PositiveInt = 28,
+        batch_size: PositiveInt = 64,
+        augment: BatchAugment | None = None,
+        seed: NonNegativeInt = 0,
+        subset: PositiveInt | None = None,
+        stamp: Stamp | None = None,
+        steps: int | None = None,
+    ) -> None:
         super().__init__()
-        if len(self.classes) < 2:
-            raise ConfigError(f"data.classes={self.classes}: at least two classes are needed")
-        self.classes = list(self.classes)
-        self.source.check(self.format)
-        self.stamp = check_stamp(self.stamp, self.classes, self.size)
+        if len(classes) < 2:
+            raise ConfigError(f"data.classes={classes}: at least two classes are needed")
+        self.name, self.classes, self.channels, self.source, self.size = name, list(classes), channels, source, size
+        self.batch_size, self.augment, self.seed, self.subset, self.steps = batch_size, augment, seed, subset, steps
+        source.check(self.format)
+        self.stamp = check_stamp(stamp, self.classes, size)
         self._splits: Splits | None = None
 
     def __getstate__(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing.util
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,9 @@ class ProcessSetUp(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            # a process that ends while its group is alive is now and then aborted by the group's own threads
+            multiprocessing.util.Finalize(None, torch.distributed.destroy_process_group, exitpriority=100)
         if self.compile_net:
             net = pl_module.net
             assert isinstance(net, torch.nn.Module)
