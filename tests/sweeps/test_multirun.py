@@ -229,6 +229,13 @@ def test_a_launcher_that_cannot_skip_jobs_is_replaced_with_a_line_that_says_so(
     assert capsys.readouterr().err.count("hydra/launcher=serial runs them") == 1
 
 
+def test_an_old_key_that_a_search_sweeps_over_is_answered_with_the_new_one_before_any_job() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^hydra\.sweeper\.params\.model\.recipe\.batch_size: it is called recipe\.batch_size now$"
+    ):
+        prepared("+hydra.sweeper.params={model.recipe.batch_size: '32,64'}")
+
+
 @pytest.mark.parametrize("argument", ["sweep.name=a,b", "outputs=a,b", "hydra/launcher=serial,local_parallel"])
 def test_what_belongs_to_the_whole_sweep_has_one_value(argument: str) -> None:
     with pytest.raises(ConfigError, match="one value for the whole sweep"):

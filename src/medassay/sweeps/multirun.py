@@ -18,6 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from medassay import config as configuration
 from medassay.config.command_line import find_swept_keys, is_hydra, pair_arguments, parse, quote_value, run_hydra
+from medassay.config.moved import find_present_key
 from medassay.core.errors import ConfigError, TrainingError, advise
 from medassay.core.paths import expand_home
 from medassay.runs.directory import RunDirectory
@@ -104,6 +105,9 @@ def _prepare_sweep(overrides: Sequence[Override]) -> tuple[Path, SweepSettings, 
         OmegaConf.select(cfg, "hydra.sweeper.params") or OmegaConf.create({}), resolve=False
     )
     assert isinstance(params, dict)
+    for key in map(str, params):
+        if (now_called := find_present_key(key)) is not None:
+            raise ConfigError(f"hydra.sweeper.params.{key}: it is called {now_called} now")
     swept = find_swept_keys([*parse([f"{key!s}={value}" for key, value in params.items()]), *overrides])
     node = configuration.resolve(OmegaConf.create({"sweep": cfg.sweep}))["sweep"]
     configuration.check(node, "sweep")
