@@ -26,6 +26,7 @@ from medassay import config as configuration
 from medassay.config.command_line import parse
 from medassay.core.errors import ConfigError, OutputError, UserError
 from medassay.core.files import write_json, write_text
+from medassay.core.paths import expand_home
 from medassay.core.types import Splits
 from medassay.data.inspection import Inspection, Place, inspect_splits
 from medassay.data.modules import LabelledData
@@ -62,7 +63,7 @@ class Subject(NamedTuple):
         files = self.data.source.list_files()
         if not files:
             return f"{place.split}[{place.position}]"
-        file, top = files[place.split][place.position], Path(getattr(self.data.source, "path", "")).expanduser()
+        file, top = files[place.split][place.position], expand_home(getattr(self.data.source, "path", ""))
         return file.relative_to(top).as_posix() if file.is_relative_to(top) else str(file)
 
     def picture(self, place: Place) -> Tensor:
@@ -115,13 +116,13 @@ def load_data(overrides: Sequence[str]) -> tuple[LabelledData, Path]:
     if not runs:
         config = configuration.resolve(compose_training(others))
         configuration.check({"data": config["data"]})
-        return build_data(config), Path(config["outputs"]).expanduser()
+        return build_data(config), Path(config["outputs"])
     if len(runs) > 1 or not runs[0]:
         raise ConfigError(f"run={runs[-1]}: give one run directory, e.g. run=outputs/pneumonia_cnn/<run>")
     own = [text for text in others if text.startswith("outputs=")]
-    outputs = Path(str(compose_training(own).outputs)).expanduser()
+    outputs = expand_home(str(compose_training(own).outputs))
     changes = {one.key_or_group: one.value() for one in parse([text for text in others if text not in own])}
-    return build_data(apply_overrides(RunDirectory(Path(runs[0]).expanduser()).config(), changes)), outputs
+    return build_data(apply_overrides(RunDirectory(runs[0]).config(), changes)), outputs
 
 
 # --- what is written -------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ from urllib.parse import quote
 
 from medassay.core.errors import CheckpointError, UserError
 from medassay.core.files import write_text
+from medassay.core.paths import expand_home
 from medassay.reporting import html
 from medassay.reporting.numbers import DASH, format_fixed, format_significant
 from medassay.reporting.tables import format_markdown
@@ -70,7 +71,7 @@ def read_runs(paths: Sequence[str]) -> list[RunRow]:
     Raises:
         CheckpointError: a path that does not exist, or no run below any of them.
     """
-    found = {run.resolve(): run for path in paths for run in find_runs(Path(path).expanduser())}
+    found = {run.resolve(): run for path in paths for run in find_runs(expand_home(path))}
     if not found:
         raise CheckpointError(f"no run in {', '.join(paths)}: give run directories, or folders that hold some")
     return sorted(map(read_job, found.values()), key=lambda row: (when_started(row), str(row.path)), reverse=True)

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -113,3 +113,15 @@ def split_of(*values: int, labels: list[int] | None = None, channels: int = 1) -
     return LabelledImages(
         images_of(*values, channels=channels), torch.tensor(labels or [0] * len(values), dtype=torch.int64)
     )
+
+
+def make_run_config(seed: int, model: dict[str, Any], monitor: str = "val/auroc", mode: str = "max") -> dict[str, Any]:
+    """What ``config.yaml`` of a run holds, as far as the files of a sweep are made from it."""
+    return {
+        "seed": seed,
+        "model": {"_target_": "x", **model},
+        "recipe": {"name": "cnn", "monitor": monitor, "mode": mode},
+        "data": {"_target_": "x", "name": "chest_phantom", "seed": seed},
+        "trainer": {"_target_": "x"},
+        "callbacks": {},
+    }

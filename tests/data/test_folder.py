@@ -14,8 +14,9 @@ import torch
 from PIL import Image
 
 from medassay.core.errors import DataError
+from medassay.data.class_folders import list_data_set
 from medassay.data.duplicates import count_duplicates
-from medassay.data.folder import compute_fingerprint, read_class_folders, read_folder
+from medassay.data.folder import read_class_folders, read_folder
 
 
 def paint(file: Path, value: int | tuple[int, int, int] = 0, size: tuple[int, int] = (8, 8)) -> Path:
@@ -37,6 +38,10 @@ def split_folders(top: Path) -> Path:
     for part in ("train", "val", "test"):
         class_folders(top / part, cat=2, dog=3)
     return top
+
+
+def compute_fingerprint(top: Path) -> str:
+    return list_data_set(top).compute_fingerprint()
 
 
 def error_of(call: Callable[..., object], *args: object, **kwargs: object) -> str:

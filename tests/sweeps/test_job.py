@@ -229,15 +229,22 @@ def test_of_a_finished_jobs_checkpoints_only_those_asked_for_stay(
 # --- devices ---------------------------------------------------------------------------------------------------------
 
 
+def find_refusal(trainer: dict[str, Any]) -> str:
+    try:
+        refuse_several_devices({"gpus": None, "devices": None, **trainer})
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
 @pytest.mark.parametrize("trainer", [{"gpus": 2}, {"gpus": [0, 1]}, {"devices": 2}])
 def test_several_devices_in_a_job_are_refused(trainer: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match="several devices in one job"):
-        refuse_several_devices({"gpus": None, "devices": None, **trainer})
+    assert "several devices in one job" in find_refusal(trainer)
 
 
 @pytest.mark.parametrize("trainer", [{}, {"gpus": 0}, {"gpus": 1}, {"gpus": [3]}, {"gpus": []}, {"devices": 1}])
 def test_one_device_in_a_job_is_accepted(trainer: dict[str, Any]) -> None:
-    refuse_several_devices({"gpus": None, "devices": None, **trainer})
+    assert find_refusal(trainer) == ""
 
 
 # --- what a job shows less of than a single run ----------------------------------------------------------------------

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 
 from medassay.sweeps import page as sweep_page
 from medassay.sweeps.summary import Summary, summarise
-from tests.helpers import load_script
+from tests.helpers import load_script, make_run_config
 
 LR, OPTIMIZER = "model.optimizer.lr", "model/optimizer"
 NOT_BEGUN = "model.net.width=3: expected | at least 4"
@@ -30,17 +30,7 @@ def job(
     path: Path, seed: int, lr: str, optimizer: str, val: float, status: str = "done", **metrics: Any
 ) -> dict[str, Any]:
     """A run on disk; gives its entry in ``sweep.json``."""
-    recipe = {"name": "cnn", "monitor": "val/auroc", "mode": "max"}
-    model = {"_target_": "x", "optimizer": {"_target_": optimizer, "lr": float(lr)}}
-    data = {"_target_": "x", "name": "chest_phantom", "seed": seed}
-    config = {
-        "seed": seed,
-        "model": model,
-        "recipe": recipe,
-        "data": data,
-        "trainer": {"_target_": "x"},
-        "callbacks": {},
-    }
+    config = make_run_config(seed, {"optimizer": {"_target_": optimizer, "lr": float(lr)}})
     (path / ".hydra").mkdir(parents=True)
     OmegaConf.save(OmegaConf.create(config), path / ".hydra" / "config.yaml")
     overrides = [f"{LR}={lr}", f"{OPTIMIZER}={optimizer}", f"seed={seed}"]

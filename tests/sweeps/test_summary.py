@@ -17,6 +17,7 @@ from medassay.core.errors import CheckpointError, ConfigError
 from medassay.runs.groups import Group, shorten_keys
 from medassay.runs.table import RunRow, hash_configuration
 from medassay.sweeps.summary import format_value, list_seeds, summarise
+from tests.helpers import make_run_config
 
 LR, WIDTH = "model.optimizer.lr", "model.net.width"
 
@@ -31,21 +32,7 @@ class Sweep:
         path.mkdir(exist_ok=True)
 
     def config(self, seed: int, lr: str, width: int) -> dict[str, Any]:
-        recipe = {"name": "cnn", "monitor": self.monitor, "mode": self.mode}
-        model = {
-            "_target_": "x",
-            "optimizer": {"lr": float(lr)},
-            "net": {"width": width},
-        }
-        data = {"_target_": "x", "name": "chest_phantom", "seed": seed}
-        return {
-            "seed": seed,
-            "model": model,
-            "recipe": recipe,
-            "data": data,
-            "trainer": {"_target_": "x"},
-            "callbacks": {},
-        }
+        return make_run_config(seed, {"optimizer": {"lr": float(lr)}, "net": {"width": width}}, self.monitor, self.mode)
 
     def job(
         self, val: float | None, seed: int = 0, lr: str = "1e-3", width: int = 8, status: str = "done",

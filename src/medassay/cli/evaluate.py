@@ -29,15 +29,8 @@ RESULTS = {
     "full": "free some space, or put the results on another disk with eval_dir=<directory>",
     "refused": "put the results where you can write, with eval_dir=<directory>",
 }
-OWN_KEYS = (
-    "run",
-    "checkpoint",
-    "samples",
-    "resize",
-    "outputs",
-    "eval_dir",
-    "protocol",
-)  # other keys are changes of the run's configuration
+# other keys are changes of the run's configuration
+OWN_KEYS = ("run", "checkpoint", "samples", "resize", "outputs", "eval_dir", "protocol")
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from medassay.core.paths import expand_home
 
 # Hydra's flags: what it does not know it answers with many lines
 CONFIG_DIR = ("--config-dir", "-cd")
-FLAGS_WITH_VALUE = {"--config-path", "-cp", "--config-name", "-cn", "--config-dir", "-cd", "--experimental-rerun"}
+FLAGS_WITH_VALUE = {"--config-path", "-cp", "--config-name", "-cn", *CONFIG_DIR, "--experimental-rerun"}
 SHOWING = {"--cfg", "-c", "--info", "-i", "--help", "-h", "--hydra-help", "--version", "--shell-completion", "-sc"}
 FLAGS_WITH_VALUE |= {"--cfg", "-c", "--package", "-p", "--info", "-i"}
 FLAGS = {"--help", "-h", "--hydra-help", "--version", "--resolve", "--run", "-r"}

@@ -37,6 +37,7 @@ KEYS = {"model.recipe": "recipe", "model.name": "recipe.name"}  # on the command
 SAMPLES = "medassay.runs.samples.generated_data"
 CONSTANT = "medassay.tasks.optim.constant"
 OWN_KEYS = ("batch_size", "augment", "seed", "subset")  # of a run on a generator's samples; the rest are its data's
+PLACES = ("root", "file", "path")  # of a data set: where its images lie
 DEVICE_KEYS = ("gpus", "accelerator", "devices")  # of the trainer: where samples are drawn
 
 
@@ -81,7 +82,7 @@ def _update_data(config: Mapping[str, Any]) -> dict[str, Any]:
         "generator": generator,
         "generator_seed": generator_seed,
         "real": real,
-        **dict.fromkeys(("root", "file", "path")),
+        **dict.fromkeys(PLACES),
         "name": f"synthetic_{real['name']}",
         **{key: real[key] for key in ("classes", "channels", "size")},
         "outputs": config["outputs"],
@@ -97,7 +98,7 @@ def restore_config(config: Mapping[str, Any]) -> dict[str, Any]:
         model["scheduler"] = None
     values["model"] = {**model, "name": recipe.pop("name"), "recipe": recipe}
     if data.get("_target_") == SAMPLES:
-        moved = {key: data[key] for key in ("root", "file", "path") if data[key] is not None}
+        moved = {key: data[key] for key in PLACES if data[key] is not None}
         own = {key: data[key] for key in (*OWN_KEYS, "generator", "generator_seed")}
         values["data"] = {**data["real"], **moved, **own}
     else:

@@ -83,14 +83,12 @@ def advise(*, full: str, refused: str) -> Iterator[None]:
     """
     try:
         yield
-    except OutputError as error:
-        if not error.is_advised:
-            error.advice, error.is_advised = full if error.cause == "full" else refused, True
-        raise
-    except OSError as error:
-        failure = output_error(error, error.filename or "the output")
+    except (OutputError, OSError) as error:
+        failure = error if isinstance(error, OutputError) else output_error(error, error.filename or "the output")
         if not failure.is_advised:
             failure.advice, failure.is_advised = full if failure.cause == "full" else refused, True
+        if failure is error:
+            raise
         raise failure from error
 
 

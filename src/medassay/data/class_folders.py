@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medassay.core.errors import ConfigError, DataError
+from medassay.core.paths import expand_home
 from medassay.core.types import Splits
 from medassay.data.image_files import (
     ACCEPTED_KINDS,
@@ -94,7 +95,7 @@ def list_class_names(path: str | None) -> list[str]:
     """
     if path is None:
         raise ConfigError("data=folder needs data.path=<directory with train/val/test/<class>/*.png or <class>/*.png>")
-    top = Path(path).expanduser()
+    top = expand_home(path)
     if not top.is_dir():
         raise ConfigError(f"data.path={path} is not a directory: give one that holds <class>/*.png")
     folder = find_split_folders(top).get("train", top)
@@ -112,7 +113,7 @@ def open_top(path: str | Path) -> Path:
     Raises:
         DataError: The folder does not exist.
     """
-    top = Path(path).expanduser()
+    top = expand_home(path)
     if not top.is_dir():
         raise DataError(f"data.path={top} is not a directory: {LAYOUT}")
     return top

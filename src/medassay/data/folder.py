@@ -145,15 +145,6 @@ def read_class_folders(
     return _read(files, list(classes), reader, "samples", top)
 
 
-def compute_fingerprint(path: str | Path, nested: bool | None = None) -> str:
-    """An md5 over the relative names and the contents of the images that :func:`read_folder` reads, for a run's record.
-
-    Raises:
-        DataError: The folder does not exist or has another layout, or a file cannot be read.
-    """
-    return list_data_set(path, nested).compute_fingerprint()
-
-
 def _split_at_random(
     images: LabelledImages,
     files: Sequence[Path],

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from medassay.core.errors import DataError, suggest_nearest
+from medassay.core.paths import expand_home
 from medassay.data.npz import md5
 
 SIZES = (28, 64, 128, 224)
@@ -80,7 +81,7 @@ def name_file(path: str | Path, flag: str, size: int) -> DataFile:
         DataError: The file does not exist, is a directory or cannot be read; or ``flag`` is unknown, 3-D or multi-label.
     """
     info = _info(flag)
-    path = Path(path).expanduser()
+    path = expand_home(path)
     if path.is_dir():
         raise DataError(f"data.file={path} is a directory: name an .npz file in MedMNIST's layout")
     if not path.exists():
@@ -160,7 +161,7 @@ def _key(name: str, size: int) -> str:
 def _root(root: str | Path | None) -> Path:
     """The folder of the files."""
     if root is not None:
-        return Path(root).expanduser()
+        return expand_home(root)
     from medmnist.info import DEFAULT_ROOT  # not re-exported by the package
 
     if DEFAULT_ROOT is None:  # the home directory is not writable

@@ -5,7 +5,6 @@ None of them needs a download. A Fréchet distance is called FID on ``inception`
 
 from __future__ import annotations
 
-import hashlib
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -19,7 +18,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from medassay.core.errors import ConfigError, DataError
-from medassay.core.files import atomic_write, read_cached
+from medassay.core.files import atomic_write, read_cached, sha256
+from medassay.core.paths import expand_home
 from medassay.core.types import LabelledImages
 from medassay.data.given import compute_digest
 from medassay.evaluation import arms
@@ -145,7 +145,7 @@ def make_inception_encoder(weights: str | None, device: torch.device) -> Encoder
         raise ConfigError(
             "protocol.encoders with inception: the package torch-fidelity is missing; pip install 'medassay[inception]'"
         ) from error
-    path = Path(weights).expanduser()
+    path = expand_home(weights)
     try:
         torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity would run what a pickled file says
         net = FeatureExtractorInceptionV3("inception", ["2048"], feature_extractor_weights_path=str(path))
@@ -160,7 +160,7 @@ def make_inception_encoder(weights: str | None, device: torch.device) -> Encoder
         output: Tensor = net((colour * 255).round().to(torch.uint8))[0]
         return output
 
-    checksum = hashlib.sha256(path.read_bytes()).hexdigest()[:12]
+    checksum = sha256(path)[:12]
     return Encoder(
         "inception", f"2048 features of the FID's Inception network (weights sha256 {checksum}…)", features, device
     )

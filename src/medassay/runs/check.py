@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from medassay import config as configuration
-from medassay.config.moved import KEYS
+from medassay.config.moved import KEYS, PLACES
 from medassay.core.errors import ConfigError
 from medassay.runs.directory import RunDirectory
 from medassay.runs.run import makes_images, refuse_classifier
@@ -32,9 +32,9 @@ def check_training(cfg: DictConfig) -> dict[str, Any]:
             raise ConfigError(f"{before}: it is called {now} now")
     configuration.check({name: values[name] for name in NODES})
     _check_together(values)
-    for key in ("root", "file", "path", "generator"):  # the run is used from other working directories later
+    for key in (*PLACES, "generator"):  # the run is used from other working directories later
         if values["data"].get(key) is not None:
-            values["data"][key] = str(Path(values["data"][key]).expanduser().absolute())
+            values["data"][key] = str(Path(values["data"][key]).absolute())
     return values
 
 

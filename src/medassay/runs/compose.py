@@ -11,12 +11,12 @@ from omegaconf import DictConfig, OmegaConf
 
 from medassay import config as configuration
 from medassay.config.command_line import pair_arguments, parse
-from medassay.config.moved import OWN_KEYS
+from medassay.config.moved import OWN_KEYS, PLACES
 from medassay.core.errors import ConfigError
 from medassay.data.class_folders import list_class_names
 from medassay.runs.directory import RunDirectory
 
-DATA_KEYS = ("root", "file", "path", "batch_size")  # what may differ on another machine
+DATA_KEYS = (*PLACES, "batch_size")  # what may differ on another machine
 SAMPLES_KEYS = {*OWN_KEYS, *DATA_KEYS, "generator", "generator_seed"}
 
 

@@ -76,6 +76,7 @@ def train_in(run: RunDirectory, config: dict[str, Any], *, resume: bool = False,
         data = build_data(config)
         _ = data.splits
         task = build_task(config, config["seed"])
+        hyperparameters = list_hyperparameters(config, part)
         overview = record_start(run, data, task, show_table=part is None or part.is_first)
 
         fitted = fit(
@@ -87,7 +88,7 @@ def train_in(run: RunDirectory, config: dict[str, Any], *, resume: bool = False,
             mode=recipe.mode,
             callbacks=_build_callbacks(config),
             log_to=_build_loggers(config),
-            hyperparameters={**list_hyperparameters(config, part), **describe_purpose(config)},
+            hyperparameters={**hyperparameters, **describe_purpose(config)},
             seed=config["seed"],
             resume=resume,
             overwrite=not resume,  # the directory is this run's own
@@ -108,8 +109,7 @@ def train_in(run: RunDirectory, config: dict[str, Any], *, resume: bool = False,
                 pictures += drawn
         write_json(run.path / "metrics.json", numbers)
         step = getattr(task, "images_seen", fitted.epochs)
-        shown = list_hyperparameters(config, part)
-        show_results(run, config, shown, numbers, pictures, overview, step, fitted)
+        show_results(run, config, hyperparameters, numbers, pictures, overview, step, fitted)
 
 
 def resume(path: str | Path, overrides: Mapping[str, Any], part: SweepPart | None = None) -> Path:

@@ -57,9 +57,8 @@ class TrainJob:
         if run.record().get("assay_failed"):  # its assay is to be tried again
             return False
         if state == "done" and OmegaConf.select(cfg, "assay", default="none") != "none":
-            return any(
-                one.name.startswith("assay_") for one in run.evaluations()
-            )  # else it was interrupted while being judged
+            # without one it was interrupted while being judged
+            return any(one.name.startswith("assay_") for one in run.evaluations())
         return state in ("done", "pruned")
 
     def read_value(self, cfg: DictConfig, directory: Path) -> float | None:

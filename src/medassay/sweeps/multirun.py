@@ -34,10 +34,8 @@ if TYPE_CHECKING:
 
 OK, FAILED = 0, 1
 OF_THE_SWEEP = ("sweep", "search", "outputs", "test", "tags", "notes")  # keys that all its jobs share
-SWEEPER = (
-    "hydra/sweeper",
-    "hydra.sweeper",
-)  # what a search says of its sweeper: further seeds of one configuration do not need it
+# what a search says of its sweeper: further seeds of one configuration do not need it
+SWEEPER = ("hydra/sweeper", "hydra.sweeper")
 
 
 def multirun(argv: Sequence[str], overrides: Sequence[Override]) -> int:
@@ -89,14 +87,7 @@ def _prepare_sweep(overrides: Sequence[Override]) -> tuple[Path, SweepSettings, 
     plain: list[str] = []
     for override in overrides:
         if override.is_sweep_override():
-            if override.key_or_group.partition(".")[0] in (
-                "sweep",
-                "search",
-                "outputs",
-                "test",
-                "tags",
-                "notes",
-            ) or is_hydra(override):
+            if override.key_or_group.partition(".")[0] in OF_THE_SWEEP or is_hydra(override):
                 raise ConfigError(f"{override.input_line}: one value for the whole sweep, please")
         elif override.input_line is not None:
             plain.append(override.input_line)

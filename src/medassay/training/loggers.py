@@ -15,6 +15,7 @@ from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoa
 
 from medassay.core.errors import ConfigError
 from medassay.core.files import read_json, write_json
+from medassay.core.paths import expand_home
 
 LoggerFactory = Callable[[Path], Logger]
 
@@ -90,9 +91,8 @@ def log_settings(loggers: Iterable[Logger], settings: Mapping[str, Any]) -> None
     """Gives what distinguishes the run to the loggers that list runs by it: all but the files of the run directory."""
     for logger in _elsewhere(loggers):
         shown = dict(settings)
-        if isinstance(
-            logger, MLFlowLogger
-        ):  # a resumed run keeps what it was started with: nothing can be changed there
+        # MLflow keeps what a run was started with: a resumed one can change nothing there
+        if isinstance(logger, MLFlowLogger):
             recorded = logger.experiment.get_run(str(logger.run_id)).data.params
             shown = {name: value for name, value in shown.items() if name not in recorded}
         logger.log_hyperparams(shown)
@@ -122,7 +122,7 @@ def _place_store(uri: str) -> str:
     kind, separator, place = uri.partition("sqlite:///")
     if kind or not separator:
         return uri
-    path = Path(place).expanduser().absolute()
+    path = expand_home(place).absolute()
     path.parent.mkdir(parents=True, exist_ok=True)
     return f"{separator}{path}"
 

@@ -19,9 +19,8 @@ CLASS_COVERAGE = 0.25  # of the floor's coverage of that class: below, the class
 CLASS_CONSISTENCY = 0.75  # of the floor's: below, labels and images do not agree
 PRECISION = 0.8  # of the floor's
 COVERAGE = 0.7  # of the floor's
-LEARNABLE = (
-    1.5  # times chance: a balanced accuracy of TRTR below it is no yardstick, nor is one whose interval reaches chance
-)
+# times chance: a balanced accuracy of TRTR below it is no yardstick, nor is one whose interval reaches chance
+LEARNABLE = 1.5
 USEFUL, NEARLY_AS_USEFUL = 0.8, 0.95  # TSTR / TRTR in balanced accuracy
 
 FAULTS: dict[Fault, str] = {

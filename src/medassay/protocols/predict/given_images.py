@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from medassay.core.errors import DataError
+from medassay.core.paths import expand_home
 from medassay.core.types import Splits
 from medassay.data import npz
 from medassay.data.decoding import LOST_SCALING, ImageReader, has_lost_scaling
@@ -83,7 +84,7 @@ def read(path: str | Path, *, size: int, channels: int, window: Window | None = 
     Raises:
         DataError: nothing there, or no image that can be read.
     """
-    top = Path(path).expanduser()
+    top = expand_home(path)
     if not top.exists():
         raise DataError(f"protocol.images={path} does not exist: give {ACCEPTED}")
     images_read, kind = GivenImages(), top.suffix.lower()

@@ -181,9 +181,8 @@ class OptunaStudySweeper(Sweeper):
             )
         _check_sampler(self.sampler, kind)
         seed = self.sampler.get("seed")
-        if (
-            trials and seed is not None and kind is not QMCSampler
-        ):  # which remembers in the study how far its sequence is
+        # QMCSampler remembers in the study how far its sequence is
+        if trials and seed is not None and kind is not QMCSampler:
             seed = int(np.random.SeedSequence([seed, trials]).generate_state(1)[0])
         changes = {} if seed is None else {"seed": seed}
         try:
