@@ -36,26 +36,32 @@ class _Bound:
         return self.function(*inputs, **self.arguments)
 
 
+def _bind_fused(kind: type[torch.optim.Optimizer], **arguments: Any) -> OptimizerFactory:
+    """A factory of optimizers that update all weights in one pass of compiled code: reproducible, and the fastest kind."""
+    return _Bound(kind, {**arguments, "fused": True})
+
+
 def adam(
     lr: Positive = 1e-3, betas: tuple[Beta, Beta] = (0.9, 0.999), weight_decay: NonNegative = 0.0
 ) -> OptimizerFactory:
     """Adam (Kingma & Ba 2015, arXiv:1412.6980)."""
-    return _Bound(torch.optim.Adam, {"lr": lr, "betas": (betas[0], betas[1]), "weight_decay": weight_decay})
+    return _bind_fused(torch.optim.Adam, lr=lr, betas=(betas[0], betas[1]), weight_decay=weight_decay)
 
 
 def adamw(
     lr: Positive = 1e-3, betas: tuple[Beta, Beta] = (0.9, 0.999), weight_decay: NonNegative = 1e-2
 ) -> OptimizerFactory:
     """Adam with decoupled weight decay (Loshchilov & Hutter 2019, arXiv:1711.05101)."""
-    return _Bound(torch.optim.AdamW, {"lr": lr, "betas": (betas[0], betas[1]), "weight_decay": weight_decay})
+    return _bind_fused(torch.optim.AdamW, lr=lr, betas=(betas[0], betas[1]), weight_decay=weight_decay)
 
 
 def sgd(
     lr: Positive = 1e-2, momentum: Beta = 0.9, nesterov: bool = True, weight_decay: NonNegative = 0.0
 ) -> OptimizerFactory:
     """Stochastic gradient descent with momentum; ``nesterov`` says nothing where the momentum is 0."""
-    settings = {"lr": lr, "momentum": momentum, "nesterov": nesterov and momentum > 0, "weight_decay": weight_decay}
-    return _Bound(torch.optim.SGD, settings)
+    return _bind_fused(
+        torch.optim.SGD, lr=lr, momentum=momentum, nesterov=nesterov and momentum > 0, weight_decay=weight_decay
+    )
 
 
 def constant() -> None:
@@ -78,6 +84,8 @@ def step_decay(milestones: list[Probability], factor: Annotated[float, Range(gt=
 def configure_optimizer(task: LightningModule, optimizer: OptimizerFactory, scheduler: SchedulerFactory | None) -> Any:
     """What ``configure_optimizers`` of a task with one optimizer gives Lightning; the schedule steps with the optimizer."""
     built = optimizer([parameter for parameter in task.parameters() if parameter.requires_grad])
+    if task.trainer.gradient_clip_val:  # to be clipped, scaled gradients are unscaled before the step, not by it
+        built._step_supports_amp_scaling = False  # type: ignore[attr-defined]
     if scheduler is None:
         return built
     schedule = scheduler(built, int(task.trainer.estimated_stepping_batches))
