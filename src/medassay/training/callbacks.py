@@ -16,6 +16,7 @@ from torch import Tensor
 
 from medassay.core.errors import OutputError, output_error
 from medassay.core.files import write_json
+from medassay.core.machine import keep_freed_memory
 from medassay.core.seeds import derive_seed
 from medassay.core.types import NonNegative, PositiveInt, Range
 from medassay.data.modules import LabelledData
@@ -37,6 +38,8 @@ class ProcessSetUp(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self.threads is not None:
             torch.set_num_threads(self.threads)
+        keep_freed_memory()
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # finds faults of code only
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             # a process that ends while its group is alive is now and then aborted by the group's own threads
             multiprocessing.util.Finalize(None, torch.distributed.destroy_process_group, exitpriority=100)
