@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -504,3 +505,17 @@ def test_two_processes_keep_the_same_average(
 
 def updates(state: dict[str, Any]) -> dict[str, Any]:
     return {"_extra_state": state["_extra_state"]}
+
+
+def test_scaled_gradients_that_are_clipped_are_unscaled_first() -> None:
+    task = Classification(BlockCNN(1, 2, width=2), 2, optimizer=adam(lr=1.0))
+    task._trainer = SimpleNamespace(gradient_clip_val=0.5)  # type: ignore[assignment]
+    optimizer = task.configure_optimizers()
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaler.scale(task.loss(task(torch.rand(8, 1, 28, 28)), torch.tensor([0, 1] * 4))).backward()
+    scaler.unscale_(optimizer)
+    assert float(nn.utils.clip_grad_norm_(task.parameters(), 0.5)) < 100
+    before = [parameter.detach().clone() for parameter in task.parameters()]
+    scaler.step(optimizer)
+    moved = [float((new.detach() - old).abs().max()) for new, old in zip(task.parameters(), before, strict=True)]
+    assert 0.5 < max(moved) <= 1.01  # Adam's first step is the learning rate

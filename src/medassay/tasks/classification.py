@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
+import math
 from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC, MulticlassStatScores
+from torchmetrics.utilities.distributed import gather_all_tensors
 
 from medassay.core.types import Range
+from medassay.metrics.classification import measure_classification
 from medassay.tasks.ema import EMA
 from medassay.tasks.optim import OptimizerFactory, SchedulerFactory, adam, configure_optimizer
-from medassay.tasks.steps import check_finite
+from medassay.tasks.steps import EpochMeans, check_finite, ends_epoch
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) float32 in [0, 1], labels (B,) int64
 
@@ -65,15 +65,9 @@ class Classification(LightningModule):
         self._balanced = class_weights == "balanced"
         self._optimizer = optimizer or adam()
         self._scheduler = scheduler
+        self._means, self._val_means = EpochMeans(), EpochMeans()
         self.register_buffer("class_weights", torch.ones(num_classes))
-        self.val_metrics = MetricCollection(
-            {
-                "accuracy": MulticlassAccuracy(num_classes, average="micro", validate_args=False),
-                "counts": MulticlassStatScores(num_classes, average=None, validate_args=False),
-                "auroc": MulticlassAUROC(num_classes, average=None, validate_args=False),
-            },
-            prefix="val/",
-        )
+        self._validated: list[tuple[Tensor, Tensor]] = []  # probabilities and labels of the epoch's batches
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and self._balanced:
@@ -93,10 +87,12 @@ class Classification(LightningModule):
         images, labels = batch
         loss = self.loss(self(images), labels)
         check_finite(self, batch_idx, loss=loss)
-        self.log(
-            "train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(images), sync_dist=True
-        )
+        self._means.add(self, len(images), {"train/loss": loss})
         return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if ends_epoch(self):
+            self._means.log(self, prog_bar=["train/loss"])
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
@@ -106,22 +102,25 @@ class Classification(LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         images, labels = batch
         logits = self(images)
-        self.val_metrics.update(logits.float().softmax(1), labels)
-        self.log("val/loss", self.loss(logits, labels), batch_size=len(images), sync_dist=True)
+        self._validated.append((logits.float().softmax(1), labels))
+        self._val_means.add(self, len(images), {"val/loss": self.loss(logits, labels)})
 
     def on_validation_epoch_end(self) -> None:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="No (positive|negative) samples in targets")
-            values = self.val_metrics.compute()
-        self.val_metrics.reset()
-        hits, _, _, _, support = values["val/counts"].unbind(1)
-        present = support > 0
-        # torchmetrics gives 0 for what is undefined: the area of a class without images, or without images of other classes
-        defined = present & (support < support.sum())
+        self._val_means.log(self)
+        probabilities, labels = (torch.cat(parts) for parts in zip(*self._validated, strict=True))
+        self._validated = []
+        if self.trainer.world_size > 1:
+            probabilities, labels = (torch.cat(gather_all_tensors(part)) for part in (probabilities, labels))
+        if bool(probabilities.isfinite().all()):
+            measured = measure_classification(probabilities, labels)
+        else:  # the checkpoint's turn comes next, and refuses weights that are not finite
+            measured = {"accuracy": math.nan, "balanced_accuracy": math.nan, "per_class": {"auroc": [math.nan]}}
+        areas = [area for area in measured["per_class"]["auroc"] if not math.isnan(area)]
+        auroc = sum(areas) / len(areas) if areas else math.nan
         # The same in every process already; said so that Lightning does not warn
-        self.log("val/accuracy", values["val/accuracy"], sync_dist=True)
-        self.log("val/balanced_accuracy", (hits[present] / support[present]).mean(), sync_dist=True)
-        self.log("val/auroc", values["val/auroc"][defined].mean(), prog_bar=True, sync_dist=True)
+        self.log("val/accuracy", measured["accuracy"], sync_dist=True)
+        self.log("val/balanced_accuracy", measured["balanced_accuracy"], sync_dist=True)
+        self.log("val/auroc", auroc, prog_bar=True, sync_dist=True)
 
     def list_undefined(self, images_per_class: Tensor) -> list[str]:
         """The logged values that validation images with ``images_per_class (K,) int64`` leave undefined."""

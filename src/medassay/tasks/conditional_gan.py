@@ -14,7 +14,7 @@ from medassay.tasks.ema import EMA
 from medassay.tasks.gan_losses import GANLoss, discriminator_loss, generator_loss
 from medassay.tasks.generator import Batch, ConditionalGenerator
 from medassay.tasks.optim import OptimizerFactory, adam
-from medassay.tasks.steps import check_finite
+from medassay.tasks.steps import EpochMeans, check_finite, ends_epoch
 
 BATCH_NORM_BATCHES = 8  # of 256 samples each: what the averaged generator's statistics are estimated on, every epoch
 
@@ -67,7 +67,8 @@ class ConditionalGAN(ConditionalGenerator):
         self.images_seen = 0
         self._images_here = 0  # of this process, since the last epoch's end
         self._optimizer = optimizer or adam(lr=2e-4, betas=(0.5, 0.999))
-        self._loss_sum: Tensor | None = None
+        self._means = EpochMeans()
+        self._mean_d_loss = 0.0  # of the last epoch
         self.register_buffer("label_share", torch.full((net.num_classes,), 1 / net.num_classes))
 
     def draw(self, latent: Tensor, labels: Tensor) -> Tensor:
@@ -94,11 +95,10 @@ class ConditionalGAN(ConditionalGenerator):
         self.ema.update(self.net.generator)
         self._images_here += len(images)
         check_finite(self, batch_idx, discriminator_loss=d_loss, generator_loss=g_loss)
-        self._loss_sum = d_loss.detach() if self._loss_sum is None else self._loss_sum + d_loss.detach()
-        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(images), "sync_dist": True}
-        self.log_dict({"train/d_loss": d_loss.detach(), "train/g_loss": g_loss.detach()}, prog_bar=True, **options)
-        self.log_dict({"train/d_real": d_real, "train/d_fake": d_fake}, **options)
-        self.log_dict({"train/d_gradient_norm": d_norm, "train/g_gradient_norm": g_norm}, **options)
+        losses = {"train/d_loss": d_loss, "train/g_loss": g_loss}
+        probabilities = {"train/d_real": d_real, "train/d_fake": d_fake}
+        norms = {"train/d_gradient_norm": d_norm, "train/g_gradient_norm": g_norm}
+        self._means.add(self, len(images), {**losses, **probabilities, **norms})
 
     def _discriminator_step(self, real: Tensor, fake: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """``fake`` is detached, so that no gradient reaches the generator. Real and fake images go through the
@@ -131,8 +131,8 @@ class ConditionalGAN(ConditionalGenerator):
         return loss, norm
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        # Not at the epoch's end: there, callbacks that draw pictures come before the task
-        if batch_idx == self.trainer.num_training_batches - 1:
+        if ends_epoch(self):
+            self._mean_d_loss = self._means.log(self, prog_bar=["train/d_loss", "train/g_loss"])["train/d_loss"]
             self.ema.refresh_batch_norm(self._run_batch_norm_batches)
             here = torch.tensor(self._images_here, device=self.device)
             self.images_seen += int(self.trainer.strategy.reduce(here, reduce_op="sum"))
@@ -142,13 +142,10 @@ class ConditionalGAN(ConditionalGenerator):
         self.log(
             "step", float(self.images_seen), sync_dist=True
         )  # Lightning takes this name as the x axis of the epoch's scalars
-        assert self._loss_sum is not None
-        mean = float(self.trainer.strategy.reduce(self._loss_sum, reduce_op="mean")) / self.trainer.num_training_batches
-        self._loss_sum = None
-        self.collapsed_for = self.collapsed_for + 1 if mean < self.collapse_loss else 0
+        self.collapsed_for = self.collapsed_for + 1 if self._mean_d_loss < self.collapse_loss else 0
         if self.collapsed_for >= self.collapse_epochs:
             raise TrainingError(
-                f"the discriminator's loss was {mean:.2g} (under model.collapse_loss={self.collapse_loss:g}) for "
+                f"the discriminator's loss was {self._mean_d_loss:.2g} (under model.collapse_loss={self.collapse_loss:g}) for "
                 f"{self.collapsed_for} epochs: the generator learns nothing more; try a lower model.optimizer.lr or another "
                 "model.loss; the checkpoints of earlier epochs are kept"
             )

@@ -12,7 +12,7 @@ from medassay.core.types import NonNegative, NonNegativeInt, PositiveInt
 from medassay.nets.cvae import CVAE, make_label_planes
 from medassay.tasks.generator import Batch, ConditionalGenerator
 from medassay.tasks.optim import OptimizerFactory, SchedulerFactory, adam, configure_optimizer
-from medassay.tasks.steps import check_finite
+from medassay.tasks.steps import EpochMeans, check_finite, ends_epoch
 
 
 def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
@@ -68,6 +68,7 @@ class ConditionalVAE(ConditionalGenerator):
         self.kl_annealing_epochs = kl_annealing_epochs
         self._optimizer = optimizer or adam()
         self._scheduler = scheduler
+        self._means, self._val_means = EpochMeans(), EpochMeans()
 
     def draw(self, latent: Tensor, labels: Tensor) -> Tensor:
         return self.net.decoder(latent, labels)[:, : self.image_shape[0]]  # type: ignore[no-any-return]  # no planes
@@ -112,10 +113,14 @@ class ConditionalVAE(ConditionalGenerator):
         reconstruction, kl = self.compute_terms(batch)
         loss = reconstruction + self._compute_kl_weight(batch_idx) * kl
         check_finite(self, batch_idx, loss=loss)
-        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": len(batch[0]), "sync_dist": True}
-        self.log("train/loss", loss, prog_bar=True, **options)
-        self.log_dict({"train/reconstruction": reconstruction, "train/kl": kl}, **options)
+        self._means.add(
+            self, len(batch[0]), {"train/loss": loss, "train/reconstruction": reconstruction, "train/kl": kl}
+        )
         return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if ends_epoch(self):
+            self._means.log(self, prog_bar=["train/loss"])
 
     def _compute_kl_weight(self, batch_idx: int) -> float:
         """The KL weight at this step."""
@@ -126,9 +131,11 @@ class ConditionalVAE(ConditionalGenerator):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         reconstruction, kl = self.compute_terms(batch)
-        options: dict[str, Any] = {"batch_size": len(batch[0]), "sync_dist": True}
-        self.log("val/loss", reconstruction + kl, **options)
-        self.log_dict({"val/reconstruction": reconstruction, "val/kl": kl}, **options)
+        values = {"val/loss": reconstruction + kl, "val/reconstruction": reconstruction, "val/kl": kl}
+        self._val_means.add(self, len(batch[0]), values)
+
+    def on_validation_epoch_end(self) -> None:
+        self._val_means.log(self)
 
     def configure_optimizers(self) -> Any:
         return configure_optimizer(self, self._optimizer, self._scheduler)

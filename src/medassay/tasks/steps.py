@@ -1,6 +1,8 @@
-"""What every training step needs: a look, now and then, at whether the losses are still numbers."""
+"""What every training step needs: means over the epoch's images, and a look, now and then, at whether losses are numbers."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 import torch
 from pytorch_lightning import LightningModule
@@ -23,3 +25,49 @@ def check_finite(task: LightningModule, batch_idx: int, **losses: Tensor) -> Non
             f"the {name.replace('_', ' ')} is not finite in epoch {task.current_epoch}: try a lower "
             "model.optimizer.lr or trainer.precision=32-true; the checkpoints of earlier epochs are kept"
         )
+
+
+def ends_epoch(task: LightningModule) -> bool:
+    """Whether no batch follows in this epoch: for ``on_train_batch_end``.
+
+    What is logged there is seen by callbacks at the epoch's end, which come before the task's own hook of that name.
+    """
+    return bool(task.trainer.is_last_batch or task.trainer.should_stop)
+
+
+class EpochMeans:
+    """Means of some values over the images of an epoch: summed on the device, logged once.
+
+    Logging each step through Lightning costs about a millisecond, a tenth of a small net's step.
+    """
+
+    def __init__(self) -> None:
+        self._epoch = -1
+        self._names: list[str] = []
+        self._sums: Tensor | None = None
+        self._images = 0
+
+    def add(self, task: LightningModule, images: int, values: Mapping[str, Tensor]) -> None:
+        """Adds a batch of so many ``images``, whose means are ``values``, scalars; every batch has the same names."""
+        sums = torch.stack([value.detach().float() for value in values.values()]) * images
+        if task.current_epoch != self._epoch:  # an epoch that was broken off leaves nothing to the next
+            self._epoch, self._sums, self._images = task.current_epoch, None, 0
+        self._sums = sums if self._sums is None else self._sums + sums
+        self._names, self._images = list(values), self._images + images
+
+    def log(self, task: LightningModule, prog_bar: Sequence[str] = ()) -> dict[str, float]:
+        """Logs the means over all processes and starts anew; gives them by name.
+
+        Args:
+            task: The task that logs.
+            prog_bar: Names that a progress bar shows.
+        """
+        assert self._sums is not None
+        totals = torch.cat([self._sums, self._sums.new_tensor([self._images])])
+        totals = task.trainer.strategy.reduce(totals, reduce_op="sum")
+        means = dict(zip(self._names, totals[:-1] / totals[-1], strict=True))
+        for name, value in means.items():
+            # the same in every process already; said so that Lightning does not warn
+            task.log(name, value, prog_bar=name in prog_bar, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
+        self._sums, self._images = None, 0
+        return {name: float(value) for name, value in means.items()}
