@@ -125,3 +125,27 @@ def make_run_config(seed: int, model: dict[str, Any], monitor: str = "val/auroc"
         "trainer": {"_target_": "x"},
         "callbacks": {},
     }
+
+
+def list_differences(first: Any, second: Any, where: str = "") -> list[str]:
+    """The paths at which two nested structures of tensors and plain values are not equal bit for bit."""
+    if isinstance(first, Tensor) and isinstance(second, Tensor):
+        return [] if first.dtype == second.dtype and torch.equal(first, second) else [where]
+    if type(first) is not type(second):
+        return [f"{where}: {type(first).__name__} and {type(second).__name__}"]
+    if isinstance(first, dict):
+        if first.keys() != second.keys():
+            return [f"{where}: keys {sorted(map(str, first.keys() ^ second.keys()))}"]
+        return [d for key in first for d in list_differences(first[key], second[key], f"{where}/{key}")]
+    if isinstance(first, (list, tuple)):
+        if len(first) != len(second):
+            return [f"{where}: lengths"]
+        return [
+            d
+            for i, (a, b) in enumerate(zip(first, second, strict=True))
+            for d in list_differences(a, b, f"{where}/{i}")
+        ]
+    return [] if first == second else [f"{where}: {first} and {second}"]
+
+
+# --- resuming --------------------------------------------------------------------------------------------------------

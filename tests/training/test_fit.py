@@ -33,7 +33,7 @@ from medassay.training.callbacks import early_stopping
 from medassay.training.checkpoints import AtomicCheckpointIO, Checkpoints, load_weights, read_checkpoint
 from medassay.training.fit import Fit, fit
 from medassay.training.settings import TrainerSettings, choose_devices
-from tests.helpers import flip_byte
+from tests.helpers import flip_byte, list_differences
 
 ROOT = Path(__file__).parents[2]
 Factory = Callable[..., LabelledData]
@@ -60,28 +60,6 @@ def one_line(error: pytest.ExceptionInfo[UserError]) -> str:
     assert text
     assert "\n" not in text
     return text
-
-
-def differences(first: Any, second: Any, where: str = "") -> list[str]:
-    """The paths at which two nested structures of tensors and plain values are not equal bit for bit."""
-    if isinstance(first, Tensor) and isinstance(second, Tensor):
-        return [] if first.dtype == second.dtype and torch.equal(first, second) else [where]
-    if type(first) is not type(second):
-        return [f"{where}: {type(first).__name__} and {type(second).__name__}"]
-    if isinstance(first, dict):
-        if first.keys() != second.keys():
-            return [f"{where}: keys {sorted(map(str, first.keys() ^ second.keys()))}"]
-        return [d for key in first for d in differences(first[key], second[key], f"{where}/{key}")]
-    if isinstance(first, (list, tuple)):
-        if len(first) != len(second):
-            return [f"{where}: lengths"]
-        return [
-            d for i, (a, b) in enumerate(zip(first, second, strict=True)) for d in differences(a, b, f"{where}/{i}")
-        ]
-    return [] if first == second else [f"{where}: {first} and {second}"]
-
-
-# --- resuming --------------------------------------------------------------------------------------------------------
 
 
 class PowerCutError(Exception):
@@ -146,7 +124,7 @@ def test_a_resumed_run_ends_in_the_same_place_as_an_uninterrupted_one_bit_for_bi
     _, whole, _, again = both_ways
     first, second = (torch.load(f.last, weights_only=True) for f in (whole, again))
     for part in ("state_dict", "optimizer_states", "lr_schedulers", "epoch", "global_step"):
-        assert differences(first[part], second[part], part) == []
+        assert list_differences(first[part], second[part], part) == []
     for part in ("images_seen", "collapsed_for"):
         assert first.get(part) == second.get(part)
     assert {"EarlyStopping" in key for key in first["callbacks"]} == {
@@ -154,7 +132,7 @@ def test_a_resumed_run_ends_in_the_same_place_as_an_uninterrupted_one_bit_for_bi
     }
     for key, state in first["callbacks"].items():
         if "PowerCut" not in key:
-            assert differences(state, second["callbacks"][key], key) == []
+            assert list_differences(state, second["callbacks"][key], key) == []
 
 
 def test_a_resumed_run_chooses_the_same_epoch_with_the_same_weights(both_ways: tuple[Any, ...]) -> None:
@@ -163,8 +141,8 @@ def test_a_resumed_run_chooses_the_same_epoch_with_the_same_weights(both_ways: t
     assert whole.epochs == EPOCHS
     assert whole.values == again.values
     best = [torch.load(f.best, weights_only=True)["state_dict"] for f in (whole, again)]
-    assert differences(*best) == []
-    assert differences(dict(straight.state_dict()), dict(resumed.state_dict())) == []
+    assert list_differences(*best) == []
+    assert list_differences(dict(straight.state_dict()), dict(resumed.state_dict())) == []
 
 
 def test_a_resumed_gan_has_seen_as_many_images_and_averaged_as_often(tiny_chest: Factory, tmp_path: Path) -> None:
@@ -184,8 +162,8 @@ def test_the_same_seed_trains_the_same_weights_and_another_seed_others(tiny_ches
         task = gan_of()
         run(task, tiny_chest(train=32), tmp_path / str(position), max_epochs=1, seed=seed)
         found.append(dict(task.net.state_dict()))
-    assert differences(found[0], found[1]) == []
-    assert differences(found[0], found[2]) != []
+    assert list_differences(found[0], found[1]) == []
+    assert list_differences(found[0], found[2]) != []
 
 
 def test_a_directory_with_a_training_in_it_is_refused_and_stays_as_it_was(tiny_chest: Factory, tmp_path: Path) -> None:
@@ -223,7 +201,7 @@ def test_a_finished_run_can_be_given_more_epochs(tiny_chest: Factory, tmp_path: 
     run(parts, tiny_chest(train=32), tmp_path / "parts", max_epochs=2)
     longer = classifier_of(dropout=0.3)
     assert run(longer, tiny_chest(train=32), tmp_path / "parts", max_epochs=3, resume=True).epochs == 3
-    assert differences(dict(whole.state_dict()), dict(longer.state_dict())) == []
+    assert list_differences(dict(whole.state_dict()), dict(longer.state_dict())) == []
 
 
 def test_resuming_with_another_width_is_refused_in_one_line(tiny_chest: Factory, tmp_path: Path) -> None:
@@ -411,7 +389,7 @@ def test_a_task_left_in_evaluation_mode_is_trained_in_training_mode(
     fresh, looked_at = make(), make().eval()
     run(fresh, tiny_chest(train=32), tmp_path / "fresh", max_epochs=1)
     run(looked_at, tiny_chest(train=32), tmp_path / "looked_at", max_epochs=1)
-    assert differences(dict(fresh.state_dict()), dict(looked_at.state_dict())) == []
+    assert list_differences(dict(fresh.state_dict()), dict(looked_at.state_dict())) == []
 
 
 # --- which epoch is kept ---------------------------------------------------------------------------------------------
@@ -524,9 +502,9 @@ def test_the_best_checkpoint_holds_no_optimizer_and_the_last_one_does(finished: 
 def test_weights_come_back_as_they_were_saved(finished: tuple[LightningModule, Fit]) -> None:
     task, fitted = finished
     other = classifier_of(seed=1, dropout=0.3) if isinstance(task, Classification) else gan_of(seed=1)
-    assert differences(dict(task.state_dict()), dict(other.state_dict())) != []
+    assert list_differences(dict(task.state_dict()), dict(other.state_dict())) != []
     load_weights(other, fitted.best)
-    assert differences(dict(task.state_dict()), dict(other.state_dict())) == []
+    assert list_differences(dict(task.state_dict()), dict(other.state_dict())) == []
     assert getattr(other, "images_seen", None) == getattr(task, "images_seen", None)
 
 
@@ -800,7 +778,7 @@ def test_two_processes_with_half_the_batch_each_train_as_one_does(
     both = run(two, tiny_chest(batch_size=8), tmp_path / "two", settings=TWO, callbacks=[watch], **options)
 
     first, second = weights_of_processes(tmp_path / "two")
-    assert differences(first, second) == []
+    assert list_differences(first, second) == []
     for name, value in one.state_dict().items():
         torch.testing.assert_close(two.state_dict()[name], value, rtol=1e-3, atol=1e-5)
     assert not torch.allclose(start["net.head.weight"], one.net.head.weight, atol=1e-3)
@@ -819,7 +797,7 @@ def test_a_gan_trains_in_two_processes_that_keep_the_same_weights(
     data = tiny_chest(train=49, batch_size=8)  # one process gets an image more than the other
     found = run(task, data, tmp_path, max_epochs=2, settings=TWO, callbacks=[KeepEachProcessesWeights()])
     first, second = weights_of_processes(tmp_path)
-    assert differences(first, second) == []
+    assert list_differences(first, second) == []
     assert all(value.isfinite().all() for value in first.values())
     assert all(torch.equal(p, first[name]) for name, p in task.named_parameters())
     for name in ("generator.to_image", "discriminator.to_logit"):

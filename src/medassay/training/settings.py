@@ -54,6 +54,8 @@ class TrainerSettings:
         threads: Number of torch's threads on the CPU; None leaves torch's choice.
         limit_batches: Largest number of batches of each split per epoch; None for all.
         profiler: Lightning's ``simple`` or ``advanced`` profile, written to the run directory; None for none.
+        loop: Loop over an epoch's batches: ``lean`` skips the hooks that nobody has overridden, ``lightning`` is Lightning's
+            own; the results are the same, bit for bit.
         progress: Whether to show progress bars instead of a line for each epoch; None shows them where standard error is a
             terminal.
     """
@@ -72,6 +74,7 @@ class TrainerSettings:
     threads: PositiveInt | None = None
     limit_batches: PositiveInt | None = None
     profiler: Literal["simple", "advanced"] | None = None
+    loop: Literal["lean", "lightning"] = "lean"
     progress: bool | None = None
 
     def __post_init__(self) -> None:

@@ -20,6 +20,7 @@ from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from medassay.core.errors import ConfigError
 from medassay.training.checkpoints import AtomicCheckpointIO
+from medassay.training.epoch_loop import LeanEpochLoop
 from medassay.training.progress import EpochBar
 from medassay.training.settings import TrainerSettings, choose_devices
 
@@ -52,7 +53,7 @@ def make_trainer(
     limit: float | int = 1.0 if settings.limit_batches is None else settings.limit_batches
     deterministic = (accelerator == "cpu") if settings.deterministic is None else settings.deterministic
     try:
-        return Trainer(
+        trainer = Trainer(
             accelerator=accelerator,
             devices=devices,
             strategy=_make_ddp_strategy(task) if several or settings.strategy == "ddp" else "auto",
@@ -77,6 +78,9 @@ def make_trainer(
         )
     except (MisconfigurationException, ValueError) as error:
         raise ConfigError(f"trainer: {error}") from error
+    if settings.loop == "lean":
+        trainer.fit_loop.epoch_loop = LeanEpochLoop(trainer)
+    return trainer
 
 
 def _refuse_unfitting(task: LightningModule, settings: TrainerSettings, accelerator: str) -> None:
