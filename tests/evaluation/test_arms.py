@@ -19,6 +19,7 @@ import torch
 from medassay import cli
 from medassay.core import processes
 from medassay.core.errors import DataError, TrainingError
+from medassay.core.fork_server import ForkServer
 from medassay.core.types import LabelledImages
 from medassay.data.modules import LabelledData
 from medassay.data.npz import read_splits
@@ -331,16 +332,17 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Worker:
     def install(script: str) -> None:
         real = subprocess.Popen
         program = tmp_path / "worker.sh"
-        program.write_text(f'#!/bin/sh\nfile="$4"\n{script}\n')
+        program.write_text(f'#!/bin/sh\nfile="$5"\n{script}\n')
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
 
         class Popen(real):  # type: ignore[type-arg, misc, valid-type]
             def __init__(self, command: list[str], env: dict[str, str], **kwargs: Any) -> None:
-                seed = torch.load(command[3], weights_only=True)["seed"]
+                seed = torch.load(command[4], weights_only=True)["seed"]
                 started.append(self)
                 super().__init__([str(program), *command[1:]], env={**env, "seed": str(seed)}, **kwargs)
 
         monkeypatch.setattr(subprocess, "Popen", Popen)
+        monkeypatch.setattr(ForkServer, "is_possible", lambda: False)
 
     started.clear()
     return install

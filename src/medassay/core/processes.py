@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from medassay.core.interrupts import terminable
+from medassay.core.fork_server import ForkServer, Worker
 
+FIRST_USED = ("torch._dynamo", "torch.utils.tensorboard")  # imported by torch and Lightning when they are first used
 PATIENCE = 30.0  # seconds that an interrupted process has to record that it was
 
 Job = TypeVar("Job")
@@ -47,14 +47,14 @@ class Call:
     """What a process is to do.
 
     Attributes:
-        module: The module that it runs as its main one, which ends with :func:`answer_call`.
-        payload: Bytes that are handed to the module.
+        function: The function that it calls, ``package.module:name``: payload in, result out, both bytes.
+        payload: Bytes that are handed to the function.
         log: The file that everything it prints is added to; None keeps its standard error alone, until it has ended.
         directory: Working directory of the process; None for the one of this process.
         environment: Variables of the environment; they take precedence over those of the place.
     """
 
-    module: str
+    function: str
     payload: bytes
     log: Path | None = None
     directory: Path | None = None
@@ -67,7 +67,7 @@ class Ending:
 
     Attributes:
         code: Exit code of the process; below 0, the number of the signal that ended it.
-        result: Bytes that its module gave back; empty where it gave nothing.
+        result: Bytes that its function gave back; empty where it gave nothing.
         error: The last line on its standard error; empty where that went to a log.
     """
 
@@ -90,8 +90,9 @@ def run_in_processes(
     places: Iterable[Place],
     make_call: Callable[[Job], Call],
     watch: Callable[[Job], object] = lambda job: None,
+    preload: Sequence[str] = (),
 ) -> Generator[tuple[Job, Ending], None, None]:
-    """Runs each job in a fresh process, in their order, and yields it with its ending as soon as it has ended.
+    """Runs each job in a process of its own, in their order, and yields it with its ending as soon as it has ended.
 
     Closed early, or interrupted, it stops the processes that still run and waits for them: use it with
     :func:`contextlib.closing`.
@@ -101,15 +102,20 @@ def run_in_processes(
         places: The places where they run; there are never more processes than places.
         make_call: Function that makes a job's call, when there is a place for it.
         watch: Function that is called for each running job, ten times a second.
+        preload: Modules whose import takes seconds: imported once, by a process that the jobs' are forked from, where the
+            system can do that (Linux). Empty starts a fresh interpreter for each.
     """
     waiting, free = list(jobs), list(places)
     running: dict[_Process, tuple[Job, Place]] = {}
-    with tempfile.TemporaryDirectory(prefix="medassay-") as folder:
+    with tempfile.TemporaryDirectory(prefix="medassay-") as folder, ExitStack() as servers:
+        server = None
+        if waiting and preload and ForkServer.is_possible():
+            server = servers.enter_context(ForkServer(preload, {**os.environ, **free[0].environment()}))
         try:
             while waiting or running:
                 while waiting and free:
                     job, place = waiting.pop(0), free.pop(0)
-                    running[_Process(make_call(job), place, Path(folder))] = job, place
+                    running[_Process(make_call(job), place, Path(folder), server)] = job, place
                 for process in [process for process in running if process.has_ended()]:
                     job, place = running.pop(process)
                     free.append(place)
@@ -118,86 +124,89 @@ def run_in_processes(
                     watch(job)
                 time.sleep(0.1)
         finally:
-            _stop([process.popen for process in running])
+            _stop([process.worker for process in running])
 
 
 class _Process:
     """A process that works on a call.
 
-    Forked processes would share torch's threads, and spawned ones would need a main module that can be imported twice,
-    which a notebook has not.
+    Never forked from this one, whose threads and GPU state it would share, nor spawned as Python's own library does, which
+    needs a main module that can be imported twice, as a notebook's cannot.
     """
 
-    def __init__(self, call: Call, place: Place, folder: Path) -> None:
+    def __init__(self, call: Call, place: Place, folder: Path, server: ForkServer | None) -> None:
         self.folder = Path(tempfile.mkdtemp(dir=folder))
         (self.folder / "payload").write_bytes(call.payload)
         log = self.folder / "errors" if call.log is None else call.log
         log.parent.mkdir(parents=True, exist_ok=True)
+        arguments = [call.function, str(self.folder / "payload"), str(self.folder / "result")]
+        added = {**place.environment(), **call.environment}
+        forked = server and server.start(arguments, log, call.log is not None, call.directory, added)
+        if forked:
+            self.worker: Worker = forked
+            return
         with log.open("ab") as output:
-            self.popen = subprocess.Popen(
-                [sys.executable, "-m", call.module, str(self.folder / "payload"), str(self.folder / "result")],
-                env={**os.environ, **place.environment(), **call.environment},
-                cwd=call.directory,
-                stdin=subprocess.PIPE,  # closed when this process dies
-                stdout=None if call.log is None else output,
-                stderr=output,
-                start_new_session=True,  # Ctrl-C reaches it through this process alone, once
+            self.worker = _Fresh(
+                subprocess.Popen(
+                    [sys.executable, "-m", "medassay.core.worker", *arguments],
+                    env={**os.environ, **added},
+                    cwd=call.directory,
+                    stdin=subprocess.PIPE,  # closed when this process dies
+                    stdout=None if call.log is None else output,
+                    stderr=output,
+                    start_new_session=True,  # Ctrl-C reaches it through this process alone, once
+                )
             )
 
     def has_ended(self) -> bool:
-        return self.popen.poll() is not None
+        return self.worker.poll() is not None
 
     def take_ending(self) -> Ending:
         """How the ended process ended; its files are removed."""
-        _stop([self.popen])  # this closes its pipe
+        _stop([self.worker])  # this closes its pipe
         result, errors = (
             path.read_bytes() if path.exists() else b"" for path in (self.folder / "result", self.folder / "errors")
         )
         for path in self.folder.iterdir():
             path.unlink()
         lines = errors.decode(errors="replace").strip().splitlines()
-        return Ending(self.popen.returncode, result, lines[-1] if lines else "")
+        return Ending(self.worker.poll() or 0, result, lines[-1] if lines else "")
 
 
-def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Interrupts the processes that still run and waits until each has recorded it; kills those that take too long."""
-    for process in processes:
-        process.terminate()
-    last = time.monotonic() + PATIENCE
-    for process in processes:
+@dataclass(frozen=True)
+class _Fresh:
+    """A :class:`Worker` in an interpreter of its own."""
+
+    popen: subprocess.Popen[bytes]
+
+    def poll(self) -> int | None:
+        return self.popen.poll()
+
+    def wait(self, seconds: float) -> bool:
         try:
-            process.wait(max(0.0, last - time.monotonic()))
+            self.popen.wait(seconds)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        if process.stdin is not None:
-            process.stdin.close()
+            return False
+        return True
+
+    def interrupt(self) -> None:
+        self.popen.terminate()
+
+    def kill(self) -> None:
+        self.popen.kill()
+
+    def close(self) -> None:
+        if self.popen.stdin is not None:
+            self.popen.stdin.close()
 
 
-# --- inside such a process -------------------------------------------------------------------------------------------
-
-
-def answer_call(work: Callable[[bytes], bytes]) -> int:
-    """Hands the payload of this process's call to ``work`` and gives back its result; returns the exit code.
-
-    Interrupted, or left alone by the process that started it, it stops ``work`` as Ctrl-C does and gives nothing back.
-    """
-    payload, result = map(Path, sys.argv[1:])
-    try:
-        with terminable():
-            _end_with_parent()
-            content = work(payload.read_bytes())
-    except KeyboardInterrupt:
-        return 128 + signal.SIGTERM
-    result.write_bytes(content)
-    return 0
-
-
-def _end_with_parent() -> None:
-    """Interrupts this process when the one that started it is gone, however that ended."""
-
-    def wait() -> None:
-        os.read(0, 1)  # the parent never writes: this returns when the pipe breaks
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=wait, daemon=True).start()
+def _stop(workers: Sequence[Worker]) -> None:
+    """Interrupts the processes that still run and waits until each has recorded it; kills those that take too long."""
+    for worker in workers:
+        worker.interrupt()
+    last = time.monotonic() + PATIENCE
+    for worker in workers:
+        if not worker.wait(max(0.0, last - time.monotonic())):
+            worker.kill()
+            worker.wait(PATIENCE)
+        worker.close()

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from medassay.core.errors import DataError, OutputError, TrainingError
 from medassay.core.files import atomic_write, read_cached
 from medassay.core.machine import count_cores
-from medassay.core.processes import Call, Place, answer_call, run_in_processes
+from medassay.core.processes import FIRST_USED, Call, Place, run_in_processes
 from medassay.core.types import LabelledImages, Splits
 from medassay.data.given import compute_digest
 from medassay.data.sources import memory_data
@@ -186,7 +186,12 @@ def _to_bytes(values: dict[str, Any]) -> bytes:
 
 def _train_in_processes(arms: dict[Path, Arm], workers: int) -> Iterator[str]:
     """Trains ``arms`` (by the file to write), ``workers`` at a time; yields the name of each that is kept."""
-    endings = run_in_processes(arms, [Place()] * workers, lambda path: Call(__name__, _make_payload(arms[path])))
+    endings = run_in_processes(
+        arms,
+        [Place()] * workers,
+        lambda path: Call(f"{__name__}:train_payload", _make_payload(arms[path])),
+        preload=[__name__, *FIRST_USED],
+    )
     with closing(endings):
         for path, ending in endings:
             if ending.code:
@@ -204,11 +209,8 @@ def _make_payload(arm: Arm) -> bytes:
     return _to_bytes({**vars(arm), **plain})
 
 
-def _train_payload(payload: bytes) -> bytes:
+def train_payload(payload: bytes) -> bytes:
+    """Trains the arm that :func:`_make_payload` wrote; gives the bytes of its file."""
     values = torch.load(io.BytesIO(payload), weights_only=True)
     splits = {name: LabelledImages(**values[name]) for name in ("train", "held_out")}
     return _train(Arm(**{**values, **splits}), 0)
-
-
-if __name__ == "__main__":
-    sys.exit(answer_call(_train_payload))

@@ -16,6 +16,7 @@ from hydra.core.utils import JobReturn
 
 from medassay.config.command_line import run_hydra
 from medassay.sweeps import directory as directories
+from medassay.sweeps.launchers import local_parallel
 from medassay.sweeps.launchers.base import Task
 from medassay.sweeps.launchers.local_parallel import LocalParallelLauncher
 from medassay.sweeps.launchers.progress import Progress
@@ -80,6 +81,7 @@ def launch(fake_jobs: Any) -> Launch:
         out, err = io.StringIO(), io.StringIO()
         with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             patch.setattr(ArgumentsSweeper, "sweep", sweep)
+            patch.setattr(local_parallel, "PRELOAD", ["json"])  # these jobs need no more
             run_hydra("train", job or fake_jobs.FakeJob(), [*fixed, *argv, f"hydra.sweep.dir='{directory}'"])
         witnesses = directory / fake_jobs.WITNESSES
         seen = [json.loads(line) for line in witnesses.read_text().splitlines()] if witnesses.exists() else []

@@ -81,8 +81,20 @@ def test_with_an_empty_list_of_gpus_the_jobs_see_none(sweep: Sweep) -> None:
     assert {line["CUDA_VISIBLE_DEVICES"] for line in sweep.launched.seen} == {""}
 
 
-def test_the_process_of_a_job_has_not_imported_torch_when_the_job_begins(sweep: Sweep) -> None:
-    assert {line["torch"] for line in sweep.launched.seen} == {False}
+@pytest.mark.parametrize(("fork", "preloaded"), [("true", ["json"]), ("false", [])])
+def test_jobs_are_forked_from_a_process_with_all_they_import_unless_told_otherwise(
+    fork: str, preloaded: list[str], tmp_path: Path, launch: Launch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    run = local_parallel.run_in_processes
+    monkeypatch.setattr(
+        local_parallel,
+        "run_in_processes",
+        lambda *a, preload, **k: asked.append(list(preload)) or run(*a, preload=preload, **k),
+    )
+    (number,) = launch(tmp_path / "sweep", "seed=0", f"hydra.launcher.fork={fork}").values
+    assert number is not None
+    assert asked == [preloaded]
 
 
 def test_a_job_that_fails_or_is_killed_does_not_stop_the_others(sweep: Sweep) -> None:

@@ -26,7 +26,8 @@ def started(launcher: Any, task: Task, job: Any, folder: Path) -> tuple[subproce
     """The process of a job, as the launcher starts it, and the file of its result."""
     given, result = folder / "job", folder / "result"
     given.write_bytes(make_payload(launcher.hydra_context, job, task))
-    line = [sys.executable, "-m", "medassay.sweeps.launchers.process", str(given), str(result)]
+    function = "medassay.sweeps.launchers.process:answer_payload"
+    line = [sys.executable, "-m", "medassay.core.worker", function, str(given), str(result)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     return subprocess.Popen(line, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment), result
 

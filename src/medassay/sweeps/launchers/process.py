@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import pickle
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from omegaconf import DictConfig
 
 from medassay.config.messages import explain
 from medassay.core.interrupts import terminable
-from medassay.core.processes import Call, Ending, answer_call
+from medassay.core.processes import Call, Ending
 from medassay.runs.directory import RunDirectory
 from medassay.sweeps.directory import register_resolvers
 from medassay.sweeps.job import record_failure
@@ -28,7 +27,7 @@ def make_payload(context: HydraContext, function: TaskFunction, task: Task) -> b
 
 def make_call(context: HydraContext, function: TaskFunction, task: Task, **options: Any) -> Call:
     """The call of a process that runs ``task``; ``options`` are further ones of the call."""
-    return Call(__name__, make_payload(context, function, task), task.log, **options)
+    return Call(f"{__name__}:answer_payload", make_payload(context, function, task), task.log, **options)
 
 
 def run_payload(payload: bytes) -> Any:
@@ -42,6 +41,11 @@ def run_payload(payload: bytes) -> Any:
     context, function, config = pickle.loads(payload)
     with terminable():
         return run_here(context, function, config)
+
+
+def answer_payload(payload: bytes) -> bytes:
+    """What :func:`run_payload` gives, in bytes."""
+    return pickle.dumps(run_payload(payload))
 
 
 def run_here(context: HydraContext, function: TaskFunction, config: DictConfig) -> Any:
@@ -69,7 +73,3 @@ def read_result(task: Task, ending: Ending) -> Any:
         return pickle.loads(ending.result)
     task.record_failure(f"{ending.reason}; see {task.log}")
     return None
-
-
-if __name__ == "__main__":
-    sys.exit(answer_call(lambda payload: pickle.dumps(run_payload(payload))))
