@@ -2,45 +2,125 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
 
+from medassay import config as configuration
 from tests.helpers import load_script
+
+SMALL = {"chest": 130, "chest_val": 40, "blood": 200, "blood_val": 80, "samples": 100, "drawn": 16, "epochs": 2}
+SMALL |= {"steps": 3, "width": 2, "gan_epochs": 1}
 
 
 @pytest.fixture
-def benchmark() -> ModuleType:
-    return load_script("benchmark")
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    script = load_script("benchmark")
+    script.SIZES.update(SMALL)
+    monkeypatch.setenv("MEDASSAY_BENCHMARK_DEVICE", "cpu")
+    return script
 
 
-def test_a_measurement_has_times_and_memory(benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(benchmark, "VALIDATION", 80)
-    found = benchmark.once(200, 100)
-    assert found["threads"] == torch.get_num_threads()
-    assert all(found[name] > 0 for name in found if name.endswith(", s"))
-    assert found["peak memory above the baseline, MB"] > -5  # the system counts pages in batches
+@pytest.fixture
+def measure(benchmark: ModuleType) -> Any:
+    return lambda part, variant: benchmark.VARIANTS[part][variant]()
+
+
+def test_all_variants_of_a_part_are_measured_in_the_same_unit(measure: Any, benchmark: ModuleType) -> None:
+    skipped = ("with 2 workers", "seed 1", "seed 2")
+    for part, unit in (("cnn", "seconds an epoch"), ("gan", "ms a step"), ("precision", "Fréchet distance")):
+        for variant in benchmark.VARIANTS[part]:
+            if not variant.endswith(skipped):
+                values = measure(part, variant)
+                assert next(iter(values)) == unit
+                assert all(value > 0 for value in values.values())
+
+
+def test_drawing_and_metrics_have_times_rates_and_memory(measure: Any) -> None:
+    for model in ("cgan", "cvae"):
+        drawn = measure("draw", model)
+        assert drawn["images a second"] == pytest.approx(16 / drawn["seconds"])
+    found = measure("metrics", "10,000 samples against 11,959 images")
+    assert found["seconds"] > 0
+    assert found["memory above the images, MB"] > -5  # the system counts pages in batches
+
+
+def test_the_first_batch_is_the_first_with_several_images(benchmark: ModuleType, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, time, torch\nnet = torch.nn.Linear(2, 2)\nnet(torch.ones(1, 2))\nprint(sys.argv, flush=True)\n"
+        f"open({str(tmp_path / 'reached')!r}, 'w')\nnet(torch.ones(3, 2))\nopen({str(tmp_path / 'passed')!r}, 'w')\n"
+    )
+    assert benchmark.time_first_batch(str(script))["seconds"] > 0
+    assert (tmp_path / "reached").exists()
+    assert not (tmp_path / "passed").exists()
+
+
+@pytest.mark.parametrize("launcher", ["serial", "local_parallel"])
+def test_both_sweeps_differ_in_their_launcher_alone(benchmark: ModuleType, launcher: str) -> None:
+    command = benchmark.make_sweep_command(launcher, 1, "somewhere")
+    assert "seed=0,1,2,3" in command
+    overrides = [argument for argument in command[3:] if not argument.startswith("seed=")]
+    cfg = configuration.compose_with_hydra("train", overrides)
+    assert cfg.hydra.launcher._target_.startswith(f"medassay.sweeps.launchers.{launcher}.")
+    assert (cfg.trainer.max_epochs, cfg.trainer.threads, cfg.test) == (20, 1, False)
+
+
+def test_ratios_are_taken_turn_by_turn(benchmark: ModuleType) -> None:
+    found = {
+        "plain": [{"seconds": 100.0}, {"seconds": 120.0}, {"seconds": 90.0}],
+        "fast": [{"seconds": 50.0, "MB": 1.0}, {"seconds": 80.0, "MB": 3.0}, {"seconds": 50.0, "MB": 9.0}],
+    }
+    lines = benchmark.make_table(found).splitlines()
+    assert lines[0] == "| | seconds | times as fast | MB |"
+    assert lines[2] == "| plain | 100 (90 to 120) | 1 (1 to 1) |  |"
+    assert lines[3] == "| fast | 50 (50 to 80) | 1.8 (1.5 to 2) | 3 |"
+
+
+def test_a_run_prints_the_machine_and_keeps_every_measurement(
+    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(
+        sys, "argv", ["benchmark.py", "start", "--repeats", "1", "--json", str(tmp_path / "found.json")]
+    )
+    helps = {name: run for name, run in benchmark.VARIANTS["start"].items() if "help" in name}
+    monkeypatch.setitem(benchmark.VARIANTS, "start", helps)
+    assert benchmark.main() == 0
+    shown = capsys.readouterr().out
+    assert f"torch {torch.__version__.partition('+')[0]}" in shown
+    assert "threads" in shown
+    kept = json.loads((tmp_path / "found.json").read_text())
+    assert list(kept["parts"]["start"]) == list(helps)
+    assert all(one[0]["peak memory, MB"] > 10 for one in kept["parts"]["start"].values())
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="only Linux can reset the peak")
 def test_the_peak_is_that_since_the_last_reset(benchmark: ModuleType) -> None:
     benchmark.reset_peak()
-    before = benchmark.peak_mb()
+    before = benchmark.read_peak()
     large = torch.ones(50_000_000)  # 200 MB
     del large
-    assert benchmark.peak_mb() - before == pytest.approx(200, abs=20)
+    assert benchmark.read_peak() - before == pytest.approx(200, abs=20)
     benchmark.reset_peak()
-    assert benchmark.peak_mb() - before < 100
+    assert benchmark.read_peak() - before < 100
 
 
-def test_help_says_what_is_measured(
-    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(("argument", "code", "said"), [("--help", 0, "sweep"), ("cpu", 2, "no such part: cpu")])
+def test_help_and_a_wrong_part_are_answered(
+    argument: str,
+    code: int,
+    said: str,
+    benchmark: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["benchmark.py", "--help"])
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", argument])
     with pytest.raises(SystemExit) as ended:
         benchmark.main()
-    assert ended.value.code == 0
-    assert "memory" in capsys.readouterr().out
+    assert ended.value.code == code
+    assert said in "".join(capsys.readouterr())
