@@ -32,7 +32,7 @@ def measure(benchmark: ModuleType) -> Any:
 
 
 def test_all_variants_of_a_part_are_measured_in_the_same_unit(measure: Any, benchmark: ModuleType) -> None:
-    skipped = ("with 2 workers", "seed 1", "seed 2")
+    skipped = ("with 2 workers", "seed 1", "seed 2", "compiled")
     for part, unit in (("cnn", "seconds an epoch"), ("gan", "ms a step"), ("precision", "Fréchet distance")):
         for variant in benchmark.VARIANTS[part]:
             if not variant.endswith(skipped):
