@@ -20,7 +20,8 @@ from medassay.metrics.authenticity import (
     memorisation_ratio,
     suspicion,
 )
-from medassay.metrics.neighbours import Neighbours, find_nearest
+from medassay.metrics.distances import find_nearest
+from medassay.metrics.neighbours import find_neighbours
 
 
 def points(n: int, d: int = 3, *, seed: int = 0) -> Tensor:
@@ -43,54 +44,54 @@ def test_authenticity_and_suspicion_follow_alaa_for_fewer_and_for_more_samples(n
         gap = min(float(np.linalg.norm(real[star].numpy() - r)) for j, r in enumerate(real.numpy()) if j != star)
         expected.append(distances[star] > gap)
         ratios.append(distances[star] / gap)
-    found = Neighbours(real, generated)
+    found = find_neighbours(real, generated)
     assert find_authentic(found).tolist() == expected
     assert authenticity(found) == pytest.approx(np.mean(expected), abs=1e-12)
-    assert suspicion(found).numpy() == pytest.approx(np.array(ratios), rel=1e-10)
+    assert suspicion(found.reference, found.generated_to_real).numpy() == pytest.approx(np.array(ratios), rel=1e-10)
     assert 0 < authenticity(found) < 1
 
 
 def test_copies_of_training_points_are_not_authentic() -> None:
     real = points(40)
-    found = Neighbours(real, real[[3, 3, 17, 30, 39]].clone())
+    found = find_neighbours(real, real[[3, 3, 17, 30, 39]].clone())
     assert authenticity(found) == 0
-    assert suspicion(found).tolist() == [0] * 5
+    assert suspicion(found.reference, found.generated_to_real).tolist() == [0] * 5
 
 
 def test_the_training_set_itself_has_authenticity_zero() -> None:
     real = points(40)
-    assert authenticity(Neighbours(real, real.clone())) == 0
+    assert authenticity(find_neighbours(real, real.clone())) == 0
 
 
 def test_training_points_with_a_little_noise_are_less_authentic_than_held_out_ones() -> None:
     real = points(400, 8)
     near, held_out = real[:200] + 0.3 * points(200, 8, seed=1), points(200, 8, seed=2)
-    assert authenticity(Neighbours(real, near)) < authenticity(Neighbours(real, held_out)) / 2
+    assert authenticity(find_neighbours(real, near)) < authenticity(find_neighbours(real, held_out)) / 2
 
 
 def test_shuffling_the_samples_shuffles_who_is_authentic() -> None:
     real, generated = points(25), points(40, seed=1)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
-    found, shuffled = Neighbours(real, generated), Neighbours(real, generated[order])
+    found, shuffled = find_neighbours(real, generated), find_neighbours(real, generated[order])
     assert torch.equal(find_authentic(shuffled), find_authentic(found)[order])
     assert authenticity(shuffled) == authenticity(found)
 
 
 def test_scaling_all_features_changes_no_authenticity() -> None:
     real, generated = points(25), points(40, seed=1)
-    assert authenticity(Neighbours(7 * real, 7 * generated)) == authenticity(Neighbours(real, generated))
+    assert authenticity(find_neighbours(7 * real, 7 * generated)) == authenticity(find_neighbours(real, generated))
 
 
 def test_a_sample_exactly_as_far_as_the_next_training_point_is_not_authentic() -> None:
     real = torch.tensor([[0.0], [2.0], [10.0], [11.0]])
-    found = Neighbours(real, torch.tensor([[-2.0], [-2.5], [10.5], [30.0]]), manifold_k=3, density_k=3)
+    found = find_neighbours(real, torch.tensor([[-2.0], [-2.5], [10.5], [30.0]]), manifold_k=3, density_k=3)
     assert find_authentic(found).tolist() == [False, True, False, True]
 
 
 def test_a_copy_of_a_duplicated_training_point_is_as_suspicious_as_can_be() -> None:
     real = torch.tensor([[0.0], [0.0], [5.0], [9.0]])
-    found = Neighbours(real, torch.tensor([[0.0], [1.0], [5.0], [7.0]]), manifold_k=3, density_k=3)
-    assert suspicion(found).tolist() == [0.0, math.inf, 0.0, 0.5]
+    found = find_neighbours(real, torch.tensor([[0.0], [1.0], [5.0], [7.0]]), manifold_k=3, density_k=3)
+    assert suspicion(found.reference, found.generated_to_real).tolist() == [0.0, math.inf, 0.0, 0.5]
 
 
 @pytest.mark.parametrize(("m", "v"), [(30, 21), (31, 20)])

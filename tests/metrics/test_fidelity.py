@@ -20,7 +20,7 @@ from medassay.metrics.fidelity import (
     precision,
     recall,
 )
-from medassay.metrics.neighbours import Neighbours, Reference
+from medassay.metrics.neighbours import Neighbours, Reference, find_neighbours
 
 SCORES = (precision, recall, density, coverage)
 
@@ -57,7 +57,7 @@ def test_precision_and_recall_follow_kynkaanniemi(sets: tuple[Tensor, Tensor]) -
         radii = kth_other(within, 3)
         return float(np.mean([any(distance(p, q) <= r for q, r in zip(within, radii, strict=True)) for p in of]))
 
-    found = Neighbours(*sets)
+    found = find_neighbours(*sets)
     assert precision(found) == pytest.approx(share(generated, real), abs=1e-12)
     assert recall(found) == pytest.approx(share(real, generated), abs=1e-12)
 
@@ -66,7 +66,7 @@ def test_density_and_coverage_follow_naeem(sets: tuple[Tensor, Tensor]) -> None:
     real, generated = (features.numpy() for features in sets)
     radii = kth_other(real, 5)
     inside = np.array([[distance(g, r) < radius for r, radius in zip(real, radii, strict=True)] for g in generated])
-    found = Neighbours(*sets)
+    found = find_neighbours(*sets)
     assert density(found) == pytest.approx(inside.sum() / (5 * len(generated)), abs=1e-12)
     assert coverage(found) == pytest.approx(inside.any(0).mean(), abs=1e-12)
     assert find_covered(found).tolist() == inside.any(0).tolist()
@@ -94,7 +94,7 @@ def test_beta_recall_follows_alaa(sets: tuple[Tensor, Tensor]) -> None:
         np.mean([a and b <= np.quantile(matched, beta) for a, b in zip(near, matched, strict=True)])
         for beta in betas.numpy()
     ]
-    assert beta_recall(Neighbours(*sets), betas).numpy() == pytest.approx(np.array(expected), abs=1e-12)
+    assert beta_recall(find_neighbours(*sets), betas).numpy() == pytest.approx(np.array(expected), abs=1e-12)
 
 
 def test_the_integrated_score_is_one_minus_twice_the_area_beside_the_diagonal() -> None:
@@ -109,14 +109,14 @@ def test_the_integrated_score_is_one_minus_twice_the_area_beside_the_diagonal() 
 
 def test_identical_sets_score_one() -> None:
     real = points(60)
-    found = Neighbours(real, real.clone())
+    found = find_neighbours(real, real.clone())
     assert [score(found) for score in SCORES] == [1, 1, 1, 1]
     assert integrate_curve(alpha_precision(found.reference, real)) > 0.97  # a step of 1/60 each
     assert integrate_curve(beta_recall(found)) > 0.97
 
 
 def test_sets_far_apart_score_zero() -> None:
-    found = Neighbours(points(60), points(50, seed=1) + 1000)
+    found = find_neighbours(points(60), points(50, seed=1) + 1000)
     assert [score(found) for score in SCORES] == [0, 0, 0, 0]
     assert alpha_precision(found.reference, found.generated).max() == 0
     assert beta_recall(found).max() == 0
@@ -124,7 +124,7 @@ def test_sets_far_apart_score_zero() -> None:
 
 def test_samples_of_one_mode_are_precise_and_cover_half() -> None:
     left, right = points(200), points(200, seed=1) + 1000
-    found = Neighbours(torch.cat([left, right]), points(300, seed=2))
+    found = find_neighbours(torch.cat([left, right]), points(300, seed=2))
     assert precision(found) > 0.9
     assert recall(found) < 0.5
     assert coverage(found) < 0.5
@@ -133,7 +133,7 @@ def test_samples_of_one_mode_are_precise_and_cover_half() -> None:
 
 def test_many_samples_at_a_dense_spot_have_a_density_above_one() -> None:
     real = points(200)
-    found = Neighbours(real, 0.1 * points(100, seed=1))
+    found = find_neighbours(real, 0.1 * points(100, seed=1))
     assert density(found) > 1.2
     assert coverage(found) < 0.5
 
@@ -146,7 +146,7 @@ def test_held_out_points_lie_near_the_diagonal_of_alpha_precision() -> None:
 
 @pytest.mark.parametrize("spread", [0.5, 1.0, 2.0])
 def test_curves_rise(spread: float) -> None:
-    found = Neighbours(points(60), points(50, seed=1, spread=spread))
+    found = find_neighbours(points(60), points(50, seed=1, spread=spread))
     assert (alpha_precision(found.reference, found.generated).diff() >= 0).all()
     assert (beta_recall(found).diff() >= 0).all()
 
@@ -154,27 +154,29 @@ def test_curves_rise(spread: float) -> None:
 def test_the_order_of_samples_changes_no_score(sets: tuple[Tensor, Tensor]) -> None:
     real, generated = sets
     shuffled = generated[torch.randperm(len(generated), generator=torch.Generator().manual_seed(0))]
-    assert all_scores(Neighbours(real, shuffled)) == pytest.approx(all_scores(Neighbours(real, generated)), abs=1e-12)
+    assert all_scores(find_neighbours(real, shuffled)) == pytest.approx(
+        all_scores(find_neighbours(real, generated)), abs=1e-12
+    )
 
 
 def test_the_order_of_real_points_changes_no_score(sets: tuple[Tensor, Tensor]) -> None:
     real, generated = sets
     shuffled = real[torch.randperm(len(real), generator=torch.Generator().manual_seed(0))]
-    assert all_scores(Neighbours(shuffled, generated)) == pytest.approx(
-        all_scores(Neighbours(real, generated)), abs=1e-12
+    assert all_scores(find_neighbours(shuffled, generated)) == pytest.approx(
+        all_scores(find_neighbours(real, generated)), abs=1e-12
     )
 
 
 @pytest.mark.parametrize("scale", [1e-6, 3.0, 1e6])
 def test_scaling_all_features_changes_no_score(sets: tuple[Tensor, Tensor], scale: float) -> None:
     real, generated = sets
-    expected = all_scores(Neighbours(real, generated))
-    assert all_scores(Neighbours(scale * real, scale * generated)) == pytest.approx(expected, abs=1e-12)
+    expected = all_scores(find_neighbours(real, generated))
+    assert all_scores(find_neighbours(scale * real, scale * generated)) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("levels", [torch.tensor([0.5, 1.5]), torch.tensor([-0.1]), torch.tensor([torch.nan])])
 def test_levels_outside_zero_to_one_are_refused(levels: Tensor) -> None:
-    found = Neighbours(points(20), points(20, seed=1))
+    found = find_neighbours(points(20), points(20, seed=1))
     with pytest.raises(ValueError, match="levels"):
         alpha_precision(found.reference, found.generated, levels)
     with pytest.raises(ValueError, match="levels"):

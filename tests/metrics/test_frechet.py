@@ -11,7 +11,18 @@ from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.image.kid import KernelInceptionDistance
 
-from medassay.metrics.frechet import frechet_distance, intra_class_frechet, kid, polynomial_mmd
+from medassay.metrics import frechet
+from medassay.metrics.frechet import (
+    KernelReference,
+    compare_class_moments,
+    compare_moments,
+    compute_class_moments,
+    compute_moments,
+    frechet_distance,
+    intra_class_frechet,
+    kid,
+    polynomial_mmd,
+)
 
 
 def points(n: int, d: int = 4, *, seed: int = 0) -> Tensor:
@@ -167,6 +178,54 @@ def test_kid_takes_all_points_of_the_smaller_set() -> None:
     assert kid(generated, generated, subsets=5)[1] == pytest.approx(0, abs=1e-10)
     assert kid(real, generated, subsets=5) == (mean, sd)
     assert kid(real, generated, subsets=5, seed=1) != (mean, sd)
+
+
+def test_kid_takes_its_part_of_the_real_features_once_for_all_sets_of_one_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    average, calls = frechet._Kernel.average_pairs, 0
+
+    def count(kernel: frechet._Kernel, x: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return average(kernel, x)
+
+    real, sets = points(50), [points(40, seed=1), points(40, seed=2), points(30, seed=3)]
+    alone = [kid(real, generated, subsets=7, subset_size=20) for generated in sets]
+    monkeypatch.setattr(frechet._Kernel, "average_pairs", count)
+    reference = KernelReference(real, subsets=7, subset_size=20)
+    assert [reference.measure(generated) for generated in sets] == alone
+    assert calls == 7 * (len(sets) + 2)  # two sizes
+
+
+def test_kid_is_the_mean_of_the_kernel_distances_of_its_subsets() -> None:
+    real, generated = points(50), points(40, seed=1)
+    reference = KernelReference(real, subsets=5, subset_size=20)
+    drawn = reference.draw(40)
+    values = [polynomial_mmd(real[a], generated[b]) for a, b in zip(drawn.real, drawn.generated, strict=True)]
+    assert {len(set(rows.tolist())) for rows in (*drawn.real, *drawn.generated)} == {20}
+    assert reference.measure(generated) == (pytest.approx(np.mean(values)), pytest.approx(np.std(values)))
+
+
+def test_a_set_of_moments_has_one_root_for_all_that_it_is_compared_with(monkeypatch: pytest.MonkeyPatch) -> None:
+    take, roots = frechet._take_square_root, 0
+
+    def count(matrix: Tensor) -> Tensor:
+        nonlocal roots
+        roots += 1
+        return take(matrix)
+
+    monkeypatch.setattr(frechet, "_take_square_root", count)
+    real, sets = points(40), [points(30, seed=1), points(35, seed=2)]
+    labels = torch.arange(40) % 2
+    moments, of_classes = compute_moments(real), compute_class_moments(real, labels, 2)
+    found = [compare_moments(moments, compute_moments(generated)) for generated in sets]
+    classes = [
+        compare_class_moments(of_classes, compute_class_moments(generated, labels[: len(generated)], 2))
+        for generated in sets
+    ]
+    assert roots == 1 + 2
+    assert found == [frechet_distance(real, generated) for generated in sets]
+    for generated, distances in zip(sets, classes, strict=True):
+        assert torch.equal(distances, intra_class_frechet(real, labels, generated, labels[: len(generated)], 2))
 
 
 @pytest.mark.parametrize(

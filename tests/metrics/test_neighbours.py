@@ -13,7 +13,9 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from medassay.metrics.neighbours import Neighbours, Reference, find_nearest
+from medassay.metrics import distances
+from medassay.metrics.distances import find_nearest
+from medassay.metrics.neighbours import Reference, compare_sets, find_distances_to_sets, find_neighbours
 
 Make = Callable[..., Tensor]
 
@@ -92,7 +94,7 @@ def test_neighbours_do_not_depend_on_the_chunk_size(chunk_elements: int) -> None
 @pytest.mark.parametrize("chunk_elements", [1, 100, 333])
 def test_the_pass_between_the_sets_does_not_depend_on_the_chunk_size(make: Make, chunk_elements: int) -> None:
     real, generated = make(40), make(25, seed=1)
-    whole, pieces = Neighbours(real, generated), Neighbours(real, generated, chunk_elements=chunk_elements)
+    whole, pieces = find_neighbours(real, generated), find_neighbours(real, generated, chunk_elements=chunk_elements)
     for name in ("generated_to_real", "real_to_generated"):
         assert all(torch.equal(a, b) for a, b in zip(getattr(whole, name), getattr(pieces, name), strict=True))
     for name in ("balls", "in_real", "in_generated"):
@@ -102,7 +104,7 @@ def test_the_pass_between_the_sets_does_not_depend_on_the_chunk_size(make: Make,
 @pytest.mark.parametrize("make", [points, grid_points])
 def test_both_directions_name_the_nearest_point_of_lowest_index(make: Make) -> None:
     real, generated = make(40), make(25, seed=1)
-    both = Neighbours(real, generated)
+    both = find_neighbours(real, generated)
     for found, (a, b) in {both.generated_to_real: (generated, real), both.real_to_generated: (real, generated)}.items():
         expected = sorted_others(a.numpy(), b.numpy(), exclude_self=False)
         assert found[1].tolist() == [row[0][1] for row in expected]
@@ -112,7 +114,7 @@ def test_both_directions_name_the_nearest_point_of_lowest_index(make: Make) -> N
 @pytest.mark.parametrize("make", [points, grid_points])
 def test_balls_are_those_of_a_plain_loop(make: Make) -> None:
     real, generated = make(40), make(25, seed=1)
-    both = Neighbours(real, generated, manifold_k=2, density_k=4)
+    both = find_neighbours(real, generated, manifold_k=2, density_k=4)
     real_others = sorted_others(real.numpy(), real.numpy(), exclude_self=True)
     generated_others = sorted_others(generated.numpy(), generated.numpy(), exclude_self=True)
 
@@ -137,18 +139,110 @@ def test_the_reference_knows_its_size_centre_and_gaps() -> None:
 def test_gaps_of_a_reference_are_computed_once_for_all_sets() -> None:
     reference = Reference(points(30))
     first = reference.gaps
-    assert Neighbours(reference, points(20, seed=1)).reference.gaps is first
+    assert find_neighbours(reference, points(20, seed=1)).reference.gaps is first
 
 
 def test_a_tensor_serves_as_reference() -> None:
     real, generated = points(30), points(20, seed=1)
-    assert torch.equal(Neighbours(real, generated).balls, Neighbours(Reference(real), generated).balls)
+    assert torch.equal(find_neighbours(real, generated).balls, find_neighbours(Reference(real), generated).balls)
+
+
+SETS = {
+    "apart": [torch.arange(10), torch.arange(10, 25)],
+    "within another": [torch.arange(25), torch.arange(5, 15), torch.arange(0, 25, 2)],
+    "overlapping": [torch.arange(0, 15), torch.arange(10, 25), torch.tensor([1, 4, 11, 12, 13, 24])],
+    "equal": [torch.arange(3, 20, 3), torch.arange(3, 20, 3)],
+}
+
+
+@pytest.mark.parametrize("make", [points, grid_points])
+@pytest.mark.parametrize("sets", SETS.values(), ids=SETS.keys())
+@pytest.mark.parametrize("chunk_elements", [1, 100, 333, 1 << 20])
+def test_sets_compared_together_have_the_neighbours_they_have_alone(
+    make: Make, sets: list[Tensor], chunk_elements: int
+) -> None:
+    real, generated = make(40), make(25, seed=1)
+    distance, index = find_nearest(generated, real)
+    compared = compare_sets(real, generated, sets, chunk_elements=chunk_elements)
+    assert torch.equal(compared.nearest[0], distance[:, 0])
+    assert torch.equal(compared.nearest[1], index[:, 0])
+    for rows, together in zip(sets, compared.sets, strict=True):
+        alone = find_neighbours(real, generated[rows])
+        for name in ("generated_to_real", "real_to_generated"):
+            assert all(torch.equal(a, b) for a, b in zip(getattr(together, name), getattr(alone, name), strict=True))
+        for name in ("generated", "balls", "in_real", "in_generated"):
+            assert torch.equal(getattr(together, name), getattr(alone, name))
+
+
+@pytest.mark.parametrize("sets", SETS.values(), ids=SETS.keys())
+@pytest.mark.parametrize("chunk_elements", [1, 100, 1 << 20])
+def test_distances_to_sets_are_those_to_each_alone(sets: list[Tensor], chunk_elements: int) -> None:
+    queries, generated = points(30), points(25, seed=1)
+    found = find_distances_to_sets(queries, generated, sets, chunk_elements=chunk_elements)
+    for rows, nearest in zip(sets, found, strict=True):
+        assert torch.equal(nearest, find_nearest(queries, generated[rows])[0][:, 0])
+
+
+def test_points_can_be_compared_without_any_set() -> None:
+    real, generated = points(40), points(25, seed=1)
+    compared = compare_sets(real, generated, [])
+    assert torch.equal(compared.nearest[0], find_nearest(generated, real)[0][:, 0])
+    assert compared.sets == find_distances_to_sets(real, generated, []) == []
+
+
+def test_sets_that_have_points_in_common_share_their_distances(monkeypatch: pytest.MonkeyPatch) -> None:
+    compute, pairs = distances.compute_distances, 0
+
+    def count(a: Tensor, b: Tensor) -> Tensor:
+        nonlocal pairs
+        pairs += len(a) * len(b)
+        return compute(a, b)
+
+    monkeypatch.setattr(distances, "compute_distances", count)
+    reference, generated = Reference(points(40)), points(25, seed=1)
+    compare_sets(reference, generated, SETS["within another"])
+    assert pairs == 40 * 40 + 25 * 40 + 25 * 25
+    pairs = 0
+    compare_sets(reference, generated, SETS["apart"])
+    assert pairs == 25 * 40 + 10 * 10 + 15 * 15
+    pairs = 0
+    find_distances_to_sets(points(30), generated, SETS["overlapping"])
+    assert pairs == 30 * 25
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (torch.tensor([0, 2, 1, 3, 4]), "must rise"),
+        (torch.tensor([0, 1, 1, 2, 3]), "must rise"),
+        (torch.tensor([5, 6, 7, 8, 9]), re.escape("0..8")),
+        (torch.tensor([-1, 0, 1, 2, 3]), re.escape("0..8")),
+        (torch.arange(5).float(), "int64"),
+        (torch.arange(9) > 3, "int64"),
+    ],
+)
+def test_indices_that_are_no_set_are_refused(rows: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        compare_sets(points(9), points(9), [rows])
+    with pytest.raises(ValueError, match=message):
+        find_distances_to_sets(points(9), points(9), [rows])
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("sets", SETS.values(), ids=SETS.keys())
+def test_a_gpu_compares_the_same_sets(sets: list[Tensor]) -> None:
+    real, generated = points(40), points(25, seed=1)
+    here, there = compare_sets(real, generated, sets).sets, compare_sets(real.cuda(), generated.cuda(), sets).sets
+    for one, other in zip(here, there, strict=True):
+        assert torch.equal(one.balls, other.balls.cpu())
+        assert torch.equal(one.real_to_generated[1], other.real_to_generated[1].cpu())
+        assert torch.equal(one.in_generated, other.in_generated.cpu())
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_finds_the_same_neighbours() -> None:
     real, generated = points(300, 16), points(200, 16, seed=1)
-    here, there = Neighbours(real, generated), Neighbours(real.cuda(), generated.cuda())
+    here, there = find_neighbours(real, generated), find_neighbours(real.cuda(), generated.cuda())
     assert torch.equal(here.generated_to_real[1], there.generated_to_real[1].cpu())
     assert torch.equal(here.balls, there.balls.cpu())
     assert torch.equal(here.in_generated, there.in_generated.cpu())
@@ -183,27 +277,27 @@ def test_leaving_oneself_out_needs_one_point_more_and_one_set() -> None:
 @pytest.mark.parametrize(("n", "m", "k", "message"), [(5, 9, 5, "other real points"), (9, 3, 5, "manifold_k=3")])
 def test_too_few_points_for_a_ball_are_refused(n: int, m: int, k: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        Neighbours(Reference(points(n), k=k), points(m))
+        find_neighbours(Reference(points(n), k=k), points(m))
 
 
 def test_balls_beyond_what_the_reference_knows_are_refused() -> None:
     with pytest.raises(ValueError, match=r"1\.\.5"):
-        Neighbours(Reference(points(9)), points(9), density_k=6)
+        find_neighbours(Reference(points(9)), points(9), density_k=6)
 
 
 # Not ru_maxrss: a process started by another one begins with that one's peak, which would hide its own.
 MEASURE = """
 import re, torch
 from pathlib import Path
-from medassay.metrics.neighbours import Neighbours
+from medassay.metrics.neighbours import find_neighbours
 torch.set_num_threads(1)
 rng = torch.Generator().manual_seed(0)
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", Path("/proc/self/status").read_text())[1]) / 1024
-Neighbours(torch.rand(300, {d}, generator=rng), torch.rand(300, {d}, generator=rng)).balls
+find_neighbours(torch.rand(300, {d}, generator=rng), torch.rand(300, {d}, generator=rng)).balls
 real, generated = torch.rand({n}, {d}, generator=rng), torch.rand({m}, {d}, generator=rng)
 before = peak()
-Neighbours(real, generated).balls
+find_neighbours(real, generated).balls
 print(peak() - before)
 """
 

@@ -30,8 +30,8 @@ from medassay.evaluation.encoders import Encoder, make_pixels_encoder
 from medassay.evaluation.protocol import ComputeContext
 from medassay.metrics.estimates import mean_over_seeds
 from medassay.protocols.assay import controls, measures, performance, verdict
-from medassay.protocols.assay.figures import choose_examples, find_suspicious
-from medassay.protocols.assay.measures import Space, Yardstick
+from medassay.protocols.assay.figures import choose_examples, choose_suspicious
+from medassay.protocols.assay.measures import Yardstick
 from medassay.protocols.assay.protocol import Assay
 from medassay.protocols.assay.results import (
     ArmScores,
@@ -44,6 +44,7 @@ from medassay.protocols.assay.results import (
     Ratio,
     Row,
 )
+from medassay.protocols.assay.space import PoolSet, Space, compute_class_shares
 from medassay.protocols.assay.subjects import Candidate, Real
 
 CLASSES = list(blood.CLASSES)
@@ -182,9 +183,13 @@ def test_a_second_assay_trains_nothing_and_measures_no_control_again(
         raise AssertionError("trained again")
 
     monkeypatch.setattr(arms, "fit", fail)
-    measure = Yardstick.measure
+    measure = Yardstick.measure_rows
     measured: list[str] = []
-    monkeypatch.setattr(Yardstick, "measure", lambda *a, **k: (measured.append(a[1]), measure(*a, **k))[1])
+    monkeypatch.setattr(
+        Yardstick,
+        "measure_rows",
+        lambda self, subjects: (measured.extend(s.key for s in subjects), measure(self, subjects))[1],
+    )
     again = to_json(SETTINGS.measure(real, candidate_of(phantoms(1).splits), place)[0])
     assert measured == ["generator"]
     before = to_json(results)
@@ -213,9 +218,11 @@ def test_a_control_that_an_older_version_kept_is_read(real: Real, place: Compute
         del estimate["kind"], estimate["n"]
     file.write_text(json.dumps(row))
     try:
-        (found,) = controls.measure_controls(
+        kept_controls = controls.KeptControls(
             [controls.make_floor(real, 320)], unused(real, place, results), performance.Trainer(place), arms.QUICK_STEPS
         )
+        assert kept_controls.missing == []
+        (found,) = kept_controls.complete([])
     finally:
         file.write_text(kept)
     assert (found.key, found.kind) == ("floor", "floor")
@@ -243,8 +250,8 @@ def test_a_damaged_kept_control_is_measured_anew_and_that_is_said(
     file.write_text(damage(kept))
     floor, trainer = controls.make_floor(real, 320), performance.Trainer(place)
     try:
-        with pytest.raises(AssertionError, match="measured again"):
-            controls.measure_controls([floor], unused(real, place, results), trainer, arms.QUICK_STEPS)
+        controls_again = controls.KeptControls([floor], unused(real, place, results), trainer, arms.QUICK_STEPS)
+        assert controls_again.missing == [floor]
     finally:
         file.write_text(kept)
     assert f"{file} is damaged and is made anew" in caplog.text
@@ -255,7 +262,8 @@ def test_the_most_suspicious_samples_are_the_copies(real: Real, place: ComputeCo
     copied = real.train[100:110]
     images = performance.join(fresh, copied)
     space = Space(make_pixels_encoder(real.unique, place.device, place.cache), real, place.device)
-    gallery = find_suspicious(space, real, Candidate("some copies", images, fresh, None, {}))
+    suspicion = space.measure(images.images, [], searched=len(images)).suspicion
+    gallery = choose_suspicious(suspicion, real, Candidate("some copies", images, fresh, None, {}))
     assert (gallery.suspicion[:10] == 0).all()
     assert (gallery.suspicion[10:] > 0).all()
     assert torch.equal(gallery.samples[:10], gallery.nearest[:10])
@@ -552,7 +560,7 @@ def test_the_ratio_is_taken_seed_by_seed(tiny_sets: tuple[Real, Candidate], tmp_
 def test_numbers_of_classes_are_shares_of_their_own_members() -> None:
     mask = torch.tensor([True, False, True, True])
     labels = torch.tensor([0, 0, 1, 1])
-    found = measures.compute_class_shares(mask, labels, 3)
+    found = compute_class_shares(mask, labels, 3)
     assert found[:2] == [0.5, 1.0]
     assert math.isnan(found[2])
 
@@ -564,10 +572,11 @@ def test_means_leave_out_undefined_numbers() -> None:
 def test_the_order_of_samples_changes_no_number(real: Real, place: ComputeContext, results: AssayResults) -> None:
     space = Space(make_pixels_encoder(real.unique, place.device, place.cache), real, place.device)
     images = phantoms(1).splits.val
-    features: Tensor = space.encode(images.images)
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(1))
-    one = space.measure(features, images.labels).values
-    other = space.measure(features[order], images.labels[order]).values
+    shuffled = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(1))]
+    one, other = (
+        space.measure(pool.images, [PoolSet(torch.arange(len(pool)), pool.labels)]).sets[0].values
+        for pool in (images, shuffled)
+    )
     assert {k: v for k, v in one.items() if "kid" not in k} == pytest.approx(
         {k: v for k, v in other.items() if "kid" not in k}, rel=1e-9, nan_ok=True
     )
@@ -576,7 +585,7 @@ def test_the_order_of_samples_changes_no_number(real: Real, place: ComputeContex
 def test_the_floor_is_measured_for_copying_on_one_half_against_the_other(real: Real, place: ComputeContext) -> None:
     space = Space(make_pixels_encoder(real.unique, place.device, place.cache), real, place.device)
     everything = torch.arange(len(real.val))
-    found = space.measure(space.validation, real.val.labels, validation=everything).values
+    found = space.measure(real.val.images, [PoolSet(everything, real.val.labels)]).sets[0].values
     first, second = space.halves
     assert len(first) + len(second) == len(real.val)
     nearest_of = lambda a, b: torch.cdist(a, b).min(1).values  # noqa: E731

@@ -95,10 +95,10 @@ def test_distances_are_measured_to_each_training_image_once() -> None:
     assert real.unique.labels.tolist() == [0, 1, 0, 1]
 
 
-def test_the_share_of_copies_counts_images_equal_to_a_training_image() -> None:
+def test_copies_are_images_equal_to_a_training_image() -> None:
     split = split_of(6)
-    mixed = LabelledImages(torch.cat([split.images[:2], split_of(6, 9).images]), torch.zeros(8, dtype=torch.int64))
-    assert real_with(split).measure_share_of_copies(mixed) == 2 / 8
+    mixed = torch.cat([split.images[:2], split_of(6, 9).images])
+    assert real_with(split).find_copies(mixed).tolist() == [True] * 2 + [False] * 6
 
 
 # --- in proportion ---------------------------------------------------------------------------------------------------

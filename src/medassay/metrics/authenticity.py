@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from medassay.metrics.classification import auroc, roc_curve
-from medassay.metrics.neighbours import Neighbours, check_features, find_nearest
+from medassay.metrics.distances import check_features, find_nearest
+from medassay.metrics.neighbours import Neighbours, Reference
 
 MAX_FPR = 0.01
 
@@ -28,7 +29,7 @@ def find_authentic(neighbours: Neighbours) -> Tensor:
 
     Source: Alaa et al. 2022 (arXiv:2102.08921). A copy lies at distance 0 and is never authentic.
     """
-    distance, gap = _look_up_distance_and_gap(neighbours)
+    distance, gap = _look_up_distance_and_gap(neighbours.reference, neighbours.generated_to_real)
     return distance > gap
 
 
@@ -41,14 +42,18 @@ def authenticity(neighbours: Neighbours) -> float:
     return int(mask.sum()) / len(mask)
 
 
-def suspicion(neighbours: Neighbours) -> Tensor:
+def suspicion(reference: Reference, nearest: tuple[Tensor, Tensor]) -> Tensor:
     """Distance to the nearest training image over that image's gap to its nearest other one: small is suspicious.
+
+    Args:
+        reference: Features of the real training images.
+        nearest: Distance ``(m,)`` from every sample to its nearest training image, and its index ``(m,) int64``.
 
     Returns:
         ``(m,) float64`` on the CPU; above 1 where the sample is authentic. A copy has 0, also of a training
         image that has a duplicate; another sample next to such an image has infinity.
     """
-    distance, gap = (value.cpu().double() for value in _look_up_distance_and_gap(neighbours))
+    distance, gap = (value.cpu().double() for value in _look_up_distance_and_gap(reference, nearest))
     return (distance / gap).masked_fill(distance == 0, 0.0)
 
 
@@ -184,10 +189,10 @@ def membership_attack(member_distances: Tensor, non_member_distances: Tensor) ->
     return MembershipAttack(auc, float(tpr[fpr <= MAX_FPR].max()), error)
 
 
-def _look_up_distance_and_gap(neighbours: Neighbours) -> tuple[Tensor, Tensor]:
+def _look_up_distance_and_gap(reference: Reference, nearest: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
     """Of each sample ``(m,)``: distance to its nearest training image, and that image's to its nearest other one."""
-    distance, index = neighbours.generated_to_real
-    return distance, neighbours.reference.gaps[index, 0]
+    distance, index = nearest
+    return distance, reference.gaps[index, 0]
 
 
 def _check_distances(values: Tensor) -> Tensor:

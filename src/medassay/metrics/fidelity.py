@@ -13,7 +13,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from medassay.metrics.neighbours import Neighbours, Reference, check_features, compute_distances
+from medassay.metrics.distances import check_features, compute_distances
+from medassay.metrics.neighbours import Neighbours, Reference
 
 GRID = torch.linspace(0, 1, 101, dtype=torch.float64)
 

@@ -1,44 +1,114 @@
-"""Distances between two sets of features as distributions: Fréchet distance and kernel distance (KID).
+"""Fréchet and kernel distance (KID) of two sets of features: how far they lie apart as distributions.
 
 Both depend on the number of samples: the Fréchet distance falls with it, KID is unbiased. Only on Inception features is
 the first one "FID". Everything is float64; features on MPS, which has no float64, are moved to the CPU.
+
+One set of real features is compared with many sets: its :class:`Moments`, and its part of KID (:class:`KernelReference`), are
+computed once.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from medassay.metrics.neighbours import check_features
+from medassay.metrics.distances import check_features
 
 
-def frechet_distance(real: Tensor, generated: Tensor) -> float:
-    """Squared Fréchet distance of the Gaussians with the sets' moments: ``|μ_R-μ_G|² + tr(Σ_R+Σ_G-2(Σ_R^½ Σ_G Σ_R^½)^½)``.
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Mean ``(d,)`` and unbiased covariance ``(d, d)`` (N - 1, as in torchmetrics and torch-fidelity) of a set, ``float64``."""
+
+    mean: Tensor
+    covariance: Tensor
+
+    @cached_property
+    def root(self) -> Tensor:
+        """``(d, d)``, the symmetric square root of the covariance."""
+        return _take_square_root(self.covariance)
+
+
+def compute_moments(features: Tensor) -> Moments:
+    """The moments of ``features (n, d)`` float.
+
+    Raises:
+        ValueError: if shape or dtype does not fit, values are not finite, or there are fewer than 2 points.
+    """
+    features = _check(features)
+    return Moments(features.mean(0), _compute_covariance(features))
+
+
+def compute_class_moments(
+    features: Tensor, labels: Tensor, num_classes: int, name: str = "the"
+) -> list[Moments | None]:
+    """The moments of each class; None for one with fewer than 2 points.
+
+    Args:
+        features: Features, ``(n, d)`` float.
+        labels: Classes, ``(n,) int64`` in 0..K-1, on the same device or on the CPU.
+        num_classes: K.
+        name: Name of the set, for the message.
+
+    Raises:
+        ValueError: if shapes or dtypes do not fit, values are not finite, or a label is out of range.
+    """
+    if labels.shape != (len(features),) or labels.dtype != torch.int64:
+        raise ValueError(f"{name} labels must be ({len(features)},) int64, not {tuple(labels.shape)} {labels.dtype}")
+    if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
+        raise ValueError(
+            f"{name} labels must lie in 0..{num_classes - 1}, not in {int(labels.min())}..{int(labels.max())}"
+        )
+    members = [features[labels == c] for c in range(num_classes)]
+    return [compute_moments(of_class) if len(of_class) > 1 else None for of_class in members]
+
+
+def compare_moments(real: Moments, generated: Moments) -> float:
+    """Squared Fréchet distance of two Gaussians: ``|μ_R-μ_G|² + tr(Σ_R+Σ_G-2(Σ_R^½ Σ_G Σ_R^½)^½)``.
 
     Source: Heusel et al. 2017 (arXiv:1706.08500), equation 6, with the trace in its symmetric form: square roots of
     symmetric matrices by their eigenvalues, those below 0 (rounding) set to 0, so that no imaginary part arises and
-    fewer points than dimensions are no special case. Covariances are the unbiased ones (N - 1), as in torchmetrics and
-    torch-fidelity.
-
-    Args:
-        real: Features of the real images, ``(n, d)`` float, n at least 2.
-        generated: Features of the samples, ``(m, d)`` float, m at least 2.
+    fewer points than dimensions are no special case.
 
     Returns:
         The distance, at least 0.
 
     Raises:
-        ValueError: if shapes or dtypes do not fit, values are not finite, or a set has fewer than 2 points.
+        ValueError: if they have not one dimension.
     """
-    real, generated = _check_pair(real, generated)
-    difference = real.mean(0) - generated.mean(0)
-    real_cov, generated_cov = _compute_covariance(real), _compute_covariance(generated)
-    root = _take_square_root(real_cov)
-    product = root @ generated_cov @ root
+    _check_dimensions(real.covariance, generated.covariance)
+    product = real.root @ generated.covariance @ real.root
     # The product is symmetric but for rounding, and eigvalsh reads one triangle only
     cross = _take_roots(torch.linalg.eigvalsh((product + product.T) / 2)).sum()
-    distance = difference.square().sum() + real_cov.trace() + generated_cov.trace() - 2 * cross
+    difference = real.mean - generated.mean
+    distance = difference.square().sum() + real.covariance.trace() + generated.covariance.trace() - 2 * cross
     return max(0.0, float(distance))
+
+
+def compare_class_moments(real: Sequence[Moments | None], generated: Sequence[Moments | None]) -> Tensor:
+    """The Fréchet distance of each class, ``(K,) float64`` on the CPU; NaN for a class whose moments one side lacks."""
+    distances = [
+        torch.nan if mine is None or theirs is None else compare_moments(mine, theirs)
+        for mine, theirs in zip(real, generated, strict=True)
+    ]
+    return torch.tensor(distances, dtype=torch.float64)
+
+
+def frechet_distance(real: Tensor, generated: Tensor) -> float:
+    """The Fréchet distance of the Gaussians with the sets' moments, see :func:`compare_moments`.
+
+    Args:
+        real: Features of the real images, ``(n, d)`` float, n at least 2.
+        generated: Features of the samples, ``(m, d)`` float, m at least 2.
+
+    Raises:
+        ValueError: if shapes or dtypes do not fit, values are not finite, or a set has fewer than 2 points.
+    """
+    return compare_moments(compute_moments(real), compute_moments(generated))
 
 
 def intra_class_frechet(
@@ -61,21 +131,10 @@ def intra_class_frechet(
     Raises:
         ValueError: if shapes or dtypes do not fit, values are not finite, or a label is out of range.
     """
-    for features, labels, name in ((real, real_labels, "real"), (generated, generated_labels, "generated")):
-        if labels.shape != (len(features),) or labels.dtype != torch.int64:
-            raise ValueError(
-                f"{name} labels must be ({len(features)},) int64, not {tuple(labels.shape)} {labels.dtype}"
-            )
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < num_classes:
-            raise ValueError(
-                f"{name} labels must lie in 0..{num_classes - 1}, not in {int(labels.min())}..{int(labels.max())}"
-            )
-
-    def of_class(c: int) -> float:
-        mine, theirs = real[real_labels == c], generated[generated_labels == c]
-        return torch.nan if min(len(mine), len(theirs)) < 2 else frechet_distance(mine, theirs)
-
-    return torch.tensor([of_class(c) for c in range(num_classes)], dtype=torch.float64)
+    return compare_class_moments(
+        compute_class_moments(real, real_labels, num_classes, "real"),
+        compute_class_moments(generated, generated_labels, num_classes, "generated"),
+    )
 
 
 def polynomial_mmd(x: Tensor, y: Tensor) -> float:
@@ -93,16 +152,103 @@ def polynomial_mmd(x: Tensor, y: Tensor) -> float:
     Raises:
         ValueError: if shapes or dtypes do not fit, values are not finite, or a set has fewer than 2 points.
     """
-    x, y = _check_pair(x, y)
+    x, y = _check(x), _check(y)
+    _check_dimensions(x, y)
+    kernel = _Kernel()
+    return float(kernel.average_pairs(x) + kernel.average_pairs(y) - 2 * kernel.average(x, y))
 
-    def kernel(a: Tensor, b: Tensor) -> Tensor:
-        return (a @ b.T / a.shape[1] + 1).pow(3)
 
-    def mean_of_pairs(a: Tensor) -> Tensor:
-        values = kernel(a, a)
-        return (values.sum() - values.trace()) / (len(a) * (len(a) - 1))
+class _Kernel:
+    """Averages of the kernel ``(x.y / d + 1)³`` over pairs of points; keeps the memory that the values take for the next ones.
 
-    return float(mean_of_pairs(x) + mean_of_pairs(y) - 2 * kernel(x, y).mean())
+    Memory of a new matrix comes from the system page by page, which takes several times as long as the kernel itself.
+    """
+
+    def __init__(self) -> None:
+        self._memory = torch.empty(0)
+
+    def average(self, x: Tensor, y: Tensor) -> Tensor:
+        """The mean over all pairs of a point of ``x (s, d)`` and one of ``y (t, d)``, a scalar."""
+        return self._compute(x, y).mean()
+
+    def average_pairs(self, x: Tensor) -> Tensor:
+        """The mean over all pairs of two different points of ``x (s, d)``, a scalar."""
+        values = self._compute(x, x)
+        return (values.sum() - values.trace()) / (len(x) * (len(x) - 1))
+
+    def _compute(self, x: Tensor, y: Tensor) -> Tensor:
+        if self._memory.shape != (len(x), len(y)) or self._memory.device != x.device:
+            self._memory = x.new_empty(len(x), len(y))
+        return torch.mm(x, y.T, out=self._memory).div_(x.shape[1]).add_(1).pow_(3)
+
+
+class Subsets(NamedTuple):
+    """Random subsets of two sets for KID.
+
+    Attributes:
+        real: Indices of the real points in each subset, ``(subsets, size) int64``.
+        generated: Indices of the generated points in each, likewise.
+        real_averages: Mean of the kernel over all pairs of different real points of each subset, ``(subsets,) float64``.
+    """
+
+    real: Tensor
+    generated: Tensor
+    real_averages: Tensor
+
+
+class KernelReference:
+    """The real features, and what KID takes from them once for all sets of as many generated points.
+
+    Args:
+        real: Features of the real images, ``(n, d)`` float, n at least 2.
+        subsets: Number of subsets.
+        subset_size: Number of points of each set in a subset; n or m if that is smaller.
+        seed: Seed of the subsets.
+
+    Raises:
+        ValueError: if shape or dtype does not fit, values are not finite, there are fewer than 2 points, no subsets, or they
+            have fewer than 2 points.
+    """
+
+    def __init__(self, real: Tensor, *, subsets: int = 100, subset_size: int = 1000, seed: int = 0) -> None:
+        if subsets < 1 or subset_size < 2:
+            raise ValueError(f"KID needs at least one subset of at least 2 points, not {subsets} of {subset_size}")
+        self.real = _check(real)
+        self.subsets, self.subset_size, self.seed = subsets, subset_size, seed
+        self._kernel = _Kernel()
+        self._drawn: dict[int, Subsets] = {}
+
+    def draw(self, m: int) -> Subsets:
+        """The subsets for ``m`` generated points, drawn without replacement from a CPU generator: the same on every device."""
+        if m not in self._drawn:
+            n, rng = len(self.real), torch.Generator().manual_seed(self.seed)
+            size = min(self.subset_size, n, m)
+            pairs = [[torch.randperm(count, generator=rng)[:size] for count in (n, m)] for _ in range(self.subsets)]
+            real, generated = (torch.stack(side).to(self.real.device) for side in zip(*pairs, strict=True))
+            averages = self.real.new_empty(self.subsets)  # filled in place, as in find_nearest
+            for i, rows in enumerate(real):
+                averages[i] = self._kernel.average_pairs(self.real[rows])
+            self._drawn[m] = Subsets(real, generated, averages)
+        return self._drawn[m]
+
+    def measure(self, generated: Tensor) -> tuple[float, float]:
+        """Mean and standard deviation of :func:`polynomial_mmd` over the subsets, see :func:`kid`.
+
+        Args:
+            generated: Features of the samples, ``(m, d)`` float, m at least 2.
+
+        Raises:
+            ValueError: if shape or dtype does not fit, values are not finite, or there are fewer than 2 points.
+        """
+        generated = _check(generated)
+        _check_dimensions(self.real, generated)
+        drawn, kernel = self.draw(len(generated)), self._kernel
+        values = torch.empty_like(drawn.real_averages)
+        for i, (real_rows, rows, average) in enumerate(zip(*drawn, strict=True)):
+            y = generated[rows]
+            values[i] = average + kernel.average_pairs(y) - 2 * kernel.average(self.real[real_rows], y)
+        values = values.cpu()
+        return float(values.mean()), float(values.std(correction=0))
 
 
 def kid(
@@ -110,9 +256,9 @@ def kid(
 ) -> tuple[float, float]:
     """Kernel distance: mean and standard deviation of :func:`polynomial_mmd` over random subsets of both sets.
 
-    Subsets are drawn without replacement from a CPU generator, so that ``seed`` means the same on every device. The
-    standard deviation is that of the subsets (divisor ``subsets``), as in torchmetrics and torch-fidelity; it is no
-    standard error, since subsets of one set overlap.
+    Subsets are drawn without replacement, so that ``seed`` means the same on every device. The standard deviation is that of
+    the subsets (divisor ``subsets``), as in torchmetrics and torch-fidelity; it is no standard error, since subsets of one set
+    overlap.
 
     Args:
         real: Features of the real images, ``(n, d)`` float, n at least 2.
@@ -127,28 +273,20 @@ def kid(
     Raises:
         ValueError: as in :func:`polynomial_mmd`, or if there are no subsets or they have fewer than 2 points.
     """
-    if subsets < 1 or subset_size < 2:
-        raise ValueError(f"KID needs at least one subset of at least 2 points, not {subsets} of {subset_size}")
-    real, generated = _check_pair(real, generated)
-    size = min(subset_size, len(real), len(generated))
-    rng = torch.Generator().manual_seed(seed)
-
-    def draw(features: Tensor) -> Tensor:
-        return features[torch.randperm(len(features), generator=rng)[:size].to(features.device)]
-
-    values = torch.tensor([polynomial_mmd(draw(real), draw(generated)) for _ in range(subsets)], dtype=torch.float64)
-    return float(values.mean()), float(values.std(correction=0))
+    return KernelReference(real, subsets=subsets, subset_size=subset_size, seed=seed).measure(generated)
 
 
-def _check_pair(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+def _check(features: Tensor) -> Tensor:
     # On the CPU where the device has no float64: eigenvalues of a covariance need it
-    x, y = (check_features(z.cpu() if z.device.type == "mps" else z, "features") for z in (x, y))
-    if x.shape[1] != y.shape[1] or min(len(x), len(y)) < 2:
-        raise ValueError(
-            "two sets of features must have one dimension and at least 2 points each, not "
-            f"{tuple(x.shape)} and {tuple(y.shape)}"
-        )
-    return x, y
+    features = check_features(features.cpu() if features.device.type == "mps" else features, "features")
+    if len(features) < 2:
+        raise ValueError(f"a set of features must have at least 2 points, not {len(features)}")
+    return features
+
+
+def _check_dimensions(real: Tensor, generated: Tensor) -> None:
+    if real.shape[1] != generated.shape[1]:
+        raise ValueError(f"two sets of features must have one dimension, not {real.shape[1]} and {generated.shape[1]}")
 
 
 def _compute_covariance(features: Tensor) -> Tensor:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from medassay.core.errors import CheckpointError
 from medassay.core.files import read_cached, read_checked_json, write_checked_json
@@ -26,73 +25,96 @@ from medassay.evaluation import arms
 from medassay.protocols.assay import measures
 from medassay.protocols.assay.measures import Yardstick
 from medassay.protocols.assay.performance import Trainer
-from medassay.protocols.assay.results import SCORES, Kind, Row, Scores
-from medassay.protocols.assay.subjects import Real, choose_in_proportion
+from medassay.protocols.assay.results import SCORES, Row, Scores
+from medassay.protocols.assay.subjects import Real, Subject, choose_in_proportion
 
 NOISE = 0.05  # standard deviation of the noise on copies, in units of the full range
 TRAIN_SHARE = 0.8  # of the validation images, for TSTR on the floor and on shuffled labels; the rest chooses the epoch
 
 
 @dataclass(frozen=True)
-class Control:
-    """A set of images of known quality, with the labels it claims; ``key``, ``name`` and ``kind`` are its row's."""
+class Control(Subject):
+    """A set of images of known quality, with the labels it claims; ``tstr``: whether a classifier is trained on it too."""
 
-    key: str
-    name: str
-    images: LabelledImages
-    members: Tensor | None = None  # of copies, indices of the copied training images (among the unique ones)
-    validation: Tensor | None = None  # of validation images, their indices
-    tstr: bool = False  # whether a classifier is trained on it too
-    kind: Kind = "control"
+    tstr: bool = False
 
 
 def make_floor(real: Real, m: int) -> Control:
     """The floor: ``m`` real validation images."""
     chosen = choose_in_proportion(real.val.labels, m)
-    return Control("floor", "real validation images (floor)", real.val[chosen], None, chosen, True, "floor")
+    return Control("floor", "real validation images (floor)", "floor", real.val, [chosen], tstr=True)
 
 
 def make_controls(real: Real, m: int) -> list[Control]:
     """All controls but the floor, for a table of ``m`` images a row."""
     chosen = make_stratified_order(real.unique.labels, 2)[:m].sort().values
-    copied, base = real.unique[chosen], make_floor(real, m)
+    copied, indices = real.unique[chosen], choose_in_proportion(real.val.labels, m)
     rng = torch.Generator().manual_seed(0)
     noise = NOISE * torch.randn(copied.images.shape, generator=rng)
     noisy = (copied.images / 255 + noise).clamp(0, 1).mul(255).round().to(torch.uint8)
-    labels, indices = base.images.labels, choose_in_proportion(real.val.labels, m)
-    largest = int(base.images.counts(len(real.classes)).argmax())
+    labels = real.val.labels[indices]
+    largest = int(torch.bincount(labels, minlength=len(real.classes)).argmax())
     remaining = indices[labels != largest]
     fewer = indices[choose_in_proportion(labels, len(remaining))]
-    shuffled = LabelledImages(base.images.images, labels[torch.randperm(len(labels), generator=rng)])
+    shuffled = real.val.labels.clone()
+    shuffled[indices] = labels[torch.randperm(len(labels), generator=rng)]
+    without, mislabelled = f"floor without {real.classes[largest]}", LabelledImages(real.val.images, shuffled)
     return [
-        Control("copies", "copies of training images", copied, members=chosen),
-        Control("noisy_copies", "training images + noise", LabelledImages(noisy, copied.labels), members=chosen),
-        Control("without_class", f"floor without {real.classes[largest]}", real.val[remaining], validation=remaining),
-        Control("floor_same_m", f"floor, {len(fewer)} images", real.val[fewer], validation=fewer),
-        Control("shuffled_labels", "floor with shuffled labels", shuffled, validation=indices, tstr=True),
+        Control("copies", "copies of training images", "control", real.unique, [chosen], chosen),
+        Control(
+            "noisy_copies",
+            "training images + noise",
+            "control",
+            LabelledImages(noisy, copied.labels),
+            [torch.arange(len(noisy))],
+            chosen,
+        ),
+        Control("without_class", without, "control", real.val, [remaining]),
+        Control("floor_same_m", f"floor, {len(fewer)} images", "control", real.val, [fewer]),
+        Control("shuffled_labels", "floor with shuffled labels", "control", mislabelled, [indices], tstr=True),
     ]
 
 
-def measure_controls(chosen: Sequence[Control], yardstick: Yardstick, trainer: Trainer, steps: int) -> list[Row]:
-    """The table's rows of the controls; kept per data set, so that they are computed once, and anew where one is damaged."""
-    encoders = [f"{encoder.name}: {encoder.description}" for encoder in yardstick.encoders]
-    shared = [measures.VERSION, arms.RECIPE, yardstick.real.digest, encoders]
-    rows: list[Row] = []
-    for control in chosen:
-        parts = [*shared, len(control.images), control.key, steps]
+class KeptControls:
+    """The rows of controls in a folder, kept per data set, so that they are measured once, and anew where one is damaged.
+
+    Args:
+        chosen: The controls of a table, in its order.
+        yardstick: What they are measured with.
+        trainer: What trains classifiers on them; its cache is where rows are kept.
+        steps: Number of steps of each classifier.
+    """
+
+    def __init__(self, chosen: Sequence[Control], yardstick: Yardstick, trainer: Trainer, steps: int) -> None:
+        self.chosen, self.real, self.trainer, self.steps = chosen, yardstick.real, trainer, steps
+        encoders = [f"{encoder.name}: {encoder.description}" for encoder in yardstick.encoders]
+        self._shared = [measures.VERSION, arms.RECIPE, yardstick.real.digest, encoders]
+        self._rows = {control.key: read_cached(self._place(control), _reader(control)) for control in chosen}
+
+    @property
+    def missing(self) -> list[Control]:
+        """The controls that have to be measured."""
+        return [control for control in self.chosen if self._rows[control.key] is None]
+
+    def complete(self, measured: Sequence[Row]) -> list[Row]:
+        """Keeps the rows ``measured`` of the missing controls, after training on some of them; gives the rows of all."""
+        scores = _train_on([control for control in self.missing if control.tstr], self.real, self.trainer, self.steps)
+        for control, row in zip(self.missing, measured, strict=True):
+            path = self._place(control)
+            write_checked_json(path, to_json(replace(row, tstr=scores.get(control.key))))
+            self._rows[control.key] = _reader(control)(path)
+        return [row for row in self._rows.values() if row is not None]
+
+    def _place(self, control: Control) -> Path:
+        parts = [*self._shared, len(control.sets[0]), control.key, self.steps]
         key = hashlib.sha256(json.dumps([*parts, str(torch.__version__)]).encode()).hexdigest()[:16]
-        path = trainer.context.cache / "controls" / f"{control.key}_{key}.json"
-        named = {"key": control.key, "name": control.name, "kind": control.kind, "faults": []}  # its present name
-        row = read_cached(path, functools.partial(_read_row, named=named))
-        if row is None:
-            measured = yardstick.measure(
-                control.key, control.name, control.kind, [control.images], control.members, control.validation
-            )
-            tstr = _train_on(control, yardstick.real, trainer, steps) if control.tstr else None
-            write_checked_json(path, to_json(replace(measured, tstr=tstr)))
-            row = _read_row(path, named)
-        rows.append(row)
-    return rows
+        return self.trainer.context.cache / "controls" / f"{control.key}_{key}.json"
+
+
+def _reader(control: Control) -> Callable[[Path], Row]:
+    """Reads a control's row with the names that it has now."""
+    named = {"key": control.key, "name": control.name, "kind": control.kind, "faults": []}
+    return functools.partial(_read_row, named=named)
 
 
 def _read_row(path: Path, named: Mapping[str, Any]) -> Row:
@@ -108,11 +130,16 @@ def _read_row(path: Path, named: Mapping[str, Any]) -> Row:
     return row
 
 
-def _train_on(control: Control, real: Real, trainer: Trainer, steps: int) -> Scores:
-    """TSTR on a set as small as the validation images: comparable between controls, not with a generator's."""
-    order = make_stratified_order(control.images.labels, 3)
-    n = round(TRAIN_SHARE * len(order))
-    train, held_out = control.images[order[:n]], control.images[order[n:]]
-    task = trainer.train([arms.Arm(f"TSTR: {control.name}", train, held_out, len(real.classes), 0, steps)])[0]
-    metrics = trainer.test(task, real.test)
-    return Scores(*(metrics[name] for name in SCORES))
+def _train_on(chosen: Sequence[Control], real: Real, trainer: Trainer, steps: int) -> dict[str, Scores]:
+    """TSTR on sets as small as the validation images, by control: comparable with each other, not with a generator's."""
+    all_arms = []
+    for control in chosen:
+        images, order = control.images, make_stratified_order(control.images.labels, 3)
+        n = round(TRAIN_SHARE * len(order))
+        train, held_out = images[order[:n]], images[order[n:]]
+        all_arms.append(arms.Arm(f"TSTR: {control.name}", train, held_out, len(real.classes), 0, steps))
+    tested = [trainer.test(task, real.test) for task in trainer.train(all_arms)] if all_arms else []
+    return {
+        control.key: Scores(*(metrics[name] for name in SCORES))
+        for control, metrics in zip(chosen, tested, strict=True)
+    }

@@ -15,10 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from medassay.core.estimate import Estimate
-from medassay.metrics import authenticity
-from medassay.metrics.neighbours import Neighbours
-from medassay.protocols.assay.measures import Space
 from medassay.protocols.assay.results import AssayResults, Performance, Row
+from medassay.protocols.assay.space import Suspicion
 from medassay.protocols.assay.subjects import Candidate, Real
 from medassay.reporting.charts import GREY, PALETTE, Chart, Series, add_legend_below, draw_dot_plot, make_small_axes
 from medassay.reporting.figures import draw_image_grid
@@ -75,14 +73,11 @@ def choose_examples(real: Real, candidate: Candidate, n: int = EXAMPLES) -> Exam
     return Examples(*(torch.stack([s.images[s.labels == c][:n] for c in classes]) for s in sets))
 
 
-def find_suspicious(space: Space, real: Real, candidate: Candidate) -> Gallery:
-    """The samples nearest to a training image, in units of that image's distance to its own nearest neighbour."""
-    images, known = candidate.images[:SEARCHED], real.unique
-    around = Neighbours(space.reference, space.encode(images.images))
-    ratio = authenticity.suspicion(around).cpu()
-    order = ratio.argsort(stable=True)[:GALLERY]
-    theirs = around.generated_to_real[1].cpu()[order]
-    return Gallery(images.images[order], known.images[theirs], images.labels[order], known.labels[theirs], ratio[order])
+def choose_suspicious(suspicion: Suspicion, real: Real, candidate: Candidate, n: int = GALLERY) -> Gallery:
+    """The ``n`` samples nearest to a training image, in units of that image's distance to its own nearest neighbour."""
+    order = suspicion.ratio.argsort(stable=True)[:n]
+    samples, nearest = candidate.images[order], real.unique[suspicion.nearest[order]]
+    return Gallery(samples.images, nearest.images, samples.labels, nearest.labels, suspicion.ratio[order])
 
 
 def draw(results: AssayResults, examples: Examples, gallery: Gallery) -> dict[str, Figure | Chart]:

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, ClassVar
 
+import torch
+
 from medassay.core.errors import ConfigError
 from medassay.core.types import NonNegativeInt, PositiveInt, Range, Sampler
 from medassay.data.modules import LabelledData
@@ -20,12 +22,12 @@ from medassay.evaluation.about import flatten
 from medassay.evaluation.encoders import EncoderName, make_encoders, make_inception_encoder, train_encoder
 from medassay.evaluation.protocol import ComputeContext, Page, Protocol, Report, SamplesProtocol
 from medassay.protocols.assay import figures, tables, verdict
-from medassay.protocols.assay.controls import make_controls, make_floor, measure_controls
-from medassay.protocols.assay.figures import Examples, Gallery, choose_examples, find_suspicious
+from medassay.protocols.assay.controls import KeptControls, make_controls, make_floor
+from medassay.protocols.assay.figures import SEARCHED, Examples, Gallery, choose_examples, choose_suspicious
 from medassay.protocols.assay.measures import Yardstick
 from medassay.protocols.assay.performance import Trainer, measure_performance
 from medassay.protocols.assay.results import AssayResults, Budget, RealCounts, Split
-from medassay.protocols.assay.subjects import Candidate, Real, take_file_samples, take_run_samples
+from medassay.protocols.assay.subjects import Candidate, Real, Subject, take_file_samples, take_run_samples
 from medassay.runs.run import Run
 
 logger = logging.getLogger(__name__)
@@ -100,16 +102,16 @@ class Assay(Protocol, SamplesProtocol):
             self.encoders, real.unique, task, context.device, context.cache, self.inception_weights
         )
         yardstick = Yardstick(real, encoders, task, context.device)
-        images = candidate.images
-        m = min(len(real.val), len(images))
-        sets = [images[start : start + m] for start in range(0, len(images) - m + 1, m)][: self.sets]
-        tables_of = [sets, [images[:LARGE]]] if len(images) >= LARGE else [sets]
+        m = min(len(real.val), len(candidate.images))
         with time_part("metrics", seconds):
-            row, *large = (yardstick.measure("generator", candidate.name, "generator", of) for of in tables_of)
-        with time_part("controls", seconds):
             chosen = [make_floor(real, m), *(make_controls(real, m) if self.controls else [])]
-            rows = [row, *measure_controls(chosen, yardstick, trainer, steps)]
-        gallery = find_suspicious(yardstick.spaces[0], real, candidate)
+            controls = KeptControls(chosen, yardstick, trainer, steps)
+            subjects = make_subjects(candidate, m, self.sets)
+            measured = yardstick.measure_rows([*subjects, *controls.missing])
+        with time_part("controls", seconds):
+            row, *large = (one.row for one in measured[: len(subjects)])
+            rows = [row, *controls.complete([one.row for one in measured[len(subjects) :]])]
+        gallery = choose_suspicious(measured[0].suspicion, real, candidate)
         floors = {one.m: one for one in reversed(rows) if one.key.startswith("floor")}  # by number of images
         findings = [verdict.judge(one, floors.get(one.m, rows[1]), real.classes, learned.trtr) for one in rows]
         findings[0].append(verdict.judge_usefulness(learned))
@@ -134,6 +136,17 @@ class Assay(Protocol, SamplesProtocol):
             precision="float32 (the device has no float64)" if context.device.type == "mps" else "float64",
         )
         return results, gallery
+
+
+def make_subjects(candidate: Candidate, m: int, most: int) -> list[Subject]:
+    """What is measured of a generator's images: disjoint sets of ``m``, ``most`` of them at most, and, where there are enough,
+    one of 10,000 for the second table."""
+    images, searched = candidate.images, min(SEARCHED, len(candidate.images))
+    sets = [torch.arange(start, start + m) for start in range(0, len(images) - m + 1, m)][:most]
+    subjects = [Subject("generator", candidate.name, "generator", images, sets, searched=searched)]
+    if len(images) >= LARGE:
+        subjects.append(Subject("generator", candidate.name, "generator", images, [torch.arange(LARGE)]))
+    return subjects
 
 
 def build_report(results: AssayResults, examples: Examples, gallery: Gallery) -> Report:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from medassay.data.given import compute_digest
 from medassay.data.image_files import describe_left_out
 from medassay.data.modules import LabelledData
 from medassay.data.order import make_stratified_order
+from medassay.protocols.assay.results import Kind
 from medassay.runs.run import Run
 from medassay.runs.samples import write_run_samples
 
@@ -71,9 +72,41 @@ class Real:
         """Of all that metrics and controls depend on."""
         return compute_digest(self.train, self.val, self.test)
 
-    def measure_share_of_copies(self, split: LabelledImages) -> float:
-        """The share of ``split`` that equals a training image pixel by pixel."""
-        return float(find_copies(split.images, self.unique.images).double().mean())
+    def find_copies(self, images: Tensor) -> Tensor:
+        """Which of ``images (N, C, H, W) uint8`` equal a training image pixel by pixel; ``(N,) bool``."""
+        return find_copies(images, self.unique.images)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a row of a table measures: sets of equal size, taken from a pool of images.
+
+    Subjects whose pools hold the same tensor of images are encoded, and compared with the real images, together. Of the real
+    images themselves, the pools ``Real.unique`` and ``Real.val``, the features are known.
+
+    Attributes:
+        key: Name of the row in files.
+        name: Name of the row in tables.
+        kind: Kind of the row.
+        pool: The images that the sets are taken from, with the classes they claim.
+        sets: Of each set, the indices of its images in the pool, ``(m,) int64``, rising.
+        members: Of copies, the indices of the copied training images (among the unique ones), which a membership attack should
+            find; None for all training images.
+        searched: Number of the pool's first images among which the most suspicious are looked for.
+    """
+
+    key: str
+    name: str
+    kind: Kind
+    pool: LabelledImages
+    sets: Sequence[Tensor]
+    members: Tensor | None = None
+    searched: int = 0
+
+    @property
+    def images(self) -> LabelledImages:
+        """The images of the first set."""
+        return self.pool[self.sets[0]]
 
 
 @dataclass(frozen=True)
