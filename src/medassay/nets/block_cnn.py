@@ -84,7 +84,8 @@ class BlockCNN(nn.Module):
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(widths[-1], num_classes)
-        self.to(memory_format=torch.channels_last)  # on one CPU core training takes a quarter less, prediction two fifths
+        # on one CPU core training takes a quarter less time so, prediction two fifths less
+        self.to(memory_format=torch.channels_last)
 
     def features(self, x: Tensor) -> Tensor:
         """The pooled features before the linear layer, ``(B, width * 2 ** (blocks - 1))``."""

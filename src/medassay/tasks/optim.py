@@ -84,7 +84,8 @@ def step_decay(milestones: list[Probability], factor: Annotated[float, Range(gt=
 def configure_optimizer(task: LightningModule, optimizer: OptimizerFactory, scheduler: SchedulerFactory | None) -> Any:
     """What ``configure_optimizers`` of a task with one optimizer gives Lightning; the schedule steps with the optimizer."""
     built = optimizer([parameter for parameter in task.parameters() if parameter.requires_grad])
-    if task._trainer is not None and task.trainer.gradient_clip_val:  # to be clipped, scaled gradients are unscaled before the step, not by it
+    if task._trainer is not None and task.trainer.gradient_clip_val:
+        # to be clipped, scaled gradients are unscaled before the step, not by it
         built._step_supports_amp_scaling = False  # type: ignore[attr-defined]
     if scheduler is None:
         return built

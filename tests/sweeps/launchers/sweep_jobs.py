@@ -117,5 +117,6 @@ def main(argv: Sequence[str]) -> int:
         mock.patch.object(multirun, "TrainJob", FakeJob),
         mock.patch.object(multirun, "_conclude", conclude),
         mock.patch("medassay.sweeps.directory.code_hash", return_value="0123456789abcdef"),
+        mock.patch("medassay.sweeps.launchers.local_parallel.PRELOAD", ["json"]),  # these jobs need no more
     ):
         return cli.main("train", argv)
