@@ -672,7 +672,6 @@ VARIANTS: dict[str, dict[str, Callable[[], Values]]] = {
         "one after the other, one thread": lambda: time_sweep("serial", 1),
         "one after the other, all cores": lambda: time_sweep("serial", None),
         "side by side": lambda: time_sweep("local_parallel", None),
-        "side by side, fresh processes": lambda: time_sweep("local_parallel", None, "hydra.launcher.fork=false"),
     },
     "precision": {
         f"{precision}, seed {seed}": (lambda precision=precision, seed=seed: measure_precision(precision, seed))

@@ -69,6 +69,7 @@ def serve(life: int, answers: int, modules: list[str]) -> int:
     """
     for module in modules:
         importlib.import_module(module)
+    sys.stdout.flush()  # what an import printed is not to be printed by each process again
     gc.collect()
     gc.freeze()  # what is there now stays: looking at it would copy its pages into each process
     rest, children = b"", 0
