@@ -22,6 +22,8 @@ EVERYTHING: dict[str, float] = {
     "blur": 0.5,
     "sharpen": 0.5,
     "gaussian_noise": 0.1,
+    "poisson_noise": 0.1,
+    "speckle_noise": 0.1,
     "salt_pepper": 0.05,
     "erasing": 0.5,
 }
@@ -216,6 +218,20 @@ def test_gaussian_noise_has_the_standard_deviation_given_and_no_mean() -> None:
     images = torch.full((64, 1, 28, 28), 0.5)
     added = BatchAugment(gaussian_noise=0.05)(images, rng=generator()) - images
     assert added.std() == pytest.approx(0.05, rel=0.02)
+    assert added.mean() == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.parametrize("value", [0.2, 0.8])
+def test_shot_noise_has_a_variance_in_proportion_to_the_value(value: float) -> None:
+    added = BatchAugment(poisson_noise=0.05)(torch.full((64, 1, 28, 28), value), rng=generator()) - value
+    assert added.std() == pytest.approx(0.05 * value**0.5, rel=0.02)
+    assert added.mean() == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.parametrize("value", [0.2, 0.8])
+def test_speckle_has_a_deviation_in_proportion_to_the_value(value: float) -> None:
+    added = BatchAugment(speckle_noise=0.05)(torch.full((64, 1, 28, 28), value), rng=generator()) - value
+    assert added.std() == pytest.approx(0.05 * value, rel=0.02)
     assert added.mean() == pytest.approx(0, abs=1e-3)
 
 

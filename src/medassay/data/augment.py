@@ -37,6 +37,9 @@ class BatchAugment:
         blur: Probability of a 3×3 Gaussian blur (binomial kernel 1-2-1).
         sharpen: Probability of an unsharp mask: the image plus its difference to that blur.
         gaussian_noise: Standard deviation of noise added to every value, in [0, 1] units.
+        poisson_noise: Standard deviation, at white, of shot noise: its variance is in proportion to the value, as where photons
+            are counted.
+        speckle_noise: Standard deviation of noise that multiplies every value by 1 plus itself, as in ultrasound and OCT.
         salt_pepper: Share of the pixels set to black or to white, half each.
         erasing: Probability that a rectangle is filled with the image's mean colour (Zhong et al., "Random Erasing Data
             Augmentation", 2020).
@@ -57,6 +60,8 @@ class BatchAugment:
     blur: Probability = 0.0
     sharpen: Probability = 0.0
     gaussian_noise: NonNegative = 0.0
+    poisson_noise: NonNegative = 0.0
+    speckle_noise: NonNegative = 0.0
     salt_pepper: Share = 0.0
     erasing: Probability = 0.0
     erasing_size: PositiveShare = 0.3
@@ -123,6 +128,12 @@ class BatchAugment:
         if self.gaussian_noise:
             noise = torch.randn(images.shape, generator=rng, device=images.device, dtype=images.dtype)
             images = images + self.gaussian_noise * noise
+        if self.poisson_noise:
+            photons = self.poisson_noise**-2  # of a white pixel
+            images = torch.poisson(images.clamp(min=0) * photons, generator=rng) / photons
+        if self.speckle_noise:
+            noise = torch.randn(images.shape, generator=rng, device=images.device, dtype=images.dtype)
+            images = images * (1 + self.speckle_noise * noise)
         if self.salt_pepper:
             draw = torch.rand((batch, 1, height, width), generator=rng, device=images.device)
             images = images.masked_fill(draw < self.salt_pepper, 0.0)
