@@ -14,6 +14,7 @@ import medmnist
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torchvision.datasets import utils as torchvision_download
 
 from medassay.core.errors import DataError
@@ -21,6 +22,8 @@ from medassay.core.types import Splits
 from medassay.data import medmnist_files
 from medassay.data.medmnist_files import DataFile, check_channels, check_names, find_file, name_file
 from medassay.data.npz import read_splits
+
+ROOT = Path(__file__).parents[2]
 
 FLAG = "breastmnist"
 REAL = Path(os.environ.get("MEDASSAY_DATA_ROOT") or Path(__file__).parents[3] / "shared" / "medmnist")
@@ -357,6 +360,19 @@ def test_official_names_words_of_them_and_aliases_fit() -> None:
     check_names("retinamnist", ["none", "1", "2", "3", "4"], {"none": "0"})
     blood = "basophil, eosinophil, erythroblast, immature_granulocyte, lymphocyte, monocyte, neutrophil, platelet"
     check_names("bloodmnist", blood.split(", "))
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf" / "data").glob("*mnist.yaml")), ids=lambda path: path.stem)
+def test_the_yaml_of_a_set_agrees_with_medmnists_table(path: Path) -> None:
+    cfg = OmegaConf.load(path)
+    info = medmnist.INFO[cfg.flag]
+    assert path.stem == cfg.name == cfg.flag
+    check_names(cfg.flag, list(cfg.classes), dict(cfg.get("aliases", {})))
+    check_channels(cfg.flag, cfg.channels)
+    comment = path.read_text().partition("defaults:")[0]
+    counts = " / ".join(f"{split} {info['n_samples'][split]}" for split in ("train", "val", "test"))
+    assert counts in comment.replace("\n# ", " ").replace("Train", "train")
+    assert info["license"] in comment
 
 
 def test_names_in_another_order_are_refused() -> None:

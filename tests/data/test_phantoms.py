@@ -15,11 +15,13 @@ from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor, nn
 
 from medassay.core.types import LabelledImages
-from medassay.data.phantoms import blood, chest
+from medassay.data.phantoms import blood, chest, oct
 from medassay.data.phantoms.shapes import CHUNK
 
-BOTH = pytest.mark.parametrize(("phantom", "channels"), [(chest, 1), (blood, 3)], ids=["chest", "blood"])
-EPOCHS = {chest: 6, blood: 10}
+ALL = pytest.mark.parametrize(
+    ("phantom", "channels"), [(chest, 1), (blood, 3), (oct, 1)], ids=["chest", "blood", "oct"]
+)
+EPOCHS = {chest: 6, blood: 10, oct: 10}
 
 
 @pytest.fixture(autouse=True)
@@ -39,27 +41,27 @@ def pixels(data: LabelledImages) -> Tensor:
     return data.images.float() / 255
 
 
-@BOTH
+@ALL
 def test_the_same_seed_gives_the_same_images_bit_for_bit(phantom: ModuleType, channels: int) -> None:
     first, second = rendered(phantom, CHUNK + 8, seed=3), rendered(phantom, CHUNK + 8, seed=3)
     assert torch.equal(first.images, second.images)
     assert torch.equal(first.masks, second.masks)
 
 
-@BOTH
+@ALL
 def test_another_seed_gives_other_images(phantom: ModuleType, channels: int) -> None:
     first, second = rendered(phantom, 16, seed=0), rendered(phantom, 16, seed=1)
     differs = (first.images != second.images).flatten(1).any(1)
     assert differs.all()
 
 
-@BOTH
+@ALL
 def test_no_image_is_drawn_twice_across_chunks(phantom: ModuleType, channels: int) -> None:
     images = rendered(phantom, 2 * CHUNK).images.flatten(1)
     assert len(images.unique(dim=0)) == 2 * CHUNK
 
 
-@BOTH
+@ALL
 def test_the_global_generator_is_neither_read_nor_moved(phantom: ModuleType, channels: int) -> None:
     torch.manual_seed(1)
     state = torch.get_rng_state()
@@ -69,7 +71,7 @@ def test_the_global_generator_is_neither_read_nor_moved(phantom: ModuleType, cha
     assert torch.equal(rendered(phantom, 16).images, first)
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("size", [28, 64])
 def test_images_and_masks_have_the_size_asked_for(phantom: ModuleType, channels: int, size: int) -> None:
     data = rendered(phantom, 16, size=size)
@@ -79,7 +81,7 @@ def test_images_and_masks_have_the_size_asked_for(phantom: ModuleType, channels:
     assert torch.equal(data.labels, torch.arange(16) % len(phantom.CLASSES))
 
 
-@BOTH
+@ALL
 def test_a_larger_image_shows_the_same_kind_of_picture(phantom: ModuleType, channels: int) -> None:
     small, large = rendered(phantom, 256), rendered(phantom, 256, size=64)
     reduced = F.interpolate(pixels(large), (28, 28), mode="area")
@@ -89,26 +91,26 @@ def test_a_larger_image_shows_the_same_kind_of_picture(phantom: ModuleType, chan
     assert small.masks.float().mean().item() == pytest.approx(large.masks.float().mean().item(), rel=0.1)
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize("wrong", [-1, 8])
 def test_a_label_out_of_range_is_refused(phantom: ModuleType, channels: int, wrong: int) -> None:
     with pytest.raises(ValueError, match=r"labels must lie in 0\.\."):
         phantom.render(torch.tensor([0, wrong]), rng=torch.Generator())
 
 
-@BOTH
+@ALL
 def test_labels_that_are_not_a_vector_of_int64_are_refused(phantom: ModuleType, channels: int) -> None:
     with pytest.raises(ValueError, match="int64"):
         phantom.render(torch.zeros(2), rng=torch.Generator())
 
 
-@BOTH
+@ALL
 def test_a_size_too_small_to_show_anything_is_refused(phantom: ModuleType, channels: int) -> None:
     with pytest.raises(ValueError, match="size"):
         phantom.render(torch.zeros(2, dtype=torch.int64), rng=torch.Generator(), size=4)
 
 
-@BOTH
+@ALL
 def test_few_pixels_are_clipped_to_black_or_white(phantom: ModuleType, channels: int) -> None:
     images = rendered(phantom, 512).images
     assert ((images == 0) | (images == 255)).float().mean() < 0.06
@@ -152,6 +154,33 @@ def test_mean_brightness_does_not_give_pneumonia_away() -> None:
     threshold = brightness.median()
     accuracy = ((brightness > threshold).long() == data.labels).float().mean().item()
     assert accuracy == pytest.approx(0.5, abs=0.05)
+
+
+def test_every_oct_sign_has_a_mask_of_plausible_area_and_no_normal_has_one() -> None:
+    data = rendered(oct, 2048)
+    assert data.masks is not None
+    area = data.masks.float().mean((1, 2))
+    normal = data.labels == oct.CLASSES.index("normal")
+    assert (area[normal] == 0).all()
+    assert area[~normal].max() < 0.25
+    assert (area[~normal] > 0).float().mean() > 0.98
+
+
+def test_fluid_of_the_retina_is_dark_and_lesions_and_drusen_are_not() -> None:
+    data = rendered(oct, 2048)
+    assert data.masks is not None
+    means = [
+        float(pixels(data)[data.labels == label, 0][data.masks[data.labels == label]].mean()) for label in range(3)
+    ]
+    assert means[oct.DME] < 0.25 < means[oct.DRUSEN] < means[oct.CNV] + 0.25
+
+
+def test_the_same_eye_with_and_without_drusen_differs_most_inside_the_mask() -> None:
+    ill = oct.render(torch.full((256,), oct.DRUSEN), rng=torch.Generator().manual_seed(5), size=64)
+    well = oct.render(torch.full((256,), 3), rng=torch.Generator().manual_seed(5), size=64)
+    assert ill.masks is not None
+    difference = (pixels(ill) - pixels(well)).abs()[:, 0]
+    assert difference[ill.masks].mean() > 3 * difference[~ill.masks].mean()
 
 
 def test_the_mask_of_a_blood_cell_holds_the_middle_of_the_image() -> None:
@@ -223,7 +252,7 @@ def cnn_accuracy(train: LabelledImages, test: LabelledImages, *, classes: int, e
     return float(balanced_accuracy_score(test.labels.numpy(), predicted.numpy()))
 
 
-@BOTH
+@ALL
 def test_a_cnn_beats_logistic_regression_by_ten_points_and_is_not_perfect(phantom: ModuleType, channels: int) -> None:
     train, test = rendered(phantom, 1536, seed=1), rendered(phantom, 1024, seed=2)
     linear = linear_accuracy(train, test)

@@ -17,11 +17,17 @@ from medassay.data import folder, medmnist_files, npz
 from medassay.data.class_folders import list_data_set
 from medassay.data.decoding import LOST_SCALING, has_lost_scaling
 from medassay.data.modules import Channels, DataOptions, ImageFormat, LabelledData, Source
-from medassay.data.phantoms import blood, chest
+from medassay.data.phantoms import blood, chest, oct
 from medassay.data.window import Window, check_window
 
 Length = Annotated[int, Range(ge=8)]
-PHANTOMS = {"chest": (1, len(chest.CLASSES)), "blood": (3, len(blood.CLASSES))}  # channels and classes
+PhantomKind = Literal["chest", "blood", "oct"]
+PHANTOMS = {
+    "chest": (1, len(chest.CLASSES)),
+    "blood": (3, len(blood.CLASSES)),
+    "oct": (1, len(oct.CLASSES)),
+}  # channels, classes
+RENDER = {"chest": chest.render, "blood": blood.render, "oct": oct.render}
 SMALLEST_PHANTOM = 8  # pixels a side
 
 
@@ -114,12 +120,12 @@ class Phantom(Source):
     """Images rendered on the fly, with masks of what makes their class: test objects with known ground truth.
 
     Attributes:
-        kind: ``chest`` (grey, 2 classes) or ``blood`` (RGB, 8 classes).
+        kind: ``chest`` (grey, 2 classes), ``blood`` (RGB, 8 classes) or ``oct`` (grey, 4 classes).
         lengths: Numbers of images in train, val and test, classes in equal numbers.
         phantom_seed: Seed of the rendering.
     """
 
-    kind: Literal["chest", "blood"]
+    kind: PhantomKind
     lengths: tuple[int, int, int]
     phantom_seed: int = 0
 
@@ -134,7 +140,7 @@ class Phantom(Source):
             raise ConfigError(f"data.size={declared.size}: expected an integer >= {SMALLEST_PHANTOM}")
 
     def read(self, declared: ImageFormat) -> Splits:
-        render = {"chest": chest.render, "blood": blood.render}[self.kind]
+        render = RENDER[self.kind]
         parts = []
         for position, length in enumerate(self.lengths):
             rng = torch.Generator().manual_seed(derive_seed(self.phantom_seed, 5, position))
@@ -251,7 +257,7 @@ def folder_data(
 
 def phantom_data(
     name: str,
-    kind: Literal["chest", "blood"],
+    kind: PhantomKind,
     classes: list[str],
     channels: Channels,
     train: Length = 4096,
