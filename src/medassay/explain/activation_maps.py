@@ -42,9 +42,9 @@ def find_layer(net: nn.Module, name: str | None = None) -> str:
 
     Args:
         net: A classifier.
-        name: Dotted name, as in ``net.named_modules()``; None for the last activation module before the last pooling
-            module (several poolings in a row count as one): for :class:`~medassay.nets.block_cnn.BlockCNN` 32 maps of
-            7x7.
+        name: Dotted name, as in ``net.named_modules()``; None for the net's own ``target_layer``, where it has none for the
+            last activation module before the last pooling module (several poolings in a row count as one): for
+            :class:`~medassay.nets.block_cnn.BlockCNN` 32 maps of 7x7.
 
     Raises:
         ConfigError: no module of that name, or none that fits; near names are given.
@@ -58,6 +58,8 @@ def find_layer(net: nn.Module, name: str | None = None) -> str:
                 + _list_examples(names, name)
             )
         return name
+    if own := getattr(net, "target_layer", None):
+        return str(own)
     poolings = [place for place, known in enumerate(names) if isinstance(net.get_submodule(known), _POOLINGS)]
     before = names[: poolings[-1]] if poolings else []
     activations = [known for known in before if isinstance(net.get_submodule(known), _ACTIVATIONS)]

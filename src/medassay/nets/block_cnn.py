@@ -10,7 +10,14 @@ from torch import Tensor, nn
 
 from medassay.core.errors import ConfigError
 from medassay.core.types import PositiveInt, Range
-from medassay.nets.layers import Activation, Normalisation, Normalise, make_activation, make_normalisation
+from medassay.nets.layers import (
+    Activation,
+    Normalisation,
+    Normalise,
+    SqueezeExcite,
+    make_activation,
+    make_normalisation,
+)
 
 
 class ConvBlock(nn.Module):
@@ -26,6 +33,7 @@ class ConvBlock(nn.Module):
         out_channels: int,
         normalisation: Normalisation = "batch",
         activation: Activation = "leaky_relu",
+        squeeze_excite: int | None = None,
     ) -> None:
         super().__init__()
         bias = normalisation == "none"
@@ -37,10 +45,11 @@ class ConvBlock(nn.Module):
             make_normalisation(normalisation, out_channels),
             make_activation(activation),
         )
+        self.excite = nn.Identity() if squeeze_excite is None else SqueezeExcite(out_channels, squeeze_excite)
         self.pool = nn.MaxPool2d(2, 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.pool(self.features(x))  # type: ignore[no-any-return]
+        return self.pool(self.excite(self.features(x)))  # type: ignore[no-any-return]
 
 
 class BlockCNN(nn.Module):
@@ -59,6 +68,7 @@ class BlockCNN(nn.Module):
         dropout: Probability of dropping one of the pooled features before the linear layer.
         normalisation: Normalisation after each convolution.
         activation: Activation after each normalisation.
+        squeeze_excite: Factor by which squeeze-and-excitation after each block reduces the number of its maps; None for none.
     """
 
     def __init__(
@@ -71,6 +81,7 @@ class BlockCNN(nn.Module):
         dropout: Annotated[float, Range(ge=0, lt=1)] = 0.0,
         normalisation: Normalisation = "batch",
         activation: Activation = "leaky_relu",
+        squeeze_excite: PositiveInt | None = None,
     ) -> None:
         super().__init__()
         if image_size < 2**blocks:
@@ -80,7 +91,9 @@ class BlockCNN(nn.Module):
             )
         self.normalise = Normalise()
         widths = [in_channels] + [width * 2**i for i in range(blocks)]
-        self.blocks = nn.Sequential(*(ConvBlock(a, b, normalisation, activation) for a, b in pairwise(widths)))
+        self.blocks = nn.Sequential(
+            *(ConvBlock(a, b, normalisation, activation, squeeze_excite) for a, b in pairwise(widths))
+        )
         self.pool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(dropout)
         self.head = nn.Linear(widths[-1], num_classes)

@@ -42,3 +42,23 @@ def make_normalisation(name: Normalisation, channels: int) -> nn.Module:
     if name == "instance":
         return nn.InstanceNorm2d(channels, affine=True)
     return nn.Identity()
+
+
+class SqueezeExcite(nn.Module):
+    """Weighs feature maps by what they hold in all: ``(B, C, H, W) -> (B, C, H, W)`` (Hu et al. 2018, arXiv:1709.01507).
+
+    The mean of each map, C / r units with ReLU, C units with a sigmoid: the factors of the maps.
+
+    Args:
+        channels: Number of feature maps, C.
+        reduction: Factor of the reduction, r; at least one unit is left.
+    """
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        squeezed = max(1, channels // reduction)
+        self.reduce, self.restore = nn.Linear(channels, squeezed), nn.Linear(squeezed, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        factors: Tensor = self.restore(self.reduce(x.mean((2, 3))).relu()).sigmoid()
+        return x * factors[:, :, None, None]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +24,16 @@ def compute_balanced_weights(counts: Tensor) -> Tensor:
     """Class weights ``n / (classes * n_class)`` from ``counts (K,) int64``; 0 for a class without images."""
     n = counts.sum()
     return torch.where(counts > 0, n / (len(counts) * counts.clamp(min=1)), torch.zeros(())).float()
+
+
+@runtime_checkable
+class WithAuxiliaries(Protocol):
+    """A net with further classifiers that only train it."""
+
+    auxiliary_weight: float
+
+    def classify_with_auxiliaries(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Logits of the net and of each auxiliary classifier, ``(B, num_classes)`` each."""
 
 
 class Classification(LightningModule):
@@ -85,10 +95,18 @@ class Classification(LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, labels = batch
-        loss = self.loss(self(images), labels)
+        loss = self._compute_training_loss(images, labels)
         check_finite(self, batch_idx, loss=loss)
         self._means.add(self, len(images), {"train/loss": loss})
         return loss
+
+    def _compute_training_loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The loss of the logits and, at the net's own weight, those of its auxiliary classifiers."""
+        if not isinstance(self.net, WithAuxiliaries):
+            return self.loss(self(images), labels)
+        logits, auxiliary = self.net.classify_with_auxiliaries(images)
+        losses = [self.loss(own, labels) for own in auxiliary]
+        return self.loss(logits, labels) + self.net.auxiliary_weight * sum(losses, torch.zeros(()).to(logits))
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if ends_epoch(self):
