@@ -82,7 +82,7 @@ def describe_command(command: str, argv: Sequence[str]) -> str:
         "",
         f"keys, changed by key=value (of what is chosen here; `{name} --help {OTHER[command]}` shows others):",
     ]
-    return "\n".join([*lines, *_align(_list_keys(command, cfg), comment="# ")])
+    return "\n".join([*lines, *_align(list_keys(command, cfg), comment="# ")])
 
 
 def _options(group: str) -> str:
@@ -99,7 +99,7 @@ def _align(rows: Any, comment: str = "") -> list[str]:
 # --- keys and their comments -----------------------------------------------------------------------------------------
 
 
-def _list_keys(command: str, cfg: DictConfig) -> Iterator[tuple[str, str]]:
+def list_keys(command: str, cfg: DictConfig) -> Iterator[tuple[str, str]]:
     """``key=value`` of every key of ``cfg`` but Hydra's, and its comment; those of the command itself first."""
     conf = configuration.find_conf_directory()
     comments = dict(_read_comments(conf / f"{command}.yaml", ""))
