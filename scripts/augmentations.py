@@ -50,7 +50,8 @@ STRENGTHS: dict[str, list[dict[str, Any]]] = {
 
 
 class Row(NamedTuple):
-    """One augmentation: its setting and why, and for each class a strip of images ``(S, C, H, W) uint8``, weak to strong."""
+    """One augmentation: its setting and why, and for each class a strip of images ``(1 + S, C, H, W) uint8``, as it comes and
+    changed, weak to strong."""
 
     name: str
     setting: str
@@ -105,7 +106,7 @@ def describe(data: LabelledData, cfg: Any, chosen: dict[str, Any]) -> Iterable[R
     for name, options in STRENGTHS.items():
         if name == "colour" and data.channels == 1:
             continue
-        changed = []
+        changed = [choose_originals(data)]
         for option in options:
             rng = torch.Generator().manual_seed(1)
             changed.append((BatchAugment(**option)(originals, rng=rng) * 255).round().to(torch.uint8))
@@ -125,7 +126,7 @@ def write(directory: Path, data: LabelledData, rows: list[Row], overrides: list[
             slug = configuration.make_slug(name)
             save_image(originals[k], directory / "images" / f"{slug}_original.png")
             for row in rows:
-                for strength, image in enumerate(row.strips[k], start=1):
+                for strength, image in enumerate(row.strips[k][1:], start=1):
                     save_image(image, directory / "images" / f"{slug}_{row.name}_{strength}.png")
     except OSError as error:
         raise output_error(error, directory) from error
@@ -133,7 +134,6 @@ def write(directory: Path, data: LabelledData, rows: list[Row], overrides: list[
         Path(__file__).with_name("augmentations.html.j2").absolute(),
         name=data.name,
         classes=present,
-        originals=[originals[k : k + 1] for k in range(len(present))],
         rows=rows,
         command="python scripts/augmentations.py " + " ".join(overrides),
     )

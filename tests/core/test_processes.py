@@ -238,6 +238,12 @@ def test_a_process_that_finds_torch_imported_computes_with_the_threads_of_its_pl
     assert sorted(result["threads"] for result in results) == [1, 2]
 
 
+def test_something_is_done_while_a_server_imports_and_not_without_one(workshop: Workshop) -> None:
+    done: list[bool] = []
+    list(workshop.run("ab", workshop.call, meanwhile=lambda: done.append(workshop.path.exists())))
+    assert done == [False] * bool(workshop.preload)
+
+
 @forked
 def test_where_the_server_cannot_import_each_process_does(
     workshop: Workshop, capfd: pytest.CaptureFixture[str]

@@ -104,7 +104,8 @@ def list_keys(command: str, cfg: DictConfig) -> Iterator[tuple[str, str]]:
     conf = configuration.find_conf_directory()
     comments = dict(_read_comments(conf / f"{command}.yaml", ""))
     choices = {str(group): name for group, name in cfg.hydra.runtime.choices.items() if name is not None}
-    for group in sorted(choices, key=lambda group: -group.count("/")):  # of a net, then of the model that changes it
+    # Of a net, then of the model that changes it; a model, last, may say why it changes its data
+    for group in sorted(choices, key=lambda group: (-group.count("/"), group == "model")):
         folder, _, package = group.partition("@")
         file = conf / folder / f"{choices[group]}.yaml"
         if not folder.startswith("hydra/") and file.is_file():

@@ -91,6 +91,7 @@ def run_in_processes(
     make_call: Callable[[Job], Call],
     watch: Callable[[Job], object] = lambda job: None,
     preload: Sequence[str] = (),
+    meanwhile: Callable[[], object] = lambda: None,
 ) -> Generator[tuple[Job, Ending], None, None]:
     """Runs each job in a process of its own, in their order, and yields it with its ending as soon as it has ended.
 
@@ -104,6 +105,7 @@ def run_in_processes(
         watch: Function that is called for each running job, ten times a second.
         preload: Modules whose import takes seconds: imported once, by a process that the jobs' are forked from, where the
             system can do that (Linux). Empty starts a fresh interpreter for each.
+        meanwhile: Function that is called while such a process imports, on a core that nothing else needs yet.
     """
     waiting, free = list(jobs), list(places)
     running: dict[_Process, tuple[Job, Place]] = {}
@@ -111,6 +113,7 @@ def run_in_processes(
         server = None
         if waiting and preload and ForkServer.is_possible():
             server = servers.enter_context(ForkServer(preload, {**os.environ, **free[0].environment()}))
+            meanwhile()
         try:
             while waiting or running:
                 while waiting and free:

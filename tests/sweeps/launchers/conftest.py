@@ -82,6 +82,7 @@ def launch(fake_jobs: Any) -> Launch:
         with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             patch.setattr(ArgumentsSweeper, "sweep", sweep)
             patch.setattr(local_parallel, "PRELOAD", ["json"])  # these jobs need no more
+            patch.setattr(local_parallel, "SUMMARY", "json")
             run_hydra("train", job or fake_jobs.FakeJob(), [*fixed, *argv, f"hydra.sweep.dir='{directory}'"])
         witnesses = directory / fake_jobs.WITNESSES
         seen = [json.loads(line) for line in witnesses.read_text().splitlines()] if witnesses.exists() else []

@@ -118,5 +118,6 @@ def main(argv: Sequence[str]) -> int:
         mock.patch.object(multirun, "_conclude", conclude),
         mock.patch("medassay.sweeps.directory.code_hash", return_value="0123456789abcdef"),
         mock.patch("medassay.sweeps.launchers.local_parallel.PRELOAD", ["json"]),  # these jobs need no more
+        mock.patch("medassay.sweeps.launchers.local_parallel.SUMMARY", "json"),
     ):
         return cli.main("train", argv)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -18,6 +19,8 @@ from medassay.sweeps.launchers.progress import Progress
 
 # What a job imports sooner or later; its own modules are a few milliseconds more
 PRELOAD = ("medassay.runs.train", "medassay.evaluation.evaluate", "medassay.tasks.classification", *FIRST_USED)
+
+SUMMARY = "medassay.sweeps.page"  # what the sweep's own process needs in the end: four seconds of imports
 
 
 class LocalParallelLauncher(SweepLauncher):
@@ -56,6 +59,7 @@ class LocalParallelLauncher(SweepLauncher):
             lambda task: make_call(self.hydra_context, self.job, task),
             lambda task: progress.report_running(task.name, task.run),
             preload=PRELOAD if self.fork else (),
+            meanwhile=lambda: importlib.import_module(SUMMARY),
         )
         with closing(endings):
             for task, ending in endings:
