@@ -123,8 +123,6 @@ def describe_net(name: str, channels: int, classes: int, size: int, speed: bool)
     with FlopCounterMode(display=False) as counter:
         net(torch.empty(1, channels, size, size, device="meta"))
     body = next(getattr(net, part) for part in ("body", "blocks", "convolutions") if hasattr(net, part))
-    if isinstance(net, (AlexNet, VGG, MobileNetV2, EfficientNet)):
-        body = net.body.features
     stages = keep_changing(list_stages(body, channels, getattr(net, "upscale", None) or size))
     rate = measure_rate(build(name, channels, classes, size), channels, size) if speed else None
     parameters = sum(parameter.numel() for parameter in net.parameters())

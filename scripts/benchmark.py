@@ -37,6 +37,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from medassay.core.machine import count_cores, name_processor
+
 ROOT = Path(__file__).resolve().parents[1]
 TRAIN, EVALUATE = ROOT / "train.py", ROOT / "evaluate.py"
 SIZES = {  # images, epochs, steps; small ones for tests
@@ -55,13 +57,12 @@ SIZES = {  # images, epochs, steps; small ones for tests
 }
 Values = dict[str, float]
 COMPILED = "ours, bfloat16, compiled"  # on a GPU alone: on a CPU it takes a minute to gain nothing
-PARTS = ("start", "cnn", "gan", "draw", "metrics", "sweep", "precision")
 
 
 def main() -> int:
     """Prints a table for each part; gives the exit code."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("parts", nargs="*", metavar="part", help=f"one of {', '.join(PARTS)}")
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"one of {', '.join(VARIANTS)}")
     parser.add_argument("--repeats", type=int, default=5, help="turns of all variants (default: 5)")
     parser.add_argument("--threads", type=int, default=0, help="threads of torch; 0 (default): all cores")
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu", help="where nets compute (default: cpu)")
@@ -74,13 +75,13 @@ def main() -> int:
     if arguments.once:
         print(json.dumps(measure(arguments.once, threads, arguments.device)))
         return 0
-    if unknown := set(arguments.parts) - set(PARTS):
-        parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+    if unknown := set(arguments.parts) - set(VARIANTS):
+        parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(VARIANTS)}")
     machine = describe_machine(threads, arguments.device)
     print("; ".join(f"{name} {value}" for name, value in machine.items()), flush=True)
     options = ["--threads", str(threads), "--device", arguments.device, "--sizes", json.dumps(arguments.sizes)]
     found: dict[str, dict[str, list[Values]]] = {}
-    for part in arguments.parts or PARTS:
+    for part in arguments.parts or VARIANTS:
         variants = [name for name in VARIANTS[part] if name != COMPILED or arguments.device == "cuda"]
         found[part] = take_turns(variants, 1 if part == "precision" else arguments.repeats, options)
         print(f"\n**{part}**\n\n{make_table(found[part])}", flush=True)
@@ -96,7 +97,7 @@ def take_turns(variants: list[str], repeats: int, options: list[str]) -> dict[st
         for name in variants:
             print(f"turn {turn + 1}/{repeats}: {name}", end="\033[K\r", file=sys.stderr, flush=True)
             command = [sys.executable, __file__, "--once", name, *options]
-            environment = {**os.environ, "MEDASSAY_BEGUN": repr(time.time()), "PYTHONPATH": str(ROOT / "src")}
+            environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
             done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
             if done.returncode:
                 sys.exit(f"{name} failed:\n{done.stderr}")
@@ -129,11 +130,8 @@ def describe_machine(threads: int, device: str) -> dict[str, str]:
     """What a reader needs to know of a table's numbers."""
     from importlib.metadata import version
 
-    cpu = platform.processor() or platform.machine()
-    if Path("/proc/cpuinfo").exists():
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        cpu = next((line.partition(": ")[2] for line in lines if line.startswith("model name")), cpu)
-    found = {"date": datetime.date.today().isoformat(), "CPU": f"{cpu}, {count_cores()} cores", "threads": str(threads)}
+    cpu = f"{name_processor()}, {count_cores()} cores"
+    found = {"date": datetime.date.today().isoformat(), "CPU": cpu, "threads": str(threads)}
     if device == "cuda":
         import torch
 
@@ -175,13 +173,6 @@ def wait_for_device() -> None:
 
     if choose_device().type == "cuda":
         torch.cuda.synchronize()
-
-
-def count_cores() -> int:
-    """CPU cores for this process."""
-    from medassay.core.machine import count_cores
-
-    return count_cores()
 
 
 def make_settings(**options: Any) -> Any:
@@ -534,7 +525,7 @@ def time_metrics() -> Values:
     from medassay.evaluation import encoders
     from medassay.nets.block_cnn import BlockCNN
     from medassay.protocols.assay.measures import Yardstick
-    from medassay.protocols.assay.subjects import Real
+    from medassay.protocols.assay.subjects import Real, Subject
     from medassay.tasks.classification import Classification
 
     class FirstClass(torch.nn.Module):
@@ -554,7 +545,9 @@ def time_metrics() -> Values:
         yardstick = Yardstick(real, found, FirstClass(), device)
         _ = yardstick.spaces
         encoded = time.perf_counter()
-        yardstick.measure("generator", "phantoms", "generator", [generated])
+        yardstick.measure_rows(
+            [Subject("generator", "phantoms", "generator", generated, [torch.arange(len(generated))])]
+        )
         ended = time.perf_counter()
     above = read_peak() - baseline
     return {

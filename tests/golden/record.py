@@ -105,18 +105,9 @@ def machine() -> dict[str, str]:
     """What digests and last digits depend on."""
     import torch
 
-    return {"torch": str(torch.__version__), "processor": _processor(), "system": platform.system()}
+    from medassay.core.machine import name_processor
 
-
-def _processor() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
-
-
-# --- the steps -------------------------------------------------------------------------------------------------------
+    return {"torch": str(torch.__version__), "processor": name_processor(), "system": platform.system()}
 
 
 def command(name: str, *argv: str) -> Callable[[Path], dict[str, Any]]:

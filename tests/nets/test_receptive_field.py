@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torchvision.ops import SqueezeExcitation
 
 from medassay.nets.alexnet import AlexNet
 from medassay.nets.block_cnn import BlockCNN
 from medassay.nets.efficientnet import EfficientNet
 from medassay.nets.googlenet import GoogLeNet
+from medassay.nets.layers import SqueezeExcite
 from medassay.nets.lenet import LeNet
 from medassay.nets.mobilenet import MobileNetV2
-from medassay.nets.receptive_field import Field, grow_field, list_stages, measure_field
+from medassay.nets.receptive_field import Field, grow_field, list_stages
 from medassay.nets.resnet import ResNet
 from medassay.nets.vgg import VGG
 
@@ -30,6 +33,38 @@ def test_lenets_three_convolutions_without_pooling_see_5_9_and_13_pixels() -> No
 def test_the_output_of_a_3x3_kernel_on_7x7_is_the_lectures(options: dict[str, int], side: int) -> None:
     ((_, shape, _),) = list_stages(nn.Sequential(nn.Conv2d(1, 1, 3, **options)), 1, 7)
     assert shape == (1, side, side)
+
+
+def measure_field(body: nn.Module, channels: int, size: int) -> int:
+    """The side in pixels of the square that the middle value of ``body``'s output sees, by its gradient.
+
+    In a copy with positive weights and average instead of maximum pooling no two paths can cancel, so that every pixel seen has
+    a gradient. The image must be larger than the field.
+    """
+    copied = _make_positive(body)
+    image = torch.rand(1, channels, size, size, dtype=torch.float64, requires_grad=True)
+    out = copied(image)
+    out[0, :, out.shape[2] // 2, out.shape[3] // 2].sum().backward()
+    assert image.grad is not None
+    seen = image.grad[0].abs().sum(0) > 0
+    rows = seen.any(1).nonzero()[:, 0]
+    return int(rows.max() - rows.min()) + 1
+
+
+def _make_positive(body: nn.Module) -> nn.Module:
+    copied = copy.deepcopy(body).double().eval()
+    for module in list(copied.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.MaxPool2d):
+                pool = nn.AvgPool2d(child.kernel_size, child.stride, child.padding, child.ceil_mode)
+                setattr(module, name, pool)
+            elif isinstance(
+                child, (nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.SiLU, nn.Tanh, SqueezeExcite, SqueezeExcitation)
+            ):
+                setattr(module, name, nn.Identity())
+            elif isinstance(child, nn.Conv2d):
+                nn.init.constant_(child.weight, 1 / child.weight[0].numel())
+    return copied
 
 
 NETS: dict[str, tuple[Callable[[], Any], int, int]] = {  # the body, the field, an image larger than that

@@ -27,7 +27,7 @@ from medassay.protocols.assay.controls import make_controls, make_floor
 from medassay.protocols.assay.measures import Yardstick
 from medassay.protocols.assay.protocol import Assay, make_subjects
 from medassay.protocols.assay.results import Row
-from medassay.protocols.assay.subjects import Candidate, Real
+from medassay.protocols.assay.subjects import Candidate, Real, Subject
 
 TRAIN, VAL, SAMPLES, LARGE = 120, 48, 160, 150
 ENCODERS: list[EncoderName] = ["classifier", "pixels"]
@@ -194,5 +194,6 @@ def test_rows_measured_together_are_those_measured_alone(real: Real, candidate: 
 
     together = [text_of(one.row) for one in yardstick().measure_rows(subjects)]
     assert together == [text_of(yardstick().measure_rows([subject])[0].row) for subject in subjects]
-    sets = [candidate.images[rows] for rows in generated[0].sets]
-    assert text_of(yardstick().measure("generator", "phantoms", "generator", sets)) == together[0]
+    pool, places = candidate.images[torch.cat(list(generated[0].sets))], torch.arange(VAL * len(generated[0].sets))
+    alone = Subject("generator", "phantoms", "generator", pool, places.split(VAL))  # without the images in no set
+    assert text_of(yardstick().measure_rows([alone])[0].row) == together[0]

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import os
+import platform
 import sys
+from contextlib import suppress
+from pathlib import Path
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # numbers of glibc's malloc.h
 _LARGEST_MMAP_THRESHOLD = 32 * 2**20  # glibc accepts no more on 64 bits
@@ -15,6 +18,15 @@ def count_cores() -> int:
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     given = os.environ.get("MEDASSAY_CORES", "")
     return min(allowed, int(given)) if given.isdecimal() and int(given) > 0 else allowed
+
+
+def name_processor() -> str:
+    """What the processor calls itself, e.g. ``AMD EPYC``; where the system does not tell, its kind."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 def keep_freed_memory() -> None:

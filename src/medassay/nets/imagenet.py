@@ -5,11 +5,13 @@ Layers keep torchvision's names, below ``body`` where they make feature maps, so
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.models import VGG, AlexNet
 
 from medassay.core.errors import ConfigError
 from medassay.nets.layers import Normalise
@@ -25,7 +27,7 @@ class ImageNetClassifier(nn.Module):
         image_size: Pixels a side of the data set's images.
         upscale: Pixels a side that they are enlarged to first; None leaves them as they are.
         least: The smallest side of an image that leaves every layer a pixel.
-        small_stem: Whether a stem for small images would help; None where the net has no such choice or has it already.
+        small_stem: Whether a stem for small images would help: false where the net has no such choice, or has it already.
         target_layer: Dotted name of the layer with the last feature maps before pooling: what Grad-CAM looks at.
 
     Raises:
@@ -85,6 +87,12 @@ def make_stem(conv: nn.Module, in_channels: int, *, small: bool) -> nn.Conv2d:
     if stem.bias is not None:
         nn.init.zeros_(stem.bias)
     return stem
+
+
+def take_hidden_layers(net: AlexNet | VGG) -> nn.Sequential:
+    """The layers of ``net`` between its feature maps and its last layer, ``(B, M, h, w) -> (B, 4096)``."""
+    layers = OrderedDict(avgpool=net.avgpool, flatten=nn.Flatten(), classifier=net.classifier[:-1])
+    return nn.Sequential(layers)
 
 
 def make_average_pooling() -> nn.Sequential:

@@ -76,43 +76,13 @@ def _take_first(value: int | tuple[int, ...]) -> int:
 
 
 def list_stages(body: nn.Sequential, channels: int, size: int) -> list[Stage]:
-    """The stages of ``body``, its children, for images ``(channels, size, size)``; nothing is computed."""
-    field, stages = Field(), []
+    """The stages of ``body``, its children or those of an only one, for images ``(channels, size, size)``; computes nothing."""
+    field, stages = ONE_PIXEL, []
+    while len(body) == 1 and isinstance(body[0], nn.Sequential):
+        body = body[0]
     body = copy.deepcopy(body).to("meta")
     x = torch.empty(1, channels, size, size, device="meta")
     for name, module in body.eval().named_children():
         x, field = module(x), grow_field(module, field)
         stages.append(Stage(name, (x.shape[1], x.shape[2], x.shape[3]), field))
     return stages
-
-
-def measure_field(body: nn.Module, channels: int, size: int) -> int:
-    """The side in pixels of the square that the middle value of ``body``'s output sees, by its gradient.
-
-    In a copy with positive weights and average instead of maximum pooling no two paths can cancel, so that every pixel seen has
-    a gradient. The image must be larger than the field.
-    """
-    copied = _make_positive(body)
-    image = torch.rand(1, channels, size, size, dtype=torch.float64, requires_grad=True)
-    out = copied(image)
-    out[0, :, out.shape[2] // 2, out.shape[3] // 2].sum().backward()
-    assert image.grad is not None
-    seen = image.grad[0].abs().sum(0) > 0
-    rows = seen.any(1).nonzero()[:, 0]
-    return int(rows.max() - rows.min()) + 1
-
-
-def _make_positive(body: nn.Module) -> nn.Module:
-    copied = copy.deepcopy(body).double().eval()
-    for module in list(copied.modules()):
-        for name, child in list(module.named_children()):
-            if isinstance(child, nn.MaxPool2d):
-                pool = nn.AvgPool2d(child.kernel_size, child.stride, child.padding, child.ceil_mode)
-                setattr(module, name, pool)
-            elif isinstance(
-                child, (nn.BatchNorm2d, nn.ReLU, nn.ReLU6, nn.SiLU, nn.Tanh, SqueezeExcite, SqueezeExcitation)
-            ):
-                setattr(module, name, nn.Identity())
-            elif isinstance(child, nn.Conv2d):
-                nn.init.constant_(child.weight, 1 / child.weight[0].numel())
-    return copied

@@ -9,7 +9,7 @@ import torchvision
 from torch import nn
 
 from medassay.core.types import PositiveInt, Probability, Range
-from medassay.nets.imagenet import ImageNetClassifier, make_stem
+from medassay.nets.imagenet import ImageNetClassifier, make_stem, take_hidden_layers
 
 
 class VGG(ImageNetClassifier):
@@ -39,10 +39,9 @@ class VGG(ImageNetClassifier):
     ) -> None:
         net: torchvision.models.VGG = getattr(torchvision.models, f"vgg{depth}" + "_bn" * batch_norm)(dropout=dropout)
         net.features[0] = make_stem(net.features[0], in_channels, small=False)
-        hidden = OrderedDict(avgpool=net.avgpool, flatten=nn.Flatten(), classifier=net.classifier[:-1])
         super().__init__(
             nn.Sequential(OrderedDict(features=net.features)),
-            nn.Sequential(hidden),
+            take_hidden_layers(net),
             nn.Linear(4096, num_classes),
             image_size=image_size,
             upscale=upscale,

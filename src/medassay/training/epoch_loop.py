@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.loops.fetchers import _DataFetcher, _DataLoaderIterDataFetcher
 from pytorch_lightning.loops.optimization.automatic import ClosureResult
@@ -135,7 +134,7 @@ class LeanEpochLoop(_TrainingEpochLoop):
             nonlocal result
             with torch.enable_grad():
                 task._current_fx_name = "training_step"
-                result = _read_output(trainer.strategy.training_step(*inputs))
+                result = ClosureResult.from_training_step_output(trainer.strategy.training_step(*inputs))
                 task._current_fx_name = "optimizer_step"
                 progress.zero_grad.increment_ready()
                 self._call("on_before_zero_grad", optimizer)
@@ -190,9 +189,3 @@ def _bind(hook: Callable[..., Any], trainer: Trainer, task: LightningModule) -> 
         hook(trainer, task, *inputs)
 
     return call
-
-
-def _read_output(output: Any) -> ClosureResult:
-    if output is not None and not isinstance(output, (Tensor, dict)):
-        raise MisconfigurationException("`training_step` must return a Tensor, a dict with a loss, or None")
-    return ClosureResult.from_training_step_output(output)

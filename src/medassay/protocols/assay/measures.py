@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from medassay.core.estimate import mean_over
-from medassay.core.types import LabelledImages
 from medassay.evaluation.encoders import Encoder
 from medassay.metrics.neighbours import unite_sets
-from medassay.protocols.assay.results import Curves, Kind, Metrics, PerClass, Row
+from medassay.protocols.assay.results import Curves, Metrics, PerClass, Row
 from medassay.protocols.assay.space import PoolSet, SetNumbers, Space, Suspicion, compute_class_shares
 from medassay.protocols.assay.subjects import Real, Subject
 from medassay.tasks.classification import Classification
@@ -43,12 +42,6 @@ class Yardstick:
     def spaces(self) -> list[Space]:
         """The real images as each encoder sees them; made on first use, since rows that are kept need none."""
         return [Space(encoder, self.real, self.device) for encoder in self.encoders]
-
-    def measure(self, key: str, name: str, kind: Kind, sets: Sequence[LabelledImages]) -> Row:
-        """The row of ``sets`` of equal size that have no image in common, with each other or with another row."""
-        images, labels = torch.cat([one.images for one in sets]), torch.cat([one.labels for one in sets])
-        rows = torch.split(torch.arange(len(images)), [len(one) for one in sets])
-        return self.measure_rows([Subject(key, name, kind, LabelledImages(images, labels), rows)])[0].row
 
     def measure_rows(self, subjects: Sequence[Subject]) -> list[Measured]:
         """The rows of all ``subjects``: every encoder's numbers by :meth:`Space.measure`, as means over a subject's sets."""
