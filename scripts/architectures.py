@@ -123,7 +123,7 @@ def describe_net(name: str, channels: int, classes: int, size: int, speed: bool)
     with FlopCounterMode(display=False) as counter:
         net(torch.empty(1, channels, size, size, device="meta"))
     body = next(getattr(net, part) for part in ("body", "blocks", "convolutions") if hasattr(net, part))
-    stages = keep_changing(list_stages(body, channels, getattr(net, "upscale", None) or size))
+    stages = list_stages(body, channels, getattr(net, "upscale", None) or size)
     rate = measure_rate(build(name, channels, classes, size), channels, size) if speed else None
     parameters = sum(parameter.numel() for parameter in net.parameters())
     return Facts(name, parameters, counter.get_total_flops() // 2, stages, rate)
@@ -163,7 +163,7 @@ def tabulate_stages(found: list[Facts]) -> Table:
     rows = [
         [net.name, stage.name, show_shape(stage), str(stage.field.size), str(stage.field.jump)]
         for net in found
-        for stage in net.stages
+        for stage in keep_changing(net.stages)
         if not net.name.startswith("EfficientNet-B") or net.name.endswith("B0")
     ]
     header = ["net", "stage", "output", "receptive field, px", "px from one value to the next"]
@@ -211,7 +211,7 @@ def draw_fields(net: Facts, size: int) -> Figure:
     )
     figure, axes = make_small_axes(3.4, 3.8)
     axes.imshow(image, cmap="gray", extent=(0, size, size, 0))
-    inside = [stage for stage in net.stages if stage.field.size < size]
+    inside = [stage for stage in keep_changing(net.stages) if stage.field.size < size]
     for stage, colour in zip(inside, cycle(PALETTE), strict=False):
         side = stage.field.size
         corner = (size - side) / 2

@@ -42,6 +42,12 @@ def test_narrow_resnets_are_as_small_as_said(width: int, parameters: float, giga
     assert facts.multiply_adds / 1e9 == pytest.approx(giga, rel=0.02)
 
 
+@pytest.mark.parametrize(("name", "maps"), [("MobileNetV2", "1280 x 2 x 2"), ("course's CNN", "32 x 3 x 3")])
+def test_the_last_maps_are_those_that_are_pooled(name: str, maps: str, script: ModuleType) -> None:
+    facts = script.describe_net(name, 1, 2, 28, False)
+    assert script.tabulate_nets([facts], 28, False).rows[0][3] == maps
+
+
 def test_compound_scaling_about_doubles_the_work_with_each_step(script: ModuleType) -> None:
     rows = script.tabulate_scaling().rows
     assert [row[0] for row in rows] == [str(phi) for phi in range(8)]
