@@ -245,20 +245,19 @@ def test_a_root_that_cannot_be_made_is_one_line(tmp_path: Path, remote: Any) -> 
 
 def test_a_named_file_of_another_md5_is_accepted_as_not_published(tmp_path: Path) -> None:
     path = save(tmp_path / "mine.npz")
-    assert name_file(path, FLAG, 28) == DataFile(path, md5(path), published=False)
+    assert name_file(path, FLAG) == DataFile(path, md5(path), published=False)
 
 
-def test_a_named_file_with_the_published_md5_is_published_at_that_size_only(published: Path) -> None:
-    assert name_file(str(published), FLAG, 28).published
-    assert not name_file(published, FLAG, 64).published
+def test_a_named_file_with_the_published_md5_is_published(published: Path) -> None:
+    assert name_file(str(published), FLAG).published
 
 
 def test_a_named_file_that_is_missing_is_one_line(tmp_path: Path) -> None:
-    assert f"data.file={tmp_path / 'none.npz'} does not exist" in error_of(name_file, tmp_path / "none.npz", FLAG, 28)
+    assert f"data.file={tmp_path / 'none.npz'} does not exist" in error_of(name_file, tmp_path / "none.npz", FLAG)
 
 
 def test_a_named_directory_is_one_line(tmp_path: Path) -> None:
-    assert f"data.file={tmp_path} is a directory" in error_of(name_file, tmp_path, FLAG, 28)
+    assert f"data.file={tmp_path} is a directory" in error_of(name_file, tmp_path, FLAG)
 
 
 # --- read ------------------------------------------------------------------------------------------------------------
@@ -428,7 +427,7 @@ def test_the_rebuilt_bloodmnist_is_refused_under_the_official_name(tmp_path: Pat
 
 
 def test_the_rebuilt_bloodmnist_is_read_where_it_is_named() -> None:
-    file = name_file(real("bloodmnist_rebuilt.npz"), "bloodmnist", 28)
+    file = name_file(real("bloodmnist_rebuilt.npz"), "bloodmnist")
     splits = read(file, channels=3, size=28, num_classes=8)
     assert not file.published
     assert [len(split) for split in splits] == [11959, 1712, 3421]

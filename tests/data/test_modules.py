@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from medassay.core.errors import ConfigError, DataError
+from medassay.data import npz
+from medassay.data.medmnist_files import choose_size
 from medassay.data.modules import LabelledData
 from medassay.data.order import make_stratified_order
 from medassay.data.sources import GeneratedSamples, folder_data, medmnist_data, phantom_data
@@ -132,6 +135,15 @@ def test_class_counts_are_those_of_the_training_images(tiny_chest: Factory) -> N
     assert data.class_counts().tolist() == np.bincount(data.splits.train.labels.numpy(), minlength=2).tolist() == [5, 4]
 
 
+def test_with_steps_an_epoch_has_so_many_batches_however_few_images_there_are(tiny_chest: Factory) -> None:
+    data = tiny_chest(train=20, batch_size=8, steps=10)
+    batches = list(data.train_dataloader())
+    assert len(batches) == 10
+    seen = torch.cat([labels for _, labels in batches])
+    assert len(seen) == 68  # three passes of 8, 8 and 4 images, and 8 more
+    assert len(list(data.val_dataloader())) == 4
+
+
 # --- loaders ---------------------------------------------------------------------------------------------------------
 
 
@@ -174,6 +186,34 @@ def test_a_file_named_by_the_user_is_read_and_recorded_as_not_published(tmp_path
         assert np.array_equal(split.images.numpy().transpose(0, 2, 3, 1), raw[f"{name}_images"])
         assert split.labels.tolist() == raw[f"{name}_labels"][:, 0].tolist()
     assert data.provenance() == {"name": "bloodmnist", "file": str(path), "md5": file_md5(path), "published": False}
+
+
+@pytest.mark.parametrize("size", [20, 64])
+def test_images_of_another_size_are_resized_once_where_that_is_asked_for_and_the_record_says_so(
+    size: int, tmp_path: Path
+) -> None:
+    path = doctored(tmp_path / "mine.npz", channels=3, classes=8)
+    with pytest.raises(DataError, match=r"expected \(N, \d+, \d+, 3\): give data.resize=true, set data.size"):
+        _ = make_medmnist(path, size=size).splits
+    data, plain = make_medmnist(path, size=size, resize=True), make_medmnist(path, resize=True)
+    for split, original in zip(data.splits, plain.splits, strict=True):
+        expected = F.interpolate(original.images.float(), (size, size), mode="bicubic", antialias=True)
+        assert torch.equal(split.images, expected.round().clamp(0, 255).byte())
+        assert torch.equal(split.labels, original.labels)
+    assert data.provenance()["resized_from"] == 28
+    assert "resized_from" not in plain.provenance()
+
+
+def test_many_images_are_resized_like_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = doctored(tmp_path / "mine.npz", channels=3, classes=8)
+    whole = make_medmnist(path, size=20, resize=True).splits.train.images
+    monkeypatch.setattr(npz, "BLOCK", 7)
+    assert torch.equal(make_medmnist(path, size=20, resize=True).splits.train.images, whole)
+
+
+@pytest.mark.parametrize(("size", "stored"), [(20, 28), (28, 28), (32, 64), (128, 128), (300, 224)])
+def test_a_published_file_of_the_same_or_the_next_larger_size_is_resized(size: int, stored: int) -> None:
+    assert choose_size(size) == stored
 
 
 def test_a_file_of_other_channels_is_refused_before_training(tmp_path: Path) -> None:

@@ -72,10 +72,15 @@ def find_file(flag: str, *, size: int = 28, root: str | Path | None = None, phan
     return DataFile(path, actual, published=True)
 
 
-def name_file(path: str | Path, flag: str, size: int) -> DataFile:
+def choose_size(size: int) -> int:
+    """The published side, in pixels, that images are best brought to ``size`` from: the same or the next larger one."""
+    return next((side for side in SIZES if side >= size), SIZES[-1])
+
+
+def name_file(path: str | Path, flag: str) -> DataFile:
     """A file the user names (``data.file=<path>``); any file laid out like MedMNIST's will do.
 
-    ``published`` is True only if its md5 is the published one of ``flag`` at ``size``.
+    ``published`` is True only if its md5 is the published one of ``flag`` at any size.
 
     Raises:
         DataError: The file does not exist, is a directory or cannot be read; or ``flag`` is unknown, 3-D or multi-label.
@@ -89,7 +94,7 @@ def name_file(path: str | Path, flag: str, size: int) -> DataFile:
             f"data.file={path} does not exist: name an .npz file, or leave data.file out to use {flag}'s own"
         )
     actual = md5(path)
-    return DataFile(path, actual, published=actual == info.get(_key("MD5", size)))
+    return DataFile(path, actual, published=actual in {info.get(_key("MD5", side)) for side in SIZES})
 
 
 def check_names(flag: str, classes: Sequence[str], aliases: Mapping[str, str] | None = None) -> None:

@@ -77,6 +77,7 @@ class LoadingOptions(TypedDict, total=False):
     augment: BatchAugment | None
     seed: NonNegativeInt
     subset: PositiveInt | None
+    steps: PositiveInt | None
 
 
 class DataOptions(LoadingOptions, total=False):
@@ -123,7 +124,7 @@ class LabelledData(LightningDataModule):
         seed: NonNegativeInt = 0,
         subset: PositiveInt | None = None,
         stamp: Stamp | None = None,
-        steps: int | None = None,
+        steps: PositiveInt | None = None,
     ) -> None:
         super().__init__()
         if len(classes) < 2:

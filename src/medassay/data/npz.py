@@ -20,11 +20,12 @@ from medassay.data.decoding import LOST_SCALING, has_lost_scaling
 
 _Array = np.ndarray[Any, np.dtype[Any]]
 _REPLACE = "delete it so that it is fetched or written anew, or name another with data.file=<path>"
+BLOCK = 512  # images that are resized at a time
 UNREADABLE = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
 
 def read_splits(
-    path: Path, splits: Sequence[str], *, channels: int, size: int, num_classes: int
+    path: Path, splits: Sequence[str], *, channels: int, size: int, num_classes: int, resize: bool = False
 ) -> list[LabelledImages]:
     """Some splits of a file in MedMNIST's layout, ``<split>_{images,labels}``, in the order asked for.
 
@@ -34,6 +35,7 @@ def read_splits(
         channels: 1 for images stored as ``(N, size, size)``, 3 for ``(N, size, size, 3)``.
         size: Side of the images in pixels.
         num_classes: Number of classes; labels must lie in ``0..num_classes-1``.
+        resize: Whether to bring square images of another size to ``size`` (bicubic, antialiased); otherwise they are refused.
 
     Returns:
         Images ``(N, C, H, W) uint8``, contiguous; labels ``(N,) int64``.
@@ -49,14 +51,26 @@ def read_splits(
                 f"{path} has no {', '.join(missing)} (it holds {', '.join(archive.files) or 'nothing'}), expected "
                 f"{', '.join(required)}: name another data.file"
             )
+        side = _side(path, splits[0], archive) if resize else None  # all splits of a file have one size
         for split in splits:
-            _check_headers(path, split, archive, channels, size, num_classes)
+            _check_headers(path, split, archive, channels, side or size, num_classes)
         loaded = []
         for split in splits:
-            images = _images(path, f"{split}_images", archive, channels)
+            images = torch.from_numpy(_images(path, f"{split}_images", archive, channels))
             labels = _labels(path, f"{split}_labels", archive, num_classes)
-            loaded.append(LabelledImages(torch.from_numpy(images), torch.from_numpy(labels)))
+            loaded.append(LabelledImages(_resize(images, size), torch.from_numpy(labels)))
     return loaded
+
+
+def read_side(path: Path, split: str) -> int | None:
+    """The side in pixels of a split's square images, by their header; None where they are none."""
+    with _stream(path) as stream, _archive(path, stream) as archive:
+        return _side(path, split, archive) if f"{split}_images" in archive.files else None
+
+
+def _side(path: Path, split: str, archive: np.lib.npyio.NpzFile) -> int | None:
+    shape = read_header(path, f"{split}_images", archive).shape
+    return shape[1] if len(shape) in (3, 4) and shape[1] == shape[2] else None
 
 
 def read_samples(
@@ -66,30 +80,30 @@ def read_samples(
 
     Args:
         path: Path of the file.
-        channels, size, num_classes: What the file must hold, see :func:`read_splits`.
-        resize: Whether to bring square images of another size to ``size`` (bicubic, antialiased); otherwise they are refused.
+        channels, size, num_classes, resize: As in :func:`read_splits`.
 
     Raises:
         DataError: :func:`read_splits` refuses the file, or images have another size.
     """
     with _stream(path) as stream, _archive(path, stream) as archive:
         splits = ["train", *(["val"] if "val_images" in archive.files else [])]
-        has_images = "train_images" in archive.files
-        shape = read_header(path, "train_images", archive).shape if has_images else ()
-    square = len(shape) in (3, 4) and shape[1] == shape[2]
-    if not square or shape[1] == size:
-        return read_splits(path, splits, channels=channels, size=size, num_classes=num_classes)
-    if not resize:
+    side = read_side(path, "train")
+    if side not in (None, size) and not resize:
         raise DataError(
-            f"{path}: 'train_images' are {shape[1]}x{shape[2]}, the data set {size}x{size}: give resize=true to resize them"
+            f"{path}: 'train_images' are {side}x{side}, the data set {size}x{size}: give resize=true to resize them"
         )
-    stored = read_splits(path, splits, channels=channels, size=shape[1], num_classes=num_classes)
-    return [LabelledImages(_resize(split.images, size), split.labels) for split in stored]
+    return read_splits(path, splits, channels=channels, size=size, num_classes=num_classes, resize=resize)
 
 
 def _resize(images: torch.Tensor, size: int) -> torch.Tensor:
-    scaled = torch.nn.functional.interpolate(images.float(), (size, size), mode="bicubic", antialias=True)
-    return scaled.round().clamp(0, 255).to(torch.uint8)
+    """Square ``images (N, C, H, H) uint8`` of ``size`` pixels a side: bicubic, antialiased; a block at a time, for memory."""
+    if images.shape[-1] == size:
+        return images
+    resized = []
+    for block in torch.split(images, BLOCK):
+        scaled = torch.nn.functional.interpolate(block.float(), (size, size), mode="bicubic", antialias=True)
+        resized.append(scaled.round().clamp(0, 255).to(torch.uint8))
+    return torch.cat(resized)
 
 
 def md5(path: Path) -> str:
@@ -196,7 +210,10 @@ def _explain_shape(key: str, shape: tuple[int, ...], expected: tuple[int, ...]) 
         return f"{expectation}: a grey image has no axis of channels; save {key}[:, 0]"
     if len(expected) == 3 and shape[1:] == (expected[2], *expected[:2]):
         return f"{expectation}: channels stand last; save {key}.transpose(0, 2, 3, 1)"
-    return f"{expectation}: set data.size and data.channels to what the file holds, or name another data.file"
+    resize = (
+        "give data.resize=true, " if len(shape) == len(expected) + 1 and shape[1] == shape[2] != expected[0] else ""
+    )
+    return f"{expectation}: {resize}set data.size and data.channels to what the file holds, or name another data.file"
 
 
 def _check_label_header(path: Path, key: str, header: ArrayHeader, num_classes: int) -> None:

@@ -41,6 +41,7 @@ class MedMNISTFile(Source):
         root: Folder of the files; None is medmnist's own cache folder.
         file: A file to read instead of the published one; recorded with its md5.
         aliases: {our class name: MedMNIST's}, where they differ.
+        resize: Whether images of another size are brought to the declared one (bicubic, antialiased); else they are refused.
     """
 
     flag: str
@@ -48,20 +49,27 @@ class MedMNISTFile(Source):
     root: str | None = None
     file: str | None = None
     aliases: Mapping[str, str] | None = None
+    resize: bool = False
 
     def read(self, declared: ImageFormat) -> Splits:
         classes, channels, size = declared
+        self.resized_from = None
         if self.file is None:
             medmnist_files.check_names(self.flag, classes, self.aliases)
             medmnist_files.check_channels(self.flag, channels)
-            self.read_file = medmnist_files.find_file(self.flag, size=size, root=self.root, phantom=self.phantom)
+            stored = medmnist_files.choose_size(size) if self.resize else size
+            self.read_file = medmnist_files.find_file(self.flag, size=stored, root=self.root, phantom=self.phantom)
         else:
-            self.read_file = medmnist_files.name_file(self.file, self.flag, size)
-        return read_npz(self.read_file.path, declared)
+            self.read_file = medmnist_files.name_file(self.file, self.flag)
+        splits = read_npz(self.read_file.path, declared, resize=self.resize)
+        side = npz.read_side(self.read_file.path, "train")
+        self.resized_from = None if side == size else side
+        return splits
 
     def provenance(self) -> dict[str, Any]:
         file = self.read_file
-        return {"file": str(file.path), "md5": file.md5, "published": file.published}
+        resized = {} if self.resized_from is None else {"resized_from": self.resized_from}
+        return {"file": str(file.path), "md5": file.md5, "published": file.published, **resized}
 
 
 @dataclass
@@ -209,14 +217,15 @@ class InMemory(Source):
         return {}
 
 
-def read_npz(path: Path, declared: ImageFormat) -> Splits:
-    """The three splits of an ``.npz`` file in MedMNIST's layout.
+def read_npz(path: Path, declared: ImageFormat, *, resize: bool = False) -> Splits:
+    """The three splits of an ``.npz`` file in MedMNIST's layout; ``resize`` brings images of another size to the declared one.
 
     Raises:
         DataError: The file cannot be read, or has another format.
     """
     classes, channels, size = declared
-    return Splits(*npz.read_splits(path, Splits._fields, channels=channels, size=size, num_classes=len(classes)))
+    names = Splits._fields
+    return Splits(*npz.read_splits(path, names, channels=channels, size=size, num_classes=len(classes), resize=resize))
 
 
 # --- what conf/data names --------------------------------------------------------------------------------------------
@@ -231,10 +240,11 @@ def medmnist_data(
     root: str | None = None,
     file: str | None = None,
     aliases: Mapping[str, str] | None = None,
+    resize: bool = False,
     **options: Unpack[DataOptions],
 ) -> LabelledData:
     """A MedMNIST set; see :class:`MedMNISTFile` and :class:`LabelledData`."""
-    return LabelledData(name, classes, channels, MedMNISTFile(flag, phantom, root, file, aliases), **options)
+    return LabelledData(name, classes, channels, MedMNISTFile(flag, phantom, root, file, aliases, resize), **options)
 
 
 def folder_data(
@@ -270,10 +280,8 @@ def phantom_data(
     return LabelledData(name, classes, channels, Phantom(kind, (train, val, test), phantom_seed), **options)
 
 
-def memory_data(
-    name: str, classes: list[str], splits: Splits, *, steps: int | None = None, **options: Unpack[DataOptions]
-) -> LabelledData:
+def memory_data(name: str, classes: list[str], splits: Splits, **options: Unpack[DataOptions]) -> LabelledData:
     """Images that the caller has, of whatever size and channels they are."""
     _, channels, size, _ = splits.train.images.shape
     options["size"] = size
-    return LabelledData(name, classes, 1 if channels == 1 else 3, InMemory(splits), steps=steps, **options)
+    return LabelledData(name, classes, 1 if channels == 1 else 3, InMemory(splits), **options)

@@ -92,6 +92,8 @@ def describe_origin(provenance: Mapping[str, Any]) -> str | None:
     """What a reader must know of the images that numbers were measured on; None of a published file."""
     if provenance.get("phantom"):
         return "The data are rendered phantoms, not real images: the numbers say nothing about patients."
+    if (side := provenance.get("resized_from")) is not None:
+        return f"The images were resized from {side} pixels a side: do not compare with results at other sizes."
     if not provenance.get("published"):
         md5 = provenance.get("md5", "unknown")
         return f"The data are not a published file (md5 {md5}): do not compare with published results."

@@ -46,4 +46,5 @@ class AlexNet(ImageNetClassifier):
             least=7 if small_images else 63,
             small_stem=not small_images,
             target_layer="body.features.11",
+            published="alexnet",
         )

@@ -18,6 +18,7 @@ from medassay.nets.layers import (
     make_activation,
     make_normalisation,
 )
+from medassay.nets.stages import group_layers
 
 
 class ConvBlock(nn.Module):
@@ -103,6 +104,10 @@ class BlockCNN(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """The pooled features before the linear layer, ``(B, width * 2 ** (blocks - 1))``."""
         return self.pool(self.blocks(self.normalise(x))).flatten(1)  # type: ignore[no-any-return]
+
+    def list_stages(self) -> list[list[nn.Module]]:
+        """The blocks; see :class:`medassay.nets.stages.Staged`."""
+        return group_layers(self.blocks)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.dropout(self.features(x)))  # type: ignore[no-any-return]

@@ -45,4 +45,5 @@ class EfficientNet(ImageNetClassifier):
             nn.Linear(last.in_features, num_classes),
             image_size=image_size,
             upscale=upscale,
+            published=f"efficientnet_b{scale}",
         )

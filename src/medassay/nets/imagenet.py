@@ -15,6 +15,7 @@ from torchvision.models import VGG, AlexNet
 
 from medassay.core.errors import ConfigError
 from medassay.nets.layers import Normalise
+from medassay.nets.stages import group_layers
 
 
 class ImageNetClassifier(nn.Module):
@@ -29,6 +30,7 @@ class ImageNetClassifier(nn.Module):
         least: The smallest side of an image that leaves every layer a pixel.
         small_stem: Whether a stem for small images would help: false where the net has no such choice, or has it already.
         target_layer: Dotted name of the layer with the last feature maps before pooling: what Grad-CAM looks at.
+        published: Name of torchvision's net whose weights for ImageNet fit; None where none fit.
 
     Raises:
         ConfigError: The images are too small, or larger than what they are to be enlarged to.
@@ -45,6 +47,7 @@ class ImageNetClassifier(nn.Module):
         least: int = 1,
         small_stem: bool = False,
         target_layer: str = "body",
+        published: str | None = None,
     ) -> None:
         super().__init__()
         if upscale is not None and upscale < image_size:
@@ -58,7 +61,7 @@ class ImageNetClassifier(nn.Module):
             )
         self.normalise = Normalise()
         self.body, self.pooling, self.head = body, pooling, head
-        self.upscale, self.target_layer = upscale, target_layer
+        self.upscale, self.target_layer, self.published = upscale, target_layer, published
         self.to(memory_format=torch.channels_last)
 
     def prepare(self, x: Tensor) -> Tensor:
@@ -71,6 +74,13 @@ class ImageNetClassifier(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """The features before the last layer, ``(B, d)``, of images in [0, 1]."""
         return self.pooling(self.body(self.prepare(x)))  # type: ignore[no-any-return]
+
+    def list_stages(self) -> list[list[nn.Module]]:
+        """The layers of the body, one by one, then the hidden layers before the last, if any; see :class:`Staged`."""
+        layers = list(self.body.children())
+        if len(layers) == 1:  # torchvision's ``features``
+            layers = list(layers[0].children())
+        return group_layers([*layers, *self.pooling.children()])
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x))  # type: ignore[no-any-return]

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from medassay.core.errors import ConfigError
 from medassay.core.types import PositiveInt, Range
 from medassay.nets.layers import Normalise
+from medassay.nets.stages import group_layers
 
 LEAST = 28  # pixels; up to 31 are padded by 2 on each side, as 28x28 digits were to 32x32
 
@@ -62,6 +63,10 @@ class LeNet(nn.Module):
     def features(self, x: Tensor) -> Tensor:
         """The 84 units before the last layer, ``(B, 84)``."""
         return self.hidden(self.pool(self.convolutions(self.normalise(x))).flatten(1))  # type: ignore[no-any-return]
+
+    def list_stages(self) -> list[list[nn.Module]]:
+        """The three convolutions and the hidden layer; see :class:`medassay.nets.stages.Staged`."""
+        return group_layers([*self.convolutions, self.hidden])
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.features(x))  # type: ignore[no-any-return]

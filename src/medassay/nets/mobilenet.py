@@ -43,4 +43,5 @@ class MobileNetV2(ImageNetClassifier):
             nn.Linear(net.last_channel, num_classes),
             image_size=image_size,
             upscale=upscale,
+            published="mobilenet_v2" if width == 1 else None,
         )

@@ -78,4 +78,5 @@ class ResNet(ImageNetClassifier):
             image_size=image_size,
             upscale=upscale,
             target_layer="body.layer4",
+            published=f"resnet{depth}" if width == 64 else None,
         )

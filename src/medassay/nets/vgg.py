@@ -37,7 +37,8 @@ class VGG(ImageNetClassifier):
         upscale: PositiveInt | None = None,
         dropout: Probability = 0.5,
     ) -> None:
-        net: torchvision.models.VGG = getattr(torchvision.models, f"vgg{depth}" + "_bn" * batch_norm)(dropout=dropout)
+        name = f"vgg{depth}" + "_bn" * batch_norm
+        net: torchvision.models.VGG = getattr(torchvision.models, name)(dropout=dropout)
         net.features[0] = make_stem(net.features[0], in_channels, small=False)
         super().__init__(
             nn.Sequential(OrderedDict(features=net.features)),
@@ -47,4 +48,5 @@ class VGG(ImageNetClassifier):
             upscale=upscale,
             least=32,
             target_layer=f"body.features.{len(net.features) - 2}",
+            published=name,
         )

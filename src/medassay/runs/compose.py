@@ -17,7 +17,7 @@ from medassay.data.class_folders import list_class_names
 from medassay.runs.directory import RunDirectory
 
 DATA_KEYS = (*PLACES, "batch_size")  # what may differ on another machine
-SAMPLES_KEYS = {*OWN_KEYS, *DATA_KEYS, "generator", "generator_seed"}
+SAMPLES_KEYS = {*OWN_KEYS, *DATA_KEYS, "steps", "generator", "generator_seed"}
 
 
 def compose_training(overrides: Sequence[str]) -> DictConfig:

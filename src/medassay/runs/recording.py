@@ -175,7 +175,7 @@ def _flatten_hyperparameters(config: dict[str, Any]) -> dict[str, Any]:
             flat[key] = node
 
     walk({**config["model"], "name": config["recipe"]["name"]}, "model")
-    for key in ("batch_size", "augment", "subset", "stamp", "generator"):
+    for key in ("batch_size", "augment", "subset", "steps", "stamp", "generator"):
         walk(config["data"].get(key), f"data.{key}")
     for key in ("max_epochs", "precision"):
         walk(config["trainer"][key], f"trainer.{key}")

@@ -28,6 +28,7 @@ from medassay.runs.recording import (
     record_start,
     show_results,
 )
+from medassay.runs.transfer import load_pretrained
 from medassay.training.fit import fit
 from medassay.training.loggers import LoggerFactory
 from medassay.training.settings import Recipe, TrainerSettings
@@ -74,8 +75,10 @@ def train_in(run: RunDirectory, config: dict[str, Any], *, resume: bool = False,
         choose_device(settings)  # an absent GPU is said before any image is read
 
         data = build_data(config)
-        _ = data.splits
         task = build_task(config, config["seed"])
+        if not (resume and run.last.exists()) and (transferred := load_pretrained(task, data.classes)) is not None:
+            run.update(transfer=transferred)
+        _ = data.splits
         hyperparameters = list_hyperparameters(config, part)
         overview = record_start(run, data, task, show_table=part is None or part.is_first)
 

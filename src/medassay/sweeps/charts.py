@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 from medassay.core.errors import CheckpointError
 from medassay.core.estimate import Estimate
 from medassay.reporting.charts import Chart
 from medassay.reporting.numbers import format_compact_spread
 from medassay.runs.directory import RunDirectory
-from medassay.runs.groups import shorten_keys
+from medassay.runs.groups import Group, shorten_keys
 from medassay.sweeps import figures, parallel
 from medassay.sweeps.summary import Summary, format_value
 
@@ -25,6 +28,13 @@ def draw_charts(summary: Summary) -> dict[str, Chart]:
             figure = figures.draw_effect(names[key], runs, metric, best.settings[key] if best else None)
             drawn[f"effect_{names[key].replace('.', '_')}"] = Chart(figure, _describe_effect(summary, key))
     ranked = [c for c in summary.groups if metric in c.numbers]
+    if len(summary.swept) == 2 and (pair := _choose_axes(ranked, summary.swept)) is not None:
+        along, line = pair
+        cells = [figures.Cell(c.settings[along], c.settings[line], c.numbers[metric]) for c in ranked]
+        figure = figures.draw_interaction(names[along], names[line], cells, metric)
+        drawn["interaction"] = Chart(
+            figure, f"{metric} against {along}, a line for each {line}: mean ± sd of the runs."
+        )
     if len(summary.swept) > 1 and len(ranked) > 1:
         lines = [parallel.Line(list(c.settings.values()), c.numbers[metric].value, c is best) for c in ranked]
         figure = parallel.draw_parallel(list(names.values()), lines, metric, summary.mode == "min")
@@ -40,6 +50,18 @@ def draw_charts(summary: Summary) -> dict[str, Chart]:
             )
             drawn[f"curves_{name.replace('/', '_')}"] = Chart(figures.draw_learning_curves(curves, name), text)
     return drawn
+
+
+def _choose_axes(groups: Sequence[Group], keys: Sequence[str]) -> tuple[str, str] | None:
+    """Of two keys the one along the horizontal axis and the one that makes lines; None where they make no table.
+
+    Numbers lie along the axis; of two keys of one kind the one with more values.
+    """
+    values = {key: {group.settings[key] for group in groups} for key in keys}
+    if len({tuple(group.settings[key] for key in keys) for group in groups}) < math.prod(map(len, values.values())):
+        return None
+    along, line = sorted(keys, key=lambda key: (not figures.are_numbers(values[key]), -len(values[key])))
+    return (along, line) if len(values[along]) > 1 and 1 < len(values[line]) <= figures.FEW else None
 
 
 def _describe_effect(summary: Summary, key: str) -> str:

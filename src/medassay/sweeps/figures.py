@@ -5,17 +5,19 @@ from __future__ import annotations
 import itertools
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from medassay.core.estimate import Estimate
 from medassay.reporting.charts import GREY, PALETTE, add_legend_below, make_small_axes
 
 OTHERS, MEAN, BEST = GREY, PALETTE[0], PALETTE[1]
 FEW = 8  # values up to which each has a place of its own
+_MARKERS = "osD^vP*X"
 _CROWD = 60  # curves from which on each is drawn fainter
 _DECADE_AND_HALF = 30  # largest over smallest value from which on an axis is logarithmic
 
@@ -67,6 +69,48 @@ def draw_effect(key: str, runs: Sequence[tuple[str, float]], metric: str, best: 
     axes.set_xlabel(key, parse_math=False)
     axes.set_ylabel(metric, parse_math=False)
     add_legend_below(figure, axes, 3)
+    return figure
+
+
+class Cell(NamedTuple):
+    """The runs of one pair of settings.
+
+    Attributes:
+        along: Value of the key on the horizontal axis.
+        line: Value of the key that makes the lines.
+        number: The metric, with its standard deviation over seeds.
+    """
+
+    along: str
+    line: str
+    number: Estimate
+
+
+def draw_interaction(along: str, line: str, cells: Sequence[Cell], metric: str) -> Figure:
+    """The metric against one key, a line for each value of another: mean, and standard deviation where there are several runs.
+
+    Args:
+        along: Name of the key on the horizontal axis.
+        line: Name of the key that makes the lines.
+        cells: The runs of every pair that there is.
+        metric: Name of the metric.
+    """
+    figure, axes = make_small_axes(4.4, 3.2)
+    scale = Scale([cell.along for cell in cells], few=FEW)
+    lines = list(dict.fromkeys(cell.line for cell in sorted(cells, key=lambda cell: _sort_key(cell.line))))
+    for position, name in enumerate(lines):
+        own = sorted((scale.place(cell.along), cell.number) for cell in cells if cell.line == name)
+        shift = 0.0 if scale.ticks is None else 0.06 * (position - (len(lines) - 1) / 2)  # bars beside one another
+        axes.errorbar(
+            [place + shift for place, _ in own],
+            [number.value for _, number in own],
+            [number.sd or 0.0 for _, number in own],
+            color=PALETTE[position], marker=_MARKERS[position], markersize=5, capsize=3, label=name,
+        )  # fmt: skip
+    scale.draw(axes)
+    axes.set_xlabel(along, parse_math=False)
+    axes.set_ylabel(metric, parse_math=False)
+    add_legend_below(figure, axes, 3, title=line)
     return figure
 
 
@@ -149,6 +193,17 @@ class Scale:
         axes.grid(axis="x", visible=False)
         for label in axes.get_xticklabels() if slanted else ():
             label.set(rotation=30, ha="right", rotation_mode="anchor")
+
+
+def are_numbers(values: Iterable[str]) -> bool:
+    """Whether all of the values are finite numbers."""
+    return all(math.isfinite(_parse_number(value)) for value in values)
+
+
+def _sort_key(value: str) -> tuple[bool, float, str]:
+    """Numbers by size, then words by name."""
+    number = _parse_number(value)
+    return (math.isnan(number), 0.0 if math.isnan(number) else number, value)
 
 
 def _parse_number(value: str) -> float:

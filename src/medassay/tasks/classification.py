@@ -16,6 +16,7 @@ from medassay.metrics.classification import measure_classification
 from medassay.tasks.ema import EMA
 from medassay.tasks.optim import OptimizerFactory, SchedulerFactory, adam, configure_optimizer
 from medassay.tasks.steps import EpochMeans, check_finite, ends_epoch
+from medassay.tasks.transfer import Transfer
 
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) float32 in [0, 1], labels (B,) int64
 
@@ -53,6 +54,10 @@ class Classification(LightningModule):
         class_weights: Weights of the classes: ``balanced`` is n / (classes * n_class) of the training set, ``none`` is 1.
         label_smoothing: Share of the target spread evenly over all classes.
         ema_decay: Decay of the averaged weights that are validated, chosen and kept, reached after a warm-up; 0: none.
+        transfer: Which of the net's stages learn, when and at which rate; None: all, always, at one rate.
+
+    Attributes:
+        freezes_for_a_time: Whether some weights get gradients from a later epoch on only; several processes must know.
     """
 
     class_weights: Tensor
@@ -66,8 +71,13 @@ class Classification(LightningModule):
         class_weights: Literal["balanced", "none"] = "balanced",
         label_smoothing: Annotated[float, Range(ge=0, lt=1)] = 0.0,
         ema_decay: Annotated[float, Range(ge=0, lt=1)] = 0.0,
+        transfer: Transfer | None = None,
     ) -> None:
         super().__init__()
+        self.transfer = transfer or Transfer()
+        for layer in self.transfer.list_frozen(net):
+            layer.requires_grad_(False)
+        self.freezes_for_a_time = self.transfer.freeze_epochs > 0
         self.net = net
         self.ema = EMA(net, ema_decay, with_buffers=True) if ema_decay > 0 else None
         self.num_classes = num_classes
@@ -83,6 +93,22 @@ class Classification(LightningModule):
         if stage == "fit" and self._balanced:
             counts: Tensor = self.trainer.datamodule.class_counts()  # type: ignore[attr-defined]
             self.class_weights = compute_balanced_weights(counts).to(self.class_weights.device)
+
+    def train(self, mode: bool = True) -> Classification:
+        """As ever, but frozen layers stay in evaluation mode: their running statistics are frozen, too."""
+        super().train(mode)
+        for layer in self.transfer.list_frozen(self.net, self.current_epoch) if mode else []:
+            layer.eval()
+        return self
+
+    def on_train_epoch_start(self) -> None:
+        if not self.freezes_for_a_time:
+            return
+        for layer in self.transfer.list_frozen(self.net, epoch=0):
+            layer.requires_grad_(self.current_epoch >= self.transfer.freeze_epochs)
+        for layer in self.transfer.list_frozen(self.net):
+            layer.requires_grad_(False)
+        self.train()
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, num_classes)`` of images in [0, 1]; in evaluation mode those of the averaged weights, if any."""
@@ -145,7 +171,8 @@ class Classification(LightningModule):
         return ["val/auroc"] if int((images_per_class > 0).sum()) < 2 else []
 
     def configure_optimizers(self) -> Any:
-        return configure_optimizer(self, self._optimizer, self._scheduler)
+        groups = self.transfer.group_parameters(self, self.net)
+        return configure_optimizer(self, self._optimizer, self._scheduler, groups)
 
     def use_average(self) -> None:
         """Makes the averaged weights, if any, those of ``net``, as they are in a checkpoint of weights alone."""

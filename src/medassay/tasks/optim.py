@@ -8,18 +8,19 @@ Schedules step once per optimizer step, so that a checkpoint at the end of an ep
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import torch
 from pytorch_lightning import LightningModule
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+from torch.optim.optimizer import ParamsT
 
 from medassay.core.types import NonNegative, NonNegativeInt, Positive, Probability, Range
 
-OptimizerFactory = Callable[[Iterable[nn.Parameter]], torch.optim.Optimizer]
+OptimizerFactory = Callable[[ParamsT], torch.optim.Optimizer]
 SchedulerFactory = Callable[[torch.optim.Optimizer, int], LRScheduler]  # (optimizer, steps of the whole run)
 
 Beta = Annotated[float, Range(ge=0, lt=1)]
@@ -81,9 +82,31 @@ def step_decay(milestones: list[Probability], factor: Annotated[float, Range(gt=
     )
 
 
-def configure_optimizer(task: LightningModule, optimizer: OptimizerFactory, scheduler: SchedulerFactory | None) -> Any:
-    """What ``configure_optimizers`` of a task with one optimizer gives Lightning; the schedule steps with the optimizer."""
-    built = optimizer([parameter for parameter in task.parameters() if parameter.requires_grad])
+class RateGroup(NamedTuple):
+    """Weights that learn at ``share`` of the optimizer's learning rate."""
+
+    share: float
+    parameters: list[nn.Parameter]
+
+
+def configure_optimizer(
+    task: LightningModule,
+    optimizer: OptimizerFactory,
+    scheduler: SchedulerFactory | None,
+    groups: Sequence[RateGroup] | None = None,
+) -> Any:
+    """What ``configure_optimizers`` of a task with one optimizer gives Lightning; the schedule steps with the optimizer.
+
+    Args:
+        task: The task to train.
+        optimizer: Factory of the optimizer.
+        scheduler: Factory of the learning-rate schedule; None for none.
+        groups: The weights to train, where they learn at several rates; None trains all that need a gradient at one.
+    """
+    groups = groups or [RateGroup(1.0, [parameter for parameter in task.parameters() if parameter.requires_grad])]
+    built = optimizer([{"params": group.parameters} for group in groups])
+    for param_group, group in zip(built.param_groups, groups, strict=True):
+        param_group["lr"] *= group.share
     if task._trainer is not None and task.trainer.gradient_clip_val:
         # to be clipped, scaled gradients are unscaled before the step, not by it
         built._step_supports_amp_scaling = False  # type: ignore[attr-defined]

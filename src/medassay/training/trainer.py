@@ -102,8 +102,9 @@ def _refuse_unfitting(task: LightningModule, settings: TrainerSettings, accelera
 def _make_ddp_strategy(task: LightningModule) -> DDPStrategy:
     # Spawned, not launched by repeating the command line: the same from a script, a test or train.py, and the run
     # directory stays the parent's (in a notebook Lightning allows one device only). A GAN's two players leave each
-    # other's weights without gradient in each step.
-    return DDPStrategy(start_method="spawn", find_unused_parameters=not task.automatic_optimization)
+    # other's weights without gradient in each step, frozen layers have none.
+    without_gradient = not task.automatic_optimization or getattr(task, "freezes_for_a_time", False)
+    return DDPStrategy(start_method="spawn", find_unused_parameters=without_gradient)
 
 
 def _make_timer(max_time: str | None) -> list[Callback]:

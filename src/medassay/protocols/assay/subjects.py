@@ -124,7 +124,7 @@ def take_run_samples(run: Run, cache: Path, seed: int) -> Candidate:
     """As many samples of a generator's run as it has real training and validation images, and more on demand."""
     counts = run.data.class_counts()
     sizes = {"train": int(counts.sum()), "val": len(run.data.splits.val)}
-    shape: dict[str, int] = {"channels": run.data.channels, "size": run.data.size, "num_classes": run.data.num_classes}
+    shape: dict[str, Any] = {"channels": run.data.channels, "size": run.data.size, "num_classes": run.data.num_classes}
     train, val = npz.read_splits(write_run_samples(run, cache, sizes, seed), ("train", "val"), **shape)
 
     def more(n: int) -> LabelledImages:
@@ -153,7 +153,7 @@ def take_file_samples(path: Path, data: LabelledData, *, resize: bool) -> Candid
     Raises:
         DataError: no such file, another size or colour than the data set's, a missing class, too few images.
     """
-    shape: dict[str, int] = {"channels": data.channels, "size": data.size, "num_classes": data.num_classes}
+    shape: dict[str, Any] = {"channels": data.channels, "size": data.size, "num_classes": data.num_classes}
     left_out: dict[str, Any] = {}
     if path.is_dir():
         files, window = list_samples(path), data.source.shown_values
