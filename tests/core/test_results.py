@@ -28,6 +28,7 @@ from medassay.core.results import UNWRITTEN, from_json, read_result, to_json
         ("seeds", {"sd", "low", "high", "n"}),
         ("sets", {"sd", "n"}),
         ("runs", {"sd", "n"}),
+        ("draws", {"sd", "n"}),
     ],
 )
 def test_each_kind_of_estimate_is_written_with_what_it_has_and_undefined_numbers_too(

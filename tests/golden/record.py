@@ -407,7 +407,7 @@ def normalised(text: str, work: Path) -> str:
     for place, name in places.items():  # the environment may lie in the repository
         text = text.replace(place, name)
     text = re.sub(r"\b\d{4}-\d\d-\d\d_\d\d-\d\d-\d\d(_[0-9a-f]{4})?(_phantom)?", "<date>", text)
-    text = re.sub(r"\b(assay|classification|gradcam|shortcut|predict|sample)_[0-9a-f]{6}\b", r"\1_<id>", text)
+    text = re.sub(r"\b(assay|classification|gradcam|lesion|shortcut|predict|sample)_[0-9a-f]{6}\b", r"\1_<id>", text)
     text = re.sub(r"(?<=[_/ ])[0-9a-f]{8}(?=[/\s\"'<>&;,:)]|$)", "<hash>", text)
     text = re.sub(r"events\.out\.tfevents\.\S+", "events", text)
     text = re.sub(r"\b[0-9a-f]{16}(?=\.(npz|ckpt|json|pt)\b)", "<key>", text)

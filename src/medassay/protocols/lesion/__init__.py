@@ -1,0 +1,1 @@
+"""The lesion study: what each residual block of a trained ResNet is worth."""
