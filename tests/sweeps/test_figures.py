@@ -8,8 +8,11 @@ from typing import Any
 import pytest
 from matplotlib.figure import Figure
 
+from medassay.core.estimate import Estimate
 from medassay.reporting.charts import PALETTE
-from medassay.sweeps.figures import Curve, draw_effect, draw_learning_curves
+from medassay.runs.groups import Group
+from medassay.sweeps.charts import choose_axes
+from medassay.sweeps.figures import Cell, Curve, draw_effect, draw_interaction, draw_learning_curves
 from medassay.sweeps.parallel import Line, choose_shade, draw_parallel
 from tests.helpers import assert_ticks_apart
 
@@ -191,3 +194,38 @@ def test_a_run_of_one_epoch_is_a_point() -> None:
     figure = draw_learning_curves([Curve([(1, 0.6)], False)], "val/auroc")
     assert figure.axes[0].get_lines()[0].get_marker() == "o"
     assert drawn(figure)
+
+
+def test_a_line_for_each_value_of_one_key_lies_along_the_other() -> None:
+    cells = [
+        Cell(along, name, Estimate(value, sd=0.01, n=3))
+        for along, values in {"64": (0.6, 0.7), "1024": (0.8, 0.9), "256": (0.7, 0.75)}.items()
+        for name, value in zip(("wrong", "fitting"), values, strict=True)
+    ]
+    figure = draw_interaction("subset", "augment", cells, "val/accuracy")
+    assert ticks(figure) == ["64", "256", "1024"]
+    lines = {bars.get_label(): list(bars[0].get_ydata()) for bars in figure.axes[0].containers}
+    assert lines == {"fitting": [0.7, 0.75, 0.9], "wrong": [0.6, 0.7, 0.8]}
+
+
+def group(**settings: str) -> Group:
+    return Group(settings, None, [], [], {"val/auroc": Estimate(0.5)}, complete=True)
+
+
+def test_numbers_lie_along_the_axis_and_words_make_the_lines() -> None:
+    groups = [group(a=word, b=number) for word in ("x", "y", "z") for number in ("1", "2")]
+    assert choose_axes(groups, ["a", "b"]) == ("b", "a")
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        [("1", "x"), ("2", "y")],
+        [("1", "x"), ("2", "x")],
+        [("1", "x")],
+        [(str(i), str(j)) for i in range(9) for j in range(9)],
+    ],
+    ids=["no full table", "one line", "one cell", "too many lines"],
+)
+def test_settings_that_make_no_table_get_no_lines(pairs: list[tuple[str, str]]) -> None:
+    assert choose_axes([group(a=a, b=b) for a, b in pairs], ["a", "b"]) is None

@@ -28,7 +28,7 @@ def draw_charts(summary: Summary) -> dict[str, Chart]:
             figure = figures.draw_effect(names[key], runs, metric, best.settings[key] if best else None)
             drawn[f"effect_{names[key].replace('.', '_')}"] = Chart(figure, _describe_effect(summary, key))
     ranked = [c for c in summary.groups if metric in c.numbers]
-    if len(summary.swept) == 2 and (pair := _choose_axes(ranked, summary.swept)) is not None:
+    if len(summary.swept) == 2 and (pair := choose_axes(ranked, summary.swept)) is not None:
         along, line = pair
         cells = [figures.Cell(c.settings[along], c.settings[line], c.numbers[metric]) for c in ranked]
         figure = figures.draw_interaction(names[along], names[line], cells, metric)
@@ -52,7 +52,7 @@ def draw_charts(summary: Summary) -> dict[str, Chart]:
     return drawn
 
 
-def _choose_axes(groups: Sequence[Group], keys: Sequence[str]) -> tuple[str, str] | None:
+def choose_axes(groups: Sequence[Group], keys: Sequence[str]) -> tuple[str, str] | None:
     """Of two keys the one along the horizontal axis and the one that makes lines; None where they make no table.
 
     Numbers lie along the axis; of two keys of one kind the one with more values.
