@@ -33,6 +33,7 @@ from medassay.runs.load import build_data
 STRENGTHS: dict[str, list[dict[str, Any]]] = {
     "horizontal_flip": [{"horizontal_flip": 1}],
     "vertical_flip": [{"vertical_flip": 1}],
+    "quarter_turn": [{"quarter_turn": 1}],
     "rotation": [{"rotation": degrees} for degrees in (7, 15, 30)],
     "translation": [{"translation": share} for share in (0.05, 0.1, 0.2)],
     "scale": [{"scale": share} for share in (0.1, 0.2, 0.4)],

@@ -13,6 +13,7 @@ from medassay.data.augment import BatchAugment
 EVERYTHING: dict[str, float] = {
     "horizontal_flip": 0.5,
     "vertical_flip": 0.5,
+    "quarter_turn": 0.5,
     "rotation": 20,
     "translation": 0.1,
     "scale": 0.2,
@@ -95,7 +96,9 @@ def test_every_argument_has_its_change_tested_and_a_declared_range() -> None:
 
 def test_all_together_keep_shape_and_range_on_oblong_images() -> None:
     images = noise(8, 3, 20, 36)
-    result = BatchAugment(**EVERYTHING)(images, rng=generator())
+    with pytest.raises(ValueError, match="quarter_turn needs square images, not 20x36"):
+        BatchAugment(**EVERYTHING)(images, rng=generator())
+    result = BatchAugment(**{**EVERYTHING, "quarter_turn": 0})(images, rng=generator())
     assert result.shape == images.shape
     assert result.min() >= 0
     assert result.max() <= 1
@@ -121,7 +124,7 @@ def test_equal_images_of_a_batch_get_parameters_of_their_own(name: str) -> None:
     assert len(result.flatten(1).unique(dim=0)) == 12
 
 
-@pytest.mark.parametrize("name", ["horizontal_flip", "vertical_flip", "blur", "sharpen", "erasing"])
+@pytest.mark.parametrize("name", ["horizontal_flip", "vertical_flip", "quarter_turn", "blur", "sharpen", "erasing"])
 def test_a_probability_is_the_share_of_images_changed(name: str) -> None:
     images = noise(2000, 1, 6, 6)
     share = changed(images, BatchAugment(**{name: 0.3})(images, rng=generator())).float().mean()
@@ -132,6 +135,16 @@ def test_flips_are_exact() -> None:
     images = noise()
     assert torch.equal(BatchAugment(horizontal_flip=1)(images, rng=generator()), images.flip(3))
     assert torch.equal(BatchAugment(vertical_flip=1)(images, rng=generator()), images.flip(2))
+    assert torch.equal(BatchAugment(quarter_turn=1)(images, rng=generator()), images.rot90(1, (2, 3)))
+
+
+def test_flips_and_quarter_turns_give_the_eight_symmetries_equally_often() -> None:
+    image = torch.arange(9.0).view(1, 1, 3, 3) / 9
+    augment = BatchAugment(horizontal_flip=0.5, vertical_flip=0.5, quarter_turn=0.5)
+    turned = augment(image.expand(4000, -1, -1, -1), rng=generator())
+    kinds, counts = turned.unique(dim=0, return_counts=True)
+    assert len(kinds) == 8
+    assert counts.min() > 400 and counts.max() < 600
 
 
 @pytest.mark.parametrize(("height", "width"), [(28, 28), (28, 44)])

@@ -28,6 +28,7 @@ class BatchAugment:
     Attributes:
         horizontal_flip: Probability of a left-right flip. Lungs, hearts and livers have a side: leave it off for these.
         vertical_flip: Probability of a top-bottom flip.
+        quarter_turn: Probability of a turn by 90 degrees; with both flips at a half, and this, the eight symmetries of a square.
         rotation: Largest angle in degrees; drawn from ``[-rotation, rotation]``.
         translation: Largest shift along each axis, as a fraction of the side.
         scale: Largest relative zoom; the factor is drawn from ``[1 - scale, 1 + scale]``, above 1 enlarges.
@@ -51,6 +52,7 @@ class BatchAugment:
 
     horizontal_flip: Probability = 0.0
     vertical_flip: Probability = 0.0
+    quarter_turn: Probability = 0.0
     rotation: NonNegative = 0.0
     translation: NonNegative = 0.0
     scale: Zoom = 0.0
@@ -82,20 +84,24 @@ class BatchAugment:
             ``(B, C, H, W) float32`` in [0, 1]; ``images`` itself if nothing is on.
 
         Raises:
-            ValueError: ``images`` is not a batch of floating-point images.
+            ValueError: ``images`` is not a batch of floating-point images, or they are not square and turned by 90 degrees.
         """
         if images.ndim != 4 or not images.is_floating_point():
             raise ValueError(f"images must be (B, C, H, W) float32 in [0, 1], not {tuple(images.shape)} {images.dtype}")
+        if self.quarter_turn and images.shape[2] != images.shape[3]:
+            raise ValueError(f"quarter_turn needs square images, not {images.shape[2]}x{images.shape[3]}")
         if not self.active:
             return images
         return self._occlude(self._filter(self._recolour(self._move(images, rng), rng), rng), rng).clamp(0, 1)
 
     def _move(self, images: Tensor, rng: torch.Generator) -> Tensor:
-        """Flips, which copy values exactly, and one interpolation for rotation, translation and scale."""
+        """Flips and quarter turns, which copy values exactly, and one interpolation for rotation, translation and scale."""
         if self.horizontal_flip:
             images = torch.where(_choose_images(images, self.horizontal_flip, rng), images.flip(3), images)
         if self.vertical_flip:
             images = torch.where(_choose_images(images, self.vertical_flip, rng), images.flip(2), images)
+        if self.quarter_turn:
+            images = torch.where(_choose_images(images, self.quarter_turn, rng), images.rot90(1, (2, 3)), images)
         if self.rotation or self.translation or self.scale:
             angle = math.radians(self.rotation) * _draw_symmetric(images, 1, rng)
             zoom = 1 + self.scale * _draw_symmetric(images, 1, rng)
