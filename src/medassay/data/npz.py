@@ -87,6 +87,16 @@ def read_samples(
     return [LabelledImages(_resize(split.images, size), split.labels) for split in stored]
 
 
+def read_shape(path: Path, key: str) -> tuple[int, ...]:
+    """The shape of one array of a file; empty if the file has no such array.
+
+    Raises:
+        DataError: The file is no ``.npz`` or damaged.
+    """
+    with _stream(path) as stream, _archive(path, stream) as archive:
+        return read_header(path, key, archive).shape if key in archive.files else ()
+
+
 def _resize(images: torch.Tensor, size: int) -> torch.Tensor:
     scaled = torch.nn.functional.interpolate(images.float(), (size, size), mode="bicubic", antialias=True)
     return scaled.round().clamp(0, 255).to(torch.uint8)
