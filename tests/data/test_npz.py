@@ -15,7 +15,7 @@ from PIL import Image
 
 from medassay.core.errors import DataError
 from medassay.core.types import LabelledImages
-from medassay.data.npz import read_samples, read_splits
+from medassay.data.npz import read_samples, read_shape, read_splits
 from tests.helpers import write_lying_npz
 
 
@@ -244,3 +244,9 @@ def test_a_header_that_promises_more_than_the_file_holds_is_damage_and_no_lack_o
     with pytest.raises(DataError, match=r"'train_images' is damaged .*its header says") as caught:
         read_splits(path, ("train",), channels=1, size=28, num_classes=2)
     assert "data.size" not in str(caught.value)
+
+
+def test_a_shape_is_read_by_name_and_empty_where_there_is_no_such_array(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.npz", train=arrays(4, channels=3))
+    assert read_shape(path, "train_images") == (4, 8, 8, 3)
+    assert read_shape(path, "val_images") == ()

@@ -28,7 +28,7 @@ class BatchAugment:
     Attributes:
         horizontal_flip: Probability of a left-right flip. Lungs, hearts and livers have a side: leave it off for these.
         vertical_flip: Probability of a top-bottom flip.
-        quarter_turn: Probability of a turn by 90 degrees; with both flips at a half, and this, the eight symmetries of a square.
+        quarter_turn: Probability of a turn by 90 degrees; with both flips at a half, the eight symmetries of a square.
         rotation: Largest angle in degrees; drawn from ``[-rotation, rotation]``.
         translation: Largest shift along each axis, as a fraction of the side.
         scale: Largest relative zoom; the factor is drawn from ``[1 - scale, 1 + scale]``, above 1 enlarges.

@@ -95,6 +95,16 @@ def read_samples(
     return read_splits(path, splits, channels=channels, size=size, num_classes=num_classes, resize=resize)
 
 
+def read_shape(path: Path, key: str) -> tuple[int, ...]:
+    """The shape of one array of a file; empty if the file has no such array.
+
+    Raises:
+        DataError: The file is no ``.npz`` or damaged.
+    """
+    with _stream(path) as stream, _archive(path, stream) as archive:
+        return read_header(path, key, archive).shape if key in archive.files else ()
+
+
 def _resize(images: torch.Tensor, size: int) -> torch.Tensor:
     """Square ``images (N, C, H, H) uint8`` of ``size`` pixels a side: bicubic, antialiased; a block at a time, for memory."""
     if images.shape[-1] == size:

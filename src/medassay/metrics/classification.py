@@ -79,12 +79,24 @@ def compute_intervals(
     Raises:
         ValueError: as in :func:`measure_classification`, or if ``resamples`` or ``level`` is out of range.
     """
+    drawn = resample_classification(probabilities, labels, resamples=resamples, seed=seed)
+    return {name: percentile_interval(values, level=level) for name, values in drawn.items()}
+
+
+def resample_classification(
+    probabilities: Tensor, labels: Tensor, *, resamples: int = 1000, seed: int = 0
+) -> dict[str, Tensor]:
+    """Every scalar of :func:`measure_classification` on each resample, ``(resamples,) float64``; NaN where undefined.
+
+    Arguments and errors are those of :func:`compute_intervals`. Predictions of the same images by two classifiers meet the
+    same resamples, so that the difference of what this gives compares them as a pair.
+    """
     prepared = _prepare(probabilities, labels)
     chunks = [
         _compute_scalars(weights, prepared, _score_classes(weights, prepared))
         for weights in draw_resample_weights(len(labels), resamples=resamples, seed=seed)
     ]
-    return {name: percentile_interval(torch.cat([chunk[name] for chunk in chunks]), level=level) for name in chunks[0]}
+    return {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
 
 def compute_class_intervals(

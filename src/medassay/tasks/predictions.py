@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from medassay.core.errors import ConfigError
 from medassay.core.types import LabelledImages, Sampler
 from medassay.data.loader import ResidentLoader
 
@@ -54,3 +56,27 @@ def make_unlabelled(images: Tensor) -> LabelledImages:
 def _forward(task: nn.Module, split: LabelledImages, device: torch.device) -> Tensor:
     task.to(device).eval()
     return torch.cat([task(images).cpu() for images, _ in ResidentLoader(split, BATCH, device=device)])
+
+
+@torch.no_grad()
+def extract_features(net: nn.Module, images: Tensor, device: torch.device) -> Tensor:
+    """What the last layer of ``net`` sees, ``images (N, C, H, W) uint8 -> (N, d) float32`` on the CPU.
+
+    Args:
+        net: A net with ``features(images in [0, 1])``; it is left in evaluation mode on ``device``.
+        images: The images, at least one.
+        device: Device to compute on.
+
+    Raises:
+        ConfigError: The net has no such function, or it gives no vectors.
+    """
+    features = getattr(net, "features", None)
+    kind = type(net).__name__
+    if not inspect.ismethod(features):
+        raise ConfigError(f"model.net is a {kind}, which has no function features(images): give it one, (B, d)")
+    net.to(device).eval()
+    loader = ResidentLoader(make_unlabelled(images), BATCH, device=device)
+    parts = [features(batch).float().cpu() for batch, _ in loader]
+    if parts[0].ndim != 2:
+        raise ConfigError(f"model.net: features(images) of a {kind} gives {tuple(parts[0].shape)}, expected (B, d)")
+    return torch.cat(parts)
