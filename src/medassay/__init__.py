@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from medassay.cli.train import train_run as train_run
     from medassay.config.construction import build as build
     from medassay.runs.load import load_run as load_run
+    from medassay.runs.transfer import load_pretrained as load_pretrained
     from medassay.training.fit import fit as fit
     from medassay.training.settings import TrainerSettings as TrainerSettings
 
@@ -28,11 +29,12 @@ _HOMES = {
     "build": "medassay.config.construction",
     "compose": "medassay.cli.train",
     "load_run": "medassay.runs.load",
+    "load_pretrained": "medassay.runs.transfer",
     "train_run": "medassay.cli.train",
     "fit": "medassay.training.fit",
     "TrainerSettings": "medassay.training.settings",
 }
-__all__ = ["TrainerSettings", "build", "compose", "fit", "load_run", "train_run"]
+__all__ = ["TrainerSettings", "build", "compose", "fit", "load_pretrained", "load_run", "train_run"]
 
 
 def __dir__() -> list[str]:

@@ -72,6 +72,20 @@ def test_a_layer_of_another_shape_stays_new_and_the_report_names_it() -> None:
     assert "new (blocks.0.excite.reduce, blocks.0.excite.restore, …, head)" in str(match)
 
 
+def test_a_normalisation_goes_with_the_layer_before_it() -> None:
+    source, net = ResNet(1, 2, width=4, small_images=False), ResNet(1, 2, width=4)
+    match = take_weights(net, source.state_dict(), keep_head=True)
+    assert match.new == ["body.conv1", "body.bn1"]
+    assert match.unused == ["body.conv1", "body.bn1"]
+
+
+def test_auxiliary_classifiers_of_other_classes_stay_new() -> None:
+    net = GoogLeNet(1, 2)
+    match = take_weights(net, net.state_dict(), keep_head=False)
+    layers = [name for name, module in net.named_modules() if module._parameters]
+    assert match.new == [name for name in layers if name.startswith(("head", "auxiliaries"))]
+
+
 @pytest.mark.parametrize(("theirs", "ours"), [(1, 3), (3, 1)])
 def test_the_first_convolution_answers_grey_images_as_before_in_the_other_number_of_channels(
     theirs: int, ours: int

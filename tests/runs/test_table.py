@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from pathlib import Path
@@ -12,8 +13,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from medassay.core.errors import CheckpointError
+from medassay.runs.check import check_training
+from medassay.runs.compose import compose_training
 from medassay.runs.groups import group_over_seeds
 from medassay.runs.table import RunRow, hash_configuration, read_row, read_rows
+from medassay.tasks.transfer import Transfer
 
 
 def config(seed: int, lr: float = 1e-3, root: str | None = None) -> dict[str, Any]:
@@ -38,6 +42,46 @@ def made_run(path: Path, accuracy: float, status: str = "done", **settings: Any)
 def test_runs_that_differ_in_seed_and_place_alone_are_one_experiment() -> None:
     assert hash_configuration(config(0)) == hash_configuration(config(1, root="elsewhere"))
     assert hash_configuration(config(0)) != hash_configuration(config(0, lr=1e-2))
+
+
+def test_keys_of_a_later_version_that_change_nothing_make_no_other_experiment() -> None:
+    plain = {**config(0), "data": {**config(0)["data"], "augment": {"_target_": "x", "rotation": 5.0}}}
+    transfer = {"_target_": "medassay.tasks.transfer.Transfer", **vars(Transfer())}
+    later = {
+        **plain,
+        "model": {**plain["model"], "transfer": transfer},
+        "data": {
+            **plain["data"],
+            "steps": None,
+            "resize": False,
+            "augment": {**plain["data"]["augment"], "quarter_turn": 0.0},
+        },
+    }
+    assert hash_configuration(later) == hash_configuration(plain)
+    for node, key, value in (
+        ("data", "steps", 5),
+        ("data", "resize", True),
+        ("model", "transfer", {**transfer, "freeze_epochs": 1}),
+    ):
+        used = {**later, node: {**later[node], key: value}}
+        assert hash_configuration(used) != hash_configuration(plain)
+
+
+def test_the_default_configuration_has_no_key_of_a_later_version_in_its_hash() -> None:
+    values = check_training(compose_training(["data=chest_phantom"]))
+    dropped = copy.deepcopy(values)
+    del dropped["model"]["transfer"], dropped["data"]["steps"], dropped["data"]["augment"]["quarter_turn"]
+    assert hash_configuration(values) == hash_configuration(dropped)
+
+
+def test_steps_of_runs_on_generated_images_tell_them_apart() -> None:
+    keys = ("batch_size", "augment", "subset", "generator", "generator_seed", "root", "file", "path")
+    data = {"_target_": "medassay.runs.samples.generated_data", "real": {"_target_": "x", "name": "blood"}, "seed": 0,
+            **dict.fromkeys(keys)}  # fmt: skip
+    hashes = {
+        hash_configuration({**config(0), "data": {**data, **steps}}) for steps in ({}, {"steps": None}, {"steps": 5})
+    }
+    assert len(hashes) == 2
 
 
 def test_what_its_owner_wrote_about_a_run_is_in_its_row_and_makes_it_no_other_experiment(tmp_path: Path) -> None:

@@ -12,7 +12,14 @@ from medassay.core.estimate import Estimate
 from medassay.reporting.charts import PALETTE
 from medassay.runs.groups import Group
 from medassay.sweeps.charts import choose_axes
-from medassay.sweeps.figures import Cell, Curve, draw_effect, draw_interaction, draw_learning_curves
+from medassay.sweeps.figures import (
+    Cell,
+    Curve,
+    draw_effect,
+    draw_interaction,
+    draw_learning_curves,
+    drop_shared_folders,
+)
 from medassay.sweeps.parallel import Line, choose_shade, draw_parallel
 from tests.helpers import assert_ticks_apart
 
@@ -206,6 +213,21 @@ def test_a_line_for_each_value_of_one_key_lies_along_the_other() -> None:
     assert ticks(figure) == ["64", "256", "1024"]
     lines = {bars.get_label(): list(bars[0].get_ydata()) for bars in figure.axes[0].containers}
     assert lines == {"fitting": [0.7, 0.75, 0.9], "wrong": [0.6, 0.7, 0.8]}
+
+
+def test_lines_of_several_runs_are_named_by_what_their_paths_differ_in() -> None:
+    runs = ["/home/someone/outputs/nets/blood", "/home/someone/outputs/nets/chest"]
+    assert list(drop_shared_folders(runs).values()) == ["blood", "chest"]
+    assert list(drop_shared_folders(["outputs/a/x", "/elsewhere/x", "none"]).values()) == [
+        "outputs/a/x",
+        "/elsewhere/x",
+        "none",
+    ]
+
+
+def test_runs_of_two_versions_with_the_same_settings_make_no_table() -> None:
+    groups = [group(a=a, b=b) for a in "12" for b in "xy"]
+    assert choose_axes([*groups, group(a="1", b="x")], ["a", "b"]) is None
 
 
 def group(**settings: str) -> Group:

@@ -111,6 +111,15 @@ def test_a_schedule_keeps_the_ratios_of_the_rates(tiny_chest: Factory, tmp_path:
     assert all(math.isclose(step[0] / step[-1], 1e-3, rel_tol=1e-9) for step in rates[:3])
 
 
+def test_a_training_after_one_that_ended_while_layers_were_frozen_trains_them(
+    tiny_chest: Factory, tmp_path: Path
+) -> None:
+    task = make_task(Transfer(freeze_epochs=1))
+    train(task, tiny_chest(), tmp_path, epochs=1)
+    before, _, after = train(task, tiny_chest(), tmp_path, epochs=2, overwrite=True)
+    assert list_changed(before, after) == ALL
+
+
 def test_frozen_weights_get_no_gradient_and_no_state(tiny_chest: Factory, tmp_path: Path) -> None:
     task = make_task(Transfer(frozen_stages="all"))
     assert [name for name, p in task.net.named_parameters() if p.requires_grad] == ["head.weight", "head.bias"]

@@ -100,7 +100,8 @@ def restore_config(config: Mapping[str, Any]) -> dict[str, Any]:
     if data.get("_target_") == SAMPLES:
         moved = {key: data[key] for key in PLACES if data[key] is not None}
         own = {key: data[key] for key in (*OWN_KEYS, "generator", "generator_seed")}
-        values["data"] = {**data["real"], **moved, **own}
+        later = {"steps": data["steps"]} if data.get("steps") is not None else {}
+        values["data"] = {**data["real"], **moved, **own, **later}
     else:
         values["data"] = {**data, "generator": None, "generator_seed": 0}
     first: dict[str, Any] = _rename(values, FIRST)

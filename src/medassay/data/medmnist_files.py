@@ -34,7 +34,7 @@ class DataFile:
     Attributes:
         path: Path of the file.
         md5: The md5 of its contents, 32 hexadecimal digits.
-        published: Whether this md5 is the one MedMNIST publishes for the data set and size.
+        published: Whether this md5 is one that MedMNIST publishes for the data set.
     """
 
     path: Path

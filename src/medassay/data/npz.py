@@ -25,7 +25,7 @@ UNREADABLE = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.Bad
 
 
 def read_splits(
-    path: Path, splits: Sequence[str], *, channels: int, size: int, num_classes: int, resize: bool = False
+    path: Path, splits: Sequence[str], *, channels: int, size: int, num_classes: int, resize: bool | None = None
 ) -> list[LabelledImages]:
     """Some splits of a file in MedMNIST's layout, ``<split>_{images,labels}``, in the order asked for.
 
@@ -35,7 +35,8 @@ def read_splits(
         channels: 1 for images stored as ``(N, size, size)``, 3 for ``(N, size, size, 3)``.
         size: Side of the images in pixels.
         num_classes: Number of classes; labels must lie in ``0..num_classes-1``.
-        resize: Whether to bring square images of another size to ``size`` (bicubic, antialiased); otherwise they are refused.
+        resize: Whether to bring square images of another size to ``size`` (bicubic, antialiased); otherwise they are refused,
+            with the advice to give data.resize=true unless this is None.
 
     Returns:
         Images ``(N, C, H, W) uint8``, contiguous; labels ``(N,) int64``.
@@ -53,7 +54,7 @@ def read_splits(
             )
         side = _side(path, splits[0], archive) if resize else None  # all splits of a file have one size
         for split in splits:
-            _check_headers(path, split, archive, channels, side or size, num_classes)
+            _check_headers(path, split, archive, channels, side or size, num_classes, may_resize=resize is False)
         loaded = []
         for split in splits:
             images = torch.from_numpy(_images(path, f"{split}_images", archive, channels))
@@ -92,7 +93,7 @@ def read_samples(
         raise DataError(
             f"{path}: 'train_images' are {side}x{side}, the data set {size}x{size}: give resize=true to resize them"
         )
-    return read_splits(path, splits, channels=channels, size=size, num_classes=num_classes, resize=resize)
+    return read_splits(path, splits, channels=channels, size=size, num_classes=num_classes, resize=resize or None)
 
 
 def read_shape(path: Path, key: str) -> tuple[int, ...]:
@@ -194,7 +195,14 @@ def read_array(path: Path, key: str, archive: np.lib.npyio.NpzFile) -> _Array:
 
 
 def _check_headers(
-    path: Path, split: str, archive: np.lib.npyio.NpzFile, channels: int, size: int, num_classes: int
+    path: Path,
+    split: str,
+    archive: np.lib.npyio.NpzFile,
+    channels: int,
+    size: int,
+    num_classes: int,
+    *,
+    may_resize: bool,
 ) -> None:
     """Refuses arrays of another type or shape by what their headers say, before any of them is unpacked."""
     images, labels = (read_header(path, f"{split}_{what}", archive) for what in ("images", "labels"))
@@ -203,7 +211,9 @@ def _check_headers(
         raise DataError(f"{path}: '{key}' is {images.dtype}, expected uint8: scale it to 0..255 and save it as uint8")
     expected = (size, size) if channels == 1 else (size, size, channels)
     if images.shape[1:] != expected or not images.shape:
-        raise DataError(f"{path}: '{key}' has shape {images.shape}, {_explain_shape(key, images.shape, expected)}")
+        raise DataError(
+            f"{path}: '{key}' has shape {images.shape}, {_explain_shape(key, images.shape, expected, may_resize)}"
+        )
     if images.shape[0] == 0:
         raise DataError(f"{path}: '{key}' is empty, expected at least one image: name another data.file")
     _check_label_header(path, f"{split}_labels", labels, num_classes)
@@ -211,7 +221,7 @@ def _check_headers(
         raise DataError(f"{path}: {images.shape[0]} '{key}', but {labels.shape[0]} '{split}_labels': {_REPLACE}")
 
 
-def _explain_shape(key: str, shape: tuple[int, ...], expected: tuple[int, ...]) -> str:
+def _explain_shape(key: str, shape: tuple[int, ...], expected: tuple[int, ...], may_resize: bool) -> str:
     """What is expected instead of a shape, and what brings it there where that is known."""
     expectation = f"expected (N, {', '.join(map(str, expected))})"
     if len(expected) == 2 and shape[1:] == (*expected, 1):
@@ -220,9 +230,8 @@ def _explain_shape(key: str, shape: tuple[int, ...], expected: tuple[int, ...]) 
         return f"{expectation}: a grey image has no axis of channels; save {key}[:, 0]"
     if len(expected) == 3 and shape[1:] == (expected[2], *expected[:2]):
         return f"{expectation}: channels stand last; save {key}.transpose(0, 2, 3, 1)"
-    resize = (
-        "give data.resize=true, " if len(shape) == len(expected) + 1 and shape[1] == shape[2] != expected[0] else ""
-    )
+    other_side = len(shape) == len(expected) + 1 and shape[1] == shape[2] != expected[0]
+    resize = "give data.resize=true, " if may_resize and other_side else ""
     return f"{expectation}: {resize}set data.size and data.channels to what the file holds, or name another data.file"
 
 

@@ -28,6 +28,7 @@ class About:
         generated: Whether the model learnt from generated images.
         classes: Names, by label.
         weights: The epoch of the weights and what it was chosen by.
+        start: Where the net's first weights were from and what they had been trained on; None for random ones.
     """
 
     name: str
@@ -37,12 +38,14 @@ class About:
     generated: bool
     classes: list[str]
     weights: dict[str, Any]
+    start: tuple[str, str] | None = None
 
 
 def describe_run(run: Run, split: str | None) -> About:
     """What is known of ``run``, judged on ``split`` (None: on none of its own images, so that these need not be read)."""
     trained = run.directory.metrics()
     generated = isinstance(run.data.source, GeneratedSamples)
+    transfer = run.directory.record().get("transfer")
     recorded = run.directory.record().get("data") or {"name": str(run.data.name)}
     duplicates = {
         key: value for key, value in recorded.items() if key == "duplicates"
@@ -57,6 +60,7 @@ def describe_run(run: Run, split: str | None) -> About:
         weights={"epoch": trained.get("best_epoch"), "chosen_by": trained.get("chosen_by")}
         if run.checkpoint == "best"
         else {"epoch": run.epoch, "chosen_by": f"checkpoint={run.checkpoint}"},
+        start=(transfer["weights"], transfer.get("data", "ImageNet")) if transfer else None,
     )
 
 
@@ -67,6 +71,10 @@ def list_warnings(about: About, record: Mapping[str, Any], split: str | None) ->
         _describe_origin_of_learning(source) if split is None else describe_origin(source),
         describe_duplicates(about.data),
     ]
+    if about.start is not None:
+        warnings.append(
+            f"The net did not start from random weights but from {about.start[0]}, trained on {about.start[1]}."
+        )
     if split is not None and {"data.file", "data.path"} & set(record.get("overrides") or ()):
         warnings.append("The data were named anew for this evaluation and may differ from the run's own.")
     if about.generated and split is not None:
@@ -92,12 +100,13 @@ def describe_origin(provenance: Mapping[str, Any]) -> str | None:
     """What a reader must know of the images that numbers were measured on; None of a published file."""
     if provenance.get("phantom"):
         return "The data are rendered phantoms, not real images: the numbers say nothing about patients."
-    if (side := provenance.get("resized_from")) is not None:
-        return f"The images were resized from {side} pixels a side: do not compare with results at other sizes."
+    parts = []
     if not provenance.get("published"):
         md5 = provenance.get("md5", "unknown")
-        return f"The data are not a published file (md5 {md5}): do not compare with published results."
-    return None
+        parts.append(f"The data are not a published file (md5 {md5}): do not compare with published results.")
+    if (side := provenance.get("resized_from")) is not None:
+        parts.append(f"The images were resized from {side} pixels a side: do not compare with results at other sizes.")
+    return " ".join(parts) or None
 
 
 def list_data_warnings(provenance: Mapping[str, Any]) -> list[str]:

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from medassay.nets.stages import NORMALISATIONS
+
 Weights = Mapping[str, Tensor]
-HEAD = "head."
+LAST = ("head.", "auxiliaries.")  # of names: layers that tell classes apart
 # of ImageNet's images in [0, 1], by channel: what torchvision's nets are given images normalised by
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 MEAN, STD = 0.5, 0.5  # what our nets normalise by; see medassay.nets.layers.Normalise
@@ -47,14 +49,14 @@ def take_weights(net: nn.Module, weights: Weights, *, keep_head: bool) -> Match:
     Args:
         net: The net that gets them.
         weights: Weights and buffers by the names that ``net`` gives its own.
-        keep_head: Whether the last layer's are taken, too: where both tell the same classes apart.
+        keep_head: Whether the last layer's are taken, too, and auxiliary classifiers': where both tell the same classes apart.
     """
     own = net.state_dict()
     stem = next((name for name, module in net.named_modules() if isinstance(module, nn.Conv2d)), None)
     taken: dict[str, Tensor] = {}
     adapted: set[str] = set()
     for name, value in weights.items():
-        if name not in own or (name.startswith(HEAD) and not keep_head):
+        if name not in own or (name.startswith(LAST) and not keep_head):
             continue
         if value.shape == own[name].shape:
             taken[name] = value
@@ -63,6 +65,7 @@ def take_weights(net: nn.Module, weights: Weights, *, keep_head: bool) -> Match:
             adapted.add(_layer(name))
     layers = list(dict.fromkeys(map(_layer, own)))
     complete = {layer for layer in layers if all(name in taken for name in own if _layer(name) == layer)}
+    complete -= _list_orphans(net, complete)
     net.load_state_dict({name: value for name, value in taken.items() if _layer(name) in complete}, strict=False)
     return Match(
         [layer for layer in layers if layer in complete - adapted],
@@ -70,6 +73,18 @@ def take_weights(net: nn.Module, weights: Weights, *, keep_head: bool) -> Match:
         [layer for layer in layers if layer not in complete],
         list(dict.fromkeys(layer for name in weights if (layer := _layer(name)) not in complete)),
     )
+
+
+def _list_orphans(net: nn.Module, complete: set[str]) -> set[str]:
+    """Normalisations after a layer that is not in ``complete``: their statistics are those of other values."""
+    orphans, before = set(), None
+    for name, module in net.named_modules():
+        if isinstance(module, NORMALISATIONS):
+            if before is not None and before not in complete:
+                orphans.add(name)
+        elif any(True for _ in module.parameters(recurse=False)):
+            before = name
+    return orphans
 
 
 def adapt_channels(kernel: Tensor, like: Tensor) -> Tensor | None:

@@ -10,8 +10,9 @@ from omegaconf import DictConfig
 from medassay import config as configuration
 from medassay.config.moved import KEYS, PLACES
 from medassay.core.errors import ConfigError
+from medassay.core.paths import expand_home
 from medassay.runs.directory import RunDirectory
-from medassay.runs.run import makes_images, refuse_classifier
+from medassay.runs.run import IMAGENET, makes_images, open_transfer_source, refuse_classifier
 from medassay.runs.settings import RunSettings
 
 NODES = ("data", "model", "recipe", "trainer", "callbacks", "logger", "sweep")  # what their constructors take
@@ -35,6 +36,9 @@ def check_training(cfg: DictConfig) -> dict[str, Any]:
     for key in (*PLACES, "generator"):  # the run is used from other working directories later
         if values["data"].get(key) is not None:
             values["data"][key] = str(Path(values["data"][key]).absolute())
+    transfer = values["model"].get("transfer") or {}
+    if transfer.get("weights") not in (None, IMAGENET):
+        transfer["weights"] = str(expand_home(transfer["weights"]).absolute())
     return values
 
 
@@ -54,6 +58,7 @@ def _check_together(values: dict[str, Any]) -> None:
     model, data = values["model"], values["data"]
     if data.get("generator") is not None:
         refuse_classifier(data["generator"], RunDirectory(data["generator"]).config())
+    _check_transfer(model.get("transfer") or {}, values["trainer"]["max_epochs"])
     for key, node, declared, of in (
         ("model.num_classes", model.get("num_classes"), len(data["classes"]), "data.classes"),
         ("model.net.num_classes", model["net"].get("num_classes"), len(data["classes"]), "data.classes"),
@@ -62,3 +67,22 @@ def _check_together(values: dict[str, Any]) -> None:
     ):
         if node is not None and node != declared:
             raise ConfigError(f"{key}={node}: the data have {declared}; leave it out, it follows {of}")
+
+
+def _check_transfer(transfer: dict[str, Any], max_epochs: int) -> None:
+    """Refuses weights that are no classifier's, and layers that would stay random and frozen."""
+    weights = None if transfer.get("scratch") else transfer.get("weights")
+    freeze_epochs, frozen = transfer.get("freeze_epochs", 0), transfer.get("frozen_stages", 0)
+    if weights is None and (freeze_epochs or frozen):
+        key = f"freeze_epochs={freeze_epochs}" if freeze_epochs else f"frozen_stages={frozen}"
+        raise ConfigError(
+            f"model.transfer.{key}: the frozen layers would keep random weights; name a run to start from with "
+            "model.transfer.weights=, or leave it out"
+        )
+    if freeze_epochs >= max_epochs:
+        raise ConfigError(
+            f"model.transfer.freeze_epochs={freeze_epochs}: training ends after {max_epochs} epochs, so nothing would thaw; "
+            "give fewer, or model.transfer.frozen_stages=all"
+        )
+    if weights not in (None, IMAGENET):
+        open_transfer_source(weights)

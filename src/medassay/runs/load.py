@@ -127,6 +127,11 @@ def find_weights(run: RunDirectory, checkpoint: str) -> Path:
     if checkpoint == "best":
         if not run.best.exists():
             status = run.record().get("status", "unknown")
+            if status == "done":
+                raise CheckpointError(
+                    f"{run.path} has no checkpoints/best.ckpt: it was removed after the run was done, as sweep.keep=none does; "
+                    "train it again with sweep.keep=best"
+                )
             raise CheckpointError(
                 f"{run.path} has no checkpoints/best.ckpt (status: {status}): no epoch was finished; continue it with "
                 f"resume={run.path}"

@@ -30,6 +30,7 @@ from medassay.training.settings import Recipe
 logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "val", "test")
+PRESETS = {"augment": "data.augment", "transfer": "model.transfer"}  # groups of values, and where these stand
 WITHOUT_IMAGES = {  # what to say of a split that lacks classes
     "train": "training images lack %s: the model cannot learn it",
     "val": "validation images lack %s: means over the classes leave it out",
@@ -66,6 +67,8 @@ def record_start(run: RunDirectory, data: LabelledData, task: LightningModule, *
         origin = f" (not a published file: md5 {provenance.get('md5')})"
     else:
         origin = ""
+    if (side := provenance.get("resized_from")) is not None:
+        origin += f" (resized from {side} pixels a side)"
     logger.info("%s", overview if show_table else overview.splitlines()[-1])
     logger.info("data: %s%s, train / val / test %s; training images: %s", data.name, origin, sizes, counts)
     if left_out := provenance.get("left_out"):
@@ -157,7 +160,8 @@ def list_hyperparameters(config: dict[str, Any], part: SweepPart | None) -> dict
     shown: dict[str, Any] = {}
     for key, value in part.swept.items():
         dotted = key.replace("/", ".")
-        own = {name: flat[name] for name in flat if name == dotted or name.startswith(f"{dotted}.")}
+        place = PRESETS.get(key, dotted)
+        own = {name: flat[name] for name in flat if name == place or name.startswith(f"{place}.")}
         shown |= {dotted: value, **own}  # the name of a group's option, and what it stands for
     return shown
 

@@ -11,10 +11,12 @@ from typing import Any
 from pytorch_lightning import LightningModule
 
 from medassay import config as configuration
-from medassay.core.errors import ConfigError
+from medassay.core.errors import CheckpointError, ConfigError
 from medassay.data.modules import LabelledData
 from medassay.runs.directory import RunDirectory
 from medassay.training.settings import TrainerSettings
+
+IMAGENET = "imagenet"  # instead of a run's directory: torchvision's weights
 
 
 @dataclass(frozen=True)
@@ -59,3 +61,20 @@ def refuse_classifier(path: str | Path, config: Mapping[str, Any]) -> None:
             f"data.generator={path} is a classifier's run (model={config['recipe']['name']}): give a generator's, "
             "e.g. of model=cgan"
         )
+
+
+def open_transfer_source(path: str | Path) -> RunDirectory:
+    """The classifier's run that ``model.transfer.weights`` names.
+
+    Raises:
+        CheckpointError: The path is no run directory.
+        ConfigError: The run is a generator's.
+    """
+    key, run = f"model.transfer.weights={path}", RunDirectory(path)
+    try:
+        config = run.config()
+    except CheckpointError as error:
+        raise CheckpointError(f"{key}: {error}, or {IMAGENET}") from error
+    if makes_images(config):
+        raise ConfigError(f"{key} is a generator's run (model={config['recipe']['name']}): give a classifier's")
+    return run

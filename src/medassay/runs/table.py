@@ -68,9 +68,29 @@ class RunRow:
         return {**data.get("real", data), **duplicates}
 
 
+# keys of later versions, by their place, with the value that changes nothing
+_NO_TRANSFER = {"weights": None, "scratch": False, "freeze_epochs": 0, "frozen_stages": 0, "layer_decay": 1.0}
+_UNUSED: tuple[tuple[tuple[str, ...], Any], ...] = (
+    (("data", "steps"), None),
+    (("data", "resize"), False),
+    (("data", "augment", "quarter_turn"), 0.0),
+    (("model", "transfer"), {"_target_": "medassay.tasks.transfer.Transfer", **_NO_TRANSFER}),
+)
+
+
+def _drop_unused(node: dict[str, Any], place: tuple[str, ...], value: Any) -> dict[str, Any]:
+    """``node`` without the key at ``place`` if it has this value: a run of before and one of now are the same experiment."""
+    key, *rest = place
+    if rest:
+        return {**node, key: _drop_unused(node[key], tuple(rest), value)} if isinstance(node.get(key), dict) else node
+    return {name: own for name, own in node.items() if name != key or own != value}
+
+
 def hash_configuration(config: dict[str, Any]) -> str:
     """16 hexadecimal digits of all that may change a run's result but the seed."""
     first = configuration.restore_config(config)
+    for place, value in _UNUSED:
+        first = _drop_unused(first, place, value)
     computed = {key: value for key, value in first.items() if key not in (*PLACES, "seed")}
     stamped = (first["data"].get("stamp") or {}).get("kind", "none") != "none"
     places = (*DATA_PLACES, "seed", *(() if stamped else ("stamp",)))  # no stamp is as if there were none to choose
@@ -185,7 +205,8 @@ def _read_evaluations(run: RunDirectory) -> dict[str, float]:
     validated: dict[str, float] = {}
     for directory in run.evaluations():
         metrics = RunDirectory(directory).metrics()
-        if {"data.file", "data.path"} & set(metrics.get("overrides", ())):
+        foreign = (metrics.get("protocol") or {}).get("images") is not None
+        if foreign or {"data.file", "data.path"} & set(metrics.get("overrides", ())):
             continue
         values |= collect_single_numbers(metrics)
         if "assay" in metrics:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pytorch_lightning import Callback
+from pytorch_lightning import Callback, LightningModule
 
 from medassay import config as configuration
 from medassay.core.errors import CheckpointError, ConfigError, OutputError
 from medassay.core.files import atomic_write, write_json
 from medassay.core.types import Sampler
+from medassay.data.modules import LabelledData
 from medassay.runs.directory import RunDirectory
 from medassay.runs.final_scores import score_split
 from medassay.runs.load import apply_overrides, build_data, build_task, choose_device
@@ -76,8 +77,8 @@ def train_in(run: RunDirectory, config: dict[str, Any], *, resume: bool = False,
 
         data = build_data(config)
         task = build_task(config, config["seed"])
-        if not (resume and run.last.exists()) and (transferred := load_pretrained(task, data.classes)) is not None:
-            run.update(transfer=transferred)
+        if not (resume and run.last.exists()):
+            _start_from_pretrained(run, task, data)
         _ = data.splits
         hyperparameters = list_hyperparameters(config, part)
         overview = record_start(run, data, task, show_table=part is None or part.is_first)
@@ -113,6 +114,12 @@ def train_in(run: RunDirectory, config: dict[str, Any], *, resume: bool = False,
         write_json(run.path / "metrics.json", numbers)
         step = getattr(task, "images_seen", fitted.epochs)
         show_results(run, config, hyperparameters, numbers, pictures, overview, step, fitted)
+
+
+def _start_from_pretrained(run: RunDirectory, task: LightningModule, data: LabelledData) -> None:
+    """Gives the task the weights that ``model.transfer`` names, if any, and records which layers got them."""
+    if (transfer := load_pretrained(task, data.classes)) is not None:
+        run.update(transfer=transfer)
 
 
 def resume(path: str | Path, overrides: Mapping[str, Any], part: SweepPart | None = None) -> Path:
@@ -159,7 +166,7 @@ def resume(path: str | Path, overrides: Mapping[str, Any], part: SweepPart | Non
         with atomic_write(longer.path / "checkpoints" / name) as partial:
             shutil.copyfile(run.path / "checkpoints" / name, partial)
     longer.create(config, [f"resume={path}", *(f"{k}={v}" for k, v in overrides.items())])
-    longer.update(continues=str(path))
+    longer.update(continues=str(path), **{key: record[key] for key in ("transfer",) if key in record})
     train_in(longer, config, resume=True)
     return longer.path
 

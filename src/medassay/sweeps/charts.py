@@ -58,7 +58,8 @@ def choose_axes(groups: Sequence[Group], keys: Sequence[str]) -> tuple[str, str]
     Numbers lie along the axis; of two keys of one kind the one with more values.
     """
     values = {key: {group.settings[key] for group in groups} for key in keys}
-    if len({tuple(group.settings[key] for key in keys) for group in groups}) < math.prod(map(len, values.values())):
+    pairs = {tuple(group.settings[key] for key in keys) for group in groups}
+    if not len(groups) == len(pairs) == math.prod(map(len, values.values())):
         return None
     along, line = sorted(keys, key=lambda key: (not figures.are_numbers(values[key]), -len(values[key])))
     return (along, line) if len(values[along]) > 1 and 1 < len(values[line]) <= figures.FEW else None

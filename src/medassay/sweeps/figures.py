@@ -98,14 +98,15 @@ def draw_interaction(along: str, line: str, cells: Sequence[Cell], metric: str) 
     figure, axes = make_small_axes(4.4, 3.2)
     scale = Scale([cell.along for cell in cells], few=FEW)
     lines = list(dict.fromkeys(cell.line for cell in sorted(cells, key=lambda cell: _sort_key(cell.line))))
+    labels = {name: shorten_tick(label) for name, label in drop_shared_folders(lines).items()}
     for position, name in enumerate(lines):
-        own = sorted((scale.place(cell.along), cell.number) for cell in cells if cell.line == name)
+        own = sorted(((scale.place(c.along), c.number) for c in cells if c.line == name), key=lambda point: point[0])
         shift = 0.0 if scale.ticks is None else 0.06 * (position - (len(lines) - 1) / 2)  # bars beside one another
         axes.errorbar(
             [place + shift for place, _ in own],
             [number.value for _, number in own],
             [number.sd or 0.0 for _, number in own],
-            color=PALETTE[position], marker=_MARKERS[position], markersize=5, capsize=3, label=name,
+            color=PALETTE[position], marker=_MARKERS[position], markersize=5, capsize=3, label=labels[name],
         )  # fmt: skip
     scale.draw(axes)
     axes.set_xlabel(along, parse_math=False)
@@ -198,6 +199,14 @@ class Scale:
 def are_numbers(values: Iterable[str]) -> bool:
     """Whether all of the values are finite numbers."""
     return all(math.isfinite(_parse_number(value)) for value in values)
+
+
+def drop_shared_folders(paths: Sequence[str]) -> dict[str, str]:
+    """Each path without the folders that all of them begin with; what is no path stays as it is."""
+    folders = [path.split("/")[:-1] for path in paths]
+    levels = itertools.takewhile(lambda level: len(set(level)) == 1, zip(*folders, strict=False))
+    shared = len(list(levels))
+    return {path: "/".join(path.split("/")[shared:]) for path in paths}
 
 
 def _sort_key(value: str) -> tuple[bool, float, str]:

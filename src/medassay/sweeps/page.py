@@ -56,7 +56,7 @@ def write_summary(summary: Summary, figures: Sequence[tuple[str, Path]] = ()) ->
 
 def list_further_figures(path: Path) -> list[tuple[str, Path]]:
     """Pictures in a sweep's ``figures/`` that this report has not drawn, each with a title."""
-    own = ("effect_", "parallel", "curves_")
+    own = ("effect_", "interaction", "parallel", "curves_")
     files = sorted(file for file in (path / "figures").glob("*.png") if not file.name.startswith(own))
     return [(file.stem.replace("_", " ").capitalize(), file) for file in files]
 

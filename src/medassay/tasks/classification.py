@@ -11,6 +11,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from medassay.core.errors import ConfigError
 from medassay.core.types import Range
 from medassay.metrics.classification import measure_classification
 from medassay.tasks.ema import EMA
@@ -58,6 +59,7 @@ class Classification(LightningModule):
 
     Attributes:
         freezes_for_a_time: Whether some weights get gradients from a later epoch on only; several processes must know.
+        is_pretrained: Whether the net has got the weights that ``transfer`` names.
     """
 
     class_weights: Tensor
@@ -78,6 +80,7 @@ class Classification(LightningModule):
         for layer in self.transfer.list_frozen(net):
             layer.requires_grad_(False)
         self.freezes_for_a_time = self.transfer.freeze_epochs > 0
+        self.is_pretrained = False
         self.net = net
         self.ema = EMA(net, ema_decay, with_buffers=True) if ema_decay > 0 else None
         self.num_classes = num_classes
@@ -100,6 +103,13 @@ class Classification(LightningModule):
         for layer in self.transfer.list_frozen(self.net, self.current_epoch) if mode else []:
             layer.eval()
         return self
+
+    def on_fit_start(self) -> None:
+        if self.transfer.source is not None and not self.is_pretrained and self.trainer.ckpt_path is None:
+            raise ConfigError(
+                f"model.transfer.weights={self.transfer.source}: the task still has random weights; call "
+                "medassay.load_pretrained(task, data.classes) before medassay.fit"
+            )
 
     def on_train_epoch_start(self) -> None:
         if not self.freezes_for_a_time:
@@ -171,6 +181,12 @@ class Classification(LightningModule):
         return ["val/auroc"] if int((images_per_class > 0).sum()) < 2 else []
 
     def configure_optimizers(self) -> Any:
+        for layer in self.transfer.list_frozen(
+            self.net, epoch=0
+        ):  # a training before may have ended while they were frozen
+            layer.requires_grad_(True)
+        for layer in self.transfer.list_frozen(self.net):
+            layer.requires_grad_(False)
         groups = self.transfer.group_parameters(self, self.net)
         return configure_optimizer(self, self._optimizer, self._scheduler, groups)
 

@@ -21,16 +21,23 @@ class Transfer:
 
     Attributes:
         weights: Run directory of a classifier, or ``imagenet`` for torchvision's weights; None starts from random ones. The
-            task does not read them: :func:`medassay.runs.transfer.load_pretrained` does.
+            task does not read them: :func:`medassay.load_pretrained` does.
+        scratch: Whether to start from random weights all the same: what transfer is compared with.
         freeze_epochs: Number of first epochs in which the last layer alone learns.
         frozen_stages: Number of first stages that never learn; ``all`` trains the last layer alone.
         layer_decay: Factor of the learning rate from each stage to the one before it; the last layer has the full rate.
     """
 
     weights: str | None = None
+    scratch: bool = False
     freeze_epochs: NonNegativeInt = 0
     frozen_stages: NonNegativeInt | Literal["all"] = 0
     layer_decay: Annotated[float, Range(gt=0, le=1)] = 1.0
+
+    @property
+    def source(self) -> str | None:
+        """The weights to start from; None for random ones."""
+        return None if self.scratch else self.weights
 
     @property
     def treats_stages_alike(self) -> bool:
