@@ -87,7 +87,7 @@ def measure_two_nearest(objects: Tensor, *, reach: float) -> tuple[Tensor, Tenso
         wide = tuple(slice(max(side.start - margin, 0), side.stop + margin) for side in box)
         distance = distance_transform_edt(numbers[wide] != number).astype(np.float32)
         distance[distance > reach] = np.inf
-        first, second = nearest[(0, *wide)], nearest[(1, *wide)]
+        first, second = nearest[0][wide], nearest[1][wide]
         np.minimum(second, np.maximum(first, distance), out=second)
         np.minimum(first, distance, out=first)
     return torch.from_numpy(nearest[0]), torch.from_numpy(nearest[1])
