@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import pickle
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +15,7 @@ from torch import Tensor
 from medassay.core.errors import ConfigError
 from medassay.core.types import SegmentedImages, SegmentedSplits
 from medassay.data.segmentation.augment import SegmentationAugment
-from medassay.data.segmentation.modules import PixelFormat, SegmentationData, SegmentationSource
+from medassay.data.segmentation.modules import PixelFormat, SegmentationData, SegmentationOptions, SegmentationSource
 from medassay.data.segmentation.weights import PixelWeights
 
 
@@ -111,6 +112,12 @@ def test_a_format_that_cannot_be_is_refused_before_anything_is_read(
     assert source.reads == []
 
 
+def test_the_options_of_every_data_set_are_those_of_the_datamodule() -> None:
+    parameters = inspect.signature(SegmentationData).parameters.values()
+    options = [one.name for one in parameters if one.kind is inspect.Parameter.KEYWORD_ONLY]
+    assert sorted(options) == sorted(SegmentationOptions.__annotations__)
+
+
 def test_data_move_to_another_place_that_the_source_has() -> None:
     assert squares().relocate(path="there", file=None).provenance()["path"] == "there"
     with pytest.raises(ConfigError, match=r"data.file=x: the data \(squares\) have no such key"):
@@ -156,7 +163,7 @@ def trainer_of(epochs: int) -> Trainer:
     return Trainer(max_epochs=epochs, accelerator="cpu", devices=1, num_sanity_val_steps=0, **quiet)  # type: ignore[arg-type]
 
 
-@pytest.mark.filterwarnings("ignore:.*:Warning")
+@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # Lightning's own
 def test_lightning_trains_on_them_and_every_epoch_has_patches_of_its_own() -> None:
     def train() -> Recorder:
         recorder = Recorder()

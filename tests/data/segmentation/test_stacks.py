@@ -194,6 +194,6 @@ def test_the_published_nuclei_are_read_and_hold_what_is_said(external_file: Find
     assert sum(len(split) for split in data.splits) == 334
     train = data.splits.train
     assert train.instances is not None
-    counts = torch.tensor([len(numbers.unique()) - 1 for numbers in train.instances])
+    counts = torch.tensor([int(numbers.max()) for numbers in train.instances])
     assert (int(counts.min()) >= 1, int(counts.max()) > 50) == (True, True)
     assert data.provenance()["md5"] == "8fac7a4bce3068a6c40b2df3ff8412f9"

@@ -108,8 +108,10 @@ def test_touching_objects_are_parted_by_a_border_of_two_pixels_and_others_stay()
 
 
 def test_objects_that_meet_at_a_corner_are_parted_as_well() -> None:
-    mask = separate_touching(parse("1100\n1100\n0022\n0022"))
-    assert mask.tolist() == [[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 1]]
+    instances = parse("1100\n1100\n0022\n0022")
+    expected = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 1]], dtype=torch.uint8)
+    assert torch.equal(separate_touching(instances), expected)
+    assert torch.equal(separate_touching(instances.fliplr()), expected.fliplr())
 
 
 def test_regions_that_meet_at_a_corner_have_numbers_of_their_own() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -35,10 +34,12 @@ def separate_touching(instances: Tensor) -> Tensor:
     Returns:
         ``(H, W) uint8``.
     """
-    numbers = instances[None, None].double()  # exact for every int32
-    padded = F.pad(numbers, (1, 1, 1, 1), mode="replicate")
-    highest = F.max_pool2d(padded, 3, 1)
-    # the lowest number but 0: background is made larger than every number
-    lowest = -F.max_pool2d(torch.where(padded == 0, -torch.inf, -padded), 3, 1)
-    touching = (numbers > 0) & (lowest < highest)
-    return ((numbers > 0) & ~touching)[0, 0].to(torch.uint8)
+    height, width = instances.shape
+    touching = torch.zeros_like(instances, dtype=torch.bool)
+    for down, right in ((0, 1), (1, 0), (1, 1), (1, -1)):
+        one = (slice(height - down), slice(max(-right, 0), width - max(right, 0)))
+        other = (slice(down, height), slice(max(right, 0), width - max(-right, 0)))
+        differ = (instances[one] > 0) & (instances[other] > 0) & (instances[one] != instances[other])
+        touching[one] |= differ
+        touching[other] |= differ
+    return ((instances > 0) & ~touching).to(torch.uint8)
