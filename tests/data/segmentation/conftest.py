@@ -19,8 +19,8 @@ def external_file() -> Callable[[str], Path]:
 
     def find(name: str) -> Path:
         if not (folder / name).is_file():
-            how = f"MEDASSAY_EXTERNAL_ROOT={named}" if named else f"MEDASSAY_EXTERNAL_ROOT is not set, {folder}"
-            pytest.skip(f"no real data: {name} is not in {how}")
+            how = "MEDASSAY_EXTERNAL_ROOT" if named else "MEDASSAY_EXTERNAL_ROOT is not set"
+            pytest.skip(f"no real data: {name} is not in {folder} ({how})")
         return folder / name
 
     return find
