@@ -1,4 +1,4 @@
-"""The few types that every room shares: labelled images, a generator's interface, and declared ranges of arguments."""
+"""The few types that every room shares: labelled and segmented images, a generator's interface, declared ranges."""
 
 from __future__ import annotations
 
@@ -67,6 +67,78 @@ class Splits(NamedTuple):
     train: LabelledImages
     val: LabelledImages
     test: LabelledImages
+
+
+@dataclass(frozen=True)
+class SegmentedImages:
+    """One split of a data set whose images have a class for each pixel; sizes may differ from image to image.
+
+    Attributes:
+        images: Images, each ``(C, H, W) uint8``, all of one C.
+        masks: Class indices from 0 (background), each ``(H, W) uint8``.
+        instances: Numbers of the objects, each ``(H, W) int32``, 0 for background; None where objects are not told apart.
+
+    Raises:
+        ValueError: Shapes, dtypes or lengths do not fit.
+    """
+
+    images: list[Tensor]
+    masks: list[Tensor]
+    instances: list[Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        import torch
+
+        channels = {image.shape[0] for image in self.images if image.ndim == 3}
+        if len(channels) > 1:
+            raise ValueError(f"images must have one number of channels, not {sorted(channels)}")
+        for index, image in enumerate(self.images):
+            if image.ndim != 3 or image.dtype != torch.uint8:
+                raise ValueError(f"image {index} must be (C, H, W) uint8, not {tuple(image.shape)} {image.dtype}")
+        self._check_maps("masks", self.masks, torch.uint8)
+        if self.instances is not None:
+            self._check_maps("instances", self.instances, torch.int32)
+
+    def _check_maps(self, name: str, maps: list[Tensor], dtype: torch.dtype) -> None:
+        if len(maps) != len(self.images):
+            raise ValueError(f"{name} must be {len(self.images)}, one for each image, not {len(maps)}")
+        for index, (image, one) in enumerate(zip(self.images, maps, strict=True)):
+            if one.shape != image.shape[1:] or one.dtype != dtype:
+                expected = f"{tuple(image.shape[1:])} {dtype}"
+                raise ValueError(f"{name}[{index}] must be {expected}, not {tuple(one.shape)} {one.dtype}")
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: Tensor | slice) -> SegmentedImages:
+        """The chosen images, ``index`` an integer or boolean tensor or a slice."""
+        import torch
+
+        chosen: list[int] = torch.arange(len(self))[index].tolist()
+        instances = None if self.instances is None else [self.instances[i] for i in chosen]
+        return SegmentedImages([self.images[i] for i in chosen], [self.masks[i] for i in chosen], instances)
+
+    def to(self, device: torch.device | str) -> SegmentedImages:
+        """The same images on ``device``."""
+        instances = None if self.instances is None else [one.to(device) for one in self.instances]
+        return SegmentedImages([i.to(device) for i in self.images], [m.to(device) for m in self.masks], instances)
+
+    def counts(self, num_classes: int) -> Tensor:
+        """Pixels per class, ``(num_classes,) int64``."""
+        import torch
+
+        counts = torch.zeros(num_classes, dtype=torch.int64)
+        for mask in self.masks:
+            counts += torch.bincount(mask.flatten(), minlength=num_classes).cpu()
+        return counts
+
+
+class SegmentedSplits(NamedTuple):
+    """A segmentation data set: what is learned from, what is chosen by, and what is looked at once."""
+
+    train: SegmentedImages
+    val: SegmentedImages
+    test: SegmentedImages
 
 
 @runtime_checkable

@@ -7,7 +7,8 @@ import io
 import math
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -45,7 +46,7 @@ def read_splits(
         DataError: The file is no ``.npz`` or damaged, a key is missing, or an array is not what is described above.
     """
     required = [f"{split}_{what}" for split in splits for what in ("images", "labels")]
-    with _stream(path) as stream, _archive(path, stream) as archive:
+    with open_archive(path) as archive:
         missing = [key for key in required if key not in archive.files]
         if missing:
             raise DataError(
@@ -65,7 +66,7 @@ def read_splits(
 
 def read_side(path: Path, split: str) -> int | None:
     """The side in pixels of a split's square images, by their header; None where they are none."""
-    with _stream(path) as stream, _archive(path, stream) as archive:
+    with open_archive(path) as archive:
         return _side(path, split, archive) if f"{split}_images" in archive.files else None
 
 
@@ -86,7 +87,7 @@ def read_samples(
     Raises:
         DataError: :func:`read_splits` refuses the file, or images have another size.
     """
-    with _stream(path) as stream, _archive(path, stream) as archive:
+    with open_archive(path) as archive:
         splits = ["train", *(["val"] if "val_images" in archive.files else [])]
     side = read_side(path, "train")
     if side not in (None, size) and not resize:
@@ -102,7 +103,7 @@ def read_shape(path: Path, key: str) -> tuple[int, ...]:
     Raises:
         DataError: The file is no ``.npz`` or damaged.
     """
-    with _stream(path) as stream, _archive(path, stream) as archive:
+    with open_archive(path) as archive:
         return read_header(path, key, archive).shape if key in archive.files else ()
 
 
@@ -125,6 +126,17 @@ def md5(path: Path) -> str:
     """
     with _stream(path) as stream:
         return hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+@contextmanager
+def open_archive(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
+    """The arrays of an ``.npz`` file, not yet read: :func:`read_header` and :func:`read_array` do that.
+
+    Raises:
+        DataError: The file cannot be opened, or is no ``.npz``.
+    """
+    with _stream(path) as stream, _archive(path, stream) as archive:
+        yield archive
 
 
 def _stream(path: Path) -> io.BufferedReader:

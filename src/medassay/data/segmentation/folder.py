@@ -1,0 +1,153 @@
+"""Segmentation data sets from a folder of images and a folder of their masks."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from medassay.core.errors import ConfigError, DataError
+from medassay.core.paths import expand_home
+from medassay.core.types import SegmentedImages, SegmentedSplits
+from medassay.data.decoding import LOST_SCALING, ImageReader, has_lost_scaling
+from medassay.data.image_files import compute_fingerprint, list_folders, list_images
+from medassay.data.random_split import Shares, check_shares
+from medassay.data.segmentation.mask_files import read_instances, read_mask, read_pixels
+from medassay.data.segmentation.modules import PixelFormat, SegmentationSource
+from medassay.data.segmentation.splitting import split_segmented
+from medassay.data.window import Window, check_window
+
+LAYOUT = (
+    "expected <path>/images/x.png with <path>/masks/x.png, or these two folders in each of <path>/train, val and test"
+)
+SPLIT_NAMES = SegmentedSplits._fields
+
+
+class Pair(NamedTuple):
+    """An image file and its mask: a file, or a folder with a file for each object."""
+
+    image: Path
+    mask: Path
+
+
+@dataclass
+class ImageMaskFolders(SegmentationSource):
+    """Images and masks with the same names: ``path/images/x.png`` with ``path/masks/x.png``.
+
+    A mask is a file of class indices, one of 0 and 255 where there are two classes, or a folder ``path/masks/x`` with a file
+    for each object. If ``path`` has a folder ``train``, ``val`` or ``test``, it must have all three, each with ``images`` and
+    ``masks``; otherwise the images are split at random, nearly identical ones together. A random split knows nothing of
+    patients: where several images are of one, sort them yourself.
+
+    Attributes:
+        path: The top folder; None is refused when the images are needed.
+        shares: Shares of train, val and test where the folder has no such sub-folders.
+        split_seed: Seed of the split by these shares.
+        window: Range of the values that are shown of images of more than 8 bits; None refuses these.
+    """
+
+    path: str | None
+    shares: Shares = (0.7, 0.15, 0.15)
+    split_seed: int = 0
+    window: Window | None = None
+
+    def check(self, declared: PixelFormat) -> None:
+        check_window(self.window, "data.window")
+        check_shares(self.shares)
+
+    def read(self, declared: PixelFormat) -> SegmentedSplits:
+        top = self._open_top()
+        parts = [folder for folder in list_folders(top) if folder.name in SPLIT_NAMES]
+        if parts:
+            if missing := [name for name in SPLIT_NAMES if name not in {folder.name for folder in parts}]:
+                raise DataError(f"{top} has {parts[0].name}, but no {' and no '.join(missing)}: {LAYOUT}")
+            pairs = {name: list_pairs(top / name) for name in SPLIT_NAMES}
+            self._split: dict[str, Any] = {"split": "by folders"}
+            splits = SegmentedSplits(*(self._read_pairs(pairs[name], declared) for name in SPLIT_NAMES))
+        else:
+            pairs = {"all": list_pairs(top)}
+            split = split_segmented(self._read_pairs(pairs["all"], declared), self.shares, self.split_seed)
+            self._split, splits = split.describe(self.shares, self.split_seed), split.splits
+        self._pairs = [pair for own in pairs.values() for pair in own]
+        return splits
+
+    def provenance(self) -> dict[str, Any]:
+        files = [pair.image for pair in self._pairs]
+        for pair in self._pairs:
+            files += list_images(pair.mask, nested=False).images if pair.mask.is_dir() else [pair.mask]
+        md5 = compute_fingerprint(self._open_top(), files)
+        return {"path": self.path, "md5": md5, "published": False, **self._split}
+
+    def _open_top(self) -> Path:
+        if self.path is None:
+            raise ConfigError(f"data.path is not set: {LAYOUT}")
+        top = expand_home(self.path)
+        if not top.is_dir():
+            raise ConfigError(f"data.path={self.path} is not a directory: {LAYOUT}")
+        return top
+
+    def _read_pairs(self, pairs: Sequence[Pair], declared: PixelFormat) -> SegmentedImages:
+        """The images and masks of one split; objects where every mask is a folder of them."""
+        from tqdm import tqdm
+
+        reader = ImageReader(1, declared.channels, window=self.window)  # images keep their own sizes
+        images: list[Tensor] = []
+        masks: list[Tensor] = []
+        instances: list[Tensor] = []
+        for pair in tqdm(pairs, desc="reading", unit="image", disable=not sys.stderr.isatty()):
+            image = read_pixels(pair.image, reader)
+            size = (image.shape[1], image.shape[2])
+            if pair.mask.is_dir():
+                mask, numbers = read_instances(pair.mask, size, declared.classes)
+                instances.append(numbers)
+            else:
+                mask = read_mask(pair.mask, size, declared.classes)
+            images.append(image)
+            masks.append(mask)
+        if has_lost_scaling(torch.stack([torch.stack(image.aminmax()) for image in images])):
+            raise DataError(f"{pairs[0].image.parent} {LOST_SCALING}")
+        return SegmentedImages(images, masks, instances if len(instances) == len(images) else None)
+
+
+def list_pairs(folder: Path) -> list[Pair]:
+    """The images of ``folder/images``, sorted by name, each with its mask in ``folder/masks``.
+
+    Raises:
+        DataError: A folder is missing or empty, or an image or a mask has no partner, or two.
+    """
+    for name in ("images", "masks"):
+        if not (folder / name).is_dir():
+            raise DataError(f"{folder} has no folder {name}: {LAYOUT}")
+    images = _index_by_name(_list_files(folder / "images"))
+    masks = _index_by_name(_list_files(folder / "masks") + list_folders(folder / "masks"))
+    if not images:
+        raise DataError(f"{folder / 'images'} holds no images: add some; {LAYOUT}")
+    for own, others, place in ((images, masks, "masks"), (masks, images, "images")):
+        if alone := sorted(own.keys() - others.keys()):
+            more = f" (nor have {len(alone) - 1} more)" if len(alone) > 1 else ""
+            raise DataError(
+                f"{own[alone[0]]} has no partner in {folder / place}{more}: add {alone[0]}.png there, or remove it"
+            )
+    return [Pair(images[name], masks[name]) for name in sorted(images)]
+
+
+def _list_files(folder: Path) -> list[Path]:
+    files = list_images(folder, nested=False)
+    files.refuse_problems()
+    return files.images
+
+
+def _index_by_name(paths: Sequence[Path]) -> dict[str, Path]:
+    """Paths by their names without extension."""
+    named: dict[str, Path] = {}
+    for path in paths:
+        name = path.name if path.is_dir() else path.stem
+        if name in named:
+            raise DataError(f"{named[name]} and {path} have the same name: remove or rename one")
+        named[name] = path
+    return named
