@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from medassay.core.errors import ConfigError
+from medassay.data.segmentation.loader import mirror
 from medassay.nets.unet import UNet
-from medassay.tasks.tiles import Box, cut_box, list_tiles, mirror_positions, predict_tiled
+from medassay.tasks.tiles import Box, cut_box, list_tiles, predict_tiled
 
 
 def image_of(height: int, width: int, channels: int = 1) -> Tensor:
@@ -29,7 +30,7 @@ def make_net(**options: object) -> UNet:
 @pytest.mark.parametrize("size", [1, 2, 5, 9])
 def test_mirrored_positions_are_numpys_reflections_however_often(size: int) -> None:
     expected = np.pad(np.arange(size), 23, mode="reflect")
-    assert mirror_positions(-23, size + 23, size).tolist() == expected.tolist()
+    assert mirror(torch.arange(-23, size + 23), size).tolist() == expected.tolist()
 
 
 def test_a_box_beyond_an_image_smaller_than_the_margin_is_mirrored_repeatedly() -> None:

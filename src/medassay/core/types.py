@@ -142,6 +142,18 @@ class SegmentedSplits(NamedTuple):
 
 
 @runtime_checkable
+class Segmenter(Protocol):
+    """Anything that gives each pixel of an image a class."""
+
+    @property
+    def num_classes(self) -> int: ...
+
+    def segment(self, image: Tensor) -> Tensor:
+        """Probabilities ``(num_classes, H, W) float32`` of an image of any size, ``(C, H, W) float32`` in [0, 1]."""
+        ...
+
+
+@runtime_checkable
 class Sampler(Protocol):
     """Anything that draws images of requested classes: a GAN, a VAE, another tool's model behind a small wrapper."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
@@ -11,24 +11,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from medassay.core.types import LabelledImages, Splits
-from medassay.data.modules import LabelledData
+from medassay.core.types import LabelledImages, SegmentedSplits, Splits
+from medassay.data.segmentation.modules import AnyData
 
 
-def hash_images(images: Tensor) -> list[bytes]:
-    """16 bytes for each of ``images (N, C, H, W) uint8``, equal for equal pixels; 0.2 s for 12,000 of 28x28 RGB."""
-    flat = np.ascontiguousarray(images.cpu().flatten(1).numpy())
-    return [hashlib.blake2b(image.data, digest_size=16).digest() for image in flat]
+def hash_images(images: Tensor | Sequence[Tensor]) -> list[bytes]:
+    """16 bytes for each of ``images``, equal for equal pixels; 0.2 s for 12,000 of 28x28 RGB.
+
+    Args:
+        images: ``(N, C, H, W) uint8``, or images ``(C, H, W) uint8`` of different sizes.
+    """
+    if isinstance(images, Tensor):
+        flat = np.ascontiguousarray(images.cpu().flatten(1).numpy())
+        return [hashlib.blake2b(image.data, digest_size=16).digest() for image in flat]
+    return [hash_images(image[None])[0] + bytes(str(tuple(image.shape)), "ascii") for image in images]
 
 
-def count_duplicates(splits: Splits) -> dict[str, int]:
+def count_duplicates(splits: Splits | SegmentedSplits) -> dict[str, int]:
     """How many images occur more than once, by place; places without any are left out.
 
     Returns:
         ``{"train": n}``: n images of train equal an earlier one of train; ``{"train/test": n}``: n images of test are
         also in train. Likewise for the other splits and pairs.
     """
-    hashes = {name: hash_images(split.images) for name, split in zip(Splits._fields, splits, strict=True)}
+    parts = {"train": splits.train.images, "val": splits.val.images, "test": splits.test.images}
+    hashes = {name: hash_images(images) for name, images in parts.items()}
     known = {name: set(values) for name, values in hashes.items()}
     counts = {name: len(values) - len(known[name]) for name, values in hashes.items()}
     for first, second in combinations(Splits._fields, 2):
@@ -36,7 +43,7 @@ def count_duplicates(splits: Splits) -> dict[str, int]:
     return {place: count for place, count in counts.items() if count}
 
 
-def describe_provenance(data: LabelledData) -> dict[str, Any]:
+def describe_provenance(data: AnyData) -> dict[str, Any]:
     """Where the images came from and, as ``duplicates``, how many occur more than once, where any do."""
     counts = count_duplicates(data.splits)
     return {**data.provenance(), **({"duplicates": counts} if counts else {})}

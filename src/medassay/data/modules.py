@@ -110,6 +110,7 @@ class LabelledData(LightningDataModule):
     """
 
     name: str
+    counted = "images"  # what has a class
 
     def __init__(
         self,

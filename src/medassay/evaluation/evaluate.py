@@ -22,7 +22,7 @@ from medassay.evaluation.writer import write_report
 from medassay.runs.compose import compose_training
 from medassay.runs.directory import RunDirectory
 from medassay.runs.load import build_data, open_run
-from medassay.runs.run import Run, makes_images
+from medassay.runs.run import Run, makes_images, segments_images
 from medassay.training.settings import TrainerSettings
 
 logger = logging.getLogger(__name__)
@@ -120,9 +120,12 @@ def evaluate_samples(
 
 
 def choose_protocol(paths: Sequence[str]) -> str:
-    """The protocol that fits the first run: ``assay`` for a generator, ``classification`` for a classifier."""
+    """The protocol that fits the first run: ``assay``, ``segmentation`` or ``classification``."""
     first = list_runs(paths)[0] if is_several(paths) else Path(paths[0])
-    return "assay" if makes_images(RunDirectory(first).config()) else "classification"
+    config = RunDirectory(first).config()
+    if segments_images(config):
+        return "segmentation"
+    return "assay" if makes_images(config) else "classification"
 
 
 def assay_after_training(path: Path, budget: str, *, test: bool) -> Path | None:
@@ -159,7 +162,7 @@ def _refuse_unfit(protocol: Protocol, run: Run, path: str) -> None:
     """Raises :class:`ConfigError` where the run's task is none that the protocol works on."""
     if isinstance(run.task, protocol.requires):
         return
-    kind = "generator" if run.is_generator else "classifier"
+    kind = "generator" if run.is_generator else "segmentation" if segments_images(run.config) else "classifier"
     fitting = " or ".join(name for name in _list_protocols() if isinstance(run.task, _find_requirement(name)))
     advice = f"use protocol={fitting}" if fitting else "no protocol here judges it"
     raise ConfigError(

@@ -87,7 +87,7 @@ def score_instances(predicted: Sequence[Tensor], true: Sequence[Tensor]) -> Inst
         raise ValueError(f"as many predicted as true maps are scored, and one at least: {len(predicted)}, {len(true)}")
     overlaps = [match_instances(ours, theirs) for ours, theirs in zip(predicted, true, strict=True)]
     matched = [[int((ious >= threshold).sum()) for threshold in THRESHOLDS] for ious in overlaps]
-    counts = [[_count_instances(instances) for instances in maps] for maps in (predicted, true)]
+    counts = [[count_instances(instances) for instances in maps] for maps in (predicted, true)]
     return InstanceScores(torch.tensor(matched), *map(torch.tensor, counts))
 
 
@@ -141,5 +141,6 @@ def _compute_ious(
     return rows, columns, shared / (areas[rows] + true_areas[columns] - shared)
 
 
-def _count_instances(instances: Tensor) -> int:
+def count_instances(instances: Tensor) -> int:
+    """The number of instances in a map ``(H, W)`` of integers, 0 the background."""
     return int(np.count_nonzero(np.unique(instances.cpu().numpy())))

@@ -5,14 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import DictConfig
 
 from medassay import config as configuration
 from medassay.config.moved import KEYS, PLACES
 from medassay.core.errors import ConfigError
 from medassay.core.paths import expand_home
+from medassay.nets.unet import UNet
 from medassay.runs.directory import RunDirectory
-from medassay.runs.run import IMAGENET, makes_images, open_transfer_source, refuse_classifier
+from medassay.runs.run import (
+    IMAGENET,
+    makes_images,
+    makes_segmentation_data,
+    open_transfer_source,
+    refuse_classifier,
+    segments_images,
+)
 from medassay.runs.settings import RunSettings
 
 NODES = ("data", "model", "recipe", "trainer", "callbacks", "logger", "sweep")  # what their constructors take
@@ -58,6 +67,7 @@ def _check_together(values: dict[str, Any]) -> None:
     model, data = values["model"], values["data"]
     if data.get("generator") is not None:
         refuse_classifier(data["generator"], RunDirectory(data["generator"]).config())
+    _check_pixels(values)
     _check_transfer(model.get("transfer") or {}, values["trainer"]["max_epochs"])
     for key, node, declared, of in (
         ("model.num_classes", model.get("num_classes"), len(data["classes"]), "data.classes"),
@@ -86,3 +96,36 @@ def _check_transfer(transfer: dict[str, Any], max_epochs: int) -> None:
         )
     if weights not in (None, IMAGENET):
         open_transfer_source(weights)
+
+
+def _check_pixels(values: dict[str, Any]) -> None:
+    """Refuses a model on data that have another kind of classes, and patches that a U-Net cannot answer."""
+    model, data = values["model"], values["data"]
+    segments, has_pixels = segments_images(values), makes_segmentation_data(values)
+    if segments and not has_pixels:
+        raise ConfigError(
+            f"model={values['recipe']['name']} gives each pixel a class, and data={data['name']} have one class an image; "
+            "choose data=cell_phantom, nuclei, membranes or segmentation_folder"
+        )
+    if has_pixels and not segments:
+        raise ConfigError(
+            f"data={data['name']} have a class for each pixel, and model={values['recipe']['name']} gives an image one; choose "
+            "model=unet"
+        )
+    is_unet = model["net"]["_target_"].endswith(".UNet")
+    if is_unet != segments:
+        wanted = "model/net=unet" if segments else "another, e.g. model/net=block_cnn"
+        raise ConfigError(f"model.net={model['net']['_target_']}: model={values['recipe']['name']} needs {wanted}")
+    if segments:
+        with torch.device("meta"):  # its shapes alone
+            net: UNet = configuration.build(model["net"])
+        _check_patch(net, data["patch"], data["margin"])
+
+
+def _check_patch(net: UNet, patch: int, margin: int) -> None:
+    fitting = net.find_input_size(patch) - 2 * net.margin
+    if (patch, margin) != (fitting, net.margin):
+        raise ConfigError(
+            f"data.patch={patch} data.margin={margin}: this U-Net takes {net.margin} pixels off on each side and answers for "
+            f"sides such as {fitting}; give data.patch={fitting} data.margin={net.margin}"
+        )

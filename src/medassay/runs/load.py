@@ -17,10 +17,12 @@ from medassay.core.errors import CheckpointError, ConfigError, suggest_nearest
 from medassay.core.paths import expand_home
 from medassay.core.types import LabelledImages
 from medassay.data.modules import LabelledData
+from medassay.data.segmentation.modules import AnyData, SegmentationData
 from medassay.runs.compose import DATA_KEYS
 from medassay.runs.directory import RunDirectory
 from medassay.runs.run import Run
 from medassay.tasks.classification import Classification
+from medassay.tasks.segmentation import Segmentation
 from medassay.training.checkpoints import load_weights
 from medassay.training.settings import TrainerSettings, choose_devices
 
@@ -28,9 +30,23 @@ SAMPLING_DEVICE = [f"trainer.{name}" for name in DEVICE_KEYS]
 
 
 def build_data(config: Mapping[str, Any]) -> LabelledData:
-    """The data set of a run's configuration; its images are read, rendered or drawn on first use."""
+    """The data set of a run's configuration; its images are read, rendered or drawn on first use.
+
+    Raises:
+        ConfigError: Its images have a class for each pixel.
+    """
+    data = build_any_data(config)
+    if isinstance(data, SegmentationData):
+        raise ConfigError(
+            f"data={data.name}: its images have a class for each pixel, and images with one class are needed"
+        )
+    return data
+
+
+def build_any_data(config: Mapping[str, Any]) -> AnyData:
+    """:func:`build_data`, also of images that have a class for each pixel."""
     data = configuration.build(config["data"])
-    assert isinstance(data, LabelledData)
+    assert isinstance(data, LabelledData | SegmentationData)
     return data
 
 
@@ -108,14 +124,16 @@ def open_run(path: str | Path, overrides: Mapping[str, Any], checkpoint: str = "
     config = apply_overrides(directory.config(), overrides)
     configuration.check(config["model"], "model")
     settings: TrainerSettings = configuration.build(config["trainer"])
-    data, task = build_data(config), build_task(config)
+    data, task = build_any_data(config), build_task(config)
     weights = find_weights(directory, checkpoint)
     directory.refuse_damaged(weights)
     epoch = load_weights(task, weights)
-    if weights != directory.best and isinstance(task, Classification):
+    if weights != directory.best and isinstance(task, Classification | Segmentation):
         task.use_average()
     device = choose_device(settings)
-    return Run(directory, config, data, task.to(device).eval(), settings, checkpoint, weights, epoch)
+    return Run(
+        directory, config, cast(LabelledData, data), task.to(device).eval(), settings, checkpoint, weights, epoch
+    )
 
 
 def find_weights(run: RunDirectory, checkpoint: str) -> Path:

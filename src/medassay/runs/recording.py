@@ -15,10 +15,10 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from medassay.core.files import write_text
-from medassay.core.types import LabelledImages
+from medassay.core.types import LabelledImages, SegmentedImages
 from medassay.data.duplicates import describe_duplicates, describe_provenance
 from medassay.data.image_files import describe_left_out
-from medassay.data.modules import LabelledData
+from medassay.data.segmentation.modules import AnyData
 from medassay.reporting import tensorboard
 from medassay.runs.directory import RunDirectory
 from medassay.runs.table import collect_single_numbers
@@ -51,7 +51,7 @@ class SweepPart:
     is_first: bool
 
 
-def record_start(run: RunDirectory, data: LabelledData, task: LightningModule, *, show_table: bool) -> str:
+def record_start(run: RunDirectory, data: AnyData, task: LightningModule, *, show_table: bool) -> str:
     """Records and prints what is trained on what; gives the model's summary, of which the last line is always printed."""
     provenance = describe_provenance(data)
     run.update(data=provenance, parameters=count_parameters(task), threads=torch.get_num_threads())
@@ -70,7 +70,7 @@ def record_start(run: RunDirectory, data: LabelledData, task: LightningModule, *
     if (side := provenance.get("resized_from")) is not None:
         origin += f" (resized from {side} pixels a side)"
     logger.info("%s", overview if show_table else overview.splitlines()[-1])
-    logger.info("data: %s%s, train / val / test %s; training images: %s", data.name, origin, sizes, counts)
+    logger.info("data: %s%s, train / val / test %s; training %s: %s", data.name, origin, sizes, data.counted, counts)
     if left_out := provenance.get("left_out"):
         logger.warning("left out of %s: %s", provenance["path"], describe_left_out(left_out))
     if (duplicates := describe_duplicates(provenance)) is not None:
@@ -84,13 +84,13 @@ def record_start(run: RunDirectory, data: LabelledData, task: LightningModule, *
     return overview
 
 
-def _list_absent(images: LabelledImages, classes: Sequence[str]) -> list[str]:
+def _list_absent(images: LabelledImages | SegmentedImages, classes: Sequence[str]) -> list[str]:
     """The classes without an image; empty where there are no images at all, as of a split that is not needed."""
     counts = images.counts(len(classes)).tolist()
     return [name for name, count in zip(classes, counts, strict=True) if not count] if len(images) else []
 
 
-def describe_fit(config: dict[str, Any], data: LabelledData, fitted: Fit, recipe: Recipe) -> dict[str, Any]:
+def describe_fit(config: dict[str, Any], data: AnyData, fitted: Fit, recipe: Recipe) -> dict[str, Any]:
     """What the numbers are of: the first entries of metrics.json."""
     return {
         "model": recipe.name,

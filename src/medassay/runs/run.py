@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import typing
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ from pytorch_lightning import LightningModule
 from medassay import config as configuration
 from medassay.core.errors import CheckpointError, ConfigError
 from medassay.data.modules import LabelledData
+from medassay.data.segmentation.modules import SegmentationData
 from medassay.runs.directory import RunDirectory
 from medassay.training.settings import TrainerSettings
 
@@ -26,7 +28,8 @@ class Run:
     Attributes:
         directory: The run directory.
         config: The configuration as trained, plain values.
-        data: The data module; its images are read on first use.
+        data: The data module; its images are read on first use. Of a run that segments images it is a ``SegmentationData``, see
+            :attr:`segmented_data`.
         task: The model with the weights of ``checkpoint``, in evaluation mode, on the device of ``settings``.
         settings: The trainer settings, overrides included.
         checkpoint: Which weights the task has: ``best``, ``last`` or a file.
@@ -44,6 +47,13 @@ class Run:
     epoch: int | None = None
 
     @property
+    def segmented_data(self) -> SegmentationData:
+        """The data module of a run that segments images."""
+        data: object = self.data
+        assert isinstance(data, SegmentationData)
+        return data
+
+    @property
     def is_generator(self) -> bool:
         return makes_images(self.config)
 
@@ -54,11 +64,23 @@ def makes_images(config: Mapping[str, Any]) -> bool:
     return inspect.isclass(constructor) and hasattr(constructor, "sample")
 
 
+def segments_images(config: Mapping[str, Any]) -> bool:
+    """Whether the configuration's model gives each pixel a class: a task with ``segment``."""
+    constructor = configuration.locate(str(config["model"]["_target_"]), "model")
+    return inspect.isclass(constructor) and hasattr(constructor, "segment")
+
+
+def makes_segmentation_data(config: Mapping[str, Any]) -> bool:
+    """Whether the configuration's data have a class for each pixel, as its constructor's annotation says."""
+    constructor = configuration.locate(str(config["data"]["_target_"]), "data")
+    return typing.get_type_hints(constructor).get("return") is SegmentationData
+
+
 def refuse_classifier(path: str | Path, config: Mapping[str, Any]) -> None:
     """Raises :class:`ConfigError` where a generator's run is wanted and ``config`` is of another model."""
     if not makes_images(config):
         raise ConfigError(
-            f"data.generator={path} is a classifier's run (model={config['recipe']['name']}): give a generator's, "
+            f"data.generator={path} is no generator's run (model={config['recipe']['name']}): give a generator's, "
             "e.g. of model=cgan"
         )
 

@@ -16,10 +16,11 @@ from medassay import config as configuration
 from medassay.core.errors import CheckpointError, ConfigError, OutputError
 from medassay.core.files import atomic_write, write_json
 from medassay.core.types import Sampler
-from medassay.data.modules import LabelledData
+from medassay.data.segmentation.modules import AnyData, SegmentationData
+from medassay.runs import region_scores
 from medassay.runs.directory import RunDirectory
 from medassay.runs.final_scores import score_split
-from medassay.runs.load import apply_overrides, build_data, build_task, choose_device
+from medassay.runs.load import apply_overrides, build_any_data, build_task, choose_device
 from medassay.runs.recording import (
     SweepPart,
     collect_logged_numbers,
@@ -75,7 +76,7 @@ def train_in(run: RunDirectory, config: dict[str, Any], *, resume: bool = False,
             torch.set_num_threads(settings.threads)
         choose_device(settings)  # an absent GPU is said before any image is read
 
-        data = build_data(config)
+        data = build_any_data(config)
         task = build_task(config, config["seed"])
         if not (resume and run.last.exists()):
             _start_from_pretrained(run, task, data)
@@ -106,17 +107,28 @@ def train_in(run: RunDirectory, config: dict[str, Any], *, resume: bool = False,
             numbers |= collect_logged_numbers(task, fitted)
         else:
             for split in ("val", "test") if config["test"] and fitted.pruned is None else ("val",):
-                scores, drawn = score_split(task, data, split, settings, run.figures)
-                numbers[split] = scores.to_json()
-                if absent := [name for name, row in zip(data.classes, scores.confusion, strict=True) if not sum(row)]:
-                    numbers[split]["classes_without_images"] = absent
+                numbers[split], drawn = _score(task, data, split, settings, run.figures)
                 pictures += drawn
         write_json(run.path / "metrics.json", numbers)
         step = getattr(task, "images_seen", fitted.epochs)
         show_results(run, config, hyperparameters, numbers, pictures, overview, step, fitted)
 
 
-def _start_from_pretrained(run: RunDirectory, task: LightningModule, data: LabelledData) -> None:
+def _score(
+    task: LightningModule, data: AnyData, split: str, settings: TrainerSettings, directory: Path
+) -> tuple[dict[str, Any], list[Path]]:
+    """The group of a split in ``metrics.json``, and the pictures in ``directory``."""
+    if isinstance(data, SegmentationData):
+        regions, drawn = region_scores.score_split(task, data, split, settings, directory)
+        return regions.to_json(), drawn
+    scores, drawn = score_split(task, data, split, settings, directory)
+    numbers = scores.to_json()
+    if absent := [name for name, row in zip(data.classes, scores.confusion, strict=True) if not sum(row)]:
+        numbers["classes_without_images"] = absent
+    return numbers, drawn
+
+
+def _start_from_pretrained(run: RunDirectory, task: LightningModule, data: AnyData) -> None:
     """Gives the task the weights that ``model.transfer`` names, if any, and records which layers got them."""
     if (transfer := load_pretrained(task, data.classes)) is not None:
         run.update(transfer=transfer)

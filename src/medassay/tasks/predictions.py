@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from medassay.core.errors import ConfigError
-from medassay.core.types import LabelledImages, Sampler
+from medassay.core.types import LabelledImages, Sampler, Segmenter
 from medassay.data.loader import ResidentLoader
 
 BATCH = 256  # images at a time; predictions do not depend on it beyond rounding
@@ -17,11 +17,11 @@ BATCH = 256  # images at a time; predictions do not depend on it beyond rounding
 
 class _Classifiers(type):
     def __instancecheck__(cls, task: object) -> bool:
-        return isinstance(task, nn.Module) and not isinstance(task, Sampler)
+        return isinstance(task, nn.Module) and not isinstance(task, (Sampler, Segmenter))
 
 
 class Classifier(metaclass=_Classifiers):
-    """Every task that gives logits, also one of somebody's own: a module that is no generator."""
+    """Every task that gives an image logits, also one of somebody's own: a module that makes no images and segments none."""
 
 
 @dataclass(frozen=True)

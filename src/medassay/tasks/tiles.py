@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from medassay.core.errors import ConfigError
+from medassay.data.segmentation.loader import mirror
 
 
 class TiledNet(Protocol):
@@ -122,13 +123,6 @@ def predict_tiled(net: TiledNet, image: Tensor, tile: int, overlap: int = 0, bat
 def cut_box(image: Tensor, box: Box) -> Tensor:
     """The pixels of ``box``, ``(C, H, W) -> (C, h, w)``; those outside of the image are mirrored, as often as it takes."""
     _, height, width = image.shape
-    rows = mirror_positions(box.top, box.bottom, height).to(image.device)
-    columns = mirror_positions(box.left, box.right, width).to(image.device)
+    rows = mirror(torch.arange(box.top, box.bottom, device=image.device), height)
+    columns = mirror(torch.arange(box.left, box.right, device=image.device), width)
     return image[:, rows[:, None], columns]
-
-
-def mirror_positions(start: int, stop: int, size: int) -> Tensor:
-    """Where the positions ``start ... stop - 1`` lie in a line of ``size`` pixels with mirrors on its first and last pixel."""
-    period = max(1, 2 * (size - 1))
-    positions = torch.arange(start, stop) % period
-    return torch.minimum(positions, period - positions)

@@ -24,7 +24,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from medassay.core.errors import ConfigError, DataError, Interrupted, OutputError, UserError, output_error
 from medassay.core.paths import expand_home
 from medassay.core.seeds import derive_seed
-from medassay.data.modules import LabelledData
+from medassay.data.segmentation.modules import AnyData
 from medassay.reporting.tensorboard import quiet_writers
 from medassay.training.callbacks import DeletedDirectory, EpochSeed, History, ProcessSetUp
 from medassay.training.checkpoints import Checkpoints, load_weights, read_checkpoint
@@ -78,7 +78,7 @@ class Fit:
 
 def fit(
     task: LightningModule,
-    data: LabelledData,
+    data: AnyData,
     *,
     directory: str | Path,
     max_epochs: int | None = None,
@@ -189,17 +189,19 @@ class _Judged(Protocol):
     def list_undefined(self, images_per_class: Tensor) -> list[str]: ...
 
 
-def _check_monitor(task: LightningModule, data: LabelledData, monitor: str, settings: TrainerSettings) -> None:
+def _check_monitor(task: LightningModule, data: AnyData, monitor: str, settings: TrainerSettings) -> None:
     """Refuses validation images that leave ``monitor`` undefined; of epochs that are cut short it is only said.
 
     Raises:
         DataError: The validation images of a whole epoch leave ``monitor`` undefined.
     """
+    if not isinstance(task, _Judged):
+        return
     images = data.splits.val
     cut = settings.limit_batches is not None
     validated = images[: (settings.limit_batches or 0) * data.batch_size] if cut else images
     counts = validated.counts(data.num_classes)
-    if not isinstance(task, _Judged) or monitor not in task.list_undefined(counts):
+    if monitor not in task.list_undefined(counts):
         return
     lacking = ", ".join(name for name, count in zip(data.classes, counts.tolist(), strict=True) if not count)
     if cut:
@@ -241,7 +243,7 @@ def _end_processes(trainer: Trainer) -> None:
 def _run(
     trainer: Trainer,
     task: LightningModule,
-    data: LabelledData,
+    data: AnyData,
     start: Path | None,
     reason: _Reason,
     deleted: DeletedDirectory,

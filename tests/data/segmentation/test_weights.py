@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from medassay.core.types import SegmentedImages
-from medassay.data.segmentation.objects import label_components, separate_touching
+from medassay.data.segmentation.objects import separate_touching
 from medassay.data.segmentation.weights import PixelWeights, measure_two_nearest
 
 MAP = """
@@ -112,9 +112,3 @@ def test_objects_that_meet_at_a_corner_are_parted_as_well() -> None:
     expected = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 1]], dtype=torch.uint8)
     assert torch.equal(separate_touching(instances), expected)
     assert torch.equal(separate_touching(instances.fliplr()), expected.fliplr())
-
-
-def test_regions_that_meet_at_a_corner_have_numbers_of_their_own() -> None:
-    numbers = label_components(torch.tensor([[1, 1, 0], [0, 0, 1]], dtype=torch.uint8))
-    assert numbers.dtype == torch.int32
-    assert numbers.tolist() == [[1, 1, 0], [0, 0, 2]]

@@ -12,7 +12,7 @@ from torch import Tensor
 from medassay.core.errors import ConfigError
 from medassay.core.seeds import derive_seed
 from medassay.core.types import NonNegativeInt, PositiveInt, SegmentedImages, SegmentedSplits
-from medassay.data.modules import Channels
+from medassay.data.modules import Channels, LabelledData
 from medassay.data.segmentation.augment import SegmentationAugment
 from medassay.data.segmentation.loader import PatchLoader, PatchOrder, ResidentPixels, WholeImageLoader
 from medassay.data.segmentation.weights import PixelWeights
@@ -88,6 +88,7 @@ class SegmentationData(LightningDataModule):
     """
 
     name: str
+    counted = "pixels"  # what has a class
 
     def __init__(
         self,
@@ -142,6 +143,10 @@ class SegmentationData(LightningDataModule):
                 splits = splits._replace(train=splits.train[chosen])
             self._splits = splits
         return self._splits
+
+    def data_of(self, split: str) -> SegmentationData:
+        """The data set that a split's images belong to: this one."""
+        return self
 
     def split(self, name: str) -> SegmentedImages:
         """The split called ``train``, ``val`` or ``test``."""
@@ -201,3 +206,6 @@ class SegmentationData(LightningDataModule):
         else:
             weights = self.weights.compute(split, self.weights.weigh_classes(self.class_counts()))
         return ResidentPixels(split, weights, device)
+
+
+AnyData = LabelledData | SegmentationData  # what a run learns from

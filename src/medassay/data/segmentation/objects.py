@@ -6,21 +6,6 @@ import torch
 from torch import Tensor
 
 
-def label_components(foreground: Tensor) -> Tensor:
-    """Numbers the connected regions of a map from 1; pixels that meet at a corner only are not connected.
-
-    Args:
-        foreground: ``(H, W) bool``, or class indices of which all but 0 are foreground.
-
-    Returns:
-        ``(H, W) int32``, 0 for background.
-    """
-    from scipy.ndimage import label
-
-    numbers, _ = label(foreground.numpy() != 0)
-    return torch.from_numpy(numbers).to(torch.int32)
-
-
 def separate_touching(instances: Tensor) -> Tensor:
     """The class map of objects, 1 inside and 0 outside, with a border of class 0 between objects that touch.
 

@@ -17,8 +17,9 @@ from medassay.data import npz
 from medassay.data.decoding import LOST_SCALING, has_lost_scaling
 from medassay.data.random_split import Shares, check_shares
 from medassay.data.segmentation.modules import PixelFormat, SegmentationSource
-from medassay.data.segmentation.objects import label_components, separate_touching
+from medassay.data.segmentation.objects import separate_touching
 from medassay.data.segmentation.splitting import RandomSplit, split_segmented
+from medassay.metrics.instances import label_components
 
 _Array = np.ndarray[Any, np.dtype[Any]]
 _OTHER = "name another with data.file=<path>"
@@ -120,7 +121,7 @@ class Sections(Stack):
             expected = f"expected 0..{len(declared.classes) - 1}: list every class in data.classes"
             raise DataError(f"{self.find_file()}: 'labels' holds classes {low}..{high}, {expected}, or {_OTHER}")
         masks = [torch.from_numpy(mask.astype(np.uint8)) for mask in labels]
-        every = SegmentedImages(_to_tensors(images), masks, [label_components(mask) for mask in masks])
+        every = SegmentedImages(_to_tensors(images), masks, [label_components(mask != 0) for mask in masks])
         first, second, third = np.cumsum(self.lengths).tolist()
         return SegmentedSplits(every[:first], every[first:second], every[second:third])
 

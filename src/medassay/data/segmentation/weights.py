@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from medassay.core.types import NonNegative, Positive, SegmentedImages
-from medassay.data.segmentation.objects import label_components
+from medassay.metrics.instances import label_components
 
 REACH = 6
 """Distances are measured up to so many sigma; what is left out is below ``w_0 exp(-18)``, 1.5e-8 of ``w_0``."""
@@ -46,7 +46,7 @@ class PixelWeights:
         for index, mask in enumerate(images.masks):
             weights = class_weights[mask.long()]
             if self.gap:
-                objects = label_components(mask) if images.instances is None else images.instances[index]
+                objects = label_components(mask != 0) if images.instances is None else images.instances[index]
                 weights = weights + self._weigh_gaps(mask, objects)
             maps.append(weights)
         return maps

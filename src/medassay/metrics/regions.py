@@ -1,0 +1,67 @@
+"""All scores of a segmentation with their intervals, as one result."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from medassay.core.estimate import Estimate
+from medassay.core.types import SegmentedImages
+from medassay.metrics.instances import THRESHOLDS, label_components, score_instances
+from medassay.metrics.segmentation import score_segmentation
+
+AP50 = THRESHOLDS.index(0.5)
+
+
+@dataclass(frozen=True)
+class RegionScores:
+    """What was found in some images: means over them, with 95 % bootstrap intervals.
+
+    Attributes:
+        n: Number of images.
+        estimates: The single numbers by name: ``dice``, ``iou``, ``hd95``, ``surface_distance``; where the data tell objects
+            apart also ``average_precision`` (mean over IoU 0.5 to 0.95), ``ap50`` (at 0.5) and ``count_error``.
+        per_class: The first four by class, from class 1.
+        per_threshold: Average precision at each IoU of ``THRESHOLDS``; None where objects are not told apart.
+        one_empty: Images by class, from class 1, where just one of prediction and truth has it (see the distances).
+        dice: Dice coefficient of each image, the mean over its classes.
+    """
+
+    n: int
+    estimates: dict[str, Estimate]
+    per_class: dict[str, list[Estimate]]
+    per_threshold: list[Estimate] | None
+    one_empty: list[int]
+    dice: list[float]
+
+    def to_json(self) -> dict[str, Any]:
+        """The form of a group in ``metrics.json``: values by name, their intervals apart."""
+        values = {name: estimate.value for name, estimate in self.estimates.items()}
+        per_class = {name: [estimate.value for estimate in column] for name, column in self.per_class.items()}
+        intervals = {name: [estimate.low, estimate.high] for name, estimate in self.estimates.items()}
+        return {"n": self.n, **values, "per_class": per_class, "one_empty": self.one_empty, "interval_95": intervals}
+
+
+def score_regions(predicted: Sequence[Tensor], truth: SegmentedImages, num_classes: int) -> RegionScores:
+    """All scores of predicted class maps, ``(H, W)`` of integers, beside the true ones.
+
+    Objects are compared where there are two classes and the truth numbers them: the predicted ones are the connected regions
+    of class 1.
+    """
+    scores = score_segmentation(predicted, truth.masks, num_classes)
+    summary = scores.summarise()
+    estimates, per_threshold = dict(summary.means), None
+    if truth.instances is not None and num_classes == 2:
+        found = score_instances([label_components(one == 1) for one in predicted], truth.instances).summarise()
+        per_threshold = found.per_threshold
+        estimates |= {
+            "average_precision": found.average_precision,
+            "ap50": per_threshold[AP50],
+            "count_error": found.count_error,
+        }
+    dice: list[float] = torch.nan_to_num(scores.dice.mean(1)).tolist()
+    return RegionScores(summary.n, estimates, summary.per_class, per_threshold, summary.one_empty, dice)
