@@ -26,14 +26,29 @@ GENERATOR = Path(__file__).parent / "fixtures" / "runs" / "cgan"
 ALWAYS = {
     "data/folder": ["data.path=FOLDER"],
     "data/samples": [f"data.generator={GENERATOR}"],
+    "transfer/frozen": [f"model.transfer.weights={GENERATOR.with_name('cnn')}"],
+    "transfer/staged": [f"model.transfer.weights={GENERATOR.with_name('cnn')}"],
+    "data/membranes": ["data.file=FOLDER"],
+    "data/nuclei": ["data.file=FOLDER"],
+    "data/segmentation_folder": ["data.path=FOLDER"],
 }  # what a choice cannot do without
+PIXELS = ("membranes", "nuclei", "segmentation_folder")  # files with a class for each pixel
 STUDY = ["hydra/sweeper=optuna_study"]
-FITS = {"model/net/cgan": ["model=cgan"], "model/net/cvae": ["model=cvae"]}  # a choice inside another
+FITS = {f"model/net/{name}": [f"model={name}"] for name in ("cgan", "cvae", "unet")}  # a choice inside another
 FITS |= {f"hydra/sweeper/sampler/{path.stem}": STUDY for path in CONF.glob("hydra/sweeper/sampler/*.yaml")}
 
 
 def choices(group: str) -> list[str]:
     return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def has_pixels(data: str) -> bool:
+    """Whether the images of ``data`` have a class for each pixel."""
+    return data in PIXELS or data == "cell_phantom" or data.endswith("_masks_phantom")
+
+
+FITS |= {f"data/{data}": ["model=unet"] for data in choices("data") if has_pixels(data)}
+SMALL_UNET = ["model.net.depth=2", "model.net.padding=same", "data.patch=28", "data.margin=0"]
 
 
 def groups() -> list[str]:
@@ -96,10 +111,14 @@ def test_every_yaml_says_what_it_is(path: Path) -> None:
 
 def data_overrides(data: str, folder: Path, tmp_path: Path) -> list[str]:
     """Overrides that make ``data`` small: few phantoms, or a made-up file in MedMNIST's layout."""
+    if data == "cell_phantom":
+        return ["data=cell_phantom", "data.size=32", "data.train=8", "data.val=2", "data.test=2"]
     if data.endswith("_phantom"):
         return [f"data={data}", *TINY]
     if data == "folder":
         return ["data=folder", f"data.path={folder}"]
+    if data in PIXELS:
+        return [f"data={data}", *write_pixels(data, tmp_path)]
     if data == "samples":
         return ["data=samples", f"data.generator={GENERATOR}", f"outputs={tmp_path}"]
     info = OmegaConf.load(CONF / "data" / f"{data}.yaml")
@@ -114,8 +133,31 @@ def data_overrides(data: str, folder: Path, tmp_path: Path) -> list[str]:
     return [f"data={data}", f"data.file={tmp_path / 'file.npz'}"]
 
 
+def write_pixels(data: str, tmp_path: Path) -> list[str]:
+    """A small file or folder of images with a class for each pixel, and the overrides that name it."""
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (10, 32, 32), dtype=np.uint8)
+    numbers = (images > 128).astype(np.uint16)
+    if data == "segmentation_folder":
+        for kind, pictures in (("images", images), ("masks", 255 * numbers.astype(np.uint8))):
+            (tmp_path / "set" / kind).mkdir(parents=True)
+            for i, picture in enumerate(pictures):
+                Image.fromarray(picture).save(tmp_path / "set" / kind / f"{i}.png")
+        return [f"data.path={tmp_path / 'set'}"]
+    file = tmp_path / "file.npz"
+    if data == "membranes":
+        np.savez(file, images=images, labels=numbers.astype(np.uint8))
+        return [f"data.file={file}", "data.train=6", "data.val=2", "data.test=2"]
+    np.savez(file, images=images, instances=numbers)
+    return [f"data.file={file}"]
+
+
 def is_usual(model: str, data: str) -> bool:
     """Whether ``make test`` runs the pair: what differs from others in names alone meets every model in ``make test-long``."""
+    if model == "unet" or has_pixels(data):
+        return (model == "unet" and (has_pixels(data) or data == "chest_phantom")) or (
+            data == "cell_phantom" and model in ("pneumonia_cnn", "cgan")
+        )
     if model == "oct_classifier" or data == "oct_phantom":
         return data.startswith("oct") and model in ("oct_classifier", "pneumonia_cnn")
     return model == "pneumonia_cnn" or not data.endswith("mnist") or data in ("pneumoniamnist", "bloodmnist")
@@ -134,6 +176,7 @@ def test_every_model_runs_two_batches_of_every_data_set_or_is_refused_in_one_lin
 ) -> None:
     run = tmp_path / "run"
     small = ["model.net.width=2", "logger=none", "test=false", f"hydra.run.dir={run}"]
+    small += SMALL_UNET if model == "unet" and has_pixels(data) else []
     code = cli.main("train", [f"model={model}", *data_overrides(data, folder, tmp_path), *BATCH, *small])
     error = capsys.readouterr().err
     if code:
