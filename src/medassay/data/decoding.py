@@ -1,4 +1,4 @@
-"""One image file as 8-bit pixels: upright, of any bit depth, DICOM included; square, grey or RGB."""
+"""One image file as 8-bit pixels: upright, of any bit depth, DICOM included; grey or RGB, square or of its own size."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class ImageReader:
     """Reads image files as a data set needs them.
 
     Attributes:
-        size: Side of the images in pixels.
+        size: Side of the images in pixels; None leaves each in its own size.
         channels: 1 (grey) or 3 (RGB).
         exact: Whether to refuse images of another size instead of cropping and resizing them.
         window: Range of the values that are shown of images of more than 8 bits; None refuses these. Images of 8 bits are read
@@ -53,14 +53,14 @@ class ImageReader:
         window_key: Key that chooses the range on the command line; None where that is not possible.
     """
 
-    size: int
+    size: int | None
     channels: int
     exact: bool = False
     window: Window | None = None
     window_key: str | None = "data.window"
 
     def read(self, file: Path) -> Tensor:
-        """The image in ``file``, ``(C, size, size) uint8``.
+        """The image in ``file``, ``(C, size, size) uint8``, or in its own size where that is None.
 
         Raises:
             DataError: The image cannot be read, has more than 8 bits without a window, or another size where that is refused.
@@ -84,7 +84,7 @@ class ImageReader:
             raise DataError(f"{file} cannot be read as an image ({reason}): replace it, or remove it") from error
 
     def fit(self, picture: Image.Image, file: Path) -> Tensor:
-        """A picture as ``(C, size, size) uint8``; transparency is dropped.
+        """A picture as ``(C, size, size) uint8``, or in its own size where that is None; transparency is dropped.
 
         Raises:
             DataError: The picture has another size, where that is refused.
@@ -92,6 +92,8 @@ class ImageReader:
         if picture.mode == "P":  # a palette may hold transparency, which only RGBA can take
             picture = picture.convert("RGBA")
         colours = picture.convert("L" if self.channels == 1 else "RGB")
+        if self.size is None:
+            return _to_tensor(colours)
         if self.exact and colours.size != (self.size, self.size):
             width, height = colours.size
             raise DataError(
@@ -167,7 +169,12 @@ def fit_to_square(image: Image.Image, size: int) -> Tensor:
     square = image.crop((left, top, left + side, top + side))
     if side != size:
         square = square.resize((size, size), Image.Resampling.BICUBIC)
-    pixels = torch.from_numpy(np.array(square, dtype=np.uint8))
+    return _to_tensor(square)
+
+
+def _to_tensor(image: Image.Image) -> Tensor:
+    """A grey or RGB image as ``(C, H, W) uint8``."""
+    pixels = torch.from_numpy(np.array(image, dtype=np.uint8))
     return pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
 
 

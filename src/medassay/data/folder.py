@@ -186,6 +186,7 @@ def _read(files: Files, names: Sequence[str], reader: ImageReader, part: str, to
     """The images of one split."""
     from tqdm import tqdm
 
+    assert reader.size is not None  # the images become one tensor
     flat = [(file, label) for label, name in enumerate(names) for file in files[name]]
     images = torch.empty((len(flat), reader.channels, reader.size, reader.size), dtype=torch.uint8)
     for index, (file, _) in enumerate(

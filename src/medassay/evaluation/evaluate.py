@@ -6,6 +6,7 @@ import logging
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import UnionType
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -174,8 +175,8 @@ def _list_protocols() -> list[str]:
     return sorted(file.stem for file in (configuration.find_conf_directory() / "protocol").glob("*.yaml"))
 
 
-def _find_requirement(name: str) -> type:
-    requirement: type = configuration.locate(load_protocol_node(name)["_target_"], "protocol").requires  # type: ignore[attr-defined]
+def _find_requirement(name: str) -> type | UnionType:
+    requirement: type | UnionType = configuration.locate(load_protocol_node(name)["_target_"], "protocol").requires  # type: ignore[attr-defined]
     return requirement
 
 

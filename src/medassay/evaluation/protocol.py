@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import UnionType
 from typing import Any, ClassVar
 
 import torch
@@ -106,12 +107,12 @@ class Protocol(ABC):
     """What can be done with a finished run; a sub-class is a frozen dataclass whose fields are its settings.
 
     Attributes:
-        requires: Type of the tasks it works on; a run of another is refused.
+        requires: Type, or types, of the tasks it works on; a run of another is refused.
         uses_own_data: Whether it judges the run's own images; they must be those that the run was made with.
         name: Name of the protocol, and of its files and directories.
     """
 
-    requires: ClassVar[type] = LightningModule
+    requires: ClassVar[type | UnionType] = LightningModule
     uses_own_data: ClassVar[bool] = True
     name: str = ""
 

@@ -6,11 +6,15 @@ from collections.abc import Sequence
 
 import torch
 from matplotlib.figure import Figure
+from PIL import ImageColor
 from torch import Tensor
+
+from medassay.reporting.charts import PALETTE
 
 FOUND, INVENTED, MISSED = (0, 158, 115), (213, 94, 0), (0, 114, 178)  # pixels, as in the palette
 TITLES = ("image", "truth green, prediction orange", "found; missed blue, invented orange")
 SHADE = 0.55  # opacity of coloured pixels
+CLASS_COLOURS = tuple(PALETTE[index] for index in (1, 0, 2, 3, 4, 5, 7))  # of outlines; black is none
 
 
 def find_outline(mask: Tensor) -> Tensor:
@@ -35,6 +39,28 @@ def draw_outlines(image: Tensor, true: Tensor, predicted: Tensor) -> Tensor:
     picture = to_rgb(image)
     for mask, colour in ((true, FOUND), (predicted, INVENTED)):
         picture[:, find_outline(mask)] = torch.tensor(colour, dtype=torch.uint8)[:, None]
+    return picture
+
+
+def choose_class_colour(label: int) -> str:
+    """The colour of a class's outline, ``#RRGGBB``, classes counted from 1; they begin anew after the seventh."""
+    return CLASS_COLOURS[(label - 1) % len(CLASS_COLOURS)]
+
+
+def draw_class_outlines(image: Tensor, mask: Tensor) -> Tensor:
+    """The image with the outline of each class but 0, one pixel wide and inside of it, in the class's colour.
+
+    Args:
+        image: ``(C, H, W) uint8``.
+        mask: Class map, ``(H, W)`` of integers.
+
+    Returns:
+        ``(3, H, W) uint8``.
+    """
+    picture, outline = to_rgb(image), find_outline(mask)
+    for label in range(1, int(mask.max()) + 1):
+        colour = torch.tensor(ImageColor.getrgb(choose_class_colour(label)), dtype=torch.uint8)
+        picture[:, outline & (mask == label)] = colour[:, None]
     return picture
 
 

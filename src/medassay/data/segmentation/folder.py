@@ -17,7 +17,7 @@ from medassay.core.types import SegmentedImages, SegmentedSplits
 from medassay.data.decoding import LOST_SCALING, ImageReader, has_lost_scaling
 from medassay.data.image_files import compute_fingerprint, list_folders, list_images
 from medassay.data.random_split import Shares, check_shares
-from medassay.data.segmentation.mask_files import read_instances, read_mask, read_pixels
+from medassay.data.segmentation.mask_files import read_instances, read_mask
 from medassay.data.segmentation.modules import PixelFormat, SegmentationSource
 from medassay.data.segmentation.splitting import split_segmented
 from medassay.data.window import Window, check_window
@@ -60,6 +60,10 @@ class ImageMaskFolders(SegmentationSource):
         check_window(self.window, "data.window")
         check_shares(self.shares)
 
+    @property
+    def shown_values(self) -> Window | None:
+        return self.window
+
     def read(self, declared: PixelFormat) -> SegmentedSplits:
         top = self._open_top()
         parts = [folder for folder in list_folders(top) if folder.name in SPLIT_NAMES]
@@ -95,12 +99,12 @@ class ImageMaskFolders(SegmentationSource):
         """The images and masks of one split; objects where every mask is a folder of them."""
         from tqdm import tqdm
 
-        reader = ImageReader(1, declared.channels, window=self.window)  # images keep their own sizes
+        reader = ImageReader(None, declared.channels, window=self.window)
         images: list[Tensor] = []
         masks: list[Tensor] = []
         instances: list[Tensor] = []
         for pair in tqdm(pairs, desc="reading", unit="image", disable=not sys.stderr.isatty()):
-            image = read_pixels(pair.image, reader)
+            image = reader.read(pair.image).contiguous()
             size = (image.shape[1], image.shape[2])
             if pair.mask.is_dir():
                 mask, numbers = read_instances(pair.mask, size, declared.classes)

@@ -1,4 +1,4 @@
-"""One image file of any size, and its mask: class indices in a file, or a folder with a file for each object."""
+"""The mask of an image: class indices in a file, or a folder with a file for each object."""
 
 from __future__ import annotations
 
@@ -12,26 +12,13 @@ import torch
 from torch import Tensor
 
 from medassay.core.errors import DataError
-from medassay.data.decoding import ImageReader, read_orientation
+from medassay.data.decoding import read_orientation
 from medassay.data.image_files import list_images
 from medassay.data.segmentation.objects import separate_touching
 
 _Array = np.ndarray[Any, np.dtype[Any]]
 Size = tuple[int, int]  # height, width
 LOSSY = frozenset({".jpg", ".jpeg"})
-
-
-def read_pixels(file: Path, reader: ImageReader) -> Tensor:
-    """The image in ``file`` in its own size, ``(C, H, W) uint8``; transparency is dropped.
-
-    Raises:
-        DataError: The image cannot be read, or has more than 8 bits without a window.
-    """
-    picture = reader.decode(file).picture
-    if picture.mode == "P":  # a palette may hold transparency, which only RGBA can take
-        picture = picture.convert("RGBA")
-    pixels = torch.from_numpy(np.array(picture.convert("L" if reader.channels == 1 else "RGB"), dtype=np.uint8))
-    return pixels[None] if reader.channels == 1 else pixels.permute(2, 0, 1).contiguous()
 
 
 def read_mask(file: Path, size: Size, classes: Sequence[str]) -> Tensor:

@@ -16,6 +16,7 @@ from medassay.data.modules import Channels, LabelledData
 from medassay.data.segmentation.augment import SegmentationAugment
 from medassay.data.segmentation.loader import PatchLoader, PatchOrder, ResidentPixels, WholeImageLoader
 from medassay.data.segmentation.weights import PixelWeights
+from medassay.data.window import Window
 
 
 class PixelFormat(NamedTuple):
@@ -48,6 +49,11 @@ class SegmentationSource(ABC):
     @abstractmethod
     def provenance(self) -> dict[str, Any]:
         """Where the images came from, for a run's record; called after :meth:`read`."""
+
+    @property
+    def shown_values(self) -> Window | None:
+        """The range of values that is shown of images of more than 8 bits; None where the source reads none."""
+        return None
 
 
 class SegmentationOptions(TypedDict, total=False):

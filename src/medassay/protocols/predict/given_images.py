@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from medassay.data import npz
 from medassay.data.decoding import LOST_SCALING, ImageReader, has_lost_scaling
 from medassay.data.image_files import ACCEPTED_KINDS, DICOM, DICOM_ADVICE, describe_left_out, is_readable, list_images
 from medassay.data.window import Window, apply_window, describe_window
+from medassay.protocols.predict.reading import Part, Reading, Unreadable
 
 ACCEPTED = f"a png (also {ACCEPTED_KINDS}), a folder of them, or an npz of images"
 WINDOW_KEY = "protocol.window"
@@ -32,85 +33,69 @@ _OTHER_VALUES = f"expected uint8 (or numbers from 0 to 1): choose the range of v
 _Array = np.ndarray[Any, np.dtype[Any]]
 
 
-class Unreadable(NamedTuple):
-    """An image that could not be read, and why."""
-
-    name: str
-    reason: str
-
-    def to_json(self) -> dict[str, str]:
-        return self._asdict()
-
-
 @dataclass
-class GivenImages:
-    """What could be read, and how.
+class GivenImages(Reading):
+    """All that could be read.
 
     Attributes:
-        names: Names of the images: paths below the folder, or ``<array>/<index>``.
-        parts: The images, ``(n, C, size, size) uint8``.
-        converted: By conversion, the number of images that it was done to.
-        unreadable: What could not be read.
-        left_out: Number of files that are not read, by kind.
+        images: The images, ``(N, C, size, size) uint8``.
     """
 
-    names: list[str] = field(default_factory=list)
-    parts: list[Tensor] = field(default_factory=list)
-    converted: Counter[str] = field(default_factory=Counter)
-    unreadable: list[Unreadable] = field(default_factory=list)
-    left_out: Counter[str] = field(default_factory=Counter)
-
-    @property
-    def images(self) -> Tensor:
-        return torch.cat(self.parts)
-
-    def add(self, names: list[str], images: Tensor, steps: tuple[str, ...]) -> None:
-        """Images ``(n, C, size, size) uint8`` that were all brought here by the same steps."""
-        self.names += names
-        self.parts.append(images)
-        self.converted.update(dict.fromkeys(steps, len(names)))
+    images: Tensor = field(default_factory=lambda: torch.empty(0))
 
 
 def read(path: str | Path, *, size: int, channels: int, window: Window | None = None) -> GivenImages:
-    """Reads what is at ``path``; what cannot be read is named, and the rest goes on.
+    """Reads what is at ``path`` for a model of images of one size; the rest as in :func:`iterate`.
 
     Args:
-        path: An image file, a folder that is searched at any depth, or an ``.npz`` with ``train_images``, ``val_images`` or
-            ``test_images`` in MedMNIST's layout or with one array of images.
+        path: As in :func:`iterate`.
         size: Pixels a side that the model takes.
         channels: Number of channels that the model takes: 1 (grey) or 3 (RGB).
         window: Range of values that is shown of images of more than 8 bits; None leaves these out as unreadable.
+    """
+    given = GivenImages()
+    reader = ImageReader(size, channels, window=window, window_key=WINDOW_KEY)
+    given.images = torch.cat([part.images for part in iterate(path, reader, given)])
+    return given
+
+
+def iterate(path: str | Path, reader: ImageReader, reading: Reading) -> Iterator[Part]:
+    """Reads what is at ``path``, a file or an array at a time; what cannot be read is named, and the rest goes on.
+
+    Args:
+        path: An image file, a folder that is searched at any depth, or an ``.npz`` with ``train_images``, ``val_images`` or
+            ``test_images`` in MedMNIST's layout, with an array ``images``, or with one array of images.
+        reader: What the model takes.
+        reading: What is known so far; it is filled on the way.
 
     Raises:
-        DataError: nothing there, or no image that can be read.
+        DataError: nothing there, or (at the end) no image that can be read.
     """
     top = expand_home(path)
     if not top.exists():
         raise DataError(f"protocol.images={path} does not exist: give {ACCEPTED}")
-    images_read, kind = GivenImages(), top.suffix.lower()
-    reader = ImageReader(size, channels, window=window, window_key=WINDOW_KEY)
+    kind = top.suffix.lower()
     if top.is_dir():
         listed = list_images(top, nested=True)
-        images_read.left_out = listed.left_out
-        images_read.unreadable = [Unreadable(_name(file, top), reason) for file, reason in listed.problems]
-        _read_files(listed.images, top, reader, images_read)
+        reading.left_out = listed.left_out
+        reading.unreadable = [Unreadable(_name(file, top), reason) for file, reason in listed.problems]
+        yield from _read_files(listed.images, top, reader, reading)
     elif kind == ".npz":
-        _read_npz(top, reader, images_read)
+        yield from _read_npz(top, reader, reading)
     elif is_readable(kind):
-        _read_files([top], top.parent, reader, images_read)
+        yield from _read_files([top], top.parent, reader, reading)
     else:
         advice = DICOM_ADVICE if kind in DICOM else f"give {ACCEPTED}"
         raise DataError(f"protocol.images={path}: a {top.suffix or 'file without extension'} is not read; {advice}")
-    if not images_read.names:
-        raise DataError(f"protocol.images={path}: {_explain_none(images_read)}; give {ACCEPTED}")
-    return images_read
+    if not reading.names:
+        raise DataError(f"protocol.images={path}: {_explain_none(reading)}; give {ACCEPTED}")
 
 
-def _explain_none(images_read: GivenImages) -> str:
-    if not images_read.unreadable:
-        kinds = f" (left out: {describe_left_out(images_read.left_out)})" if images_read.left_out else ""
+def _explain_none(reading: Reading) -> str:
+    if not reading.unreadable:
+        kinds = f" (left out: {describe_left_out(reading.left_out)})" if reading.left_out else ""
         return f"no image in it{kinds}"
-    count, (name, reason) = len(images_read.unreadable), images_read.unreadable[0]
+    count, (name, reason) = len(reading.unreadable), reading.unreadable[0]
     several = f"none of {count} images can be read, the first being {name} ({reason})"
     return several if count > 1 else f"{name}: {reason}"
 
@@ -118,7 +103,7 @@ def _explain_none(images_read: GivenImages) -> str:
 # --- files -----------------------------------------------------------------------------------------------------------
 
 
-def _read_files(files: list[Path], top: Path, reader: ImageReader, images_read: GivenImages) -> None:
+def _read_files(files: list[Path], top: Path, reader: ImageReader, reading: Reading) -> Iterator[Part]:
     from tqdm import tqdm
 
     for file in tqdm(files, desc="reading", unit="file", disable=len(files) < 2 or not sys.stderr.isatty()):
@@ -129,9 +114,9 @@ def _read_files(files: list[Path], top: Path, reader: ImageReader, images_read: 
             if has_lost_scaling(image):
                 raise DataError(LOST_SCALING)
         except DataError as error:
-            images_read.unreadable.append(Unreadable(name, _describe_reason(error, file)))
+            reading.unreadable.append(Unreadable(name, _describe_reason(error, file)))
         else:
-            images_read.add([name], image, (*steps, *list_conversions(picture, reader.size, reader.channels)))
+            yield reading.add([name], image, (*steps, *list_conversions(picture, reader.size, reader.channels)))
 
 
 def _name(file: Path, top: Path) -> str:
@@ -149,13 +134,15 @@ def _describe_reason(error: DataError, file: Path) -> str:
     )
 
 
-def list_conversions(picture: Image.Image, size: int, channels: int) -> tuple[str, ...]:
+def list_conversions(picture: Image.Image, size: int | None, channels: int) -> tuple[str, ...]:
     """What :meth:`ImageReader.fit` does to a picture to bring it to size and channels, in words."""
     steps = []
     wanted, target = ("L", "grey") if channels == 1 else ("RGB", "RGB")
     if picture.mode != wanted:
         dropped = " (transparency dropped)" if picture.mode in ("LA", "La", "PA", "RGBA", "RGBa") else ""
         steps.append(f"{_MODES.get(picture.mode, picture.mode)} to {target}{dropped}")
+    if size is None:
+        return tuple(steps)
     side = min(picture.size)
     if side != max(picture.size):
         steps.append("largest centred square cut out")
@@ -167,7 +154,7 @@ def list_conversions(picture: Image.Image, size: int, channels: int) -> tuple[st
 # --- arrays ----------------------------------------------------------------------------------------------------------
 
 
-def _read_npz(path: Path, reader: ImageReader, images_read: GivenImages) -> None:
+def _read_npz(path: Path, reader: ImageReader, reading: Reading) -> Iterator[Part]:
     try:
         archive = np.load(path, allow_pickle=False)
         if not isinstance(archive, np.lib.npyio.NpzFile):
@@ -176,8 +163,8 @@ def _read_npz(path: Path, reader: ImageReader, images_read: GivenImages) -> None
         raise DataError(f"protocol.images={path} cannot be read as npz ({error}): give {ACCEPTED}") from error
     with archive:
         keys: list[str] = [f"{split}_images" for split in Splits._fields if f"{split}_images" in archive.files]
-        if not keys and len(archive.files) == 1:
-            keys = list(archive.files)
+        if not keys:
+            keys = ["images"] if "images" in archive.files else archive.files[: len(archive.files) == 1]
         if not keys:
             raise DataError(
                 f"protocol.images={path} holds {', '.join(archive.files) or 'nothing'}: expected train_images, val_images or "
@@ -188,22 +175,21 @@ def _read_npz(path: Path, reader: ImageReader, images_read: GivenImages) -> None
                 _check_header(npz.read_header(path, key, archive), reader.window)
                 pixels, steps = _read_pixels(npz.read_array(path, key, archive), reader.window)
             except DataError as error:
-                images_read.unreadable.append(Unreadable(key, str(error).removeprefix(f"{path}: '{key}' ")))
+                reading.unreadable.append(Unreadable(key, str(error).removeprefix(f"{path}: '{key}' ")))
             else:
-                _add_arrays(key, pixels, steps, reader, images_read)
+                yield _add_arrays(key, pixels, steps, reader, reading)
 
 
-def _add_arrays(
-    key: str, pixels: _Array, steps: tuple[str, ...], reader: ImageReader, images_read: GivenImages
-) -> None:
+def _add_arrays(key: str, pixels: _Array, steps: tuple[str, ...], reader: ImageReader, reading: Reading) -> Part:
     """Adds images ``(N, H, W, C) uint8``."""
     size, channels = reader.size, reader.channels
     steps = (*steps, *list_conversions(_make_image(pixels[0]), size, channels))
-    if pixels.shape[1:] == (size, size, channels):
+    height, width = pixels.shape[1:3] if size is None else (size, size)
+    if pixels.shape[1:] == (height, width, channels):
         images = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
     else:
         images = torch.stack([reader.fit(_make_image(one), Path(key)) for one in pixels])
-    images_read.add([f"{key}/{index}" for index in range(len(pixels))], images, steps)
+    return reading.add([f"{key}/{index}" for index in range(len(pixels))], images, steps)
 
 
 def _make_image(pixels: _Array) -> Image.Image:

@@ -1,24 +1,25 @@
-"""What a classifier says of any images: probabilities as CSV, and pictures with the heat map of the predicted class."""
+"""What a run says of any images: a classifier's probabilities with heat maps, or the masks of a run that segments images."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import UnionType
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
 from medassay.core.errors import ConfigError
-from medassay.core.types import NonNegativeInt
+from medassay.core.types import NonNegativeInt, Segmenter
 from medassay.data.image_files import describe_left_out
 from medassay.data.window import Window, check_window
 from medassay.evaluation.protocol import ComputeContext, Page, Protocol, Report
 from medassay.explain.activation_maps import NAMES, ActivationMaps, Method
 from medassay.protocols.predict import given_images
-from medassay.protocols.predict.given_images import Unreadable
+from medassay.protocols.predict.masks import segment_given_images
+from medassay.protocols.predict.reading import Unreadable, warn_of_unreadable
 from medassay.reporting import html
 from medassay.reporting.captions import add_captions
 from medassay.reporting.heat_maps import place_beside_heat_map
@@ -26,9 +27,6 @@ from medassay.reporting.tables import format_csv
 from medassay.runs.run import Run
 from medassay.tasks.predictions import Classifier, make_unlabelled, predict
 
-logger = logging.getLogger(__name__)
-
-LISTED = 20  # unreadable files named on the terminal; the page and predict.json name all
 CHANCES = 3  # classes whose probability stands below an image
 
 
@@ -66,18 +64,18 @@ class Card(NamedTuple):
 
 @dataclass(frozen=True)
 class Predict(Protocol):
-    """What a classifier says of any images.
+    """What a classifier says of any images, or the masks of a run that segments images.
 
     Attributes:
         name: Name of the protocol.
         images: An image file, a folder of them at any depth, or an ``.npz``.
-        show: Number of images shown with a heat map, at most; the CSV has all.
-        method: Method of the heat maps.
+        show: Number of images shown, of a classifier with a heat map, at most; the CSV has all.
+        method: Method of a classifier's heat maps.
         layer: Dotted name of the module that they explain; None for the activation before the last pooling.
         window: Range of the values that are shown of images of more than 8 bits; None takes that of the run's data.
     """
 
-    requires: ClassVar[type] = Classifier
+    requires: ClassVar[type | UnionType] = Classifier | Segmenter
     uses_own_data: ClassVar[bool] = False
     name: str = "predict"
     images: str | None = None
@@ -87,19 +85,33 @@ class Predict(Protocol):
     window: Window | None = None
 
     def run(self, run: Run, context: ComputeContext) -> Report:
-        """Predicts the classes of the images named.
+        """Predicts the classes of the images named, or of their pixels.
 
         Raises:
-            ConfigError: no images named, or no such layer.
+            ConfigError: no images named, no such layer, or heat maps asked of a run that segments images.
             DataError: no image that can be read.
         """
         if self.images is None:
             raise ConfigError(f"protocol.images is missing: protocol.images=<path>; give {given_images.ACCEPTED}")
+        if isinstance(run.task, Segmenter):
+            self._refuse_heat_maps()
+            return segment_given_images(self.images, run, context, show=self.show, window=self.window)
+        return self._classify(self.images, run, context)
+
+    def _refuse_heat_maps(self) -> None:
+        """Raises :class:`ConfigError` where a setting of heat maps was changed."""
+        for key, value, default in (("method", self.method, Predict.method), ("layer", self.layer, Predict.layer)):
+            if value != default:
+                raise ConfigError(
+                    f"protocol.{key}={value} is for the heat maps of classifiers, and this run segments images: leave it out"
+                )
+
+    def _classify(self, path: str, run: Run, context: ComputeContext) -> Report:
         assert isinstance(run.task.net, torch.nn.Module)
         data, classes = run.data, run.data.classes
         window = data.source.shown_values if self.window is None else self.window
         check_window(window, given_images.WINDOW_KEY)
-        images = given_images.read(self.images, size=data.size, channels=data.channels, window=window)
+        images = given_images.read(path, size=data.size, channels=data.channels, window=window)
         probabilities = predict(run.task, make_unlabelled(images.images), context.device).probabilities
         decisions = probabilities.argmax(1)
         shown = images.images[: self.show]
@@ -111,7 +123,7 @@ class Predict(Protocol):
                 maps.layer,
             )
         results = PredictResults(
-            images=self.images,
+            images=path,
             size=data.size,
             channels=data.channels,
             n=len(images.images),
@@ -135,7 +147,7 @@ class Predict(Protocol):
             results,
             verdict=_describe_verdict(results, classes),
             files=files,
-            warnings=_warn_of_unreadable(images.unreadable),
+            warnings=warn_of_unreadable(images.unreadable),
             page=Page(Path(__file__).with_name("page.html.j2"), {"cards": cards}),
         )
 
@@ -155,14 +167,3 @@ def _describe_verdict(results: PredictResults, classes: Sequence[str]) -> list[s
     if results.left_out:
         lines.append(f"left out: {describe_left_out(results.left_out)}")
     return [*lines, f"predicted: {counts} ({results.n} in all)"]
-
-
-def _warn_of_unreadable(unreadable: Sequence[Unreadable]) -> list[str]:
-    """Names the images on the terminal; the page's warning says how many they are."""
-    missing = len(unreadable)
-    for entry in unreadable[:LISTED]:
-        logger.warning("not read: %s (%s)", entry.name, entry.reason)
-    if missing > LISTED:
-        logger.warning("not read: %d more, see predict.json", missing - LISTED)
-    count = f"{missing} {'image' if missing == 1 else 'images'} could not be read; see below which."
-    return [count] if missing else []
