@@ -76,7 +76,7 @@ def test_runs_of_several_seeds_make_one_table(run: Path, command: Command, tmp_p
             ["model=unet", "data.margin=0"],
             "takes 92 pixels off on each side and answers for sides such as 388; give data.patch=388",
         ),
-        (["model=unet", "data.patch=100"], "give data.patch=100 data.margin=92"),
+        (["model=unet", "data.patch=101"], "give data.patch=116 data.margin=92"),
         (["model=unet", "data=nuclei"], "data.file: missing"),
         (["model=unet", "data=nuclei", "data.file=none.npz"], "none.npz"),
     ],

@@ -32,7 +32,9 @@ def make_data(**changes: Any) -> SegmentationData:
 
 def make_task(**settings: Any) -> Segmentation:
     torch.manual_seed(0)
-    return Segmentation(UNet(1, 2, width=8, depth=2, padding="same", normalisation="batch"), 2, adam(lr=1e-2), **settings)
+    return Segmentation(
+        UNet(1, 2, width=8, depth=2, padding="same", normalisation="batch"), 2, adam(lr=1e-2), **settings
+    )
 
 
 def train(task: Segmentation, path: Path, epochs: int, data: SegmentationData | None = None, **options: Any) -> Any:

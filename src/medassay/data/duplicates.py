@@ -5,14 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from medassay.core.types import LabelledImages, SegmentedSplits, Splits
-from medassay.data.segmentation.modules import AnyData
 
 
 def hash_images(images: Tensor | Sequence[Tensor]) -> list[bytes]:
@@ -43,7 +42,16 @@ def count_duplicates(splits: Splits | SegmentedSplits) -> dict[str, int]:
     return {place: count for place, count in counts.items() if count}
 
 
-def describe_provenance(data: AnyData) -> dict[str, Any]:
+class DataSet(Protocol):
+    """What a data set is asked for here, whatever its images have classes for."""
+
+    @property
+    def splits(self) -> Splits | SegmentedSplits: ...
+
+    def provenance(self) -> dict[str, Any]: ...
+
+
+def describe_provenance(data: DataSet) -> dict[str, Any]:
     """Where the images came from and, as ``duplicates``, how many occur more than once, where any do."""
     counts = count_duplicates(data.splits)
     return {**data.provenance(), **({"duplicates": counts} if counts else {})}
