@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
+import multiprocessing
 import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning.strategies.launchers import multiprocessing as launchers
 
+from medassay.core.fork_server import ForkServer
+from medassay.core.processes import FIRST_USED
 from medassay.data.modules import LabelledData
 from medassay.data.phantoms import blood, chest
 from medassay.data.sources import phantom_data
@@ -28,6 +34,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def old_objects() -> Iterator[None]:
+    """What is imported by now is not searched for garbage again and again: there are a million objects, which stay."""
+    gc.freeze()
+    yield
+    gc.unfreeze()
 
 
 def is_local(address: Any) -> bool:
@@ -111,6 +125,31 @@ def tiny_blood() -> Factory:
         return phantom_data("blood_phantom", "blood", list(blood.CLASSES), 3, **values)
 
     return make
+
+
+TRAINING = ["medassay.training.fit", "medassay.tasks.classification", "medassay.tasks.conditional_gan", *FIRST_USED]
+
+
+@pytest.fixture
+def several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training processes find the tests' modules, and are forked from one that has imported torch: that saves 5 s of a core each.
+
+    All else about them is as where they are spawned.
+    """
+    monkeypatch.syspath_prepend(str(ROOT))  # they take over sys.path
+    for library in ("OMP", "OPENBLAS"):
+        monkeypatch.setenv(f"{library}_NUM_THREADS", "1")
+    if not ForkServer.is_possible():
+        return
+    multiprocessing.set_forkserver_preload(TRAINING)
+    usual = launchers.mp
+
+    def start_processes(*args: Any, start_method: str, **kwargs: Any) -> Any:
+        assert start_method == "spawn"
+        return usual.start_processes(*args, start_method="forkserver", **kwargs)
+
+    changed = {"get_context": lambda _: usual.get_context("forkserver"), "start_processes": start_processes}
+    monkeypatch.setattr(launchers, "mp", SimpleNamespace(**{**vars(usual), **changed}))
 
 
 @pytest.fixture
