@@ -6,7 +6,9 @@ import gc
 import ipaddress
 import multiprocessing
 import os
+import shutil
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +27,14 @@ from tests.helpers import Command, Result
 
 ROOT = Path(__file__).parents[1]
 Factory = Callable[..., LabelledData]
+ROOM = 1_000_000_000  # bytes, several times what is there at once
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What tests write lies in memory where there is room: studies and runs are saved a thousand times, and disks are slow."""
+    memory = Path("/dev/shm")
+    if memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -36,12 +46,17 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-@pytest.fixture(autouse=True, scope="session")
-def old_objects() -> Iterator[None]:
-    """What is imported by now is not searched for garbage again and again: there are a million objects, which stay."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
+imported = 0  # modules whose objects are no longer searched
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_garbage_in_modules() -> None:
+    """What has been imported is not searched for garbage again and again: a million objects, which stay."""
+    global imported
+    if len(sys.modules) > imported + 100:
+        gc.collect()
+        gc.freeze()
+        imported = len(sys.modules)
 
 
 def is_local(address: Any) -> bool:
@@ -132,7 +147,7 @@ TRAINING = ["medassay.training.fit", "medassay.tasks.classification", "medassay.
 
 @pytest.fixture
 def several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training processes find the tests' modules, and are forked from one that has imported torch: that saves 5 s of a core each.
+    """Training processes find the tests' modules, and are forked from one that has imported torch, which takes 5 s of a core.
 
     All else about them is as where they are spawned.
     """

@@ -36,7 +36,7 @@ def test_the_output_of_a_3x3_kernel_on_7x7_is_the_lectures(options: dict[str, in
 
 
 def measure_field(body: nn.Module, channels: int, size: int) -> int:
-    """The side in pixels of the square that the middle value of ``body``'s output sees, by its gradient in a strip of the image.
+    """The side in pixels of the square that the middle value of ``body``'s output sees, by its gradient in a strip.
 
     In a copy with positive weights and average instead of maximum pooling no two paths can cancel, so that every pixel seen has
     a gradient. The strip must be longer than the field.
