@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
+import multiprocessing
 import os
+import shutil
 import socket
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from pytorch_lightning.strategies.launchers import multiprocessing as launchers
 
+from medassay.core.fork_server import ForkServer
+from medassay.core.processes import FIRST_USED
 from medassay.data.modules import LabelledData
 from medassay.data.phantoms import blood, chest
 from medassay.data.sources import phantom_data
@@ -19,6 +27,14 @@ from tests.helpers import Command, Result
 
 ROOT = Path(__file__).parents[1]
 Factory = Callable[..., LabelledData]
+ROOM = 1_000_000_000  # bytes, several times what is there at once
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """What tests write lies in memory where there is room: studies and runs are saved a thousand times, and disks are slow."""
+    memory = Path("/dev/shm")
+    if memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > ROOM:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -28,6 +44,19 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+imported = 0  # modules whose objects are no longer searched
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_garbage_in_modules() -> None:
+    """What has been imported is not searched for garbage again and again: a million objects, which stay."""
+    global imported
+    if len(sys.modules) > imported + 100:
+        gc.collect()
+        gc.freeze()
+        imported = len(sys.modules)
 
 
 def is_local(address: Any) -> bool:
@@ -111,6 +140,31 @@ def tiny_blood() -> Factory:
         return phantom_data("blood_phantom", "blood", list(blood.CLASSES), 3, **values)
 
     return make
+
+
+TRAINING = ["medassay.training.fit", "medassay.tasks.classification", "medassay.tasks.conditional_gan", *FIRST_USED]
+
+
+@pytest.fixture
+def several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training processes find the tests' modules, and are forked from one that has imported torch, which takes 5 s of a core.
+
+    All else about them is as where they are spawned.
+    """
+    monkeypatch.syspath_prepend(str(ROOT))  # they take over sys.path
+    for library in ("OMP", "OPENBLAS"):
+        monkeypatch.setenv(f"{library}_NUM_THREADS", "1")
+    if not ForkServer.is_possible():
+        return
+    multiprocessing.set_forkserver_preload(TRAINING)
+    usual = launchers.mp
+
+    def start_processes(*args: Any, start_method: str, **kwargs: Any) -> Any:
+        assert start_method == "spawn"
+        return usual.start_processes(*args, start_method="forkserver", **kwargs)
+
+    changed = {"get_context": lambda _: usual.get_context("forkserver"), "start_processes": start_processes}
+    monkeypatch.setattr(launchers, "mp", SimpleNamespace(**{**vars(usual), **changed}))
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,8 @@ def their_conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (package / "brightness.py").write_text(MODULE)
     (package / "brightness.html.j2").write_text(TEMPLATE)
     (conf / "protocol" / "brightness.yaml").write_text(YAML)
+    for name in ("their_audits", "their_audits.brightness"):
+        monkeypatch.delitem(sys.modules, name, raising=False)  # that of another test, whose folder is gone
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setenv("MEDASSAY_TRUSTED_PACKAGES", "their_audits")
     return conf

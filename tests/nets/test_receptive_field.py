@@ -36,13 +36,13 @@ def test_the_output_of_a_3x3_kernel_on_7x7_is_the_lectures(options: dict[str, in
 
 
 def measure_field(body: nn.Module, channels: int, size: int) -> int:
-    """The side in pixels of the square that the middle value of ``body``'s output sees, by its gradient.
+    """The side in pixels of the square that the middle value of ``body``'s output sees, by its gradient in a strip.
 
     In a copy with positive weights and average instead of maximum pooling no two paths can cancel, so that every pixel seen has
-    a gradient. The image must be larger than the field.
+    a gradient. The strip must be longer than the field.
     """
     copied = _make_positive(body)
-    image = torch.rand(1, channels, size, size, dtype=torch.float64, requires_grad=True)
+    image = torch.rand(1, channels, size, min(size, 64), dtype=torch.float64, requires_grad=True)
     out = copied(image)
     out[0, :, out.shape[2] // 2, out.shape[3] // 2].sum().backward()
     assert image.grad is not None
@@ -67,7 +67,7 @@ def _make_positive(body: nn.Module) -> nn.Module:
     return copied
 
 
-NETS: dict[str, tuple[Callable[[], Any], int, int]] = {  # the body, the field, an image larger than that
+NETS: dict[str, tuple[Callable[[], Any], int, int]] = {  # the body, the field, a strip longer than that
     "course": (lambda: BlockCNN(1, 2).blocks, 36, 64),
     "LeNet": (lambda: LeNet(1, 10, 32).convolutions, 32, 64),
     "AlexNet": (lambda: AlexNet(1, 2, 224, small_images=False).body.features, 195, 259),

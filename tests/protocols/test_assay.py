@@ -77,7 +77,7 @@ SETTINGS = Assay(budget="quick", jobs=1, sets=2)
 def few_steps() -> Iterator[None]:
     """Half the steps of a quick assay: phantoms are learnt sooner."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(arms, "QUICK_STEPS", 160)
+        patch.setattr(arms, "QUICK_STEPS", 100)
         yield
 
 

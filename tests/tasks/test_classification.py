@@ -477,7 +477,7 @@ def test_a_compiled_net_is_averaged(tiny_chest: Factory, tmp_path: Path, monkeyp
     assert same(copied(tasks[0].net), copied(tasks[1].net))
 
 
-# A spawned process imports this module by its name, so what it is handed is defined here.
+# A process that trains imports this module by its name, so what it is handed is defined here.
 
 
 class KeepEachProcessesAverage(Callback):
@@ -488,11 +488,7 @@ class KeepEachProcessesAverage(Callback):
         torch.save(pl_module.ema.state_dict(), path)  # type: ignore[union-attr]
 
 
-def test_two_processes_keep_the_same_average(
-    tiny_chest: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))  # a spawned process takes over sys.path
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def test_two_processes_keep_the_same_average(several_processes: None, tiny_chest: Factory, tmp_path: Path) -> None:
     task = averaging()
     settings = TrainerSettings(accelerator="cpu", devices=2)
     watch = KeepEachProcessesAverage()

@@ -35,7 +35,6 @@ from medassay.training.fit import Fit, fit
 from medassay.training.settings import TrainerSettings, choose_devices
 from tests.helpers import flip_byte, list_differences
 
-ROOT = Path(__file__).parents[2]
 Factory = Callable[..., LabelledData]
 CPU = TrainerSettings(gpus=0)
 
@@ -739,16 +738,9 @@ def test_errors_of_ours_and_of_others_pass_through_unchanged(tiny_chest: Factory
 
 
 # --- several processes -----------------------------------------------------------------------------------------------
-# Spawned processes import this module by its name, so what they are handed is defined at module level. Each start takes
-# about 10 s.
+# The processes import this module by its name, so what they are handed is defined at module level.
 
 TWO = TrainerSettings(accelerator="cpu", devices=2)
-
-
-@pytest.fixture
-def spawnable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT))  # a spawned process takes over sys.path
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
 
 
 class KeepEachProcessesWeights(Callback):
@@ -764,7 +756,7 @@ def weights_of_processes(directory: Path) -> list[dict[str, Tensor]]:
 
 
 def test_two_processes_with_half_the_batch_each_train_as_one_does(
-    spawnable: None, tiny_chest: Factory, tmp_path: Path
+    several_processes: None, tiny_chest: Factory, tmp_path: Path
 ) -> None:
     def task() -> Classification:
         # plain gradient descent: Adam would blow up the rounding error of gradients near zero
@@ -790,7 +782,7 @@ def test_two_processes_with_half_the_batch_each_train_as_one_does(
 
 
 def test_a_gan_trains_in_two_processes_that_keep_the_same_weights(
-    spawnable: None, tiny_chest: Factory, tmp_path: Path
+    several_processes: None, tiny_chest: Factory, tmp_path: Path
 ) -> None:
     task = gan_of()
     start = {name: p.detach().clone() for name, p in task.named_parameters()}
@@ -815,7 +807,7 @@ class FailInSecondProcess(Callback):
 
 
 def test_an_error_in_one_of_several_processes_is_the_same_one_line(
-    spawnable: None, tiny_chest: Factory, tmp_path: Path
+    several_processes: None, tiny_chest: Factory, tmp_path: Path
 ) -> None:
     with pytest.raises(TrainingError) as caught:
         run(

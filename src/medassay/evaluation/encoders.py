@@ -121,8 +121,12 @@ def fit_principal_components(rows: Tensor, dimensions: int) -> tuple[Tensor, Ten
     """
     mean = rows.mean(0)
     count = min(dimensions, len(rows) - 1, rows.shape[1])
-    covariance = (rows - mean).T @ (rows - mean) / (len(rows) - 1)
-    axes = torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, :count]
+    centred = rows - mean
+    if len(rows) < rows.shape[1]:  # fewer images than pixels: seconds less than by the pixels' covariance
+        axes = torch.linalg.svd(centred, full_matrices=False).Vh.T[:, :count]
+    else:
+        covariance = centred.T @ centred / (len(rows) - 1)
+        axes = torch.linalg.eigh(covariance).eigenvectors.flip(1)[:, :count]
     largest = axes.gather(0, axes.abs().argmax(0, keepdim=True))
     return mean, axes * largest.sign()
 

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from PIL import Image
+from tensorboard.compat.proto.summary_pb2 import Summary
 from torch.utils.tensorboard import SummaryWriter
 from torch.utils.tensorboard.summary import hparams
 
@@ -52,8 +52,7 @@ def add_results(
     """
     with quiet_writers(), SummaryWriter(str(directory)) as writer:
         for picture in pictures:
-            with Image.open(picture) as image:
-                writer.add_image(f"figures/{picture.stem}", np.asarray(image.convert("RGB")), step, dataformats="HWC")
+            writer.file_writer.add_summary(_make_summary(picture), step)
         for name, content in (text or {}).items():
             writer.add_text(name, content, step)
         if hyperparameters is not None:
@@ -63,3 +62,12 @@ def add_results(
                 writer.file_writer.add_summary(summary)
             for name, value in finite.items():
                 writer.add_scalar(name, value, step)
+
+
+def _make_summary(picture: Path) -> Any:
+    """A PNG file as it is: unpacking it for ``add_image``, which packs it again, takes half as long as drawing it."""
+    with Image.open(picture) as image:
+        width, height, colours = *image.size, len(image.getbands())
+    content = picture.read_bytes()
+    shown = Summary.Image(height=height, width=width, colorspace=colours, encoded_image_string=content)
+    return Summary(value=[Summary.Value(tag=f"figures/{picture.stem}", image=shown)])
