@@ -541,7 +541,7 @@ def test_a_checkpoint_of_another_architecture_or_a_damaged_one_is_one_line(
     best.write_bytes(best.read_bytes()[:1000])
     assert_one_line(command("evaluate", f"run={cut}"), "best.ckpt is damaged")
     (none / "checkpoints" / "best.ckpt").unlink()
-    assert_one_line(command("evaluate", f"run={none}"), "no epoch was finished")
+    assert_one_line(command("evaluate", f"run={none}"), "has no checkpoints/best.ckpt", "sweep.keep=none")
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_is_recorded(command: Command, tmp_path: Path) -> None:

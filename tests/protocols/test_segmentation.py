@@ -49,7 +49,7 @@ def test_the_report_is_the_natural_protocol_and_shows_the_worst_image_first(
     assert result.code == 0, result.err
     (directory,) = tmp_path.glob("segmentation_*")
     results = json.loads((directory / "segmentation.json").read_text())
-    dice = results["scores"]["dice"]
+    dice = results["scores"]["dice_of_images"]
     assert results["order"] == sorted(range(3), key=lambda index: dice[index])
     assert len(list((directory / "figures").glob("image_*.png"))) == 2
     page = (directory / "report.html").read_text()

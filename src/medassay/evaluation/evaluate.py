@@ -23,7 +23,7 @@ from medassay.evaluation.writer import write_report
 from medassay.runs.compose import compose_training
 from medassay.runs.directory import RunDirectory
 from medassay.runs.load import build_data, open_run
-from medassay.runs.run import Run, makes_images, segments_images
+from medassay.runs.run import Run, describe_kind, makes_images, segments_images
 from medassay.training.settings import TrainerSettings
 
 logger = logging.getLogger(__name__)
@@ -163,11 +163,11 @@ def _refuse_unfit(protocol: Protocol, run: Run, path: str) -> None:
     """Raises :class:`ConfigError` where the run's task is none that the protocol works on."""
     if isinstance(run.task, protocol.requires):
         return
-    kind = "generator" if run.is_generator else "segmentation" if segments_images(run.config) else "classifier"
     fitting = " or ".join(name for name in _list_protocols() if isinstance(run.task, _find_requirement(name)))
     advice = f"use protocol={fitting}" if fitting else "no protocol here judges it"
     raise ConfigError(
-        f"protocol={protocol.name}: {path} is a {kind}'s run (model={run.config['recipe']['name']}); {advice}"
+        f"protocol={protocol.name}: {path} is a {describe_kind(run.config)}'s run (model={run.config['recipe']['name']}); "
+        f"{advice}"
     )
 
 

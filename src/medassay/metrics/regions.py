@@ -43,7 +43,9 @@ class RegionScores:
         values = {name: estimate.value for name, estimate in self.estimates.items()}
         per_class = {name: [estimate.value for estimate in column] for name, column in self.per_class.items()}
         intervals = {name: [estimate.low, estimate.high] for name, estimate in self.estimates.items()}
-        return {"n": self.n, **values, "per_class": per_class, "one_empty": self.one_empty, "interval_95": intervals}
+        objects = {} if self.per_threshold is None else {"per_threshold": [one.value for one in self.per_threshold]}
+        lists = {"per_class": per_class, **objects, "one_empty": self.one_empty, "dice_of_images": self.dice}
+        return {"n": self.n, **values, **lists, "interval_95": intervals}
 
 
 def score_regions(predicted: Sequence[Tensor], truth: SegmentedImages, num_classes: int) -> RegionScores:

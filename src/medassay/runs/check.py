@@ -40,6 +40,7 @@ def check_training(cfg: DictConfig) -> dict[str, Any]:
         group, _, key = before.partition(".")
         if key in values[group]:
             raise ConfigError(f"{before}: it is called {now} now")
+    _check_kinds(values)
     configuration.check({name: values[name] for name in NODES})
     _check_together(values)
     for key in (*PLACES, "generator"):  # the run is used from other working directories later
@@ -67,7 +68,7 @@ def _check_together(values: dict[str, Any]) -> None:
     model, data = values["model"], values["data"]
     if data.get("generator") is not None:
         refuse_classifier(data["generator"], RunDirectory(data["generator"]).config())
-    _check_pixels(values)
+    _check_net(values)
     _check_transfer(model.get("transfer") or {}, values["trainer"]["max_epochs"])
     for key, node, declared, of in (
         ("model.num_classes", model.get("num_classes"), len(data["classes"]), "data.classes"),
@@ -98,9 +99,9 @@ def _check_transfer(transfer: dict[str, Any], max_epochs: int) -> None:
         open_transfer_source(weights)
 
 
-def _check_pixels(values: dict[str, Any]) -> None:
-    """Refuses a model on data that have another kind of classes, and patches that a U-Net cannot answer."""
-    model, data = values["model"], values["data"]
+def _check_kinds(values: dict[str, Any]) -> None:
+    """Refuses a model on data that have another kind of classes."""
+    data = values["data"]
     segments, has_pixels = segments_images(values), makes_segmentation_data(values)
     if segments and not has_pixels:
         raise ConfigError(
@@ -112,6 +113,11 @@ def _check_pixels(values: dict[str, Any]) -> None:
             f"data={data['name']} have a class for each pixel, and model={values['recipe']['name']} gives an image one; choose "
             "model=unet"
         )
+
+
+def _check_net(values: dict[str, Any]) -> None:
+    """Refuses a net of the other kind, and patches that a U-Net cannot answer."""
+    model, data, segments = values["model"], values["data"], segments_images(values)
     is_unet = model["net"]["_target_"].endswith(".UNet")
     if is_unet != segments:
         wanted = "model/net=unet" if segments else "another, e.g. model/net=block_cnn"

@@ -76,11 +76,16 @@ def makes_segmentation_data(config: Mapping[str, Any]) -> bool:
     return typing.get_type_hints(constructor).get("return") is SegmentationData
 
 
+def describe_kind(config: Mapping[str, Any]) -> str:
+    """What a run's model is, in a word."""
+    return "segmentation" if segments_images(config) else "generator" if makes_images(config) else "classifier"
+
+
 def refuse_classifier(path: str | Path, config: Mapping[str, Any]) -> None:
     """Raises :class:`ConfigError` where a generator's run is wanted and ``config`` is of another model."""
     if not makes_images(config):
         raise ConfigError(
-            f"data.generator={path} is no generator's run (model={config['recipe']['name']}): give a generator's, "
+            f"data.generator={path} is a {describe_kind(config)}'s run (model={config['recipe']['name']}): give a generator's, "
             "e.g. of model=cgan"
         )
 
@@ -97,6 +102,6 @@ def open_transfer_source(path: str | Path) -> RunDirectory:
         config = run.config()
     except CheckpointError as error:
         raise CheckpointError(f"{key}: {error}, or {IMAGENET}") from error
-    if makes_images(config):
-        raise ConfigError(f"{key} is a generator's run (model={config['recipe']['name']}): give a classifier's")
+    if (kind := describe_kind(config)) != "classifier":
+        raise ConfigError(f"{key} is a {kind}'s run (model={config['recipe']['name']}): give a classifier's")
     return run
