@@ -113,6 +113,8 @@ def compose_train(argv: list[str]) -> None:
         key = override.key_or_group
         if key == "data.generator":  # of a run that there is not here
             argument = f"data.generator={GENERATOR}"
+        if key == "model.transfer.weights":
+            argument = f"model.transfer.weights={GENERATOR.with_name('cnn')}"
         plain.append(argument.partition(",")[0] if override.is_sweep_override() else argument)
     cfg = compose_training(plain)
     check_training(cfg)
