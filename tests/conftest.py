@@ -46,6 +46,10 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+def pytest_unconfigure() -> None:
+    gc.unfreeze()  # libraries complain of objects that outlive the interpreter
+
+
 imported = 0  # modules whose objects are no longer searched
 
 

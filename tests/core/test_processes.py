@@ -22,7 +22,7 @@ from medassay.core.processes import Call, Ending, Place, run_in_processes
 Endings = Generator[tuple[str, Ending], None, None]
 
 WORKER = """
-import json, os, sys, time
+import atexit, json, os, sys, threading, time
 from pathlib import Path
 
 def work(payload):
@@ -41,6 +41,10 @@ def work(payload):
             time.sleep(0.01)
         if order["do"].startswith("raise"):
             raise ValueError("no such luck")
+        if order["do"] == "end late":
+            note = lambda text: open(order["journal"], "a").write(text)
+            atexit.register(note, "exit handler\\n")
+            threading.Timer(0.2, note, ["thread\\n"]).start()
         if order["do"] == "leave":
             os._exit(3)
         if order["do"] == "die":
@@ -142,6 +146,12 @@ def test_with_a_log_the_reason_is_how_the_process_ended(
     do: str, reason: str, workshop: Workshop, tmp_path: Path
 ) -> None:
     assert workshop.end(workshop.call("a", do, log=tmp_path / "log"))[2] == reason
+
+
+def test_threads_and_exit_handlers_are_not_cut_off(workshop: Workshop) -> None:
+    code, result, _ = workshop.end(workshop.call("a", "end late"))
+    assert (code, result["pid"] > 0) == (0, True)
+    assert workshop.journal() == ["a begins", "a ends", "thread", "exit handler"]
 
 
 def test_a_log_gets_all_that_is_printed_after_what_was_there(workshop: Workshop, tmp_path: Path) -> None:

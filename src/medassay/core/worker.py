@@ -8,6 +8,7 @@ Importing this imports nothing else of ours that takes time: it is the first thi
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import json
@@ -20,7 +21,7 @@ import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from medassay.core.interrupts import terminable
 
@@ -82,7 +83,7 @@ def serve(life: int, answers: int, modules: list[str]) -> int:
                 order = json.loads(line)
                 if (pid := os.fork()) == 0:
                     os.close(answers)
-                    return _follow(order, life)
+                    _end(_follow(order, life))
                 children += 1
                 os.write(answers, json.dumps({"pid": pid}).encode() + b"\n")
         while children:
@@ -113,6 +114,19 @@ def _follow(order: dict[str, Any], life: int) -> int:
     except Exception:  # as an interpreter of its own ends
         traceback.print_exc()
         return 1
+
+
+def _end(code: int) -> NoReturn:
+    """Ends a forked process as ``multiprocessing`` ends its own: exit handlers, no taking apart of the interpreter.
+
+    That takes a second, and libraries print that objects outlive it: those that were frozen.
+    """
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads that are no daemons
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def main() -> int:
