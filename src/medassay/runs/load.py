@@ -21,8 +21,7 @@ from medassay.data.segmentation.modules import AnyData, SegmentationData
 from medassay.runs.compose import DATA_KEYS
 from medassay.runs.directory import RunDirectory
 from medassay.runs.run import Run
-from medassay.tasks.classification import Classification
-from medassay.tasks.segmentation import Segmentation
+from medassay.tasks.averaged import AveragedTask
 from medassay.training.checkpoints import load_weights
 from medassay.training.settings import TrainerSettings, choose_devices
 
@@ -128,7 +127,7 @@ def open_run(path: str | Path, overrides: Mapping[str, Any], checkpoint: str = "
     weights = find_weights(directory, checkpoint)
     directory.refuse_damaged(weights)
     epoch = load_weights(task, weights)
-    if weights != directory.best and isinstance(task, Classification | Segmentation):
+    if weights != directory.best and isinstance(task, AveragedTask):
         task.use_average()
     device = choose_device(settings)
     return Run(

@@ -7,13 +7,13 @@ from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from medassay.core.errors import ConfigError
 from medassay.core.types import Range
 from medassay.metrics.classification import measure_classification
+from medassay.tasks.averaged import AveragedTask
 from medassay.tasks.ema import EMA
 from medassay.tasks.optim import OptimizerFactory, SchedulerFactory, adam, configure_optimizer
 from medassay.tasks.steps import EpochMeans, check_finite, ends_epoch
@@ -38,7 +38,7 @@ class WithAuxiliaries(Protocol):
         """Logits of the net and of each auxiliary classifier, ``(B, num_classes)`` each."""
 
 
-class Classification(LightningModule):
+class Classification(AveragedTask):
     """Trains ``net: images (B, C, H, W) in [0, 1] -> logits (B, num_classes)`` by cross-entropy.
 
     Logs ``train/loss`` and ``val/loss, val/accuracy, val/balanced_accuracy, val/auroc`` (macro, one against the rest). Means
@@ -148,11 +148,6 @@ class Classification(LightningModule):
         if ends_epoch(self):
             self._means.log(self, prog_bar=["train/loss"])
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        super().optimizer_step(*args, **kwargs)
-        if self.ema is not None:  # here and not after each batch: several batches may share one step
-            self.ema.update(self.net)
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         images, labels = batch
         logits = self(images)
@@ -189,14 +184,3 @@ class Classification(LightningModule):
             layer.requires_grad_(False)
         groups = self.transfer.group_parameters(self, self.net)
         return configure_optimizer(self, self._optimizer, self._scheduler, groups)
-
-    def use_average(self) -> None:
-        """Makes the averaged weights, if any, those of ``net``, as they are in a checkpoint of weights alone."""
-        if self.ema is not None:
-            self.net.load_state_dict(self.ema.net.state_dict())
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.ema is None or "optimizer_states" in checkpoint:  # what resumes needs both nets
-            return
-        state = checkpoint["state_dict"]
-        state.update({f"net.{name}": value for name, value in self.ema.net.state_dict().items()})

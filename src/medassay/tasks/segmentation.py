@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import torch
-from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from medassay.core.types import NonNegativeInt, PositiveInt, Range
 from medassay.metrics.segmentation import compute_dice
 from medassay.nets.unet import UNet
+from medassay.tasks.averaged import AveragedTask
 from medassay.tasks.ema import EMA
 from medassay.tasks.optim import OptimizerFactory, SchedulerFactory, adam, configure_optimizer
 from medassay.tasks.segmentation_losses import SegmentationLoss, segmentation_loss
@@ -22,7 +22,7 @@ Batch = tuple[
 ]  # images (B, C, H, W) float32 in [0, 1], masks (B, h, w) int64, weights (B, h, w) float32
 
 
-class Segmentation(LightningModule):
+class Segmentation(AveragedTask):
     """Trains ``net: images (B, C, H, W) in [0, 1] -> logits (B, num_classes, h, w)`` on patches.
 
     Logs ``train/loss`` and ``val/loss, val/dice``: means over the validation images, of Dice's coefficient the mean over an
@@ -97,11 +97,6 @@ class Segmentation(LightningModule):
         if ends_epoch(self):
             self._means.log(self, prog_bar=["train/loss"])
 
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        super().optimizer_step(*args, **kwargs)
-        if self.ema is not None:
-            self.ema.update(self.net)
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         images, masks, weights = batch
         (image,) = images
@@ -116,14 +111,3 @@ class Segmentation(LightningModule):
 
     def configure_optimizers(self) -> Any:
         return configure_optimizer(self, self._optimizer, self._scheduler)
-
-    def use_average(self) -> None:
-        """Makes the averaged weights, if any, those of ``net``, as they are in a checkpoint of weights alone."""
-        if self.ema is not None:
-            self.net.load_state_dict(self.ema.net.state_dict())
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        if self.ema is None or "optimizer_states" in checkpoint:  # what resumes needs both nets
-            return
-        state = checkpoint["state_dict"]
-        state.update({f"net.{name}": value for name, value in self.ema.net.state_dict().items()})
