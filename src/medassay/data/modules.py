@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple, Self, TypedDict
 
 import torch
 from pytorch_lightning import LightningDataModule
@@ -87,7 +87,53 @@ class DataOptions(LoadingOptions, total=False):
     stamp: Stamp | None
 
 
-class LabelledData(LightningDataModule):
+class ResidentData(LightningDataModule):
+    """What data sets whose images lie on the training device share, whatever has a class in them.
+
+    Attributes:
+        name: Name of the data set in records.
+        classes: Class names, by index.
+        source: Source of the images.
+    """
+
+    name: str
+    classes: list[str]
+    source: Any
+    _splits: Any
+
+    @property
+    @abstractmethod
+    def splits(self) -> Any:
+        """The three splits, loaded on first use."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_splits": None}  # another process loads its own: images do not travel between them
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    def relocate(self, **places: str | None) -> Self:
+        """The same data set read from elsewhere: ``root``, ``file`` or ``path``, as the source has them; None changes nothing.
+
+        Raises:
+            ConfigError: The source has no such place.
+        """
+        new_places = {key: value for key, value in places.items() if value is not None}
+        for key, value in new_places.items():
+            if not hasattr(self.source, key):
+                raise ConfigError(f"data.{key}={value}: the data ({self.name}) have no such key")
+            setattr(self.source, key, value)
+        return self
+
+    def setup(self, stage: str) -> None:
+        _ = self.splits
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        return batch  # made on the device; looking through it for tensors takes Lightning a tenth of a millisecond
+
+
+class LabelledData(ResidentData):
     """A data set of images with one class each: three splits from a source, and their resident loaders.
 
     No dataclass: Lightning copies those field by field where it starts several processes, and cannot copy frozen ones inside.
@@ -109,7 +155,7 @@ class LabelledData(LightningDataModule):
         ConfigError: There are fewer than two classes, or options do not fit the source.
     """
 
-    name: str
+    source: Source
     counted = "images"  # what has a class
 
     def __init__(
@@ -136,16 +182,9 @@ class LabelledData(LightningDataModule):
         self.stamp = check_stamp(stamp, self.classes, size)
         self._splits: Splits | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_splits": None}  # another process loads its own: images do not travel between them
-
     @property
     def format(self) -> ImageFormat:
         return ImageFormat(self.classes, self.channels, self.size)
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.classes)
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -183,25 +222,6 @@ class LabelledData(LightningDataModule):
         """Where the images came from, for the run's record; call after the splits are loaded."""
         stamp = {} if self.stamp is None else {"stamp": self.stamp.provenance()}
         return {"name": self.name, **stamp, **self.source.provenance()}
-
-    def relocate(self, **places: str | None) -> LabelledData:
-        """The same data set read from elsewhere: ``root``, ``file`` or ``path``, as the source has them; None changes nothing.
-
-        Raises:
-            ConfigError: The source has no such place.
-        """
-        new_places = {key: value for key, value in places.items() if value is not None}
-        for key, value in new_places.items():
-            if not hasattr(self.source, key):
-                raise ConfigError(f"data.{key}={value}: the data ({self.name}) have no such key")
-            setattr(self.source, key, value)
-        return self
-
-    def setup(self, stage: str) -> None:
-        _ = self.splits
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        return batch  # made on the device; looking through it for tensors takes Lightning a tenth of a millisecond
 
     def train_dataloader(self) -> ResidentLoader:
         return self._loader(self.splits.train, shuffle=True, augment=self.augment, steps=self.steps)

@@ -29,6 +29,7 @@ class RegionScores:
         per_threshold: Average precision at each IoU of ``THRESHOLDS``; None where objects are not told apart.
         one_empty: Images by class, from class 1, where just one of prediction and truth has it (see the distances).
         dice: Dice coefficient of each image, the mean over its classes.
+        objects: Numbers of true and predicted objects of each image; None where objects are not told apart.
     """
 
     n: int
@@ -37,6 +38,12 @@ class RegionScores:
     per_threshold: list[Estimate] | None
     one_empty: list[int]
     dice: list[float]
+    objects: list[tuple[int, int]] | None = None
+
+    @property
+    def worst_first(self) -> list[int]:
+        """Indices of the images, sorted by their Dice coefficients."""
+        return sorted(range(len(self.dice)), key=lambda index: self.dice[index])
 
     def to_json(self) -> dict[str, Any]:
         """The form of a group in ``metrics.json``: values by name, their intervals apart."""
@@ -56,9 +63,11 @@ def score_regions(predicted: Sequence[Tensor], truth: SegmentedImages, num_class
     """
     scores = score_segmentation(predicted, truth.masks, num_classes)
     summary = scores.summarise()
-    estimates, per_threshold = dict(summary.means), None
+    estimates, per_threshold, objects = dict(summary.means), None, None
     if truth.instances is not None and num_classes == 2:
-        found = score_instances([label_components(one == 1) for one in predicted], truth.instances).summarise()
+        matches = score_instances([label_components(one == 1) for one in predicted], truth.instances)
+        objects = list(zip(matches.true.tolist(), matches.predicted.tolist(), strict=True))
+        found = matches.summarise()
         per_threshold = found.per_threshold
         estimates |= {
             "average_precision": found.average_precision,
@@ -66,4 +75,4 @@ def score_regions(predicted: Sequence[Tensor], truth: SegmentedImages, num_class
             "count_error": found.count_error,
         }
     dice: list[float] = torch.nan_to_num(scores.dice.mean(1)).tolist()
-    return RegionScores(summary.n, estimates, summary.per_class, per_threshold, summary.one_empty, dice)
+    return RegionScores(summary.n, estimates, summary.per_class, per_threshold, summary.one_empty, dice, objects)

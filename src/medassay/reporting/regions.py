@@ -82,6 +82,11 @@ def draw_errors(image: Tensor, true: Tensor, predicted: Tensor) -> Tensor:
     return picture.round().to(torch.uint8)
 
 
+def draw_views(image: Tensor, true: Tensor, predicted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The image, its outlines and its errors, as ``TITLES`` names them; shapes as in :func:`draw_outlines`."""
+    return to_rgb(image), draw_outlines(image, true, predicted), draw_errors(image, true, predicted)
+
+
 def to_rgb(image: Tensor) -> Tensor:
     """``(1 or 3, H, W) uint8 -> (3, H, W)``, a copy."""
     return image.expand(3, -1, -1).clone()

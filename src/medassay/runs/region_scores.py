@@ -43,13 +43,11 @@ def score_split(
     images = select_segmented_images(data, split, settings)
     predicted = predict_masks(task, images, choose_device(settings))
     scores = score_regions(predicted, images, data.num_classes)
-    order = sorted(range(len(images)), key=lambda index: scores.dice[index])
+    order = scores.worst_first
     chosen = [order[round(place * (len(order) - 1) / max(1, SHOWN - 1))] for place in range(min(SHOWN, len(order)))]
     rows, labels = [], []
     for index in dict.fromkeys(chosen):
-        image, mask = images.images[index], images.masks[index]
-        views = (regions.to_rgb(image), regions.draw_outlines(image, mask, predicted[index]))
-        rows.append([*views, regions.draw_errors(image, mask, predicted[index])])
+        rows.append(regions.draw_views(images.images[index], images.masks[index], predicted[index]))
         labels.append(f"image {index}, Dice {scores.dice[index]:.2f}")
     path = directory / f"{split}_segmented.png"
     figures.save_figure(regions.draw_sheet(rows, regions.TITLES, labels), path)

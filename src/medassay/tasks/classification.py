@@ -114,11 +114,15 @@ class Classification(AveragedTask):
     def on_train_epoch_start(self) -> None:
         if not self.freezes_for_a_time:
             return
+        self._let_waiting_layers_learn(self.current_epoch >= self.transfer.freeze_epochs)
+        self.train()
+
+    def _let_waiting_layers_learn(self, learn: bool) -> None:
+        """Whether the layers that are frozen at first get gradients; those that are frozen for good never do."""
         for layer in self.transfer.list_frozen(self.net, epoch=0):
-            layer.requires_grad_(self.current_epoch >= self.transfer.freeze_epochs)
+            layer.requires_grad_(learn)
         for layer in self.transfer.list_frozen(self.net):
             layer.requires_grad_(False)
-        self.train()
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, num_classes)`` of images in [0, 1]; in evaluation mode those of the averaged weights, if any."""
@@ -176,11 +180,6 @@ class Classification(AveragedTask):
         return ["val/auroc"] if int((images_per_class > 0).sum()) < 2 else []
 
     def configure_optimizers(self) -> Any:
-        for layer in self.transfer.list_frozen(
-            self.net, epoch=0
-        ):  # a training before may have ended while they were frozen
-            layer.requires_grad_(True)
-        for layer in self.transfer.list_frozen(self.net):
-            layer.requires_grad_(False)
+        self._let_waiting_layers_learn(True)  # a training before may have ended while they were frozen
         groups = self.transfer.group_parameters(self, self.net)
         return configure_optimizer(self, self._optimizer, self._scheduler, groups)

@@ -6,13 +6,12 @@ from abc import ABC, abstractmethod
 from typing import Any, NamedTuple, TypedDict
 
 import torch
-from pytorch_lightning import LightningDataModule
 from torch import Tensor
 
 from medassay.core.errors import ConfigError
 from medassay.core.seeds import derive_seed
 from medassay.core.types import NonNegativeInt, PositiveInt, SegmentedImages, SegmentedSplits
-from medassay.data.modules import Channels, LabelledData
+from medassay.data.modules import Channels, LabelledData, ResidentData
 from medassay.data.segmentation.augment import SegmentationAugment
 from medassay.data.segmentation.loader import PatchLoader, PatchOrder, ResidentPixels, WholeImageLoader
 from medassay.data.segmentation.weights import PixelWeights
@@ -69,7 +68,7 @@ class SegmentationOptions(TypedDict, total=False):
     steps: PositiveInt | None
 
 
-class SegmentationData(LightningDataModule):
+class SegmentationData(ResidentData):
     """A data set of images with a class for each pixel: three splits from a source, and their resident loaders.
 
     Training batches are random patches, :class:`PatchLoader`; validation batches are whole images of their own sizes, one
@@ -93,7 +92,7 @@ class SegmentationData(LightningDataModule):
         ConfigError: There are fewer than two classes, or the source cannot deliver the format.
     """
 
-    name: str
+    source: SegmentationSource
     counted = "pixels"  # what has a class
 
     def __init__(
@@ -127,16 +126,9 @@ class SegmentationData(LightningDataModule):
         source.check(self.format)
         self._splits: SegmentedSplits | None = None
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_splits": None}  # another process loads its own: images do not travel between them
-
     @property
     def format(self) -> PixelFormat:
         return PixelFormat(self.classes, self.channels)
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.classes)
 
     @property
     def splits(self) -> SegmentedSplits:
@@ -166,25 +158,6 @@ class SegmentationData(LightningDataModule):
     def provenance(self) -> dict[str, Any]:
         """Where the images came from, for the run's record; call after the splits are loaded."""
         return {"name": self.name, **self.source.provenance()}
-
-    def relocate(self, **places: str | None) -> SegmentationData:
-        """The same data set read from elsewhere: ``file`` or ``path``, as the source has them; None changes nothing.
-
-        Raises:
-            ConfigError: The source has no such place.
-        """
-        new_places = {key: value for key, value in places.items() if value is not None}
-        for key, value in new_places.items():
-            if not hasattr(self.source, key):
-                raise ConfigError(f"data.{key}={value}: the data ({self.name}) have no such key")
-            setattr(self.source, key, value)
-        return self
-
-    def setup(self, stage: str) -> None:
-        _ = self.splits
-
-    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        return batch  # made on the device
 
     def train_dataloader(self) -> PatchLoader:
         rank, world_size = self._place_in_world()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from medassay.core.types import PositiveInt, SegmentedImages
 from medassay.evaluation.protocol import ComputeContext, Page, Protocol, Report
-from medassay.metrics.instances import THRESHOLDS, count_instances, label_components
+from medassay.metrics.instances import THRESHOLDS
 from medassay.metrics.regions import RegionScores, score_regions
 from medassay.protocols.segmentation import figures
 from medassay.reporting import html, regions
@@ -72,6 +73,7 @@ class SegmentationScores(Protocol):
         predicted = predict_masks(run.task, images, context.device)
         results = self.measure(images, predicted, data.num_classes)
         shown = results.order[: self.n]
+        views = {i: regions.draw_views(images.images[i], images.masks[i], predicted[i]) for i in shown}
         drawn = {"objects": figures.draw_precisions(results.scores)} if results.scores.per_threshold else {}
         return Report(
             results,
@@ -79,12 +81,15 @@ class SegmentationScores(Protocol):
             verdict=[describe_scores(results)],
             metrics={"split": self.split, self.split: results.scores.to_json()},
             figures={"scores": figures.draw_dice(results.scores), **drawn},
-            files={f"figures/image_{index}.png": _draw_sheet(images, predicted, index) for index in shown},
+            files={
+                f"figures/image_{index}.png": regions.draw_sheet([row], regions.TITLES, [f"image {index}"])
+                for index, row in views.items()
+            },
             page=Page(
                 Path(__file__).with_name("page.html.j2"),
                 {
                     "names": {key: value for key, value in NAMES.items() if key in results.scores.estimates},
-                    "cards": [_make_card(images, predicted, results, index) for index in shown],
+                    "cards": [_make_card(results, index, row) for index, row in views.items()],
                     "tiles": describe_tiles(run.task, images.images[shown[0]]),
                 },
             ),
@@ -93,12 +98,7 @@ class SegmentationScores(Protocol):
     def measure(self, images: SegmentedImages, predicted: list[Tensor], num_classes: int) -> SegmentationResults:
         """All numbers of some predicted class maps ``(H, W)``."""
         scores = score_regions(predicted, images, num_classes)
-        objects = None
-        if images.instances is not None and num_classes == 2:
-            counts = [int(label_components(mask == 1).max()) for mask in predicted]
-            objects = [(count_instances(true), count) for true, count in zip(images.instances, counts, strict=True)]
-        order = sorted(range(len(images)), key=lambda index: scores.dice[index])
-        return SegmentationResults(self.split, scores, list(THRESHOLDS), order, objects)
+        return SegmentationResults(self.split, scores, list(THRESHOLDS), scores.worst_first, scores.objects)
 
 
 def describe_scores(results: SegmentationResults) -> str:
@@ -123,21 +123,10 @@ def describe_tiles(task: Segmentation, image: Tensor) -> dict[str, Any]:
     }
 
 
-def _make_card(
-    images: SegmentedImages, predicted: list[Tensor], results: SegmentationResults, index: int
-) -> dict[str, Any]:
-    image, mask = images.images[index], images.masks[index]
-    views = (regions.draw_outlines(image, mask, predicted[index]), regions.draw_errors(image, mask, predicted[index]))
+def _make_card(results: SegmentationResults, index: int, views: Sequence[Tensor]) -> dict[str, Any]:
     return {
         "index": index,
         "dice": results.scores.dice[index],
         "objects": None if results.objects is None else results.objects[index],
-        "pictures": [html.embed_picture(view) for view in views],
+        "pictures": [html.embed_picture(view) for view in views[1:]],
     }
-
-
-def _draw_sheet(images: SegmentedImages, predicted: list[Tensor], index: int) -> Any:
-    image, mask = images.images[index], images.masks[index]
-    views = [regions.to_rgb(image), regions.draw_outlines(image, mask, predicted[index])]
-    row = [*views, regions.draw_errors(image, mask, predicted[index])]
-    return regions.draw_sheet([row], regions.TITLES, [f"image {index}"])
