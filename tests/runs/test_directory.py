@@ -159,6 +159,25 @@ def test_interrupted_work_is_recorded_and_the_interruption_names_signal_and_run(
     assert record(run)["reason"] == f"{name}; continue with resume={run.path}"
 
 
+def test_an_interruption_just_after_the_record_says_running_is_recorded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDirectory(tmp_path)
+    run.update(overrides=[])
+    update = RunDirectory.update
+
+    def interrupted_update(self: RunDirectory, **fields: Any) -> None:
+        update(self, **fields)
+        if fields.get("status") == "running":
+            raise Interrupted(signal.SIGTERM)
+
+    monkeypatch.setattr(RunDirectory, "update", interrupted_update)
+    with pytest.raises(Interrupted), run.record_ending():
+        raise AssertionError("no work begins")
+    assert run.record()["status"] == "interrupted"
+    assert run.record()["reason"].startswith("SIGTERM")
+
+
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_does_not_spoil_the_record_of_the_first(
     second: signal.Signals, run: RunDirectory, monkeypatch: pytest.MonkeyPatch

@@ -197,8 +197,6 @@ class RunDirectory:
         here = {"pid": os.getpid(), "host": platform.node()}
         spent = float(read_json(self.path / "run.json").get("seconds", 0.0))
         self._take_reserve()
-        # without digests: they are those of the last ending, and a run that is killed leaves other checkpoints
-        self.update(status="running", reason=None, process=here, sha256=None)
         ending = Ending()
 
         @uninterrupted()
@@ -211,6 +209,8 @@ class RunDirectory:
             self.update(status=status, reason=reason, ended=_now(), seconds=seconds, sha256=digests)
 
         try:
+            # without digests: they are those of the last ending, and a run that is killed leaves other checkpoints
+            self.update(status="running", reason=None, process=here, sha256=None)
             again = f"continue with: python train.py resume={self.path}"
             with advise(full=f"free some space, then {again}", refused=f"make it writable, then {again}"):
                 yield ending
