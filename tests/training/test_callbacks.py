@@ -25,9 +25,9 @@ from medassay.training.callbacks import (
     EpochSeed,
     FixedSampler,
     History,
+    Pictures,
     Reconstructions,
     SampleGrid,
-    _Pictures,
     early_stopping,
 )
 from medassay.training.fit import LoggerName, fit
@@ -202,7 +202,7 @@ def test_grids_are_shown_in_tensorboard_over_the_images_seen(tiny_chest: Factory
 
 def test_every_kind_of_picture_must_say_what_it_draws() -> None:
     with pytest.raises(TypeError, match="abstract method"):
-        _Pictures()  # type: ignore[abstract]
+        Pictures()  # type: ignore[abstract]
 
 
 # --- reconstructions -------------------------------------------------------------------------------------------------

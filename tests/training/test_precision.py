@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, get_args
 
 import pytest
@@ -18,6 +19,7 @@ from medassay.nets.cgan import CGAN
 from medassay.tasks.classification import Classification
 from medassay.tasks.conditional_gan import ConditionalGAN
 from medassay.tasks.predictions import predict
+from medassay.training import trainer
 from medassay.training.checkpoints import load_weights
 from medassay.training.fit import Fit, fit
 from medassay.training.settings import Precision, TrainerSettings
@@ -169,3 +171,24 @@ def test_nothing_is_compiled_unless_asked_for(
 ) -> None:
     two_batches(make(), tiny_chest(train=32), tmp_path, settings={})
     assert compiled == []
+
+
+@pytest.mark.parametrize(
+    ("supported", "accelerator", "said"), [(False, "cpu", True), (False, "cuda", False), (True, "cpu", False)]
+)
+def test_a_cpu_that_only_emulates_bfloat16_is_said_to_be_slow(
+    supported: bool,
+    accelerator: str,
+    said: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: True)
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: supported)
+    monkeypatch.setattr(trainer, "choose_devices", lambda *_: (accelerator, 1))
+    monkeypatch.setattr(trainer, "Trainer", lambda **_: SimpleNamespace(fit_loop=SimpleNamespace()))
+    task = classifier()
+    settings = TrainerSettings(precision="bf16-mixed", loop="lightning")
+    trainer.make_trainer(task, tmp_path, settings, [], [])
+    assert ("no instructions for bfloat16" in caplog.text) == said

@@ -177,7 +177,7 @@ class Autoencoder(Protocol):
 
 
 @dataclass(eq=False)
-class _Pictures(Callback, ABC):
+class Pictures(Callback, ABC):
     """Draws something every few epochs and after the last one, on disk and in TensorBoard.
 
     Args:
@@ -210,7 +210,7 @@ class _Pictures(Callback, ABC):
                 logger.experiment.add_image(name, figures.tile_images(images, columns=columns), step)
 
 
-class SampleGrid(_Pictures):
+class SampleGrid(Pictures):
     """Shows images of every class, from the same noise each time; only for generators."""
 
     def draw(self, trainer: Trainer, pl_module: LightningModule, epoch: int) -> None:
@@ -223,7 +223,7 @@ class SampleGrid(_Pictures):
 
 
 @dataclass(eq=False)
-class Reconstructions(_Pictures):
+class Reconstructions(Pictures):
     """Shows validation images beside what encoding and decoding leaves of them, and one of each class turning into another
     of its class; only for autoencoders.
 

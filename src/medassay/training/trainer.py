@@ -24,6 +24,8 @@ from medassay.training.epoch_loop import LeanEpochLoop
 from medassay.training.progress import EpochBar
 from medassay.training.settings import TrainerSettings, choose_devices
 
+logger = logging.getLogger(__name__)
+
 
 def make_trainer(
     task: LightningModule,
@@ -48,6 +50,11 @@ def make_trainer(
     """
     accelerator, devices = choose_devices(settings, torch.cuda.device_count(), torch.backends.mps.is_available())
     _refuse_unfitting(task, settings, accelerator)
+    if settings.precision == "bf16-mixed" and _lacks_bfloat16(accelerator):
+        logger.warning(
+            "trainer.precision=bf16-mixed: this CPU has no instructions for bfloat16, and training takes many times as long as "
+            "with trainer.precision=32-true"
+        )
     several = (devices if isinstance(devices, int) else len(devices)) > 1
     validates = is_overridden("validation_step", task)
     limit: float | int = 1.0 if settings.limit_batches is None else settings.limit_batches
@@ -97,6 +104,15 @@ def _refuse_unfitting(task: LightningModule, settings: TrainerSettings, accelera
         raise ConfigError(
             f"trainer.gradient_clip={settings.gradient_clip}: this model steps its optimizers itself; use null"
         )
+
+
+def _lacks_bfloat16(accelerator: str) -> bool:
+    """Whether the training runs on a CPU that can only emulate bfloat16; asked of the library that multiplies there."""
+    on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
+    if not on_cpu or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    supported: bool = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return not supported
 
 
 def _make_ddp_strategy(task: LightningModule) -> DDPStrategy:
