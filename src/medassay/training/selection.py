@@ -95,7 +95,8 @@ class EpochSelection(Callback):
         assert self._measure is not None
         assert isinstance(task, Sampler)
         with leave_undisturbed(task):
-            scores = EpochScores(epoch, **self._measure(task))
+            measured = self._measure(task)
+        scores = EpochScores(epoch, measured["tstr"], measured["frechet"])
         self.scores.append(scores)
         for name, value in scores.to_logged().items():
             task.log(name, value)
