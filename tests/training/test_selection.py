@@ -219,6 +219,7 @@ def test_training_is_the_same_with_and_without_it_bit_for_bit(tiny_chest: Factor
         fitted = run(gan_of(), tiny_chest(train=40), tmp_path / name, *callbacks, watching, max_epochs=3, seed=5)
         found.append(read_checkpoint(fitted.last))
         states.append(watching.states)
+        assert (fitted.selection is None) == (name == "without")
     for part in ("state_dict", "optimizer_states", "epoch", "global_step", "images_seen"):
         assert list_differences(found[0][part], found[1][part], part) == []
     assert states[0] == states[1]

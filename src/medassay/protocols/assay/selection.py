@@ -68,11 +68,11 @@ class PrepareQuickScores:
         from medassay.runs.samples import make_proportional_labels
 
         real, counts = Real.from_data(data, "val"), data.class_counts()
-        n = len(real.train) if self.samples is None else self.samples
-        sizes = {"train": n, "val": min(n, len(real.val))}
-        if any(len(make_proportional_labels(counts, size).unique()) < data.num_classes for size in sizes.values()):
+        samples = len(real.train) if self.samples is None else self.samples
+        sizes = {"train": samples, "val": min(samples, len(real.val))}
+        if any(len(set(make_proportional_labels(counts, n).tolist())) < data.num_classes for n in sizes.values()):
             raise ConfigError(
-                f"{KEY}.samples={n}: too few for some of every class; give more, or null for {len(real.train)}"
+                f"{KEY}.samples={samples}: too few for some of every class; give more, or null for {len(real.train)}"
             )
         gpus: int | list[int] = [device.index or 0] if device.type == "cuda" else 0
         return QuickScores(real, counts, sizes, self.steps, self.seed, ComputeContext(device, gpus, self.cache))
