@@ -98,6 +98,18 @@ def test_a_callback_that_is_switched_off_is_as_if_there_were_none() -> None:
     assert hash_configuration({**plain, "callbacks": {"pruning": {"_target_": "x"}}}) != hash_configuration(plain)
 
 
+def test_an_epoch_chosen_by_samples_makes_another_experiment_and_where_its_classifiers_are_kept_does_not() -> None:
+    def with_selection(**node: Any) -> str:
+        values = config(0)
+        values["callbacks"] = {**values["callbacks"], "tstr_selection": {"_target_": "x.select_epoch", **node}}
+        return hash_configuration(values)
+
+    assert with_selection(by=None, steps=300, outputs="outputs") == hash_configuration(config(0))
+    chosen = with_selection(by="tstr", steps=300, outputs="outputs")
+    assert chosen == with_selection(by="tstr", steps=300, outputs="elsewhere")
+    assert len({hash_configuration(config(0)), chosen, with_selection(by="tstr", steps=200, outputs="outputs")}) == 3
+
+
 def test_mean_and_sample_standard_deviation_are_over_the_seeds_of_each_configuration(tmp_path: Path) -> None:
     for seed, accuracy in enumerate((0.8, 0.9, 0.7)):
         made_run(tmp_path / f"a{seed}", accuracy, seed=seed)

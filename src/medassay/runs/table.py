@@ -86,6 +86,13 @@ def _drop_unused(node: dict[str, Any], place: tuple[str, ...], value: Any) -> di
     return {name: own for name, own in node.items() if name != key or own != value}
 
 
+def _reduce_selection(node: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What may change a result of a selection's node; None of one that is off, as of a run of before there was one."""
+    if node is None or node.get("by") is None:
+        return None
+    return {key: value for key, value in node.items() if key != "outputs"}  # where it keeps its classifiers
+
+
 def hash_configuration(config: dict[str, Any]) -> str:
     """16 hexadecimal digits of all that may change a run's result but the seed."""
     first = configuration.restore_config(config)
@@ -95,7 +102,8 @@ def hash_configuration(config: dict[str, Any]) -> str:
     stamped = (first["data"].get("stamp") or {}).get("kind", "none") != "none"
     places = (*DATA_PLACES, "seed", *(() if stamped else ("stamp",)))  # no stamp is as if there were none to choose
     computed["data"] = {k: v for k, v in first["data"].items() if k not in places}
-    computed["callbacks"] = {k: v for k, v in first["callbacks"].items() if v is not None and k not in CALLBACK_PLACES}
+    callbacks = {**first["callbacks"], "tstr_selection": _reduce_selection(first["callbacks"].get("tstr_selection"))}
+    computed["callbacks"] = {k: v for k, v in callbacks.items() if v is not None and k not in CALLBACK_PLACES}
     computed["trainer"] = {k: v for k, v in first["trainer"].items() if k not in TRAINER_PLACES}
     return hashlib.sha256(json.dumps(computed, sort_keys=True).encode()).hexdigest()[:16]
 
