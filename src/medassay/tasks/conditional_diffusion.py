@@ -133,7 +133,9 @@ class ConditionalDiffusion(ConditionalGenerator):
     # --- sampling ---
 
     def draw(self, latent: Tensor, labels: Tensor) -> Tensor:
-        noise = latent.unflatten(1, self.image_shape) * self.sigmas[0]
+        if len(latent) == 0:  # torch unshuffles no pixels of no images
+            return latent.view(0, *self.image_shape)
+        noise = latent.view(len(latent), *self.image_shape) * self.sigmas[0]
         classes = F.one_hot(labels, self.num_classes).to(latent.dtype)
         untouched = latent.new_zeros(len(labels), SYMMETRIES)
 
@@ -153,7 +155,7 @@ class ConditionalDiffusion(ConditionalGenerator):
     # --- training ---
 
     def compute_loss(self, batch: Batch) -> Tensor:
-        """The training loss of a batch, a scalar; noise, its level, symmetry and whether the class is told are drawn per image."""
+        """The training loss of a batch, a scalar; every image has noise, a noise level and a symmetry of its own."""
         images, labels = batch
         n = len(images)
         symmetry = draw_symmetries(n, self.device) if self.symmetries else labels.new_zeros(n, SYMMETRIES)

@@ -53,11 +53,12 @@ def denoising_loss(denoised: Tensor, images: Tensor, sigma: Tensor, sigma_data: 
 def make_levels(p_mean: float, p_std: float) -> Tensor:
     """Sigma at the middle of ``LEVELS`` equal shares of ln(sigma) ~ N(p_mean, p_std^2), ``(LEVELS,) float64``."""
     shares = (torch.arange(LEVELS, dtype=torch.float64) + 0.5) / LEVELS
-    return (p_mean + p_std * torch.special.ndtri(shares)).exp()
+    quantiles: Tensor = torch.special.ndtri(shares)
+    return (p_mean + p_std * quantiles).exp()
 
 
 def make_sigmas(steps: int, sigma_min: float, sigma_max: float, rho: float) -> list[float]:
-    """``steps`` noise levels from ``sigma_max`` down to ``sigma_min``, the denser at the end the larger ``rho``; then 0 (eq. 5)."""
+    """``steps`` noise levels from ``sigma_max`` to ``sigma_min``, the denser at the end the larger ``rho``, then 0 (eq. 5)."""
     if steps == 1:
         return [sigma_max, 0.0]
     first, last = sigma_max ** (1 / rho), sigma_min ** (1 / rho)
