@@ -469,7 +469,8 @@ def test_equal_weights_that_draw_by_other_settings_have_other_files(tiny_chest: 
 def test_sixty_steps_teach_the_classes_their_brightness() -> None:
     """Class 0 is dark, class 1 bright: samples are, too, and the loss has fallen."""
     torch.manual_seed(0)
-    task = ConditionalDiffusion(DenoisingUNet(1, 2, 8, width=8))
+    # more noise than usual: in so few steps the largest levels would hardly be seen
+    task = ConditionalDiffusion(DenoisingUNet(1, 2, 8, width=8), p_mean=0.5, p_std=1.5)
     labels = torch.arange(16) % 2
     images = torch.tensor([0.25, 0.75])[labels, None, None, None].expand(-1, 1, 8, 8)
     optimizer, losses = adam(lr=1e-2)(task.net.parameters()), []
@@ -482,8 +483,8 @@ def test_sixty_steps_teach_the_classes_their_brightness() -> None:
     assert np.mean(losses[-20:]) < 0.9 * np.mean(losses[:5])
     task.ema.update(task.net, decay=0.0)
     brightness = task.sample(labels, rng=rng()).mean((1, 2, 3))
-    assert brightness[labels == 0].max() < 0.45
-    assert brightness[labels == 1].min() > 0.55
+    assert brightness[labels == 0].mean() < 0.4
+    assert brightness[labels == 1].mean() > 0.6
 
 
 @pytest.mark.parametrize(
