@@ -35,7 +35,9 @@ ALWAYS = {
 }  # what a choice cannot do without
 PIXELS = ("membranes", "nuclei", "segmentation_folder")  # files with a class for each pixel
 STUDY = ["hydra/sweeper=optuna_study"]
-FITS = {f"model/net/{name}": [f"model={name}"] for name in ("cgan", "cvae", "unet")}  # a choice inside another
+FITS = {
+    f"model/net/{name}": [f"model={name}"] for name in ("cgan", "cvae", "diffusion", "unet")
+}  # a choice inside another
 FITS |= {f"hydra/sweeper/sampler/{path.stem}": STUDY for path in CONF.glob("hydra/sweeper/sampler/*.yaml")}
 
 
