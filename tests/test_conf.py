@@ -35,6 +35,7 @@ ALWAYS = {
 PIXELS = ("membranes", "nuclei", "segmentation_folder")  # files with a class for each pixel
 STUDY = ["hydra/sweeper=optuna_study"]
 FITS = {f"model/net/{name}": [f"model={name}"] for name in ("cgan", "cvae", "unet")}  # a choice inside another
+FITS["model/net/residual_cgan"] = ["model=cgan_strong"]
 FITS |= {f"hydra/sweeper/sampler/{path.stem}": STUDY for path in CONF.glob("hydra/sweeper/sampler/*.yaml")}
 
 
