@@ -15,9 +15,12 @@ from medassay.core.errors import ConfigError
 from medassay.data.modules import LabelledData
 from medassay.nets.block_cnn import BlockCNN
 from medassay.nets.cgan import CGAN
+from medassay.nets.residual_cgan import ResidualCGAN
 from medassay.tasks.classification import Classification
 from medassay.tasks.conditional_gan import ConditionalGAN
+from medassay.tasks.differentiable_augment import DifferentiableAugment
 from medassay.tasks.predictions import predict
+from medassay.tasks.regularised_gan import RegularisedGAN
 from medassay.training.checkpoints import load_weights
 from medassay.training.fit import Fit, fit
 from medassay.training.settings import Precision, TrainerSettings
@@ -35,6 +38,12 @@ def classifier() -> Classification:
 def gan() -> ConditionalGAN:
     torch.manual_seed(0)
     return ConditionalGAN(CGAN(1, 2, width=2, latent=4))
+
+
+def strong_gan() -> RegularisedGAN:
+    torch.manual_seed(0)
+    net = ResidualCGAN(1, 2, width=2, discriminator_width=2, latent=4)
+    return RegularisedGAN(net, augment=DifferentiableAugment())
 
 
 def two_batches(task: LightningModule, data: LabelledData, directory: Path, **options: Any) -> Fit:
@@ -80,10 +89,11 @@ def test_a_classifier_trains_in_every_precision_and_predicts_float32_probabiliti
 
 
 @ON_THE_CPU
+@pytest.mark.parametrize("make", [gan, strong_gan])
 def test_a_gan_trains_in_every_precision_and_draws_float32_images(
-    precision: str, tiny_chest: Factory, tmp_path: Path
+    make: Callable[[], ConditionalGAN], precision: str, tiny_chest: Factory, tmp_path: Path
 ) -> None:
-    task = gan()
+    task = make()
     before = weights_of(task)
     two_batches(task, tiny_chest(train=32), tmp_path, settings={"precision": precision})
     assert moved(before, task)
@@ -100,7 +110,7 @@ def test_a_gan_trains_in_every_precision_and_draws_float32_images(
 
 
 @ON_THE_CPU
-@pytest.mark.parametrize("make", [classifier, gan])
+@pytest.mark.parametrize("make", [classifier, gan, strong_gan])
 def test_a_run_in_any_precision_resumes_to_the_weights_of_an_uninterrupted_one(
     make: Callable[[], LightningModule], precision: str, tiny_chest: Factory, tmp_path: Path
 ) -> None:

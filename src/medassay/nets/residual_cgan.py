@@ -11,6 +11,7 @@ that both networks start as linear ones of unit gain however deep they are.
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Annotated
 
 import torch
@@ -93,7 +94,7 @@ class ResidualGenerator(nn.Module):
         _scale_weights(self.from_latent, 1.0)
         total = blocks * len(widths)
         self.stages = nn.ModuleList(nn.Sequential(*(ResidualBlock(w, total) for _ in range(blocks))) for w in widths)
-        self.narrow = nn.ModuleList(_make_linear_map(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.narrow = nn.ModuleList(_make_linear_map(a, b) for a, b in pairwise(widths))
         self.to_image = _make_linear_map(widths[-1], channels, 3)
 
     def forward(self, noise: Tensor, labels: Tensor) -> Tensor:
@@ -141,7 +142,7 @@ class ResidualDiscriminator(nn.Module):
         self.stages = nn.ModuleList(
             nn.Sequential(*(ResidualBlock(w, total, normalisation) for _ in range(blocks))) for w in widths
         )
-        self.widen = nn.ModuleList(_make_linear_map(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.widen = nn.ModuleList(_make_linear_map(a, b) for a, b in pairwise(widths))
         features = widths[-1]
         self.to_features = nn.Linear(widths[-1] * self.sides[-1] ** 2, features)
         self.to_logit = nn.Linear(features, 1)

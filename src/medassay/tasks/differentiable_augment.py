@@ -70,7 +70,9 @@ def _shift(images: Tensor, share: float, chosen: Tensor) -> Tensor:
     side = images.shape[-1]
     largest = int(share * side)
     shifts = torch.randint(-largest, largest + 1, (2, len(images)), device=images.device) * chosen.flatten()
-    place = (torch.arange(side, device=images.device) - shifts[..., None]).abs()  # (2, B, S), reflected at the first pixel
+    place = (
+        torch.arange(side, device=images.device) - shifts[..., None]
+    ).abs()  # (2, B, S), reflected at the first pixel
     rows, columns = torch.where(place < side, place, 2 * (side - 1) - place)  # … and at the last
     images = images.gather(2, rows[:, None, :, None].expand_as(images))
     return images.gather(3, columns[:, None, None, :].expand_as(images))
