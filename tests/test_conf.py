@@ -38,6 +38,7 @@ STUDY = ["hydra/sweeper=optuna_study"]
 FITS = {
     f"model/net/{name}": [f"model={name}"] for name in ("cgan", "cvae", "diffusion", "unet")
 }  # a choice inside another
+FITS["model/net/residual_cgan"] = ["model=cgan_strong"]
 FITS |= {f"hydra/sweeper/sampler/{path.stem}": STUDY for path in CONF.glob("hydra/sweeper/sampler/*.yaml")}
 
 

@@ -317,6 +317,23 @@ def test_on_maps_of_one_pixel_only_the_middle_of_a_kernel_learns() -> None:
         assert learns.tolist() == [[False] * 3, [False, True, False], [False] * 3]
 
 
+# --- normalisation ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "kind"), [("batch", nn.BatchNorm2d), ("group", nn.GroupNorm)])
+def test_normalisation_comes_before_each_activation_and_leaves_the_convolutions_as_they_are(
+    name: str, kind: type[nn.Module], specified: CVAE
+) -> None:
+    net = CVAE(3, 8, normalisation=name)  # type: ignore[arg-type]
+    for part, plain in ((net.encoder, specified.encoder), (net.decoder, specified.decoder)):
+        layers, before = list(part.body), list(plain.body)
+        places = [i for i, layer in enumerate(layers) if isinstance(layer, kind)]
+        assert all(isinstance(layers[i + 1], nn.LeakyReLU) for i in places)
+        assert len(places) == sum(isinstance(layer, nn.LeakyReLU) for layer in before)
+        rest = [layer for i, layer in enumerate(layers) if i not in places]
+        assert [repr(layer) for layer in rest] == [repr(layer) for layer in before]
+
+
 # --- other images ----------------------------------------------------------------------------------------------------
 
 

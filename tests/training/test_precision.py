@@ -17,11 +17,14 @@ from medassay.data.modules import LabelledData
 from medassay.nets.block_cnn import BlockCNN
 from medassay.nets.cgan import CGAN
 from medassay.nets.diffusion import DenoisingUNet
+from medassay.nets.residual_cgan import ResidualCGAN
 from medassay.tasks.classification import Classification
 from medassay.tasks.conditional_diffusion import ConditionalDiffusion
 from medassay.tasks.conditional_gan import ConditionalGAN
+from medassay.tasks.differentiable_augment import DifferentiableAugment
 from medassay.tasks.generator import ConditionalGenerator
 from medassay.tasks.predictions import predict
+from medassay.tasks.regularised_gan import RegularisedGAN
 from medassay.training import trainer
 from medassay.training.checkpoints import load_weights
 from medassay.training.fit import Fit, fit
@@ -45,6 +48,12 @@ def gan() -> ConditionalGAN:
 def diffusion() -> ConditionalDiffusion:
     torch.manual_seed(0)
     return ConditionalDiffusion(DenoisingUNet(1, 2, width=2))
+
+
+def strong_gan() -> RegularisedGAN:
+    torch.manual_seed(0)
+    net = ResidualCGAN(1, 2, width=2, discriminator_width=2, latent=4)
+    return RegularisedGAN(net, augment=DifferentiableAugment())
 
 
 def two_batches(task: LightningModule, data: LabelledData, directory: Path, **options: Any) -> Fit:
@@ -90,7 +99,7 @@ def test_a_classifier_trains_in_every_precision_and_predicts_float32_probabiliti
 
 
 @ON_THE_CPU
-@pytest.mark.parametrize("make", [gan, diffusion])
+@pytest.mark.parametrize("make", [gan, strong_gan, diffusion])
 def test_a_generator_trains_in_every_precision_and_draws_float32_images(
     make: Callable[[], ConditionalGenerator], precision: str, tiny_chest: Factory, tmp_path: Path
 ) -> None:
@@ -111,7 +120,7 @@ def test_a_generator_trains_in_every_precision_and_draws_float32_images(
 
 
 @ON_THE_CPU
-@pytest.mark.parametrize("make", [classifier, gan, diffusion])
+@pytest.mark.parametrize("make", [classifier, gan, strong_gan, diffusion])
 def test_a_run_in_any_precision_resumes_to_the_weights_of_an_uninterrupted_one(
     make: Callable[[], LightningModule], precision: str, tiny_chest: Factory, tmp_path: Path
 ) -> None:

@@ -66,6 +66,8 @@ class EMA(nn.Module):
             run: A function that calls the net it is given on the batches to average over.
         """
         norms = [m for m in self.net.modules() if isinstance(m, nn.BatchNorm2d)]
+        if not norms:
+            return
         momenta = [m.momentum for m in norms]
         for m in norms:
             m.reset_running_stats()
