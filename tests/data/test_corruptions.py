@@ -38,7 +38,7 @@ def test_each_severity_takes_every_image_further_from_the_clean_one(corruption: 
     for severity in SEVERITIES:
         changed = corrupt(images, corruption, severity)
         assert (changed.shape, changed.dtype) == (images.shape, torch.float32)
-        assert 0 <= changed.min()
+        assert changed.min() >= 0
         assert changed.max() <= 1
         distance = (changed - images).square().mean((1, 2, 3))
         assert bool((distance > last).all()), severity
@@ -81,7 +81,9 @@ def test_a_noisier_image_has_the_same_noise_only_stronger() -> None:
 @pytest.mark.parametrize(("severity", "sd"), [(1, 0.4), (3, 0.9), (5, 1.8)])
 def test_blur_is_scipy_s_gaussian_filter(severity: int, sd: float) -> None:
     image = IMAGES[3][0]
-    expected = [gaussian_filter(plane.double().numpy(), sd, mode="mirror", radius=int(np.ceil(3 * sd))) for plane in image]
+    expected = [
+        gaussian_filter(plane.double().numpy(), sd, mode="mirror", radius=int(np.ceil(3 * sd))) for plane in image
+    ]
     torch.testing.assert_close(
         corrupt(image[None], "blur", severity)[0], torch.from_numpy(np.stack(expected)).float(), atol=1e-5, rtol=1e-5
     )

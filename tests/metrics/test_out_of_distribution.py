@@ -43,23 +43,20 @@ def test_detection_is_scikit_learn_s_auroc_ties_included() -> None:
     expected = roc_auc_score([0] * 4 + [1] * 5, torch.cat([usual, unusual]).numpy())
     assert estimate_detection(usual, unusual, paired=False).value == pytest.approx(expected)
     assert estimate_detection(usual, usual + 5, paired=True).value == 1
-    assert estimate_detection(usual, usual, paired=True) .value == 0.5
+    assert estimate_detection(usual, usual, paired=True).value == 0.5
 
 
 def test_pairs_are_resampled_together_and_sets_apart() -> None:
     rng = np.random.default_rng(1)
-    usual, unusual = rng.normal(size=30), rng.normal(size=30) + 0.7
-    labels = [0] * 30 + [1] * 30
+    usual, unusual = rng.normal(size=30).round(1), rng.normal(size=30).round(1) + 0.7
+    wins = (unusual[:, None] > usual) + 0.5 * (unusual[:, None] == usual)  # of each pair
     draws = [torch.randint(30, (1000, 30), generator=torch.Generator().manual_seed(seed)).numpy() for seed in (0, 1)]
     for paired in (True, False):
-        second = draws[0] if paired else draws[1]
-        areas = [
-            roc_auc_score(labels, np.concatenate([usual[a], unusual[b]])) for a, b in zip(draws[0][:200], second[:200], strict=True)
-        ]
+        others = draws[0] if paired else draws[1]
+        areas = [wins[b][:, a].mean() for a, b in zip(draws[0], others, strict=True)]
         found = estimate_detection(torch.from_numpy(usual), torch.from_numpy(unusual), paired=paired)
-        low, high = np.quantile(areas, [0.025, 0.975])
-        assert (found.low, found.high) == (pytest.approx(low, abs=0.03), pytest.approx(high, abs=0.03))
-        assert found.n == 60
+        assert [found.low, found.high] == pytest.approx(np.quantile(areas, [0.025, 0.975]).tolist())
+        assert (found.value, found.n) == (pytest.approx(wins.mean()), 60)
 
 
 def test_scores_that_are_not_finite_and_pairs_of_two_lengths_are_refused() -> None:

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from medassay.core.errors import ConfigError, DataError
+from medassay.core.errors import CheckpointError, ConfigError, DataError
 from medassay.core.estimate import Estimate
 from medassay.core.types import LabelledImages
 from medassay.data.corruptions import TABLE, corrupt_stored
@@ -34,6 +34,7 @@ from medassay.protocols.domain_shift.protocol import BUDGETS, DomainShift
 from medassay.protocols.domain_shift.remedy import has_batch_norm, reestimate_batch_norm
 from medassay.protocols.domain_shift.results import Answer, BatchTest, Condition, Fall, Level, Remedy
 from medassay.runs.directory import RunDirectory
+from medassay.runs.load import load_run
 from medassay.runs.run import Run
 from medassay.tasks.classification import Classification
 from medassay.tasks.predictions import predict
@@ -125,9 +126,14 @@ def test_the_verdict_is_the_worst_level_with_its_corruptions_and_their_severitie
     found = [condition("blur", 1, "holds", 0.0), condition("blur", 3, "silent"), condition("blur", 5, "silent", 0.3)]
     level, words, reason = verdict.summarise([*found, condition("noise", 5, "open", 0.4)])
     assert level == "silent"
-    assert words == "Silent failure: of 4 changes, 2 “fails silently”, 1 “fails, and says so”, 1 “holds”."
-    assert reason.startswith("Fails silently under blur (severities 3, 5). Most is lost under blur, severity 5 (accuracy")
-    assert verdict.summarise(found[:1])[:2] == ("holds", "Holds: of 1 changes, 1 “holds”.".replace("changes", "change"))
+    assert (
+        words
+        == "Silent failure: of 4 changes, the net fails silently under 2, fails and says so under 1, holds under 1."
+    )
+    assert reason.startswith(
+        "Fails silently under blur (3, 5); severities in brackets. Most is lost under blur, severity 5"
+    )
+    assert verdict.summarise(found[:1])[:2] == ("holds", "Holds: of 1 change, the net holds under 1.")
 
 
 @pytest.mark.parametrize(
@@ -139,9 +145,9 @@ def test_a_failure_outweighs_what_is_undecided(levels: list[Level], worst: Level
 
 
 def test_of_many_corruptions_the_first_are_named() -> None:
-    text = verdict.list_conditions([condition(str(k), 1, "silent") for k in range(9)])
-    assert text.startswith("0 (severity 1), 1 (severity 1)")
-    assert text.endswith("and 5 more")
+    text = verdict.list_conditions([condition(str(k), 1, "silent") for k in range(12)])
+    assert text.startswith("0 (1), 1 (1)")
+    assert text.endswith("and 2 more")
 
 
 def test_findings_say_what_holds_what_is_missed_and_what_helps() -> None:
@@ -151,17 +157,20 @@ def test_findings_say_what_holds_what_is_missed_and_what_helps() -> None:
         condition("blur", 3, "silent", noticed="no", gain=-0.1),
         condition("noise", 3, "open", 0.2, gain=0.2),
     ]
-    found = {one.question: one for one in verdict.list_findings(clean, conditions, None, [batch(200, 0.9, 1.0)], "test images")}
+    found = {
+        one.question: one
+        for one in verdict.list_findings(clean, conditions, None, [batch(200, 0.9, 1.0)], "test images")
+    }
     looks = [one.look for one in found.values()]
     assert looks == ["suspicious", "suspicious", "missing", "missing", "missing"]
     texts = [one.text for one in found.values()]
-    assert texts[0] == "It holds under 1 of 3 corruptions and severities. It fails under blur (severity 3), noise (severity 3)."
-    assert "not under blur (severity 3)" in texts[1]
-    assert texts[2].startswith("It notices 1 of 2 failures. Missed: blur (severity 3). On unchanged batches it raises")
+    assert texts[0] == "It holds under 1 of 3 corruptions and severities. It fails under blur (3), noise (3)."
+    assert texts[1].startswith("Not in 1 of 2 failures. Blur, severity 3")
+    assert texts[2].startswith("It notices 1 of 2 failures. Missed: blur (3). On unchanged batches it raises")
     assert texts[3].startswith("No: beside validation images, 95 %")
     assert texts[4] == (
-        "It raises accuracy in 1 of 2 failures. It lowers it under blur (severity 3). "
-        "All that was lost comes back under noise (severity 3)."
+        "It raises accuracy in 1 of 2 failures. It lowers it under blur (3). "
+        "All that was lost comes back under noise (3)."
     )
 
 
@@ -176,7 +185,10 @@ def test_a_net_at_chance_is_not_judged() -> None:
 def test_mean_corruption_error_is_that_of_the_paper_by_hand() -> None:
     clean, baseline_clean = torch.tensor([1.0, 0, 0, 0]), torch.tensor([0.0, 0, 0, 0])
     own = {"a": [torch.tensor([1.0, 1, 0, 0]), torch.tensor([1.0, 1, 1, 0])], "b": [torch.tensor([1.0, 0, 0, 0])] * 2}
-    theirs = {"a": [torch.tensor([1.0, 0, 0, 0]), torch.tensor([1.0, 1, 1, 1])], "b": [torch.tensor([1.0, 1, 0, 0])] * 2}
+    theirs = {
+        "a": [torch.tensor([1.0, 0, 0, 0]), torch.tensor([1.0, 1, 1, 1])],
+        "b": [torch.tensor([1.0, 1, 0, 0])] * 2,
+    }
     found = measures.measure_errors(clean, own, (baseline_clean, theirs), ("outputs/a", "a_model on data"))
     assert found.by_corruption["a"].value == pytest.approx((0.5 + 0.75) / (0.25 + 1))
     assert found.by_corruption["b"].value == pytest.approx(0.5 / 1)
@@ -238,22 +250,21 @@ def chests() -> LabelledData:
 
 
 def test_new_statistics_undo_a_shift_of_the_inputs_and_leave_the_net_itself_alone(chests: LabelledData) -> None:
+    torch.manual_seed(0)
     test = chests.splits.test
-    net = fit_statistics(make_net(dropout=0.5), chests.splits.train.images)
-    with torch.no_grad():
-        logits = net(test.images.float() / 255)
-        net.head.bias[1] += (logits[:, 0] - logits[:, 1]).median()
-        labels = net(test.images.float() / 255).argmax(1)
-    before = copy.deepcopy(net.state_dict())
-    shifted = (test.images.float() * 0.3 + 150).round().to(torch.uint8)  # another gain and another offset
-    first = predict(net, LabelledImages(shifted, labels), CPU).decisions
-    adapted = reestimate_batch_norm(net, shifted, CPU)
-    second = predict(adapted, LabelledImages(shifted, labels), CPU).decisions
-    assert float((first == labels).float().mean()) < 0.7
-    assert float((second == labels).float().mean()) > 0.9
-    assert not list_differences(before, net.state_dict())
+    net = nn.Sequential(nn.BatchNorm2d(1), nn.Flatten(), nn.Dropout(0.5), nn.Linear(784, 2)).eval()
+    fitted = reestimate_batch_norm(net, test.images, CPU)
+    labels = predict(fitted, test, CPU).decisions
+    before = copy.deepcopy(fitted.state_dict())
+    shifted = LabelledImages((test.images.float() * 0.3 + 150).round().to(torch.uint8), labels)  # other gain and offset
+    first = predict(fitted, shifted, CPU).decisions
+    adapted = reestimate_batch_norm(fitted, shifted.images, CPU)
+    second = predict(adapted, shifted, CPU).decisions
+    assert float((first == labels).float().mean()) < 0.8
+    assert float((second == labels).float().mean()) > 0.95  # but for the rounding to 8 bits
+    assert not list_differences(before, fitted.state_dict())
     assert not adapted.training
-    assert [norm.momentum for norm in adapted.modules() if isinstance(norm, nn.BatchNorm2d)] == [0.1] * 4
+    assert [part.momentum for part in adapted.modules() if isinstance(part, nn.BatchNorm2d)] == [0.1]
 
 
 def test_statistics_of_a_batch_norm_at_the_input_are_the_images_own() -> None:
@@ -286,7 +297,11 @@ def test_an_npz_of_test_images_alone_is_read_resized_and_named(tmp_path: Path, c
     path = write_npz(tmp_path / "a.npz", GREY, np.array([[0], [1], [0], [1], [1], [1]], dtype=np.uint8))
     found = read_external(path, chests, None)
     assert torch.equal(found.images.images[:, 0], torch.from_numpy(GREY))
-    assert (found.images.labels.tolist(), found.classes, found.named) == ([0, 1, 0, 1, 1, 1], ["class 0", "class 1"], False)
+    assert (found.images.labels.tolist(), found.classes, found.named) == (
+        [0, 1, 0, 1, 1, 1],
+        ["class 0", "class 1"],
+        False,
+    )
     assert found.converted == []
     assert read_external(path, chests, ["healthy", "ill"]).classes == ["healthy", "ill"]
     large = write_npz(tmp_path / "b.npz", GREY.repeat(2, 1).repeat(2, 2), [0] * 6, classes=np.array(["no", "yes"]))
@@ -298,7 +313,10 @@ def test_an_npz_of_test_images_alone_is_read_resized_and_named(tmp_path: Path, c
 @pytest.mark.parametrize(
     ("arrays", "facts"),
     [
-        ((GREY, [0, 1, 2, 0, 1, 2]), ("its labels go up to 2", "knows 2 classes (normal, pneumonia)", "protocol.external=")),
+        (
+            (GREY, [0, 1, 2, 0, 1, 2]),
+            ("its labels go up to 2", "knows 2 classes (normal, pneumonia)", "protocol.external="),
+        ),
         ((np.stack([GREY] * 3, 3), [0] * 6), ("its images are RGB", "the run takes grey")),
         ((GREY, [0, 1]), ("6 'test_images', but 2 'test_labels'", "protocol.external=")),
         ((GREY.astype(float), [0] * 6), ("expected uint8",)),
@@ -360,9 +378,10 @@ def run_of(data: LabelledData, directory: Path, net: nn.Module) -> Run:
     return Run(RunDirectory(directory), config, data, Classification(net, 2).eval(), TrainerSettings(gpus=0))
 
 
-def evaluate(run: Run, directory: Path, **settings: Any) -> Report:
-    """The report of a run, written to ``directory``."""
+def evaluate(run: Run, directory: Path, *, events: bool = True, **settings: Any) -> Report:
+    """The report of a run, written to ``directory``; without ``events`` no metrics and nothing for TensorBoard."""
     report = DomainShift(**settings).run(run, ComputeContext(CPU, 0, directory))
+    report = report if events else replace(report, metrics={})
     record = {"run": "outputs/a run", "status": "done", "protocol": {"name": "domain_shift"}, "overrides": {}}
     write_report(report, describe_run(run, report.split), record, directory)
     return report
@@ -377,7 +396,9 @@ def audited(chests: LabelledData, tmp_path_factory: pytest.TempPathFactory) -> A
     directory = tmp_path_factory.mktemp("domain_shift")
     net = fit_statistics(make_net(), chests.splits.train.images)
     data = relabel(chests, net)
-    external = write_npz(directory / "other.npz", (255 - data.splits.test.images[:, 0]).numpy(), data.splits.test.labels.numpy())
+    external = write_npz(
+        directory / "other.npz", (255 - data.splits.test.images[:, 0]).numpy(), data.splits.test.labels.numpy()
+    )
     run = run_of(data, directory, net)
     before = copy.deepcopy(run.task.state_dict())
     settings = {"corruptions": ["brighter", "blur"], "budget": "quick", "external": external}
@@ -402,7 +423,9 @@ def test_scores_are_those_of_the_net_on_the_corrupted_images(audited: Audited) -
     run, _, report, _ = audited
     test, results = run.data.splits.test, report.results
     assert results.clean.scores["accuracy"] == Estimate(1.0, 1.0, 1.0, n=120)
-    assert [(one.key, one.severity) for one in results.corrupted] == [(c, s) for c in ("brighter", "blur") for s in (1, 3, 5)]
+    assert [(one.key, one.severity) for one in results.corrupted] == [
+        (c, s) for c in ("brighter", "blur") for s in (1, 3, 5)
+    ]
     for one in results.corrupted:
         images = corrupt_stored(test.images, one.key, one.severity, seed=0)
         said = predict(run.task, LabelledImages(images, test.labels), CPU)
@@ -429,7 +452,7 @@ def test_the_report_is_one_file_with_verdict_rule_counts_and_a_row_for_each_seve
     _, _, report, directory = audited
     page = (directory / "report.html").read_text()
     assert not re.search(r'(?:src|href)="(?!data:|#)', page)
-    for text in (report.results.verdict, "normal 60, pneumonia 60", "n = 120", "class 0", "protocol.external_classes"):
+    for text in (report.results.verdict, describe_counts(report), "n = 120", "class 0", "protocol.external_classes"):
         assert text in page.replace("\N{NO-BREAK SPACE}", " ")
     assert "No batches of 200: they need 400 images" in page
     assert page.count('<th scope="row">severity 5') == 4  # scores, recall, monitor, remedy
@@ -437,6 +460,11 @@ def test_the_report_is_one_file_with_verdict_rule_counts_and_a_row_for_each_seve
     assert {path.stem for path in (directory / "figures").iterdir()} == {
         "curve_brighter", "curve_blur", "falls", "pictures_0", "pictures_1",
     }  # fmt: skip
+
+
+def describe_counts(report: Report) -> str:
+    first, second = report.results.n_by_class
+    return f"normal {first}, pneumonia {second}"
 
 
 def test_single_numbers_and_results_are_written(audited: Audited) -> None:
@@ -466,10 +494,12 @@ def test_another_set_is_resampled_by_itself_and_its_remedy_uses_its_own_images(a
 
 
 def test_a_net_at_chance_without_batch_norm_and_without_features_is_measured_and_not_judged(
-    chests: LabelledData, tmp_path: Path
+    chests: LabelledData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(784, 2))
-    report = evaluate(run_of(chests, tmp_path, net), tmp_path, corruptions=["contrast"], budget="quick")
+    monkeypatch.setattr("medassay.reporting.figures.save_figure", lambda *_: None)
+    monkeypatch.setattr("medassay.reporting.html.draw_svg", lambda *_: "")  # of this page only the words are read
+    report = evaluate(run_of(chests, tmp_path, net), tmp_path, corruptions=["contrast"], budget="quick", events=False)
     results = report.results
     assert results.level is None
     assert {one.level for one in results.conditions} == {None}
@@ -507,21 +537,28 @@ def saved(tmp_path: Path) -> Callable[[str], Path]:
     return copy_run
 
 
-def test_a_command_with_a_baseline_leaves_a_report_and_wrong_ones_are_one_line(
-    saved: Callable[[str], Path], tmp_path: Path, command: Command
-) -> None:
-    run = saved("cnn")
-    common = [f"run={run}", "protocol=domain_shift", "protocol.budget=quick", "protocol.corruptions=[contrast]", "trainer.gpus=0"]
-    result = command("evaluate", *common, f"protocol.baseline={run}")
-    assert result.code == 0, result.err
-    (directory,) = (run / "eval").iterdir()
-    error = json.loads((directory / "domain_shift.json").read_text())["error"]
-    assert error["relative"]["mean"] == 1  # beside itself
-    assert error["baseline"] == str(run)
-    wrong = command("evaluate", *common, f"protocol.baseline={saved('cgan')}")
-    assert_one_line(wrong, "protocol.baseline=", "give a classifier's")
-    nowhere = command("evaluate", *common, "protocol.baseline=nowhere")
-    assert_one_line(nowhere, "protocol.baseline=nowhere")
+def test_errors_are_relative_to_a_baseline_on_the_same_images(saved: Callable[[str], Path]) -> None:
+    path = saved("cnn")
+    run = load_run(path, trainer_gpus=0)
+    settings: dict[str, Any] = {"corruptions": ["contrast"], "budget": "quick", "baseline": str(path)}
+    error = DomainShift(**settings).run(run, ComputeContext(CPU, 0, path)).results.error
+    assert (error.relative.value, error.relative.low, error.relative.high) == (1, 1, 1)  # beside itself
+    assert (error.baseline, error.baseline_model) == (str(path), "pneumonia_cnn on chest_phantom")
+    with pytest.raises(CheckpointError, match=r"protocol\.baseline=nowhere"):
+        DomainShift(baseline="nowhere").read_compared(run)
+    coloured = replace(run, data=phantom_data("blood_phantom", "blood", TWO, 3))
+    with pytest.raises(
+        ConfigError, match="knows 2 classes, 1 channels, 28 pixels a side, and the run 2 classes, 3 channels"
+    ):
+        DomainShift(baseline=str(path)).read_compared(coloured)
+
+
+def test_wrong_settings_are_one_line(saved: Callable[[str], Path], tmp_path: Path, command: Command) -> None:
+    common = [f"run={saved('cnn')}", "protocol=domain_shift", "trainer.gpus=0", "trainer.threads=1"]
     path = write_npz(tmp_path / "rgb.npz", np.stack([GREY] * 3, 3), [0] * 6)
-    assert_one_line(command("evaluate", *common, f"protocol.external={path}"), "its images are RGB")
+    assert_one_line(
+        command("evaluate", *common, f"protocol.external={path}"), "its images are RGB", "protocol.external="
+    )
+    generator = saved("cgan")
+    assert_one_line(command("evaluate", *common, f"protocol.baseline={generator}"), "give a classifier's")
     assert_one_line(command("evaluate", *common, "protocol.corruptions=[fog]"), "fog", "blur")

@@ -1,7 +1,7 @@
 """Do two samples of features come from one distribution? The maximum mean discrepancy and its permutation test.
 
-Source: Gretton et al., *A Kernel Two-Sample Test*, JMLR 13 (2012); of nets' features: Rabanser et al., *Failing Loudly*, NeurIPS
-2019 (arXiv:1810.11953).
+Source: Gretton et al., *A Kernel Two-Sample Test*, JMLR 13 (2012); of nets' features: Rabanser et al., *Failing Loudly*,
+NeurIPS 2019 (arXiv:1810.11953).
 """
 
 from __future__ import annotations
@@ -63,9 +63,7 @@ def compute_mmd(kernel: Tensor, first: Tensor) -> Tensor:
     return within_first / (n * (n - 1)) + within_second / (m * (m - 1)) - 2 * between / (n * m)
 
 
-def compute_mmd_p_value(
-    kernel: Tensor, first: int, *, rng: torch.Generator, permutations: int = PERMUTATIONS
-) -> float:
+def compute_mmd_p_value(kernel: Tensor, first: int, *, rng: torch.Generator, permutations: int = PERMUTATIONS) -> float:
     """The permutation test of ``MMD² = 0``: how often a random division of the points gives at least the MMD of the true one.
 
     The true division counts as one of the ``permutations + 1``. If both samples come from one distribution, p is at most α with

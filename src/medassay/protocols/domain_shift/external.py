@@ -82,7 +82,7 @@ def _read_npz(file: Path, data: LabelledData, names: Sequence[str] | None) -> Ex
     if channels != data.channels:
         kinds = {1: "grey", 3: "RGB"}
         raise DataError(
-            f"{KEY}={file}: its images are {kinds[channels]}, and the run takes {kinds[data.channels]}; give images of that kind"
+            f"{KEY}={file}: its images are {kinds[channels]}, and the run takes {kinds[data.channels]}; give such images"
         )
     (images,) = npz.read_splits(
         file, ["test"], channels=channels, size=data.size, num_classes=_count_classes(file, data), resize=True
@@ -128,8 +128,8 @@ def _read_folder(top: Path, data: LabelledData, names: Sequence[str] | None) -> 
     folders = sorted(listed.splits["all"])
     if len(folders) != data.num_classes:
         raise DataError(
-            f"{KEY}={top} has {len(folders)} class folders ({', '.join(folders)}), and the run knows {data.num_classes} classes "
-            f"({', '.join(data.classes)}); give as many"
+            f"{KEY}={top} has {len(folders)} class folders ({', '.join(folders)}), and the run knows "
+            f"{data.num_classes} classes ({', '.join(data.classes)}); give as many"
         )
     own = {name.lower().replace("_", " ") for name in folders} == {
         name.lower().replace("_", " ") for name in data.classes

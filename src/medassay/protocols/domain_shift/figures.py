@@ -48,8 +48,8 @@ def draw_curve(results: DomainShiftResults, key: str) -> Chart:
     axes.set_xticks(range(6))
     add_legend_below(figure, axes, 2)
     numbers = "; ".join(
-        f"severity {one.severity or 0}: {format_fixed(one.scores['accuracy'].value, 2)}, {format_fixed(one.confidence.value, 2)}"
-        for one in conditions
+        f"severity {one.severity or 0}: {format_fixed(accuracy.value, 2)}, {format_fixed(one.confidence.value, 2)}"
+        for one, accuracy in ((one, one.scores["accuracy"]) for one in conditions)
     )
     return Chart(figure, f"{members[0].name}: accuracy and mean confidence. {numbers}.")
 
@@ -63,8 +63,9 @@ def draw_falls(results: DomainShiftResults) -> Chart:
         Series("accuracy", PALETTE[0], "o", [fall.accuracy for fall in falls]),
         Series("confidence", PALETTE[1], "s", [fall.confidence for fall in falls]),
     ]
-    figure = draw_dot_plot(rows, series, "fall, 95 % interval", [(f"limit {FALL}", FALL)], share=False)
-    figure.axes[0].axvline(0, color=GREY, linewidth=0.8)
+    figure = draw_dot_plot(rows, series, "fall, 95 % interval", share=False)
+    for place, style in ((0, "-"), (FALL, ":")):
+        figure.axes[0].axvline(place, color=GREY, linewidth=0.9, linestyle=style)
     numbers = "; ".join(
         f"{name}: {format_fixed(fall.accuracy.value, 2)}, {format_fixed(fall.confidence.value, 2)}"
         for name, fall in zip(rows, falls, strict=True)
@@ -79,5 +80,3 @@ def draw_pictures(rows: Mapping[str, Tensor], name: str) -> Figure:
     return draw_image_grid(
         pictures, columns=len(columns), row_labels=list(rows), column_labels=columns, title=f"{name}, severities 1 to 5"
     )
-
-

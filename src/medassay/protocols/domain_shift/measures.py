@@ -137,9 +137,7 @@ def compare_pairs(before: Tensor, after: Tensor, *, seed: int) -> tuple[Estimate
     """The mean of ``after (N,)``, and how much more that is than the mean of ``before``, image by image."""
     pair = torch.stack([after, after - before], 1)
     drawn, means = resample_mean(pair, seed=seed), pair.double().mean(0).tolist()
-    first, second = (
-        Estimate(means[place], *percentile_interval(drawn[:, place]), n=len(after)) for place in range(2)
-    )
+    first, second = (Estimate(means[place], *percentile_interval(drawn[:, place]), n=len(after)) for place in range(2))
     return first, second
 
 
@@ -183,7 +181,11 @@ def measure_errors(
         rise = estimate(((own - own_clean) / (divisor - clean_errors(baseline[0]))).mean(1))
     ratio = own / divisor
     if not bool(divisor[0].gt(0).all()):
-        whose = "the baseline makes no error under a corruption" if baseline else "the net makes no error on unchanged images"
+        whose = (
+            "the baseline makes no error under a corruption"
+            if baseline
+            else "the net makes no error on unchanged images"
+        )
         undefined = f"{whose}, and nothing can be divided by 0"
     return CorruptionError(
         mean=estimate(own.mean(1) / severities),

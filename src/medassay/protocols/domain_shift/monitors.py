@@ -84,8 +84,6 @@ def count_alarms(
     return found
 
 
-
-
 def _choose(n: int, seed: int) -> Tensor:
     """The places of at most ``POOL`` of ``n`` images; the same for sets of one size."""
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed))[:POOL]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
@@ -53,6 +53,14 @@ BUDGETS: dict[str, Budget] = {
 }
 
 
+class Compared(NamedTuple):
+    """What else a user named: another set, and a baseline's net with its path and its model and data in words."""
+
+    external: ExternalImages | None
+    baseline: nn.Module | None
+    named: tuple[str, str] | None
+
+
 @dataclass(frozen=True)
 class DomainShift(Protocol):
     """How far does a classifier fall on images unlike those it learnt from, and would anybody notice?
@@ -82,7 +90,8 @@ class DomainShift(Protocol):
     def __post_init__(self) -> None:
         if not self.corruptions and self.external is None:
             raise ConfigError(
-                f"protocol.corruptions=[]: nothing to try; name some of {', '.join(TABLE)}, or give protocol.external=<npz or folder>"
+                f"protocol.corruptions=[]: nothing to try; name some of {', '.join(TABLE)}, or give "
+                "protocol.external=<npz or folder>"
             )
         if self.external_classes is not None and self.external is None:
             raise ConfigError("protocol.external_classes names the classes of protocol.external: give that, too")
@@ -95,8 +104,23 @@ class DomainShift(Protocol):
             CheckpointError: The baseline is no run.
             DataError: The other set cannot be read, or does not fit.
         """
+        compared = self.read_compared(run)  # what a user named wrongly is said before anything is computed
         audit, of = self.prepare(run, context)
-        return self.report(self.measure(run, audit, of, context), audit)
+        return self.report(self.measure(run, audit, of, compared), audit)
+
+    def read_compared(self, run: Run) -> Compared:
+        """The other set and the baseline, where they are named.
+
+        Raises:
+            ConfigError: A baseline or names that do not fit.
+            CheckpointError: The baseline is no run.
+            DataError: The other set cannot be read, or does not fit.
+        """
+        external = None
+        if self.external is not None:
+            whole = read_external(self.external, run.data, self.external_classes)
+            external = replace(whole, images=self.choose(whole.images, BUDGETS[self.budget].images))
+        return Compared(external, *self._open_baseline(run))
 
     def prepare(self, run: Run, context: ComputeContext) -> tuple[Audit, int]:
         """The net and the images that it is judged on, and of how many these are."""
@@ -120,14 +144,9 @@ class DomainShift(Protocol):
             return split
         return split[make_stratified_order(split.labels, self.seed)[:most].sort().values]
 
-    def measure(self, run: Run, audit: Audit, of: int, context: ComputeContext) -> DomainShiftResults:
-        """All numbers, and what the rules say of them."""
+    def measure(self, run: Run, audit: Audit, of: int, compared: Compared) -> DomainShiftResults:
+        """All numbers, and what the rules say of them; ``of`` is the number of images that there were."""
         budget, data = BUDGETS[self.budget], run.data
-        baseline, named = self._open_baseline(run)
-        given: ExternalImages | None = None
-        if self.external is not None:
-            read = read_external(self.external, data, self.external_classes)
-            given = ExternalImages(**{**vars(read), "images": self.choose(read.images, budget.images)})
         chance = check_against_chance(audit.observed.probabilities, audit.split.labels)
         clean, corrupted, error = audit.clean, [], None
         chosen = list(dict.fromkeys(self.corruptions))
@@ -136,16 +155,14 @@ class DomainShift(Protocol):
                 "%d corruptions, %d severities each, %s images …", len(chosen), len(budget.severities), f"{clean.n:,}"
             )
             corrupted, error = audit.measure_corruptions(
-                chosen, budget.severities, judged=chance.passed, baseline=baseline, named=named
+                chosen, budget.severities, judged=chance.passed, baseline=compared.baseline, named=compared.named
             )
         external = None
-        if given is not None and self.external is not None:
-            external = audit.measure_external(given, self.external, judged=chance.passed)
+        if compared.external is not None and self.external is not None:
+            external = audit.measure_external(compared.external, self.external, judged=chance.passed)
         alarms = []
         if self.split == "test":
-            alarms = audit.test_against(
-                self.choose(select_evaluated_images(data, "val", run.settings), budget.images)
-            )
+            alarms = audit.test_against(self.choose(select_evaluated_images(data, "val", run.settings), budget.images))
         conditions = [*corrupted, *([external.condition] if external else [])]
         level, words, reason, findings = None, verdict.refuse_judgement(chance), "", []
         if chance.passed:
@@ -190,14 +207,15 @@ class DomainShift(Protocol):
         except CheckpointError as error:
             raise CheckpointError(f"{key}: {error}") from error
         if not isinstance(other.task, Classification):
-            raise ConfigError(f"{key} is a {describe_kind(other.config)}'s run: give a classifier's, e.g. of model=pneumonia_cnn")
-        wanted, found = (
-            (len(one.data.classes), one.data.channels, one.data.size) for one in (run, other)
-        )
+            raise ConfigError(
+                f"{key} is a {describe_kind(other.config)}'s run: give a classifier's, e.g. of model=pneumonia_cnn"
+            )
+        wanted, found = ((len(one.data.classes), one.data.channels, one.data.size) for one in (run, other))
         if wanted != found:
             words = "{} classes, {} channels, {} pixels a side"
             raise ConfigError(
-                f"{key} knows {words.format(*found)}, and the run {words.format(*wanted)}: give a run on the same kind of images"
+                f"{key} knows {words.format(*found)}, and the run {words.format(*wanted)}: give a run on "
+                "the same kind of images"
             )
         return find_net(other.task), (self.baseline, f"{other.config['recipe']['name']} on {other.data.name}")
 
@@ -210,7 +228,8 @@ class DomainShift(Protocol):
             for m in monitors.SIZES:
                 if all(m not in {test.m for test in one.batch_tests} for one in conditions):
                     skipped.append(
-                        f"No batches of {m}: they need {2 * m} images, {m} usual ones and {m} to test, and there are {len(audit.split):,}."
+                        f"No batches of {m}: they need {2 * m} images, half of them usual ones, and there are "
+                        f"{len(audit.split):,}."
                     )
         if not audit.has_batch_norm:
             skipped.append("No remedy: the net has no batch normalisation whose statistics could be estimated anew.")
@@ -231,10 +250,16 @@ class DomainShift(Protocol):
             "neighbour": monitors.NEIGHBOUR,
             "images": IMAGES[self.split],
         }
-        drawn = {f"curve_{key}": figures.draw_curve(results, key) for key in dict.fromkeys(one.key for one in results.corrupted)}
+        drawn = {
+            f"curve_{key}": figures.draw_curve(results, key)
+            for key in dict.fromkeys(one.key for one in results.corrupted)
+        }
         if results.corrupted:
             drawn["falls"] = figures.draw_falls(results)
-        sheets = {f"pictures_{label}": figures.draw_pictures(rows, name) for label, (name, rows) in enumerate(pictures.items())}
+        sheets = {
+            f"pictures_{label}": figures.draw_pictures(rows, name)
+            for label, (name, rows) in enumerate(pictures.items())
+        }
         return Report(
             results,
             split=self.split,
@@ -288,7 +313,13 @@ def flatten_metrics(results: DomainShiftResults) -> Mapping[str, float]:
         if one.remedy is not None:
             flat[f"{where}/remedied_accuracy"] = one.remedy.accuracy.value
     if results.error is not None:
-        flat |= {"mean_corruption_error": results.error.mean.value, "relative_corruption_error": results.error.relative.value}
+        flat |= {
+            "mean_corruption_error": results.error.mean.value,
+            "relative_corruption_error": results.error.relative.value,
+        }
     if results.level is not None:
-        flat |= {f"share_{level}": sum(one.level == level for one in results.conditions) / len(results.conditions) for level in verdict.LEVELS}
+        flat |= {
+            f"share_{level}": sum(one.level == level for one in results.conditions) / len(results.conditions)
+            for level in verdict.LEVELS
+        }
     return flat

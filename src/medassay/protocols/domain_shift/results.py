@@ -17,7 +17,7 @@ SCORES = {"max_softmax": "max. softmax", "energy": "energy", "neighbours": "k-NN
 
 @dataclass(frozen=True)
 class BatchTest:
-    """Batches of ``m`` images tested against as many usual ones: the share in which p is at most 0.05, of ``alarms.n`` draws."""
+    """Batches of ``m`` images tested beside as many usual ones: the share with p <= 0.05, of ``alarms.n`` draws."""
 
     m: int
     alarms: Estimate

@@ -25,7 +25,8 @@ from medassay.reporting.numbers import format_bounds, format_fixed, format_perce
 FALL = 0.05  # of accuracy: a fall of so much is a failure
 SILENT = 0.5  # of the accuracy's fall: where confidence falls by less, it does not warn
 NOTICED = 0.8  # of the batches raise the alarm: a monitor that notices, the power that tests are usually planned for
-NAMED = 4  # corruptions in a sentence, at most
+NAMED = 10  # corruptions in a sentence, at most
+_ROUNDING = 1e-9  # accuracies are shares of whole images; their differences are not exact
 
 LEVELS: tuple[Level, ...] = ("holds", "undecided", "open", "unclear", "silent")  # a failure outweighs what is open
 WORDS: dict[Level, str] = {
@@ -35,15 +36,16 @@ WORDS: dict[Level, str] = {
     "unclear": "fails; whether silently is undecided",
     "silent": "fails silently",
 }
+POINTS = f"{100 * FALL:.0f} points"
 RULE = (
-    f"The net fails under a change if its accuracy falls by at least {format_percent(FALL)} points: the whole 95 % interval of "
-    f"the fall, taken image by image, lies at or above {FALL}. It holds if the whole interval lies below; otherwise nothing is "
-    "decided. A failure is silent if the mean confidence, the probability that the net gives its own answer, falls by less than "
-    f"half as much: the whole interval of {SILENT} · (fall of accuracy) − (fall of confidence) lies above 0. It is open if that "
-    "interval lies below 0, and otherwise undecided between the two. The verdict is the worst over all changes. A monitor notices "
-    f"a change if the 95 % interval of its alarm rate lies above {format_percent(NOTICED)} as a whole, on the largest batches "
-    f"tried, and if it does not cry wolf: the interval of its false-alarm rate must not lie above {format_percent(NOMINAL)}. A "
-    "net that is not above chance on the unchanged images is not judged."
+    f"The net fails under a change if its accuracy falls by at least {POINTS}: the whole 95 % interval of the fall lies at or "
+    "above that. It holds if the whole interval lies below; otherwise nothing is decided. A failure is silent if the mean "
+    "confidence, the probability that the net gives its own answer, falls by less than half as much: the whole interval of "
+    f"{SILENT} · (fall of accuracy) − (fall of confidence) lies above 0. If it lies below 0, the failure shows; otherwise it "
+    "is undecided which of the two it is. The verdict is the worst over all changes. A monitor notices a change if the 95 % "
+    f"interval of its alarm rate lies above {format_percent(NOTICED)} as a whole, on the largest batches tried, and if it does "
+    f"not cry wolf: the interval of its false-alarm rate must not lie above {format_percent(NOMINAL)}. A net that is not above "
+    "chance on the unchanged images is not judged."
 )
 _HEADLINES: dict[Level, str] = {
     "silent": "Silent failure",
@@ -54,14 +56,23 @@ _HEADLINES: dict[Level, str] = {
 }
 
 
+_COUNTED: dict[Level, str] = {  # before a number of changes
+    "holds": "holds under",
+    "undecided": "is undecided under",
+    "open": "fails and says so under",
+    "unclear": "fails, silently or not, under",
+    "silent": "fails silently under",
+}
+
+
 def judge(fall: Fall) -> Level:
     """What the rule says of a change."""
     accuracy, surplus = fall.accuracy, fall.surplus
     if accuracy.low is None or accuracy.high is None or surplus.low is None or surplus.high is None:
         return "undecided"
-    if accuracy.high < FALL:
+    if accuracy.high < FALL - _ROUNDING:
         return "holds"
-    if not accuracy.low >= FALL:
+    if not accuracy.low >= FALL - _ROUNDING:
         return "undecided"
     return "silent" if surplus.low > 0 else "open" if surplus.high < 0 else "unclear"
 
@@ -92,8 +103,13 @@ def summarise(conditions: Sequence[Condition]) -> tuple[Level, str, str]:
     members = [one for one in conditions if one.level == level]
     if level == "holds":
         worst = max(members, key=lambda one: _fall(one).value)
-        return level, headline, f"Nowhere does accuracy fall by {format_percent(FALL)} points; most under {_describe(worst)}."
-    reason = f"{WORDS[level].capitalize()} under {list_conditions(members)}."
+        return (
+            level,
+            headline,
+            f"Nowhere does accuracy fall by {format_percent(FALL)} points; most under {_describe(worst)}.",
+        )
+    brackets = "; severities in brackets" if any(one.severity for one in members) else ""
+    reason = f"{WORDS[level].capitalize()} under {list_conditions(members)}{brackets}."
     if level in ("silent", "unclear", "open"):
         worst = max(members, key=lambda one: _fall(one).value)
         reason += f" Most is lost under {_describe(worst)}."
@@ -102,20 +118,18 @@ def summarise(conditions: Sequence[Condition]) -> tuple[Level, str, str]:
 
 def count_levels(conditions: Sequence[Condition]) -> str:
     """How many changes are of each level, the worst first."""
-    counts = [(sum(one.level == level for one in conditions), WORDS[level]) for level in reversed(LEVELS)]
+    counts = [(sum(one.level == level for one in conditions), _COUNTED[level]) for level in reversed(LEVELS)]
     total = len(conditions)
-    return f"of {total} changes, " + ", ".join(f"{count} “{words}”" for count, words in counts if count)
+    listed = ", ".join(f"{words} {count}" for count, words in counts if count)
+    return f"of {total} change{'s' if total > 1 else ''}, the net {listed}"
 
 
 def list_conditions(conditions: Sequence[Condition]) -> str:
-    """Changes in words, the severities of a corruption together; of many corruptions the first ones and how many more."""
+    """Changes in words, the severities of a corruption in brackets; of many corruptions the first ones and how many more."""
     severities: dict[str, list[int]] = {}
     for one in conditions:
         severities.setdefault(one.name, []).extend([one.severity] if one.severity else [])
-    texts = [
-        f"{name} ({'severity' if len(some) == 1 else 'severities'} {', '.join(map(str, some))})" if some else name
-        for name, some in severities.items()
-    ]
+    texts = [f"{name} ({', '.join(map(str, some))})" if some else name for name, some in severities.items()]
     more = f" and {len(texts) - NAMED} more" if len(texts) > NAMED else ""
     return ", ".join(texts[:NAMED]) + more
 
@@ -165,7 +179,8 @@ def judge_silence(failed: Sequence[Condition]) -> Finding:
     shown = [one for one in failed if one.level == "open"]
     if silent:
         worst = max(silent, key=lambda one: _fall(one).value)
-        text = f"No, not under {list_conditions(silent)}. {_describe(worst, capital=True)}: whoever trusts the confidence is misled."
+        example = _describe(worst, capital=True)
+        text = f"Not in {len(silent)} of {len(failed)} failures. {example}: trusting the confidence misleads."
         return Finding(question, "suspicious", text)
     if len(shown) == len(failed):
         return Finding(question, "good", "Yes, in every failure confidence falls at least half as much.")
@@ -178,7 +193,11 @@ def judge_notice(clean: Condition, failed: Sequence[Condition]) -> Finding:
     question = f"Would a monitor have noticed, from {m} images without labels?"
     wolf = f"On unchanged batches it raises the alarm in {format_percent(false.value)} {format_percent_bounds(false)}"
     if false.is_above(NOMINAL):
-        return Finding(question, "missing", f"Nothing can be said: {wolf}, more often than the {format_percent(NOMINAL)} it is set to.")
+        return Finding(
+            question,
+            "missing",
+            f"Nothing can be said: {wolf}, more often than the {format_percent(NOMINAL)} it is set to.",
+        )
     if not failed:
         return Finding(question, "good", f"There was no failure to notice. {wolf}.")
     missed = [one for one in failed if one.noticed == "no"]
@@ -200,7 +219,7 @@ def judge_validation(alarms: Sequence[BatchTest], images: str) -> Finding:
     question = f"Are the unchanged {images} themselves like the validation images?"
     numbers = f"{format_percent(rate.value)} {format_percent_bounds(rate)} of batches of {m} raise the alarm"
     if rate.is_above(NOMINAL):
-        text = f"No: beside validation images, {numbers}. A monitor set up on validation images alarms before anything is changed."
+        text = f"No: beside validation images, {numbers}. A monitor set up on those alarms before anything is changed."
         return Finding(question, "missing", text)
     return Finding(question, "good", f"Nothing speaks against it: beside validation images, {numbers}.")
 
