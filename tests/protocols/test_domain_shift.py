@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from medassay.core.errors import CheckpointError, ConfigError, DataError
 from medassay.core.estimate import Estimate
+from medassay.core.results import read_result
 from medassay.core.types import LabelledImages
 from medassay.data.corruptions import TABLE, corrupt_stored
 from medassay.data.modules import LabelledData
@@ -29,10 +30,19 @@ from medassay.evaluation.writer import write_report
 from medassay.metrics.chance import ChanceCheck
 from medassay.nets.block_cnn import BlockCNN
 from medassay.protocols.domain_shift import measures, monitors, verdict
+from medassay.protocols.domain_shift.audit import Audit
 from medassay.protocols.domain_shift.external import read_external
-from medassay.protocols.domain_shift.protocol import BUDGETS, DomainShift
+from medassay.protocols.domain_shift.protocol import BUDGETS, DomainShift, list_empty_classes
 from medassay.protocols.domain_shift.remedy import has_batch_norm, reestimate_batch_norm
-from medassay.protocols.domain_shift.results import Answer, BatchTest, Condition, Fall, Level, Remedy
+from medassay.protocols.domain_shift.results import (
+    Answer,
+    BatchTest,
+    Condition,
+    DomainShiftResults,
+    Fall,
+    Level,
+    Remedy,
+)
 from medassay.runs.directory import RunDirectory
 from medassay.runs.load import load_run
 from medassay.runs.run import Run
@@ -455,7 +465,7 @@ def test_the_report_is_one_file_with_verdict_rule_counts_and_a_row_for_each_seve
     for text in (report.results.verdict, describe_counts(report), "n = 120", "class 0", "protocol.external_classes"):
         assert text in page.replace("\N{NO-BREAK SPACE}", " ")
     assert "No batches of 200: they need 400 images" in page
-    assert page.count('<th scope="row">severity 5') == 4  # scores, recall, monitor, remedy
+    assert page.count('<th scope="row">severity 5') == 2 * 4  # of each corruption: scores, recall, monitor, remedy
     assert page.count("<img src=") == 4  # two classes, two corruptions
     assert {path.stem for path in (directory / "figures").iterdir()} == {
         "curve_brighter", "curve_blur", "falls", "pictures_0", "pictures_1",
@@ -470,6 +480,9 @@ def describe_counts(report: Report) -> str:
 def test_single_numbers_and_results_are_written(audited: Audited) -> None:
     _, _, report, directory = audited
     written = json.loads((directory / "domain_shift.json").read_text())
+    again = read_result(DomainShiftResults, directory / "domain_shift.json", "")
+    assert (again.verdict, again.reason) == (report.results.verdict, report.results.reason)
+    assert again.corrupted[2].fall == report.results.corrupted[2].fall
     assert written["level"] == "silent"
     assert written["corrupted"][2]["fall"]["accuracy"]["kind"] == "bootstrap"
     assert written["corrupted"][2]["batch_tests"][0]["alarms"]["kind"] == "exact"
@@ -521,6 +534,14 @@ def test_the_quick_budget_takes_few_images_with_the_classes_in_proportion() -> N
     assert DomainShift().choose(split, None) is split
 
 
+def test_a_class_without_images_is_named(chests: LabelledData) -> None:
+    sick = chests.splits.test[chests.splits.test.labels == 1]
+    audit = Audit(make_net(), sick, sick, CPU, 1, 0)
+    assert list_empty_classes(TWO, audit, None) == [
+        "The unchanged images are without normal: means over the classes leave these out."
+    ]
+
+
 def test_nothing_to_try_and_names_of_nothing_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"protocol\.corruptions=\[\]: nothing to try"):
         DomainShift(corruptions=[])
@@ -546,11 +567,11 @@ def test_errors_are_relative_to_a_baseline_on_the_same_images(saved: Callable[[s
     assert (error.baseline, error.baseline_model) == (str(path), "pneumonia_cnn on chest_phantom")
     with pytest.raises(CheckpointError, match=r"protocol\.baseline=nowhere"):
         DomainShift(baseline="nowhere").read_compared(run)
-    coloured = replace(run, data=phantom_data("blood_phantom", "blood", TWO, 3))
+    larger = replace(run, data=phantom_data("chest_phantom", "chest", TWO, 1, size=32))
     with pytest.raises(
-        ConfigError, match="knows 2 classes, 1 channels, 28 pixels a side, and the run 2 classes, 3 channels"
+        ConfigError, match="28 pixels a side, and the run 2 classes, 1 channels, 32 pixels a side: give a run"
     ):
-        DomainShift(baseline=str(path)).read_compared(coloured)
+        DomainShift(baseline=str(path)).read_compared(larger)
 
 
 def test_wrong_settings_are_one_line(saved: Callable[[str], Path], tmp_path: Path, command: Command) -> None:

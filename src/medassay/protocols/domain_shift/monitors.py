@@ -79,7 +79,7 @@ def count_alarms(
                 left = torch.randperm(len(usual), generator=rng)[:m]
                 right = torch.randperm(len(batch), generator=rng)[:m]
             chosen = torch.cat([left, right + len(usual)])
-            alarms += compute_mmd_p_value(kernel[chosen][:, chosen], m, rng=rng) <= NOMINAL
+            alarms += compute_mmd_p_value(kernel[chosen[:, None], chosen], m, rng=rng) <= NOMINAL
         found.append(BatchTest(m, estimate_share(alarms, trials)))
     return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
@@ -20,7 +20,7 @@ from medassay.metrics.chance import check_against_chance
 from medassay.protocols.domain_shift import figures, monitors, verdict
 from medassay.protocols.domain_shift.audit import Audit
 from medassay.protocols.domain_shift.external import ExternalImages, read_external
-from medassay.protocols.domain_shift.results import METRICS, SCORES, Condition, DomainShiftResults
+from medassay.protocols.domain_shift.results import METRICS, SCORES, Condition, DomainShiftResults, External
 from medassay.runs.load import open_run, select_evaluated_images
 from medassay.runs.run import Run, describe_kind
 from medassay.tasks.classification import Classification
@@ -48,7 +48,7 @@ class Budget(NamedTuple):
 
 
 BUDGETS: dict[str, Budget] = {
-    "quick": Budget(400, (1, 3, 5), 1000, 30),  # 400: the fewest that batches of 200 can be compared among
+    "quick": Budget(400, (1, 3, 5), 1000, 25),  # 400: the fewest that batches of 200 can be compared among
     "full": Budget(None, SEVERITIES, 10_000, 100),
 }
 
@@ -184,7 +184,7 @@ class DomainShift(Protocol):
             validation_alarms=alarms,
             error=error,
             reference=0 if audit.missing_features else len(audit.reference),
-            skipped=self._list_skipped(audit, conditions),
+            skipped=[*self._list_skipped(audit, conditions), *list_empty_classes(data.classes, audit, external)],
             level=level,
             rule=verdict.RULE,
             verdict=words,
@@ -297,6 +297,19 @@ def make_pictures(audit: Audit, chosen: list[Corruption], classes: list[str]) ->
             for one in chosen
         }
     return found
+
+
+def list_empty_classes(classes: Sequence[str], audit: Audit, external: External | None) -> list[str]:
+    """Which sets lack images of some classes, a sentence each."""
+    sets = {"The unchanged images": audit.split.counts(len(classes)).tolist()}
+    if external is not None:
+        sets["The other set"] = external.n_by_class
+    empty = {where: [name for name, n in zip(classes, counts, strict=True) if not n] for where, counts in sets.items()}
+    return [
+        f"{where} are without {', '.join(names)}: means over the classes leave these out.".replace("set are", "set is")
+        for where, names in empty.items()
+        if names
+    ]
 
 
 def flatten_metrics(results: DomainShiftResults) -> Mapping[str, float]:

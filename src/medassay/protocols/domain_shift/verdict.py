@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medassay.core.estimate import Estimate
-from medassay.metrics.chance import ChanceCheck
+from medassay.metrics.chance import CHANCE_AUROC, ChanceCheck
 from medassay.protocols.domain_shift.monitors import NOMINAL
 from medassay.protocols.domain_shift.results import (
     Answer,
@@ -20,7 +20,7 @@ from medassay.protocols.domain_shift.results import (
     Level,
 )
 from medassay.reporting.classification import describe_chance
-from medassay.reporting.numbers import format_bounds, format_fixed, format_percent, format_percent_bounds
+from medassay.reporting.numbers import format_fixed, format_percent, format_percent_bounds, format_with_bounds
 
 FALL = 0.05  # of accuracy: a fall of so much is a failure
 SILENT = 0.5  # of the accuracy's fall: where confidence falls by less, it does not warn
@@ -247,12 +247,11 @@ def judge_external(clean: Condition, external: External) -> Finding:
     question = "Does it hold on the other set?"
     assert one.level is not None
     look = {"holds": "good", "undecided": "undecided"}.get(one.level, "suspicious")
-    balanced = _fall(one, "balanced_accuracy")
+    balanced, area = _fall(one, "balanced_accuracy"), one.scores["auroc"]
+    lead = "Undecided" if one.level == "undecided" else f"It {WORDS[one.level]}"
     text = (
-        f"It {WORDS[one.level]}: {_describe(one)}. Balanced accuracy, which does not depend on how many images each class has, "
-        f"falls by {format_signed(balanced)}."
-        if one.level not in ("undecided",)
-        else f"Undecided: {_describe(one)}; balanced accuracy falls by {format_signed(balanced)}."
+        f"{lead}: {_describe(one)}. Balanced accuracy, which does not depend on how many images each class has, falls by "
+        f"{format_with_bounds(balanced)}; AUROC there {format_with_bounds(area)}, guessing reaches {CHANCE_AUROC}."
     )
     return Finding(question, look, text)  # type: ignore[arg-type]
 
@@ -263,11 +262,6 @@ def refuse_judgement(chance: ChanceCheck) -> str:
         "Not judged: the net is not shown to be above chance on the unchanged images, so there is nothing to lose "
         f"({describe_chance(chance)})."
     )
-
-
-def format_signed(estimate: Estimate) -> str:
-    """A number with its interval."""
-    return f"{format_fixed(estimate.value)} {format_bounds(estimate)}".strip()
 
 
 def _fall(one: Condition, name: str = "accuracy") -> Estimate:
