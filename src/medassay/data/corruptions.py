@@ -84,7 +84,7 @@ def corrupt(images: Tensor, corruption: Corruption, severity: int, *, seed: int 
     clean = images.detach().cpu().float()
     value, place = TABLE[corruption].values[severity - 1], list(TABLE).index(corruption)
     parts = []
-    for chunk, some in enumerate(clean.split(_CHUNK)):
+    for chunk, some in enumerate(torch.split(clean, _CHUNK)):
         rng = torch.Generator().manual_seed(derive_seed(seed, place, chunk))
         parts.append(_CHANGES[corruption](some, value, rng).clamp(0, 1))
     return torch.cat(parts) if parts else clean.clone()

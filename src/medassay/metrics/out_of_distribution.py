@@ -68,7 +68,7 @@ def estimate_detection(usual: Tensor, unusual: Tensor, *, paired: bool, seed: in
         raise ValueError("both sets need finite scores, at least one each")
     if paired and len(usual) != len(unusual):
         raise ValueError(f"pairs need as many usual as unusual images, not {len(usual)} and {len(unusual)}")
-    levels, place = torch.cat([usual, unusual]).unique(return_inverse=True)
+    levels, place = torch.unique(torch.cat([usual, unusual]), return_inverse=True)
     places = place[: len(usual)], place[len(usual) :]
 
     def measure(weights: Tensor, other_weights: Tensor) -> Tensor:

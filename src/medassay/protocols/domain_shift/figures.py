@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from medassay.core.estimate import Estimate
+from medassay.core.types import LabelledImages
+from medassay.data.corruptions import SEVERITIES, TABLE, Corruption, corrupt_stored
 from medassay.protocols.domain_shift.results import DomainShiftResults
 from medassay.protocols.domain_shift.verdict import FALL
 from medassay.reporting.charts import GREY, PALETTE, Chart, Series, add_legend_below, draw_dot_plot, make_small_axes
 from medassay.reporting.figures import draw_image_grid
 from medassay.reporting.numbers import format_fixed
+
+SHOWN_CLASSES = 2  # classes in the pictures, at most
 
 
 def draw_curve(results: DomainShiftResults, key: str) -> Chart:
@@ -71,6 +75,23 @@ def draw_falls(results: DomainShiftResults) -> Chart:
         for name, fall in zip(rows, falls, strict=True)
     )
     return Chart(figure, f"Falls of accuracy and of confidence at severity {results.severities[-1]}. {numbers}.")
+
+
+def make_pictures(
+    split: LabelledImages, chosen: Sequence[Corruption], classes: Sequence[str], seed: int
+) -> dict[str, dict[str, Tensor]]:
+    """By class, by corruption in words: one image unchanged and at each severity, ``(6, C, H, W) uint8``."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for label, name in enumerate(classes):
+        members = (split.labels == label).nonzero()[:, 0]
+        if len(found) == SHOWN_CLASSES or not chosen or not len(members):
+            continue
+        image = split.images[members[:1]]
+        found[name] = {
+            TABLE[one].name: torch.cat([image, *(corrupt_stored(image, one, s, seed=seed) for s in SEVERITIES)])
+            for one in chosen
+        }
+    return found
 
 
 def draw_pictures(rows: Mapping[str, Tensor], name: str) -> Figure:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal, NamedTuple
 
-from torch import Tensor, nn
+from torch import nn
 
 from medassay.core.errors import CheckpointError, ConfigError
 from medassay.core.types import LabelledImages, NonNegativeInt
-from medassay.data import corruptions
 from medassay.data.corruptions import SEVERITIES, TABLE, Corruption
 from medassay.data.order import make_stratified_order
 from medassay.evaluation.protocol import ComputeContext, Page, Protocol, Report
@@ -148,7 +147,8 @@ class DomainShift(Protocol):
         """All numbers, and what the rules say of them; ``of`` is the number of images that there were."""
         budget, data = BUDGETS[self.budget], run.data
         chance = check_against_chance(audit.observed.probabilities, audit.split.labels)
-        clean, corrupted, error = audit.clean, [], None
+        clean, error = audit.clean, None
+        corrupted: list[Condition] = []
         chosen = list(dict.fromkeys(self.corruptions))
         if chosen:
             logger.info(
@@ -237,7 +237,7 @@ class DomainShift(Protocol):
 
     def report(self, results: DomainShiftResults, audit: Audit) -> Report:
         """The report of an audit."""
-        pictures = make_pictures(audit, list(dict.fromkeys(self.corruptions)), results.classes)
+        pictures = figures.make_pictures(audit.split, list(dict.fromkeys(self.corruptions)), results.classes, self.seed)
         values = {
             "pictures": pictures,
             "words": verdict.WORDS,
@@ -264,7 +264,7 @@ class DomainShift(Protocol):
             results,
             split=self.split,
             verdict=[f"domain shift: {results.verdict}", *filter(None, [results.reason])],
-            metrics={"split": self.split, "domain_shift": flatten_metrics(results)},
+            metrics={"split": self.split, "domain_shift": results.flatten()},
             figures={**drawn, **sheets},
             hyperparameters={"budget": self.budget},
             warnings=[FLATTERING] if self.split == "val" else [],
@@ -275,28 +275,6 @@ class DomainShift(Protocol):
 def find_net(task: Classification) -> nn.Module:
     """The net that answers in evaluation mode: that of the averaged weights, if any."""
     return task.net if task.ema is None else task.ema.net
-
-
-SHOWN_CLASSES = 2  # classes in the pictures, at most
-
-
-def make_pictures(audit: Audit, chosen: list[Corruption], classes: list[str]) -> dict[str, dict[str, Tensor]]:
-    """By class, by corruption: one image unchanged and at each severity, ``(6, C, H, W) uint8``."""
-    import torch
-
-    found: dict[str, dict[str, Tensor]] = {}
-    for label, name in enumerate(classes):
-        members = (audit.split.labels == label).nonzero()[:, 0]
-        if len(found) == SHOWN_CLASSES or not chosen or not len(members):
-            continue
-        image = audit.split.images[members[:1]]
-        found[name] = {
-            TABLE[one].name: torch.cat(
-                [image, *(corruptions.corrupt_stored(image, one, s, seed=audit.seed) for s in SEVERITIES)]
-            )
-            for one in chosen
-        }
-    return found
 
 
 def list_empty_classes(classes: Sequence[str], audit: Audit, external: External | None) -> list[str]:
@@ -310,29 +288,3 @@ def list_empty_classes(classes: Sequence[str], audit: Audit, external: External 
         for where, names in empty.items()
         if names
     ]
-
-
-def flatten_metrics(results: DomainShiftResults) -> Mapping[str, float]:
-    """Single numbers by name: ``clean/accuracy``, ``blur/3/accuracy``, ``external/fall`` and so on."""
-    flat: dict[str, float] = {}
-    for one in [results.clean, *results.conditions]:
-        where = one.key if one.severity is None else f"{one.key}/{one.severity}"
-        flat |= {f"{where}/{name}": estimate.value for name, estimate in one.scores.items()}
-        flat[f"{where}/confidence"] = one.confidence.value
-        if one.fall is not None:
-            flat[f"{where}/fall"] = one.fall.accuracy.value
-        flat |= {f"{where}/detection_{name}": estimate.value for name, estimate in one.detection.items()}
-        flat |= {f"{where}/alarms_{test.m}": test.alarms.value for test in one.batch_tests}
-        if one.remedy is not None:
-            flat[f"{where}/remedied_accuracy"] = one.remedy.accuracy.value
-    if results.error is not None:
-        flat |= {
-            "mean_corruption_error": results.error.mean.value,
-            "relative_corruption_error": results.error.relative.value,
-        }
-    if results.level is not None:
-        flat |= {
-            f"share_{level}": sum(one.level == level for one in results.conditions) / len(results.conditions)
-            for level in verdict.LEVELS
-        }
-    return flat

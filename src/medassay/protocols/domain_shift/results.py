@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from dataclasses import dataclass
 from typing import Literal
 
@@ -9,6 +10,7 @@ from medassay.core.estimate import Estimate
 from medassay.metrics.chance import ChanceCheck
 
 Level = Literal["holds", "undecided", "open", "unclear", "silent"]  # from harmless to worst
+LEVELS: tuple[Level, ...] = typing.get_args(Level)
 Answer = Literal["yes", "no", "undecided"]
 
 METRICS = {"accuracy": "accuracy", "balanced_accuracy": "balanced accuracy", "auroc": "AUROC", "ece": "ECE"}
@@ -192,3 +194,24 @@ class DomainShiftResults:
     def conditions(self) -> list[Condition]:
         """All changed images: the corruptions, and the other set where there is one."""
         return [*self.corrupted, *([self.external.condition] if self.external else [])]
+
+    def flatten(self) -> dict[str, float]:
+        """Single numbers by name: ``clean/accuracy``, ``blur/3/accuracy``, ``external/fall`` and so on."""
+        flat: dict[str, float] = {}
+        for one in [self.clean, *self.conditions]:
+            where = one.key if one.severity is None else f"{one.key}/{one.severity}"
+            flat |= {f"{where}/{name}": estimate.value for name, estimate in one.scores.items()}
+            flat[f"{where}/confidence"] = one.confidence.value
+            if one.fall is not None:
+                flat[f"{where}/fall"] = one.fall.accuracy.value
+            flat |= {f"{where}/detection_{name}": estimate.value for name, estimate in one.detection.items()}
+            flat |= {f"{where}/alarms_{test.m}": test.alarms.value for test in one.batch_tests}
+            if one.remedy is not None:
+                flat[f"{where}/remedied_accuracy"] = one.remedy.accuracy.value
+        if self.error is not None:
+            flat["mean_corruption_error"] = self.error.mean.value
+            flat["relative_corruption_error"] = self.error.relative.value
+        if self.level is not None:
+            levels = [one.level for one in self.conditions]
+            flat |= {f"share_{level}": levels.count(level) / len(levels) for level in LEVELS}
+        return flat

@@ -11,6 +11,7 @@ from medassay.core.estimate import Estimate
 from medassay.metrics.chance import CHANCE_AUROC, ChanceCheck
 from medassay.protocols.domain_shift.monitors import NOMINAL
 from medassay.protocols.domain_shift.results import (
+    LEVELS,
     Answer,
     BatchTest,
     Condition,
@@ -28,7 +29,6 @@ NOTICED = 0.8  # of the batches raise the alarm: a monitor that notices, the pow
 NAMED = 10  # corruptions in a sentence, at most
 _ROUNDING = 1e-9  # accuracies are shares of whole images; their differences are not exact
 
-LEVELS: tuple[Level, ...] = ("holds", "undecided", "open", "unclear", "silent")  # a failure outweighs what is open
 WORDS: dict[Level, str] = {
     "holds": "holds",
     "undecided": "undecided",
