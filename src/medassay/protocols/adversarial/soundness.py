@@ -12,7 +12,9 @@ from medassay.attacks.norms import NAMES, Norm
 from medassay.protocols.adversarial.results import Check
 from medassay.reporting.numbers import format_percent
 
-SLACK = 0.01  # of the images, or one image where that is more: what a comparison of accuracies may miss by
+# of the images, or one image where that is more: what a comparison of accuracies may miss by. On a linear net FGSM is the best
+# attack there is, and PGD from a random start in L2 falls a few per cent of the distance short of it.
+SLACK = 0.02
 ZERO = 0.01  # of the images: what may be left of the accuracy when everything may be changed
 
 Accuracies = Mapping[float, float]  # accuracy by distance in grey levels
@@ -37,7 +39,7 @@ def check_steps(accuracies: Mapping[Norm, Mapping[int, float]], n: int, epsilon:
     return Check(
         "More steps do not raise the accuracy.",
         all(_is_at_most(more, fewer, n) for more, fewer in pairs),
-        f"Accuracy at {epsilon:g} grey levels by number of steps, one start. {'; '.join(texts)}.",
+        f"Accuracy at {epsilon:g} of 255 grey levels by number of steps, one start. {'; '.join(texts)}.",
     )
 
 
@@ -66,7 +68,7 @@ def check_order(
         words: Names of both for a reader.
     """
     pairs = [
-        (stronger[norm][epsilon], weaker[norm][epsilon], f"{NAMES[norm]}, {epsilon:g} grey levels")
+        (stronger[norm][epsilon], weaker[norm][epsilon], f"{NAMES[norm]}, {epsilon:g} of 255 grey levels")
         for norm in weaker
         for epsilon in weaker[norm]
     ]

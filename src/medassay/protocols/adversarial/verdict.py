@@ -61,12 +61,12 @@ def judge(chance: ChanceCheck, attacked: Attacked, noise: Attacked, checks: Sequ
     level, failed = judge_lead(attacked), list_failed(checks)
     found = describe_loss(chance, attacked, noise)
     if not failed:
-        return level, f"{found} {explain(level)}"
+        return level, f"{found} {explain(level, attacked)}"
     names = " ".join(f"“{check.name}”" for check in failed)
     if level == "fragile":
         return (
             level,
-            f"{found} {explain(level)} Beside this, a check of the attack failed: {names} It may be worse still.",
+            f"{found} {explain(level, attacked)} A check of the attack failed, too: {names} It may be worse still.",
         )
     return "not sound", f"The attack cannot be believed, so what is left says nothing. Failed: {names} {found}"
 
@@ -82,14 +82,20 @@ def describe_loss(chance: ChanceCheck, attacked: Attacked, noise: Attacked) -> s
     )
 
 
-def explain(level: Level) -> str:
+def explain(level: Level, attacked: Attacked) -> str:
     """What a level means for whoever relies on the classifier."""
-    return {
-        "robust": "The attacks tried here do not take it; that is no proof that none does.",
-        "weakened": "Changes that are hardly visible cost a part of what the net can do.",
-        "fragile": "Changes that are hardly visible turn its answers: they must not be relied on where an image may have been "
-        "altered on purpose.",
-        "undecided": "The interval contains a limit of the rule; more images would narrow it.",
-        "not sound": "",
-        "not judged": "",
-    }[level]
+    if level == "robust":
+        return "The attacks tried here do not take it; that is no proof that none does."
+    if level == "weakened":
+        return "Changes that are hardly visible cost a part of what the net can do."
+    if level == "fragile":
+        return (
+            "Changes that are hardly visible turn its answers: they must not be relied on where an image may have been altered "
+            "on purpose."
+        )
+    known = ""
+    if not attacked.kept.reaches(ROBUST):
+        known = "It is not robust; whether it is weakened or fragile is open. "
+    elif attacked.kept.is_above(FRAGILE):
+        known = "It is not fragile; whether it is weakened or robust is open. "
+    return f"{known}The interval contains a limit of the rule; more images would narrow it."
