@@ -49,7 +49,7 @@ def test_keys_of_a_later_version_that_change_nothing_make_no_other_experiment() 
     transfer = {"_target_": "medassay.tasks.transfer.Transfer", **vars(Transfer())}
     later = {
         **plain,
-        "model": {**plain["model"], "transfer": transfer},
+        "model": {**plain["model"], "transfer": transfer, "adversarial_epsilon": None, "adversarial_steps": 7},
         "data": {
             **plain["data"],
             "steps": None,
@@ -62,6 +62,7 @@ def test_keys_of_a_later_version_that_change_nothing_make_no_other_experiment() 
         ("data", "steps", 5),
         ("data", "resize", True),
         ("model", "transfer", {**transfer, "freeze_epochs": 1}),
+        ("model", "adversarial_epsilon", 2),
     ):
         used = {**later, node: {**later[node], key: value}}
         assert hash_configuration(used) != hash_configuration(plain)
@@ -70,7 +71,9 @@ def test_keys_of_a_later_version_that_change_nothing_make_no_other_experiment() 
 def test_the_default_configuration_has_no_key_of_a_later_version_in_its_hash() -> None:
     values = check_training(compose_training(["data=chest_phantom"]))
     dropped = copy.deepcopy(values)
-    del dropped["model"]["transfer"], dropped["data"]["steps"], dropped["data"]["augment"]["quarter_turn"]
+    for key in ("transfer", "adversarial_epsilon", "adversarial_steps"):
+        del dropped["model"][key]
+    del dropped["data"]["steps"], dropped["data"]["augment"]["quarter_turn"]
     assert hash_configuration(values) == hash_configuration(dropped)
 
 

@@ -75,6 +75,8 @@ _UNUSED: tuple[tuple[tuple[str, ...], Any], ...] = (
     (("data", "resize"), False),
     (("data", "augment", "quarter_turn"), 0.0),
     (("model", "transfer"), {"_target_": "medassay.tasks.transfer.Transfer", **_NO_TRANSFER}),
+    (("model", "adversarial_epsilon"), None),
+    (("model", "adversarial_steps"), 7),
 )
 
 
