@@ -90,7 +90,7 @@ def _spread(rates: Tensor) -> Tensor:
 def _compute_rates(counts: Tensor) -> Rates:
     """The rates of ``counts (B, G, 2 + 3 P)``, see :attr:`GroupedDecisions.events`."""
     total, hits = counts[..., 0], counts[..., 1]
-    own, called, both = counts[..., 2:].unflatten(-1, (-1, 3)).movedim(-2, 1).unbind(-1)  # (B, P, G) each
+    own, called, both = counts[..., 2:].reshape(*counts.shape[:2], -1, 3).movedim(-2, 1).unbind(-1)  # (B, P, G) each
     everyone = total[:, None]
     return Rates(hits / total, called / everyone, both / own, (called - both) / (everyone - own))
 
@@ -106,7 +106,7 @@ def resample_gaps(images: GroupedDecisions, *, resamples: int, seed: int) -> dic
     columns = (member[:, :, None] * events[:, None]).flatten(1)  # (N, G E)
     drawn = draw_resample_weights(len(events), resamples=resamples, seed=seed)
     counts = torch.cat([weights @ columns for weights in drawn])
-    return _compute_rates(counts.unflatten(1, (images.num_groups, -1))).compute_gaps()
+    return _compute_rates(counts.reshape(resamples, images.num_groups, -1)).compute_gaps()
 
 
 def permute_gaps(images: GroupedDecisions, *, permutations: int, seed: int) -> dict[str, Tensor]:

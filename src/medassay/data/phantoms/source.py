@@ -61,7 +61,7 @@ class Phantom(Source):
         names = [group.attribute for group in self.planted]
         if len(set(names)) < len(names):
             raise ConfigError(
-                f"data.second_group: both attributes are called {names[0]}; give data.second_group.name=…"
+                f"data.group and data.second_group: both are called {names[0]}; give data.second_group.name=…"
             )
 
     def read(self, declared: ImageFormat) -> Splits:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from medassay.core.estimate import Estimate
 from medassay.protocols.fairness import verdict
 from medassay.protocols.fairness.results import Comparison, Gap
 from medassay.reporting.charts import (
@@ -14,9 +17,7 @@ from medassay.reporting.charts import (
     SMALL,
     STYLE,
     Chart,
-    Series,
     add_legend_below,
-    draw_dot_plot,
     make_small_axes,
 )
 from medassay.reporting.numbers import format_fixed
@@ -33,16 +34,37 @@ _MOST_CURVES = 8  # groups in one ROC chart: the largest
 
 
 def draw_scores(one: Comparison) -> Chart:
-    """The metrics of each group with their intervals, a line per group."""
-    rows = [f"{group.name} (n = {group.n})" for group in one.groups]
-    series = [Series(*look, [group.metrics[name] for group in one.groups]) for name, look in METRICS.items()]
+    """The metrics with their intervals, a block for each and in it a line for each group, so that groups stand together."""
+    lines = len(METRICS) * (1 + len(one.groups))
+    figure, axes = make_small_axes(3.8, 0.6 + 0.17 * lines)
+    ticks: dict[float, str] = {}
+    for block, (name, (label, colour, marker)) in enumerate(METRICS.items()):
+        top = block * (1 + len(one.groups))
+        ticks[top] = label
+        for place, group in enumerate(one.groups, top + 1):
+            ticks[place] = f"{group.name} ({group.n})"
+            _draw_estimate(axes, place, group.metrics[name], colour, marker)
+    axes.set_yticks(list(ticks), list(ticks.values()), parse_math=False, fontsize=SMALL)
+    for tick, text in zip(axes.get_yticklabels(), ticks.values(), strict=True):
+        tick.set_fontweight("bold" if text in [label for label, _, _ in METRICS.values()] else "normal")
+    axes.set(xlim=(-0.02, 1.02), ylim=(lines - 0.3, -0.7))
+    axes.set_xlabel("95 % intervals over images", fontsize=SMALL)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="y", visible=False)
     numbers = "; ".join(
         f"{group.name}: "
         + ", ".join(f"{METRICS[name][0]} {format_fixed(e.value, 2)}" for name, e in group.metrics.items())
         for group in one.groups
     )
-    figure = draw_dot_plot(rows, series, "95 % intervals over images")
     return Chart(figure, f"Scores by {one.name}. {numbers}.")
+
+
+def _draw_estimate(axes: Axes, y: float, estimate: Estimate, colour: str, marker: str) -> None:
+    if not estimate.known:
+        return
+    if estimate.low is not None and estimate.high is not None:
+        axes.plot([estimate.low, estimate.high], [y, y], color=colour, linewidth=1.6)
+    axes.plot([estimate.value], [y], marker, color=colour, markersize=5)
 
 
 def draw_curves(one: Comparison) -> Chart | None:
@@ -55,7 +77,7 @@ def draw_curves(one: Comparison) -> Chart | None:
     axes.plot([0, 1], [0, 1], color=GREY, linewidth=1, linestyle=":", label="chance  0.500")
     for place, group in enumerate(drawn):
         area = format_fixed(group.metrics["auroc"].value)
-        look = {"color": PALETTE[place % len(PALETTE)], "linestyle": _STYLES[place % len(_STYLES)]}
+        look: dict[str, Any] = {"color": PALETTE[place % len(PALETTE)], "linestyle": _STYLES[place % len(_STYLES)]}
         axes.plot(*group.curve, label=f"{group.name}  {area}", **look)
     axes.set(xlabel="False positive rate", ylabel="True positive rate", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     add_legend_below(figure, axes, 1, "AUROC")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -151,15 +152,14 @@ def trace_curve(part: Predictions, positives: Sequence[int]) -> tuple[list[float
     for label in positives:
         own = part.labels == label
         if own.any() and not own.all():
-            curves.append([rates.numpy() for rates in roc_curve(part.probabilities[:, label], own)])
-    if len(positives) == 1 and curves:
-        return curves[0][0].tolist(), curves[0][1].tolist()
+            x, y = roc_curve(part.probabilities[:, label], own)
+            curves.append((x.numpy(), y.numpy()))
     if not curves:
         return [], []
-    import numpy as np
-
+    if len(positives) == 1:
+        return curves[0][0].tolist(), curves[0][1].tolist()
     grid = np.linspace(0, 1, _POINTS)
-    mean = np.mean([np.interp(grid, *curve) for curve in curves], axis=0)
+    mean = np.mean([np.interp(grid, x, y) for x, y in curves], axis=0)
     return grid.tolist(), mean.tolist()
 
 

@@ -25,7 +25,7 @@ NAMES = {
     "demographic_parity": "demographic parity",
     "equal_opportunity": "equal opportunity",
     "equalised_odds": "equalised odds",
-    "accuracy": "worst group’s accuracy",
+    "accuracy": "accuracy",
 }
 HEADLINES: dict[Level, str] = {
     "found": "Disparity found",
