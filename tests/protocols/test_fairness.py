@@ -22,7 +22,7 @@ from medassay.evaluation.about import describe_run
 from medassay.evaluation.protocol import ComputeContext, Report
 from medassay.evaluation.writer import write_report
 from medassay.metrics.chance import ChanceCheck
-from medassay.protocols.fairness import verdict
+from medassay.protocols.fairness import measures, verdict
 from medassay.protocols.fairness.measures import measure_fairness
 from medassay.protocols.fairness.protocol import Fairness
 from medassay.protocols.fairness.results import FairnessResults, Gap
@@ -36,6 +36,13 @@ from tests.helpers import EIGHT, TWO, Command, assert_one_line
 CPU = torch.device("cpu")
 GOOD = ChanceCheck(Estimate(0.8, 0.7, 0.9), Estimate(0.9, 0.8, 0.95), 0.5)
 POOR = ChanceCheck(Estimate(0.5, 0.4, 0.6), Estimate(0.5, 0.4, 0.6), 0.5)
+
+
+@pytest.fixture(autouse=True)
+def quicker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intervals of few resamples, and a net taken to be better than guessing, where the test is of neither."""
+    monkeypatch.setitem(measures.BUDGETS, "quick", (400, 40))
+    monkeypatch.setattr(measures, "check_against_chance", lambda *_: GOOD)
 
 
 def draw_predictions(
@@ -288,13 +295,13 @@ def test_the_report_is_one_file_with_verdict_rule_and_a_row_for_each_group(audit
     assert not re.search(r'(?:src|href)="(?!data:|#)', page)
     for text in (
         "Fairness of pneumonia_cnn on made",
-        "By scanner × sex",
-        "A × f",
+        "By scanner",
+        "By sex",
         "The rule, fixed beforehand",
         "called pneumonia",
     ):
         assert text in page
-    names = {f"{kind}_{number}" for kind in ("scores", "roc", "gaps") for number in range(3)}
+    names = {f"{kind}_{number}" for kind in ("scores", "roc", "gaps") for number in range(2)}
     assert {path.stem for path in (directory / "figures").iterdir()} == names
 
 

@@ -67,15 +67,18 @@ class Rates(NamedTuple):
     sensitivity: Tensor
     false_positive: Tensor
 
+    def list_rates(self, gap: str) -> Tensor:
+        """The rates of which the one that differs most makes a gap, ``(B, R, G)``."""
+        return {
+            "demographic_parity": self.called,
+            "equal_opportunity": self.sensitivity,
+            "equalised_odds": torch.cat([self.sensitivity, self.false_positive], 1),
+            "accuracy": self.accuracy[:, None],
+        }[gap]
+
     def compute_gaps(self) -> dict[str, Tensor]:
         """The gaps by name, ``(B,) float64`` each; NaN where fewer than two groups have the rate."""
-        sensitivity, false_positive = _spread(self.sensitivity).amax(1), _spread(self.false_positive).amax(1)
-        gaps = {
-            "demographic_parity": _spread(self.called).amax(1),
-            "equal_opportunity": sensitivity,
-            "equalised_odds": torch.maximum(sensitivity, false_positive),
-            "accuracy": _spread(self.accuracy),
-        }
+        gaps = {name: _spread(self.list_rates(name)).amax(1) for name in GAPS}
         return {name: gap.masked_fill(gap == -torch.inf, torch.nan) for name, gap in gaps.items()}
 
 
@@ -101,12 +104,24 @@ def compute_rates(images: GroupedDecisions) -> Rates:
 
 
 def resample_gaps(images: GroupedDecisions, *, resamples: int, seed: int) -> dict[str, Tensor]:
-    """The gaps of bootstrap resamples of the images, ``(resamples,) float64`` by name; NaN where undefined."""
+    """The gaps of bootstrap resamples of the images, ``(resamples,) float64`` by name; NaN where undefined.
+
+    Each is the difference between the same two groups, those that make the gap of all images: it may be negative. The largest
+    difference of each resample would be larger than that of the images in almost all of them.
+    """
     member, events = _one_hot(images), images.events
     columns = (member[:, :, None] * events[:, None]).flatten(1)  # (N, G E)
     drawn = draw_resample_weights(len(events), resamples=resamples, seed=seed)
     counts = torch.cat([weights @ columns for weights in drawn])
-    return _compute_rates(counts.reshape(resamples, images.num_groups, -1)).compute_gaps()
+    resampled, observed = _compute_rates(counts.reshape(resamples, images.num_groups, -1)), compute_rates(images)
+    differences = {}
+    for name in GAPS:
+        rates = observed.list_rates(name)[0]
+        row = int(_spread(rates).argmax())
+        high, low = int(rates[row].nan_to_num(-torch.inf).argmax()), int(rates[row].nan_to_num(torch.inf).argmin())
+        of_row = resampled.list_rates(name)[:, row]
+        differences[name] = of_row[:, high] - of_row[:, low]
+    return differences
 
 
 def permute_gaps(images: GroupedDecisions, *, permutations: int, seed: int) -> dict[str, Tensor]:
