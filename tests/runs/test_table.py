@@ -74,7 +74,12 @@ def test_the_default_configuration_has_no_key_of_a_later_version_in_its_hash() -
     for key in ("transfer", "adversarial_epsilon", "adversarial_steps"):
         del dropped["model"][key]
     del dropped["data"]["steps"], dropped["data"]["augment"]["quarter_turn"]
+    for key in ("groups", "balance", "group", "second_group"):
+        del dropped["data"][key]
     assert hash_configuration(values) == hash_configuration(dropped)
+    for used in (["data.group.kind=noise"], ["data.balance=class_group"], ["data.second_group.kind=size"]):
+        other = check_training(compose_training(["data=chest_phantom", *used]))
+        assert hash_configuration(other) != hash_configuration(values)
 
 
 def test_steps_of_runs_on_generated_images_tell_them_apart() -> None:

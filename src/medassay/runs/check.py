@@ -43,7 +43,7 @@ def check_training(cfg: DictConfig) -> dict[str, Any]:
     _check_kinds(values)
     configuration.check({name: values[name] for name in NODES})
     _check_together(values)
-    for key in (*PLACES, "generator"):  # the run is used from other working directories later
+    for key in (*PLACES, "generator", "groups"):  # the run is used from other working directories later
         if values["data"].get(key) is not None:
             values["data"][key] = str(Path(values["data"][key]).absolute())
     transfer = values["model"].get("transfer") or {}

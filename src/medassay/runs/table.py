@@ -73,6 +73,8 @@ _NO_TRANSFER = {"weights": None, "scratch": False, "freeze_epochs": 0, "frozen_s
 _UNUSED: tuple[tuple[tuple[str, ...], Any], ...] = (
     (("data", "steps"), None),
     (("data", "resize"), False),
+    (("data", "groups"), None),
+    (("data", "balance"), "none"),
     (("data", "augment", "quarter_turn"), 0.0),
     (("model", "transfer"), {"_target_": "medassay.tasks.transfer.Transfer", **_NO_TRANSFER}),
     (("model", "adversarial_epsilon"), None),
@@ -101,8 +103,9 @@ def hash_configuration(config: dict[str, Any]) -> str:
     for place, value in _UNUSED:
         first = _drop_unused(first, place, value)
     computed = {key: value for key, value in first.items() if key not in (*PLACES, "seed")}
-    stamped = (first["data"].get("stamp") or {}).get("kind", "none") != "none"
-    places = (*DATA_PLACES, "seed", *(() if stamped else ("stamp",)))  # no stamp is as if there were none to choose
+    optional = ("stamp", "group", "second_group")  # of kind none as if there were none to choose
+    unused = [key for key in optional if (first["data"].get(key) or {}).get("kind", "none") == "none"]
+    places = (*DATA_PLACES, "seed", *unused)
     computed["data"] = {k: v for k, v in first["data"].items() if k not in places}
     callbacks = {**first["callbacks"], "tstr_selection": _reduce_selection(first["callbacks"].get("tstr_selection"))}
     computed["callbacks"] = {k: v for k, v in callbacks.items() if v is not None and k not in CALLBACK_PLACES}

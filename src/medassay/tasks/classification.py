@@ -107,7 +107,7 @@ class Classification(AveragedTask):
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and self._balanced:
-            counts: Tensor = self.trainer.datamodule.class_counts()  # type: ignore[attr-defined]
+            counts: Tensor = self.trainer.datamodule.served_class_counts()  # type: ignore[attr-defined]
             self.class_weights = compute_balanced_weights(counts).to(self.class_weights.device)
 
     def train(self, mode: bool = True) -> Classification:

@@ -94,7 +94,7 @@ class ConditionalGAN(ConditionalGenerator):
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
-            counts: Tensor = self.trainer.datamodule.class_counts()  # type: ignore[attr-defined]
+            counts: Tensor = self.trainer.datamodule.served_class_counts()  # type: ignore[attr-defined]
             self.label_share = (counts / counts.sum()).to(self.label_share.device)
 
     def configure_optimizers(self) -> Any:
