@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,12 +12,16 @@ import torch
 from torch import Tensor
 
 from medassay.core.errors import ConfigError, DataError
+from medassay.core.results import to_json
 from medassay.core.types import LabelledImages, Splits
 from medassay.data.modules import LabelledData
 from medassay.data.phantoms import blood
 from medassay.data.sources import memory_data, phantom_data
-from medassay.evaluation import arms
+from medassay.evaluation.protocol import ComputeContext
+from medassay.protocols.assay.performance import Trainer, measure_performance
 from medassay.protocols.assay.selection import PrepareQuickScores, select_epoch
+from medassay.protocols.assay.subjects import Real, take_run_samples
+from medassay.runs.load import load_run
 from medassay.training.epoch_scores import By
 from medassay.training.selection import EpochSelection
 from tests.helpers import Command, assert_one_line
@@ -26,13 +29,6 @@ from tests.helpers import Command, assert_one_line
 CPU = torch.device("cpu")
 BLOOD = ("data=blood_phantom", "data.train=48", "data.val=40", "data.test=40")
 CGAN = ("model=cgan", "model.net.width=2", "debug=fast", "logger=none", "trainer.gpus=0")
-
-
-@pytest.fixture
-def short(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Classifiers learn for 20 steps, one at a time."""
-    monkeypatch.setattr(arms, "QUICK_STEPS", 20)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
 
 
 class Album:
@@ -138,8 +134,9 @@ def test_wrong_settings_are_refused_in_one_line(
 # --- a run -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.usefixtures("short")
-def test_a_run_says_which_epoch_was_chosen_by_what_and_its_assay_shows_it(command: Command, tmp_path: Path) -> None:
+def test_a_run_says_which_epoch_was_chosen_by_what_and_a_quick_assay_finds_the_same_tstr(
+    command: Command, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     own = ("trainer.max_epochs=3", "callbacks.tstr_selection.by=tstr", "callbacks.tstr_selection.every_n_epochs=2")
     result = command("train", *CGAN, *BLOOD, *own, "callbacks.tstr_selection.steps=20", f"hydra.run.dir={run}")
@@ -152,14 +149,12 @@ def test_a_run_says_which_epoch_was_chosen_by_what_and_its_assay_shows_it(comman
     assert numbers["val"] == {"tstr_balanced_accuracy": scores[best]["tstr"], "frechet": scores[best]["frechet"]}
     assert f"epoch {best} of 3 chosen by TSTR on validation images:" in result.out
 
-    quick = ("protocol.budget=quick", "protocol.split=val", "protocol.controls=false", "protocol.encoders=[pixels]")
-    result = command("evaluate", f"run={run}", *quick)
-    assert result.code == 0, result.err
-    (directory,) = (run / "eval").iterdir()
     # the quick assay draws the same samples from the chosen weights, and trains the same classifier on them
-    assay = json.loads((directory / "metrics.json").read_text())["assay"]
-    assert assay["tstr_balanced_accuracy"] == scores[best]["tstr"]
-    assert json.loads((directory / "assay.json").read_text())["selection"] == numbers["selection"]
-    page = (directory / "report.html").read_text()
-    assert "Choice of the epoch" in page
-    assert f"of epoch {best}, " in page
+    loaded = load_run(run)
+    candidate = take_run_samples(loaded, tmp_path / "outputs" / ".cache", 0)
+    assert to_json(candidate.selection) == numbers["selection"]
+    trainer = Trainer(ComputeContext(CPU, 0, tmp_path / "outputs" / ".cache"), jobs=1)
+    real = Real.from_data(loaded.data, "val")
+    learned = measure_performance(real, candidate, trainer, seeds=1, steps=20, full=False)
+    assert learned.tstr.balanced_accuracy.value == scores[best]["tstr"]
+    assert take_run_samples(load_run(run, checkpoint="last"), tmp_path, 0).selection is None  # its epoch was not chosen
