@@ -85,5 +85,5 @@ def _draw_squares(images: Tensor, share: float) -> Tensor:
     start = torch.randint(0, side, (2, len(images), 1), device=images.device) - length // 2
     place = torch.arange(side, device=images.device)
     rows, columns = (place >= start) & (place < start + length)  # (B, S) each
-    squares: Tensor = rows[:, None, :, None] & columns[:, None, None, :]
-    return squares
+    inside: Tensor = rows[:, :, None] & columns[:, None, :]
+    return inside[:, None]
