@@ -153,7 +153,7 @@ def test_examples_are_right_before_and_named_by_their_position_in_the_split(line
 def test_the_same_seed_gives_the_same_results_and_another_other_ones() -> None:
     first, again, other = (to_json(measure(make_linear([2], ("linf",), seed=seed))) for seed in (0, 0, 1))
     assert first == again
-    assert first["attacked"] != other["attacked"]
+    assert first["examples"] != other["examples"]
 
 
 class Masked(Linear):
