@@ -20,7 +20,7 @@ from medassay.nets.layers import make_activation, make_normalisation
 HALVINGS = 5  # convolutions of stride 2, in each direction
 SLOPE = 0.01  # of the leaky ReLU
 
-MapNormalisation = Literal["none", "batch", "group"]  # maps of one pixel have no statistics of their own
+MapNormalisation = Literal["none", "batch"]  # maps of one pixel have no statistics of their own
 
 
 def list_sides(image_size: int) -> list[int]:
