@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -39,10 +40,30 @@ def mean_over_seeds(values: Sequence[float]) -> Estimate:
 
     Deviation and bounds are None for a single seed.
     """
-    mean, n = mean_over("seeds", values), len(values)
+    return _with_student_interval(mean_over("seeds", values), tuple(values))
+
+
+def mean_over_few_images(values: Sequence[float]) -> Estimate:
+    """The same over images, for some ten and less: of so few a bootstrap's interval is too narrow."""
+    return _with_student_interval(mean_over("images", values))
+
+
+def share_of_images(count: int, n: int) -> Estimate:
+    """``count`` of ``n`` images and the exact 95 % binomial interval of the share (Clopper & Pearson 1934); NaN of none."""
+    from scipy.stats import beta  # slow: where an interval is wanted only
+
+    if n == 0:
+        return Estimate(math.nan, math.nan, math.nan, n=0, kind="exact")
+    low = float(beta.ppf(0.025, count, n - count + 1)) if count else 0.0
+    high = float(beta.ppf(0.975, count + 1, n - count)) if count < n else 1.0
+    return Estimate(count / n, low, high, n=n, kind="exact")
+
+
+def _with_student_interval(mean: Estimate, values: tuple[float, ...] = ()) -> Estimate:
+    assert mean.n is not None
     if mean.sd is None:
-        return Estimate(mean.value, n=n, kind="seeds", values=tuple(values))
+        return replace(mean, values=values)
     from scipy.stats import t as student_t  # slow: where an interval is wanted only
 
-    half = float(student_t.ppf(0.975, n - 1)) * mean.sd / math.sqrt(n)
-    return Estimate(mean.value, mean.value - half, mean.value + half, mean.sd, n, "seeds", tuple(values))
+    half = float(student_t.ppf(0.975, mean.n - 1)) * mean.sd / math.sqrt(mean.n)
+    return replace(mean, low=mean.value - half, high=mean.value + half, values=values)
