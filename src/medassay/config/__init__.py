@@ -10,6 +10,7 @@ from medassay.config.checks import locate as locate
 from medassay.config.checks import takes_argument as takes_argument
 from medassay.config.command_line import compose as compose
 from medassay.config.command_line import find_run_directory as find_run_directory
+from medassay.config.composition import compose_option as compose_option
 from medassay.config.composition import compose_with_hydra as compose_with_hydra
 from medassay.config.composition import drop_hydra as drop_hydra
 from medassay.config.composition import expand_paths as expand_paths

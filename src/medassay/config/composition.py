@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import hydra
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from medassay.config.moved import update_targets
-from medassay.core.errors import ConfigError, UserError
+from medassay.core.errors import ConfigError, UserError, suggest_nearest
 from medassay.core.paths import expand_home
 
 PATH_KEYS = (
@@ -38,6 +39,31 @@ def compose_with_hydra(name: str, overrides: Sequence[str]) -> DictConfig:
     register_resolvers()
     with hydra.initialize_config_dir(str(find_conf_directory().resolve())):
         return hydra.compose(name, list(overrides), return_hydra_config=True)
+
+
+def compose_option(group: str, name: str, key: str) -> dict[str, Any]:
+    """What ``<group>=<name>`` of ``evaluate`` stands for, plain values, wherever ``--config-dir`` of the command found it.
+
+    Args:
+        group: A group of configurations that ``evaluate`` takes.
+        name: Name of one of them.
+        key: The key that names it, for the message.
+
+    Raises:
+        ConfigError: There is no such configuration.
+    """
+    known = HydraConfig.get().searchpath if HydraConfig.initialized() else []
+    own = [path for path in known if Path(path.removeprefix("file://")).is_dir()]
+    folders = [find_conf_directory(), *(Path(path.removeprefix("file://")) for path in own)]
+    names = sorted({file.stem for folder in folders for file in (folder / group).glob("*.yaml")})
+    if name not in names:
+        raise ConfigError(
+            f"{key}: there is no {group} '{name}'.{suggest_nearest(name, names)} Accepted: {', '.join(names)}"
+        )
+    option: dict[str, Any] = resolve(compose_with_hydra("evaluate", [f"{group}={name}", f"hydra.searchpath={own}"]))[
+        group
+    ]
+    return option
 
 
 def drop_hydra(cfg: DictConfig) -> DictConfig:

@@ -135,6 +135,15 @@ def check_channels(flag: str, channels: int) -> None:
         raise DataError(f"data.channels={channels}, but {flag} has {published}: set data.channels={published}")
 
 
+def read_licence(flag: str) -> str:
+    """Name of a data set's licence.
+
+    Raises:
+        DataError: The data set is unknown, 3-D or multi-label.
+    """
+    return str(_info(flag)["license"])
+
+
 def _info(flag: str) -> Mapping[str, Any]:
     """MedMNIST's entry of a 2-D single-label data set."""
     import medmnist  # slow: it imports torchvision and scikit-learn

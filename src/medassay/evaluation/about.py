@@ -158,7 +158,7 @@ def _list_settings(node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
     for key, value in node.items():
         if isinstance(value, Mapping):
             yield from ((f"{key}.{name}", one) for name, one in _list_settings(value))
-        elif key != "_target_" and (value is not None or (key in known and known[key].default is not None)):
+        elif not key.startswith("_") and (value is not None or (key in known and known[key].default is not None)):
             yield key, value
 
 
@@ -172,5 +172,7 @@ def _format_value(value: Any) -> str:
         return str(value).lower()
     if isinstance(value, (list, tuple)):
         return f"[{','.join(map(_format_value, value))}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{key}:{_format_value(one)}' for key, one in value.items())}}}"
     text = "null" if value is None else str(value)
     return text if re.fullmatch(r"[\w./:+-]*", text) else "'" + text.replace("'", "\\'") + "'"

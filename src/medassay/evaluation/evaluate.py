@@ -28,6 +28,7 @@ from medassay.training.settings import TrainerSettings
 
 logger = logging.getLogger(__name__)
 
+DEFAULTS = ("assay", "classification", "segmentation")  # what is run where no protocol is named
 CACHES = {
     "full": "free some space, or keep caches on another disk with outputs=<directory>",
     "refused": "keep caches where they can be written, with outputs=<directory>",
@@ -163,7 +164,8 @@ def _refuse_unfit(protocol: Protocol, run: Run, path: str) -> None:
     """Raises :class:`ConfigError` where the run's task is none that the protocol works on."""
     if isinstance(run.task, protocol.requires):
         return
-    fitting = " or ".join(name for name in _list_protocols() if isinstance(run.task, _find_requirement(name)))
+    names = sorted(_list_protocols(), key=lambda name: name not in DEFAULTS)
+    fitting = " or ".join(name for name in names if isinstance(run.task, _find_requirement(name)))
     advice = f"use protocol={fitting}" if fitting else "no protocol here judges it"
     raise ConfigError(
         f"protocol={protocol.name}: {path} is a {describe_kind(run.config)}'s run (model={run.config['recipe']['name']}); "

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import UnionType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from matplotlib.figure import Figure
@@ -15,10 +15,13 @@ from pytorch_lightning import LightningModule
 
 from medassay.core.estimate import Estimate
 from medassay.data.modules import LabelledData
+from medassay.evaluation.about import About
 from medassay.reporting.charts import Chart
 from medassay.runs.load import choose_device
 from medassay.runs.run import Run
 from medassay.training.settings import TrainerSettings
+
+Outcome = Literal["good", "bad", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,9 @@ class Report:
         hyperparameters: What tells this evaluation from others in TensorBoard's table.
         warnings: What a reader must know before any number, besides what the run itself gives cause for.
         page: The page ``report.html``; None for none.
+        outcome: What a rule fixed beforehand makes of the run: nothing to object to, an objection, or that it cannot be said;
+            None where there is no such rule.
+        parts: Reports that this one is made of, each for a directory of its own.
     """
 
     results: Any
@@ -79,6 +85,25 @@ class Report:
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     warnings: Sequence[str] = ()
     page: Page | None = None
+    outcome: Outcome | None = None
+    parts: Sequence[Part] = ()
+
+
+@dataclass(frozen=True)
+class Part:
+    """A report inside another.
+
+    Attributes:
+        name: Name of its directory; its page is ``<name>/report.html`` beside that of the whole.
+        report: What was found.
+        about: What was evaluated.
+        protocol: The protocol's checked node, for the command that repeats this part alone.
+    """
+
+    name: str
+    report: Report
+    about: About
+    protocol: Mapping[str, Any]
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ def write_report(report: Report, about: About, record: Mapping[str, Any], direct
     """Leaves what ``report`` holds in ``directory``, and says its verdict.
 
     ``<protocol>.json`` has the command, what was evaluated, the results and the environment; ``metrics.json`` the command
-    and the single numbers; then ``figures/``, ``tensorboard/``, ``report.html`` and the report's own files.
+    and the single numbers; then ``figures/``, ``tensorboard/``, ``report.html`` and the report's own files. Each of its parts
+    leaves the same in a directory of its own below.
 
     Args:
         report: What a protocol found.
@@ -37,7 +38,25 @@ def write_report(report: Report, about: About, record: Mapping[str, Any], direct
     Raises:
         OutputError: a file cannot be written.
     """
-    here = describe_environment()
+    _write_files(report, about, record, directory, describe_environment())
+    for line in report.verdict:
+        logger.info("%s", line)
+    if report.page is not None:
+        logger.info("report: %s", directory / "report.html")
+
+
+def _write_files(
+    report: Report,
+    about: About,
+    record: Mapping[str, Any],
+    directory: Path,
+    here: Mapping[str, Any],
+    whole: str | None = None,
+) -> None:
+    """All files of a report and of its parts; ``whole`` is the address of the page that this one is a part of."""
+    for part in report.parts:
+        own = {**record, "protocol": dict(part.protocol)}
+        _write_files(part.report, part.about, own, directory / part.name, here, "../report.html")
     facts = to_json(about)
     results = {**record, **facts, "environment": here, **to_json(report.results)}
     write_json(directory / f"{record['protocol']['name']}.json", results)
@@ -46,16 +65,12 @@ def write_report(report: Report, about: About, record: Mapping[str, Any], direct
         figures.save_figure(figure, directory / "figures" / f"{name}.png")
     for inside, content in report.files.items():
         _write_file(directory / inside, content)
-    if report.metrics:
+    if report.metrics and not report.parts:  # parts have events of their own
         _add_events(report, about, drawn, directory)
     if report.page is not None:
-        write_text(directory / "report.html", _render_page(report, report.page, about, record, here))
+        write_text(directory / "report.html", _render_page(report, report.page, about, record, here, whole))
     if report.metrics:  # last: where it is, the evaluation is whole
         write_json(directory / "metrics.json", {**record, **to_json(report.metrics)})
-    for line in report.verdict:
-        logger.info("%s", line)
-    if report.page is not None:
-        logger.info("report: %s", directory / "report.html")
 
 
 def _write_file(path: Path, content: Any) -> None:
@@ -86,7 +101,14 @@ def _add_events(report: Report, about: About, drawn: Mapping[str, Figure], direc
     )
 
 
-def _render_page(report: Report, page: Page, about: About, record: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+def _render_page(
+    report: Report,
+    page: Page,
+    about: About,
+    record: Mapping[str, Any],
+    here: Mapping[str, Any],
+    whole: str | None = None,
+) -> str:
     charts = {name: one for name, one in report.figures.items() if isinstance(one, Chart)}
     return html.render_page(
         page.template.absolute(),
@@ -97,6 +119,7 @@ def _render_page(report: Report, page: Page, about: About, record: Mapping[str, 
         split=report.split,
         warnings=[*list_warnings(about, record, report.split), *report.warnings],
         charts=html.inline_charts(charts),
+        whole=whole,
         command=format_command(record),
         provenance=dict(flatten(about.data)),
         environment=dict(flatten(here)),

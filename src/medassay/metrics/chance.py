@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from medassay.core.estimate import Estimate
-from medassay.metrics.scores import score_classification
+from medassay.metrics.scores import ClassificationScores, score_classification
 
 CHANCE_AUROC = 0.5  # of scores that know nothing
 
@@ -41,6 +40,10 @@ def check_against_chance(probabilities: Tensor, labels: Tensor) -> ChanceCheck:
         probabilities: Class probabilities, ``(N, K)`` float in [0, 1], K at least 2.
         labels: True classes, ``(N,) int64``. Classes without images are left out of the means, and of what guessing reaches.
     """
-    estimates = score_classification(probabilities, labels).estimates
-    present = int((torch.bincount(labels) > 0).sum())
-    return ChanceCheck(estimates["balanced_accuracy"], estimates["auroc"], 1 / present)
+    return compare_with_chance(score_classification(probabilities, labels))
+
+
+def compare_with_chance(scores: ClassificationScores) -> ChanceCheck:
+    """:func:`check_against_chance` of predictions that have been scored."""
+    present = sum(1 for row in scores.confusion if sum(row))
+    return ChanceCheck(scores.estimates["balanced_accuracy"], scores.estimates["auroc"], 1 / present)

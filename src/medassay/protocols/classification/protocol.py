@@ -15,6 +15,7 @@ from torch import Tensor
 from medassay.core.types import LabelledImages, NonNegativeInt
 from medassay.evaluation.protocol import Combined, ComputeContext, Page, Protocol, Report
 from medassay.metrics.calibration import CalibrationBins, bin_by_confidence
+from medassay.metrics.chance import compare_with_chance
 from medassay.metrics.scores import score_classification
 from medassay.protocols.classification import figures
 from medassay.protocols.classification.ensemble import KEPT, combine_evaluations, write_probabilities
@@ -27,7 +28,7 @@ from medassay.protocols.classification.medmnist_results import (
 from medassay.protocols.classification.threshold import Threshold, choose_threshold, name_group
 from medassay.reporting.captions import add_captions
 from medassay.reporting.charts import Chart
-from medassay.reporting.classification import draw_confusion_matrix, draw_predictions, summarise_scores
+from medassay.reporting.classification import describe_chance, draw_confusion_matrix, draw_predictions, summarise_scores
 from medassay.reporting.numbers import format_fixed
 from medassay.runs.load import select_evaluated_images
 from medassay.runs.run import Run
@@ -83,7 +84,9 @@ class ClassifierScores(Protocol):
             predictions=name_predictions_file(data, split, scores, run.config["seed"]),
         )
         mistaken = images.images[[mistake.index for mistake in results.mistakes.shown]]
-        verdict = [f"{split}: {summarise_scores(scores)}"]
+        chance = compare_with_chance(scores)
+        verdict = [] if chance.passed else [f"not above chance: {describe_chance(chance)}"]
+        verdict.append(f"{split}: {summarise_scores(scores)}")
         metrics: dict[str, Any] = {split: scores}
         if isinstance(results.threshold, Threshold):
             verdict.append(results.threshold.summary)
@@ -101,6 +104,7 @@ class ClassifierScores(Protocol):
             },
             warnings=[FLATTERING] if split == "val" else [],
             page=Page(Path(__file__).with_name("page.html.j2"), {"scores": SCORES, "mistaken": mistaken}),
+            outcome="good" if chance.passed else "bad",
         )
 
     def combine(self, directories: Sequence[Path]) -> Combined | None:

@@ -219,6 +219,7 @@ class GradCAM(Protocol):
             metrics={"split": self.split, "gradcam": flatten_scores(results.scores)},
             figures=drawn | (figures.draw_charts(results.scores) if results.scores else {}),
             page=Page(Path(__file__).with_name("page.html.j2"), values),
+            outcome=verdict.judge_methods(results.scores),
         )
 
 

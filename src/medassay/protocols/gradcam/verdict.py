@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from medassay.core.estimate import Estimate
+from medassay.evaluation.protocol import Outcome
 from medassay.protocols.gradcam.results import BASELINES, FOLLOWS, LOCATES, Comparison, MethodScores
 from medassay.reporting.classification import describe_chance
 from medassay.reporting.numbers import format_percent
@@ -34,6 +35,16 @@ def judge_method(
         if missed:
             reasons.append(f"{names[score]} not above {' and '.join(missed)}")
     return not reasons, reasons
+
+
+def judge_methods(comparison: Comparison | None) -> Outcome | None:
+    """Good where a method can be trusted, bad where none can; None where nothing was scored."""
+    if comparison is None:
+        return None
+    trusted = [row.trusted for row in comparison.rows]
+    if not comparison.chance.passed or (None in trusted and True not in trusted):
+        return "undecided"
+    return "good" if True in trusted else "bad"
 
 
 def summarise_scores(comparison: Comparison | None) -> str:

@@ -155,6 +155,7 @@ class Shortcut(Protocol):
             figures={**dict(_draw_figures(results, pictures)), "colour_views": figures.draw_picture_rows(views)},
             hyperparameters={"stamp": results.trials[0].described},
             page=Page(Path(__file__).with_name("page.html.j2"), values),
+            outcome=verdict.OUTCOMES[results.level],
         )
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from medassay.evaluation.protocol import Outcome
 from medassay.metrics.chance import ChanceCheck
 from medassay.protocols.shortcut.measures import Level, Numbers, Trial
 from medassay.reporting.classification import describe_chance
@@ -32,6 +33,7 @@ WORDS: dict[Level, str] = {
     "undecided": "undecided",
     "none": "no sign of the stamp",
 }
+OUTCOMES: dict[Level, Outcome] = {"learned": "bad", "sensitive": "bad", "undecided": "undecided", "none": "good"}
 _HEADLINES: dict[Level, str] = {
     "learned": "Learnt the stamp",
     "sensitive": "Not shown to have learnt the stamp, but sensitive to it",

@@ -1,0 +1,1 @@
+"""The audit: every protocol that fits a finished classifier, and a model card."""

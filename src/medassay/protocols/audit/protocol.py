@@ -1,0 +1,156 @@
+"""The audit: protocols one after the other on a finished classifier, a model card, a table of verdicts."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from medassay.core.errors import UserError
+from medassay.evaluation.about import describe_run, flatten
+from medassay.evaluation.protocol import ComputeContext, Page, Part, Protocol, Report
+from medassay.protocols.audit.card import SPLITS, ModelCard, Statements, make_card
+from medassay.protocols.audit.parts import AuditPart, Budget, build_parts
+from medassay.protocols.audit.results import WORDS, AuditResults, PartVerdict, summarise
+from medassay.runs.directory import describe_failure
+from medassay.runs.run import Run, describe_kind
+from medassay.tasks.predictions import Classifier
+
+logger = logging.getLogger(__name__)
+
+PAGE_REASONS = 2  # of each part in the table, at most; its own page has all
+
+
+@dataclass(frozen=True)
+class Audit(Protocol):
+    """Every protocol that fits a finished classifier, on one page headed by a model card.
+
+    Attributes:
+        name: Name of the protocol.
+        budget: Budget of all parts that have one and are told no other.
+        parts: Names of protocols, ``{name: {key: value}}`` with settings, or nodes with a ``_target_``.
+        quick: By protocol, settings where the budget is ``quick``.
+        intended_use, excluded_use: What the classifier is for and what not, for the model card.
+        author: Who answers for it; None where that is not stated.
+        data_source: Origin, licence and citation of the images; None for what is known of a published set.
+    """
+
+    requires: ClassVar[type] = Classifier
+    name: str = "audit"
+    budget: Budget = "full"
+    parts: list[Any] = field(default_factory=lambda: ["classification", "shortcut", "gradcam"])
+    quick: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    intended_use: str = "Research and teaching."
+    excluded_use: str = "Any decision about a patient."
+    author: str | None = None
+    data_source: str | None = None
+
+    def run(self, run: Run, context: ComputeContext) -> Report:
+        """Audits a classifier's finished run; a part that does not fit or fails is listed, and the others go on.
+
+        Raises:
+            ConfigError: A part is unknown, or has a wrong setting.
+        """
+        parts = build_parts(self.parts, self.budget, self.quick)
+        reports, verdicts = [], []
+        for number, part in enumerate(parts, 1):
+            logger.info("%d/%d %s …", number, len(parts), part.name)
+            found = run_part(part, run, context)
+            if isinstance(found, Report):
+                reports.append(Part(part.name, found, describe_run(run, found.split), part.node))
+                found = describe_verdict(part, found)
+            else:
+                logger.warning("%s: %s: %s", found.name, found.status, found.verdict)
+            verdicts.append(found)
+        return self.report(run, reports, verdicts)
+
+    def report(self, run: Run, reports: Sequence[Part], verdicts: list[PartVerdict]) -> Report:
+        """The report of all parts."""
+        overall = summarise(verdicts)
+        stated = Statements(self.intended_use, self.excluded_use, self.author, self.data_source)
+        card = make_card(run, reports, list_limits(verdicts), stated)
+        results = AuditResults(
+            self.budget, card, overall, verdicts, {part.name: part.report.results for part in reports}
+        )
+        return Report(
+            results,
+            split="test",
+            verdict=[f"audit: {overall}", *(f"{one.name}: {WORDS[one.status]}: {one.verdict}" for one in verdicts)],
+            metrics=merge_metrics(reports) | {"audit": count_statuses(verdicts)},
+            page=Page(Path(__file__).with_name("page.html.j2"), make_page_values(card)),
+            parts=reports,
+        )
+
+
+def make_page_values(card: ModelCard) -> dict[str, Any]:
+    """What the page is given besides the results."""
+    groups = "; ".join(f"{name}: {', '.join(names)}" for name, names in (card.groups or {}).items())
+    return {
+        "words": WORDS,
+        "most": PAGE_REASONS,
+        "splits": SPLITS,
+        "groups": "not known" if card.groups is None else groups,
+        "trained_in": dict(flatten(card.environment)),
+    }
+
+
+def run_part(part: AuditPart, run: Run, context: ComputeContext) -> Report | PartVerdict:
+    """What a part reports, or why it does not: it does not fit the run, or it failed."""
+    protocol = part.protocol
+
+    def refuse(status: Any, reason: str) -> PartVerdict:
+        return PartVerdict(part.name, part.question, status, reason, [], None)
+
+    if not isinstance(run.task, protocol.requires):
+        return refuse("not applicable", f"it does not work on a {describe_kind(run.config)}'s run")
+    try:
+        own = dataclasses.replace(
+            run, task=copy.deepcopy(run.task)
+        )  # what a part does to the net, the next does not see
+        return protocol.run(own, context)
+    except Exception as error:
+        logger.debug("%s", part.name, exc_info=error)
+        reason, unfit = describe_failure(error), f"protocol={part.name}: "
+        if isinstance(error, UserError) and reason.startswith(unfit):  # as protocols say that a run is none for them
+            return refuse("not applicable", reason.removeprefix(unfit))
+        return refuse("failed", reason)
+
+
+def describe_verdict(part: AuditPart, report: Report) -> PartVerdict:
+    """The verdict of a part that has reported."""
+    first, *reasons = [line.removeprefix(f"{part.name}: ") for line in report.verdict] or ["It says nothing in words."]
+    page = None if report.page is None else f"{part.name}/report.html"
+    return PartVerdict(part.name, part.question, report.outcome or "unjudged", first, reasons, page)
+
+
+def list_limits(verdicts: Sequence[PartVerdict]) -> list[str]:
+    """What must be said against the classifier, or is not known of it, a sentence each."""
+    limits = [
+        f"{one.title}{' (undecided)' if one.status == 'undecided' else ''}: {one.verdict}"
+        for one in verdicts
+        if one.status in ("bad", "undecided")
+    ]
+    untried = [
+        f"{one.title}: not looked at, {one.verdict}" for one in verdicts if one.status in ("not applicable", "failed")
+    ]
+    return limits + untried
+
+
+def merge_metrics(reports: Sequence[Part]) -> dict[str, Any]:
+    """The groups of numbers of all parts; of two with one name the second is called after its part, too."""
+    merged: dict[str, Any] = {"split": "test"}
+    for part in reports:
+        for group, numbers in part.report.metrics.items():
+            if isinstance(numbers, str):  # the split
+                continue
+            merged[group if group not in merged else f"{part.name}_{group}"] = numbers
+    return merged
+
+
+def count_statuses(verdicts: Sequence[PartVerdict]) -> dict[str, float]:
+    """How many parts came to what."""
+    return {status.replace(" ", "_"): float(sum(one.status == status for one in verdicts)) for status in WORDS}
