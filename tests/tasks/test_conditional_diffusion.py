@@ -403,6 +403,16 @@ def test_samples_of_a_net_of_zeros_are_gaussian_datas_exact_ones() -> None:
     torch.testing.assert_close(task.sample(torch.zeros(5, dtype=torch.int64), rng=rng(6)), expected, atol=1e-2, rtol=0)
 
 
+def test_the_multistep_solver_calls_the_net_once_a_step_and_comes_to_nearly_the_same_images() -> None:
+    labels, images = torch.arange(4) % 2, []
+    for solver, calls in (("heun", 79), ("multistep", 40)):
+        task = diffusion_of(8, awake=True, steps=40, solver=solver)
+        recorded = Recorded(task.ema.net)
+        images.append(task.sample(labels, rng=rng()))
+        assert len(recorded.calls) == calls
+    assert float((images[0] - images[1]).abs().mean()) < 0.02
+
+
 def one_step(guidance: float, labels: Tensor) -> tuple[Tensor, int]:
     """Images of one step from noise of deviation 1, not clamped, and the number of calls of the net."""
     task = diffusion_of(8, width=4, awake=True, steps=1, sigma_max=1.0, guidance=guidance)
@@ -458,7 +468,7 @@ def test_equal_weights_that_draw_by_other_settings_have_other_files(tiny_chest: 
     trained(task, tiny_chest(train=16), tmp_path)
     for guidance in (0.0, 1.0, 1.0):
         checkpoint = read_checkpoint(tmp_path / "checkpoints" / "best.ckpt")
-        assert checkpoint["sampling"] == {"sigmas": make_sigmas(8, 0.002, 80, 7), "guidance": 0}
+        assert checkpoint["sampling"] == {"solver": "heun", "sigmas": make_sigmas(8, 0.002, 80, 7), "guidance": 0}
         task.guidance = guidance
         task.on_save_checkpoint(checkpoint)
         torch.save(checkpoint, tmp_path / "again.ckpt")

@@ -14,12 +14,13 @@ from medassay.data.symmetries import apply_symmetries, draw_symmetries
 from medassay.nets.diffusion import SYMMETRIES, DenoisingUNet
 from medassay.tasks.edm import (
     LEVELS,
+    SOLVERS,
+    Solver,
     denoising_loss,
     make_levels,
     make_sigmas,
     measure_pixels,
     precondition,
-    solve,
 )
 from medassay.tasks.ema import EMA, compute_decay_by_images
 from medassay.tasks.generator import Batch, ConditionalGenerator
@@ -44,7 +45,9 @@ class ConditionalDiffusion(ConditionalGenerator):
         symmetries: Whether training images are turned and mirrored, all eight ways, and the net is told how: samples are not.
         ema_half_life: Number of images after which weights count half in the average.
         ema_ramp_up: Largest half-life as a share of the images seen so far.
-        steps: Number of noise levels in sampling; 2 steps - 1 calls of the net an image.
+        solver: How samples get from one noise level to the next: ``heun``, 2 steps - 1 calls of the net an image, or
+            ``multistep``, one call a step.
+        steps: Number of noise levels in sampling.
         sigma_min: Smallest noise level of sampling, in units of images in [-1, 1].
         sigma_max: Largest noise level of sampling, where it starts.
         rho: How much denser the noise levels are at the end of sampling.
@@ -73,6 +76,7 @@ class ConditionalDiffusion(ConditionalGenerator):
         symmetries: bool = True,
         ema_half_life: PositiveInt = 50_000,
         ema_ramp_up: Annotated[float, Range(gt=0, le=1)] = 0.05,
+        solver: Solver = "heun",
         steps: PositiveInt = 8,
         sigma_min: Positive = 0.002,
         sigma_max: Positive = 80.0,
@@ -95,6 +99,7 @@ class ConditionalDiffusion(ConditionalGenerator):
         self.ema_half_life, self.ema_ramp_up = ema_half_life, ema_ramp_up
         self.p_mean, self.p_std = p_mean, p_std
         self.label_dropout, self.symmetries, self.guidance = label_dropout, symmetries, guidance
+        self.solver = solver
         self.sigmas = make_sigmas(steps, sigma_min, sigma_max, rho)
         self.images_seen = 0  # up to the last epoch's end, by all processes
         self._images_here = 0  # since then, by this process
@@ -147,7 +152,7 @@ class ConditionalDiffusion(ConditionalGenerator):
             of_any_class = self.denoise(self.ema, x, level, torch.zeros_like(classes), untouched)
             return denoised + self.guidance * (denoised - of_any_class)
 
-        return (solve(denoise, noise, self.sigmas) + self.data_mean + 1) / 2
+        return (SOLVERS[self.solver](denoise, noise, self.sigmas) + self.data_mean + 1) / 2
 
     def finish(self, drawn: Tensor) -> Tensor:
         return drawn.clamp(0, 1)
@@ -222,7 +227,7 @@ class ConditionalDiffusion(ConditionalGenerator):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["images_seen"] = self.images_seen
         # weights that are equal draw other images by other settings: files, by which caches tell them apart, differ, too
-        checkpoint["sampling"] = {"sigmas": self.sigmas, "guidance": self.guidance}
+        checkpoint["sampling"] = {"solver": self.solver, "sigmas": self.sigmas, "guidance": self.guidance}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.images_seen = checkpoint["images_seen"]
