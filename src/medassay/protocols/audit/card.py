@@ -104,7 +104,7 @@ def make_card(run: Run, parts: Sequence[Part], limits: Sequence[str], stated: St
     return ModelCard(
         run=run.directory.path.resolve().name,
         model=run.config["recipe"]["name"],
-        task=f"Gives an image one of {len(data.classes)} classes. {_describe_images(run)}",
+        task=f"Gives an image one of {len(data.classes)} classes: {', '.join(data.classes)}. {_describe_images(run)}",
         author=stated.author or UNSTATED,
         started=record.get("started"),
         ended=record.get("ended"),
