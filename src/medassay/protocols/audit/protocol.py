@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,7 +123,9 @@ def run_part(part: AuditPart, run: Run, context: ComputeContext) -> Report | Par
 
 def describe_verdict(part: AuditPart, report: Report) -> PartVerdict:
     """The verdict of a part that has reported."""
-    first, *reasons = [line.removeprefix(f"{part.name}: ") for line in report.verdict] or ["It says nothing in words."]
+    pattern = rf"^{re.escape(part.name).replace('_', '[ _]')}: "  # the terminal shows it beside others
+    lines = [re.sub(pattern, "", line) for line in report.verdict]
+    first, *reasons = lines or ["It says nothing in words."]
     page = None if report.page is None else f"{part.name}/report.html"
     return PartVerdict(part.name, part.question, report.outcome or "unjudged", first, reasons, page)
 
