@@ -12,6 +12,7 @@ import pytest
 from omegaconf import OmegaConf
 from PIL import Image
 
+import medassay
 from medassay import cli
 from medassay import config as configuration
 from medassay.runs.check import check_training
@@ -34,7 +35,10 @@ ALWAYS = {
 }  # what a choice cannot do without
 PIXELS = ("membranes", "nuclei", "segmentation_folder")  # files with a class for each pixel
 STUDY = ["hydra/sweeper=optuna_study"]
-FITS = {f"model/net/{name}": [f"model={name}"] for name in ("cgan", "cvae", "unet")}  # a choice inside another
+FITS = {
+    f"model/net/{name}": [f"model={name}"] for name in ("cgan", "cvae", "diffusion", "unet")
+}  # a choice inside another
+FITS["model/net/residual_cgan"] = ["model=cgan_strong"]
 FITS |= {f"hydra/sweeper/sampler/{path.stem}": STUDY for path in CONF.glob("hydra/sweeper/sampler/*.yaml")}
 
 
@@ -54,7 +58,7 @@ SMALL_UNET = ["model.net.depth=2", "model.net.padding=same", "data.patch=28", "d
 def groups() -> list[str]:
     """Every config group of train.yaml: folders of conf/ with yaml files, bases and evaluation left out."""
     found = {str(path.parent.relative_to(CONF)) for path in CONF.rglob("*.yaml")}
-    return sorted(found - {".", "data/base", "protocol"})
+    return sorted(found - {".", "data/base", "protocol", "search/generators"})
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +81,25 @@ def test_every_yaml_composes_and_passes_the_check(group: str, choice: str, folde
     overrides = [*FITS.get(f"{group}/{choice}", []), f"{group}={choice}", *extra]
     cfg = compose_training(overrides)
     assert check_training(cfg)["recipe"]["name"] in choices("model")
+
+
+@pytest.mark.parametrize("model", choices("search/generators"))
+def test_the_search_over_generators_finds_the_small_settings_of_each_family(model: str) -> None:
+    small = OmegaConf.load(CONF / "search" / "generators" / f"{model}.yaml")
+    config = check_training(compose_training(["search=generators", f"model={model}"]))
+    assert (config["recipe"]["name"], config["data"]["name"]) == (model, "blood_phantom")
+    assert (config["assay"], config["test"]) == ("quick", False)
+    assert config["recipe"]["max_epochs"] == config["trainer"]["max_epochs"] == small.recipe.max_epochs
+    assert config["model"]["net"]["width"] == small.model.net.width
+    own = ["trainer.max_epochs=1", "model.net.width=4", "data=bloodmnist"]  # the command line still wins
+    config = check_training(compose_training(["search=generators", f"model={model}", *own]))
+    assert (config["trainer"]["max_epochs"], config["model"]["net"]["width"]) == (1, 4)
+    assert config["data"]["name"] == "bloodmnist"
+
+
+def test_a_family_without_small_settings_takes_part_by_its_own_recipe() -> None:
+    config = check_training(compose_training(["search=generators", "model=tstr", "assay=none"]))
+    assert config["recipe"]["max_epochs"] == medassay.compose("model=tstr").recipe.max_epochs
 
 
 @pytest.mark.parametrize("optimizer", choices("model/optimizer"))

@@ -212,6 +212,7 @@ def test_every_recipe_is_named_in_a_page(name: str) -> None:
             "model=cgan trainer.precision=bf16-mixed trainer.threads=1 hydra.run.dir=outputs/cgan/blood",
         ),
         ("bloodmnist_cvae", "model=cvae trainer.threads=1 hydra.run.dir=outputs/cvae/blood"),
+        ("bloodmnist_diffusion", "model=diffusion trainer.threads=1 hydra.run.dir=outputs/diffusion/blood"),
     ],
 )
 def test_an_experiment_is_what_was_measured(name: str, measured: str, monkeypatch: pytest.MonkeyPatch) -> None:

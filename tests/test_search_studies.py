@@ -70,6 +70,16 @@ def test_the_gan_search_ranks_by_a_quick_tstr_on_validation_images(tmp_path: Pat
     assert jobs_tested(directory) == {line["directory"] for line in lines if line["group"] == "1"}
 
 
+def test_the_search_over_generators_ranks_families_by_a_quick_tstr_on_validation_images(tmp_path: Path) -> None:
+    small = ("trainer.max_epochs=1", "model.net.width=4", "hydra.launcher.jobs=1")
+    directory, lines = search(tmp_path, "search=generators", *BLOOD, *small)
+    values = {line["model"]: float(line["assay/tstr_balanced_accuracy"]) for line in lines}
+    assert set(values) == {"cgan", "cvae"}
+    assert list(values.values()) == sorted(values.values(), reverse=True)
+    assert (chosen(directory) or {}) == {}  # nothing is tested, so nothing is chosen for it
+    assert jobs_tested(directory) == set()
+
+
 def test_the_tstr_search_ranks_classifiers_on_held_out_images(tmp_path: Path) -> None:
     small = ("trainer.max_epochs=1", "model.net.width=2", "model.optimizer.lr=1e-3", "seed=0,1")
     directory, lines = search(tmp_path, "search=tstr_grid", *BLOOD, *small)

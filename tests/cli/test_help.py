@@ -99,7 +99,10 @@ def test_the_next_command_of_an_installed_package_is_its_console_script(monkeypa
 
 @pytest.mark.parametrize(
     ("script", "typed", "offered"),
-    [("train.py", "model=c", {"model=cgan", "model=cvae"}), ("evaluate.py", "protocol=gr", {"protocol=gradcam"})],
+    [
+        ("train.py", "model=c", {"model=cgan", "model=cgan_strong", "model=cvae"}),
+        ("evaluate.py", "protocol=gr", {"protocol=gradcam"}),
+    ],
 )
 def test_bash_completes_what_is_typed(script: str, typed: str, offered: set[str]) -> None:
     line = f"python {script} {typed}"

@@ -355,6 +355,15 @@ def test_two_classes_and_one_encoder_are_enough(channels: int) -> None:
     assert "The same table" not in content
 
 
+def test_how_the_epoch_was_chosen_is_shown_where_samples_chose_it() -> None:
+    scores = [{"epoch": 5, "tstr": 0.4, "frechet": 9.0}, {"epoch": 10, "tstr": 0.3, "frechet": 2.5}]
+    text = words({**results(), "selection": {"by": "tstr", "scores": scores}})
+    assert "Weights of epoch 5, chosen by TSTR on validation images" in text
+    assert "chosen, by TSTR 5 0.400 9.00 best by Fréchet distance 10 0.300 2.50 last 10 0.300 2.50" in text
+    assert "measured both numbers on samples drawn after 2 of its epochs" in text
+    assert "Choice of the epoch" not in words(results())
+
+
 def test_no_images_to_show_is_said() -> None:
     text = seen(page(results(), n=0, shown=0))
     assert "A class has no images to show." in text

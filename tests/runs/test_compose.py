@@ -50,7 +50,7 @@ def test_a_wrong_value_in_a_node_is_said_when_it_is_built() -> None:
         medassay.build(cfg.data)
 
 
-@pytest.mark.parametrize("model", ["pneumonia_cnn", "cgan", "cvae", "tstr"])
+@pytest.mark.parametrize("model", ["pneumonia_cnn", "cgan", "cvae", "diffusion", "tstr"])
 def test_every_node_is_what_its_constructor_takes(model: str) -> None:
     config = check_training(compose_training([f"model={model}", "data=chest_phantom"]))
     for name in ("data", "model", "recipe", "trainer", "logger", "sweep"):

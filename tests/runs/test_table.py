@@ -49,7 +49,7 @@ def test_keys_of_a_later_version_that_change_nothing_make_no_other_experiment() 
     transfer = {"_target_": "medassay.tasks.transfer.Transfer", **vars(Transfer())}
     later = {
         **plain,
-        "model": {**plain["model"], "transfer": transfer},
+        "model": {**plain["model"], "transfer": transfer, "adversarial_epsilon": None, "adversarial_steps": 7},
         "data": {
             **plain["data"],
             "steps": None,
@@ -62,6 +62,7 @@ def test_keys_of_a_later_version_that_change_nothing_make_no_other_experiment() 
         ("data", "steps", 5),
         ("data", "resize", True),
         ("model", "transfer", {**transfer, "freeze_epochs": 1}),
+        ("model", "adversarial_epsilon", 2),
     ):
         used = {**later, node: {**later[node], key: value}}
         assert hash_configuration(used) != hash_configuration(plain)
@@ -70,8 +71,15 @@ def test_keys_of_a_later_version_that_change_nothing_make_no_other_experiment() 
 def test_the_default_configuration_has_no_key_of_a_later_version_in_its_hash() -> None:
     values = check_training(compose_training(["data=chest_phantom"]))
     dropped = copy.deepcopy(values)
-    del dropped["model"]["transfer"], dropped["data"]["steps"], dropped["data"]["augment"]["quarter_turn"]
+    for key in ("transfer", "adversarial_epsilon", "adversarial_steps"):
+        del dropped["model"][key]
+    del dropped["data"]["steps"], dropped["data"]["augment"]["quarter_turn"]
+    for key in ("groups", "balance", "group", "second_group"):
+        del dropped["data"][key]
     assert hash_configuration(values) == hash_configuration(dropped)
+    for used in (["data.group.kind=noise"], ["data.balance=class_group"], ["data.second_group.kind=size"]):
+        other = check_training(compose_training(["data=chest_phantom", *used]))
+        assert hash_configuration(other) != hash_configuration(values)
 
 
 def test_steps_of_runs_on_generated_images_tell_them_apart() -> None:
@@ -96,6 +104,18 @@ def test_a_callback_that_is_switched_off_is_as_if_there_were_none() -> None:
     plain = config(0)
     assert hash_configuration({**plain, "callbacks": {"pruning": None}}) == hash_configuration(plain)
     assert hash_configuration({**plain, "callbacks": {"pruning": {"_target_": "x"}}}) != hash_configuration(plain)
+
+
+def test_an_epoch_chosen_by_samples_makes_another_experiment_and_where_its_classifiers_are_kept_does_not() -> None:
+    def with_selection(**node: Any) -> str:
+        values = config(0)
+        values["callbacks"] = {**values["callbacks"], "tstr_selection": {"_target_": "x.select_epoch", **node}}
+        return hash_configuration(values)
+
+    assert with_selection(by=None, steps=300, outputs="outputs") == hash_configuration(config(0))
+    chosen = with_selection(by="tstr", steps=300, outputs="outputs")
+    assert chosen == with_selection(by="tstr", steps=300, outputs="elsewhere")
+    assert len({hash_configuration(config(0)), chosen, with_selection(by="tstr", steps=200, outputs="outputs")}) == 3
 
 
 def test_mean_and_sample_standard_deviation_are_over_the_seeds_of_each_configuration(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from pytorch_lightning import Callback
+from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 
 import medassay
@@ -27,7 +29,14 @@ from medassay.runs.check import check_training
 from medassay.runs.load import build_task
 from medassay.runs.samples import draw
 from medassay.tasks import generator as generators
-from medassay.tasks.conditional_vae import ConditionalVAE, kl_divergence, reconstruction_loss
+from medassay.tasks.conditional_vae import (
+    ActiveUnits,
+    ConditionalVAE,
+    Terms,
+    kl_divergence,
+    kl_with_free_bits,
+    reconstruction_loss,
+)
 from medassay.tasks.optim import adam, cosine
 from medassay.training.callbacks import Autoencoder, FixedSampler, Reconstructions, SampleGrid
 from medassay.training.checkpoints import load_weights
@@ -78,7 +87,8 @@ def test_the_default_run_is_the_specified_one(configured: dict[str, Any]) -> Non
     model, data = configured["model"], configured["data"]
     assert (data["name"], data["size"], data["batch_size"]) == ("bloodmnist", 28, 128)
     assert (configured["trainer"]["max_epochs"], configured["seed"]) == (300, 0)
-    assert (model["kl_weight"], model["kl_annealing_epochs"]) == (1, 0)
+    assert (model["kl_weight"], model["kl_annealing_epochs"], model["free_bits"]) == (1, 0, 0)
+    assert model["net"]["normalisation"] == "none"
     assert (model["optimizer"]["_target_"], model["optimizer"]["lr"]) == ("medassay.tasks.optim.adam", 1e-3)
     assert model["scheduler"]["_target_"] == "medassay.tasks.optim.cosine"
     assert (model["scheduler"]["warmup_steps"], model["scheduler"]["final_share"]) == (0, 0)
@@ -153,7 +163,7 @@ def test_the_terms_are_those_of_a_latent_drawn_by_mean_and_deviation() -> None:
     task, (images, labels) = vae_of(), batch_of()
     task.net.encoder.log_variance.bias.data.fill_(1.0)  # a deviation that is neither 1 nor the variance
     torch.manual_seed(5)
-    reconstruction, kl = task.compute_terms((images, labels))
+    reconstruction, kl, *_ = task.compute_terms((images, labels))
     torch.manual_seed(5)
     epsilon = torch.randn(5, LATENT)
     with torch.no_grad():
@@ -189,7 +199,7 @@ def test_every_image_has_noise_of_its_own() -> None:
 
 def test_gradients_reach_every_parameter() -> None:
     task = vae_of()
-    reconstruction, kl = task.compute_terms(batch_of())
+    reconstruction, kl, *_ = task.compute_terms(batch_of())
     (reconstruction + kl).backward()
     for name, parameter in task.named_parameters():
         assert parameter.grad is not None, name
@@ -202,9 +212,9 @@ def test_gradients_reach_every_parameter() -> None:
 class Given(ConditionalVAE):
     """A reconstruction loss of 3 and a divergence of 5, whatever comes: the training loss then tells the weight."""
 
-    def compute_terms(self, batch: Any) -> tuple[Tensor, Tensor]:
+    def compute_terms(self, batch: Any) -> Terms:
         zero = sum(p.sum() for p in self.parameters()) * 0
-        return zero + 3.0, zero + 5.0
+        return Terms(zero + 3.0, zero + 5.0, torch.zeros(len(batch[0]), 1), torch.zeros(len(batch[0]), 1))
 
 
 class Losses(Callback):
@@ -257,7 +267,7 @@ def test_the_validation_loss_is_the_plain_bound_whatever_the_weight(
 def test_what_is_logged_is_the_sum_of_its_terms(tiny_chest: Factory, tmp_path: Path) -> None:
     values = trained(vae_of(kl_weight=0.1), tiny_chest(), tmp_path)
     names = {f"{split}/{name}" for split in ("train", "val") for name in ("loss", "reconstruction", "kl")}
-    assert set(values) == names
+    assert set(values) == {*names, "val/active_units"}
     assert values["train/loss"] == pytest.approx(values["train/reconstruction"] + 0.1 * values["train/kl"])
     assert values["val/loss"] == pytest.approx(values["val/reconstruction"] + values["val/kl"])
 
@@ -271,6 +281,84 @@ def test_logged_values_are_means_over_images_not_over_batches(tiny_chest: Factor
     posterior = torch.distributions.Normal(mean, (0.5 * log_variance).exp())
     expected = torch.distributions.kl_divergence(posterior, torch.distributions.Normal(0, 1)).sum(1).mean()
     assert values["val/kl"] == pytest.approx(float(expected), rel=1e-4)
+
+
+# --- free bits and active units --------------------------------------------------------------------------------------
+
+
+def posterior() -> tuple[Tensor, Tensor]:
+    """Two images, three dimensions; of variance 1, so that a dimension's divergence is half the mean of the squared means.
+
+    By dimension: (0.5 * 1 + 0) / 2 = 0.25, (0 + 0.02) / 2 = 0.01, (2 + 2) / 2 = 2 nats.
+    """
+    return torch.tensor([[1.0, 0.0, 2.0], [0.0, 0.2, -2.0]]), torch.zeros(2, 3)
+
+
+@pytest.mark.parametrize(
+    ("free", "expected"),
+    [
+        (0.0, 0.25 + 0.01 + 2),
+        (0.1, 0.25 + 0.1 + 2),  # the second dimension is short of a tenth; the first only in one of its images
+        (0.3, 0.3 + 0.3 + 2),
+        (5.0, 15.0),
+    ],
+)
+def test_each_dimension_costs_its_mean_divergence_and_the_free_bits_at_least(free: float, expected: float) -> None:
+    assert float(kl_with_free_bits(*posterior(), free)) == pytest.approx(expected)
+
+
+def test_without_free_bits_the_divergence_is_the_plain_one() -> None:
+    mean, log_variance = torch.randn(7, 5, generator=rng(0)), torch.randn(7, 5, generator=rng(1))
+    torch.testing.assert_close(kl_with_free_bits(mean, log_variance, 0.0), kl_divergence(mean, log_variance))
+
+
+def test_a_dimension_below_its_free_bits_gets_no_gradient_and_others_the_plain_one() -> None:
+    found, plain = (posterior()[0].requires_grad_() for _ in range(2))
+    kl_with_free_bits(found, torch.zeros(2, 3), 0.1).backward()
+    kl_divergence(plain, torch.zeros(2, 3)).backward()
+    assert found.grad is not None
+    assert plain.grad is not None
+    assert not found.grad[:, 1].any()
+    assert torch.equal(found.grad[:, [0, 2]], plain.grad[:, [0, 2]])
+    assert plain.grad[1, 1] != 0
+
+
+@pytest.mark.parametrize("free_bits", [0.0, 3.0])
+def test_training_charges_the_divergence_with_its_free_bits_and_logs_the_plain_one(
+    free_bits: float, tiny_chest: Factory, tmp_path: Path
+) -> None:
+    values = trained(vae_of(free_bits=free_bits, kl_weight=2.0), tiny_chest(train=16), tmp_path)
+    charged = LATENT * free_bits if free_bits else values["train/kl"]  # an untrained dimension has far less
+    assert values["train/kl"] < LATENT * 3.0
+    assert values["train/loss"] == pytest.approx(values["train/reconstruction"] + 2 * charged)
+    assert values["val/loss"] == pytest.approx(values["val/reconstruction"] + values["val/kl"])
+
+
+class OneProcess(ConditionalVAE):
+    """Outside of any training."""
+
+    def __init__(self) -> None:
+        super().__init__(CVAE(1, 2, width=1, latent=1))
+        self._trainer = SimpleNamespace(strategy=SingleDeviceStrategy())  # type: ignore[assignment]
+
+
+def test_a_unit_is_active_where_its_mean_varies_by_more_than_a_hundredth() -> None:
+    """Variances of four images in two batches: 0.0121, 0.0081, 0 (a mean far from the prior's is no use by itself), 1."""
+    units = ActiveUnits()
+    units.add(torch.tensor([[0.11, 0.09, 5.0, 1.0], [-0.11, -0.09, 5.0, -1.0]]))
+    units.add(torch.tensor([[0.11, 0.09, 5.0, 1.0], [-0.11, -0.09, 5.0, -1.0]]))
+    task = OneProcess()
+    assert int(units.count(task)) == 2
+    units.add(torch.zeros(3, 4))  # counted anew
+    assert int(units.count(task)) == 0
+
+
+def test_active_units_are_counted_over_all_validation_images(tiny_chest: Factory, tmp_path: Path) -> None:
+    task, data = vae_of(optimizer=adam(lr=0.02)), tiny_chest(train=48, val=24, batch_size=16)
+    values = trained(task, data, tmp_path, max_epochs=2)
+    images, labels = data.splits.val.images.float() / 255, data.splits.val.labels
+    variances = means_of(task, images, labels).numpy().astype(np.float64).var(0)
+    assert values["val/active_units"] == (variances > 0.01).sum()
 
 
 # --- learning --------------------------------------------------------------------------------------------------------
@@ -298,7 +386,7 @@ def overfitted() -> Overfitted:
     task, losses = ConditionalVAE(CVAE(1, 2, width=4, latent=LATENT)), []
     optimizer = adam(lr=5e-3)(task.parameters())
     for _ in range(200):
-        reconstruction, kl = task.compute_terms((images, labels))
+        reconstruction, kl, *_ = task.compute_terms((images, labels))
         optimizer.zero_grad()
         (reconstruction + 0.1 * kl).backward()
         optimizer.step()
@@ -581,11 +669,11 @@ def test_compiling_compiles_encoder_and_decoder(
 
 def test_two_batches_accumulated_are_one_of_twice_the_size(tiny_chest: Factory, tmp_path: Path) -> None:
     class NoNoise(ConditionalVAE):
-        def compute_terms(self, batch: Any) -> tuple[Tensor, Tensor]:
+        def compute_terms(self, batch: Any) -> Terms:
             images, labels = batch
             mean, log_variance = self.net.encoder(images, labels)
             loss = reconstruction_loss(self.net.decoder(mean, labels), images, labels, 2)
-            return loss, kl_divergence(mean, log_variance)
+            return Terms(loss, kl_divergence(mean, log_variance), mean, log_variance)
 
     def weights(name: str, batch_size: int, accumulate: int) -> list[Tensor]:
         torch.manual_seed(0)

@@ -22,7 +22,9 @@ from medassay.data.modules import LabelledData
 from medassay.nets.block_cnn import BlockCNN
 from medassay.nets.cgan import CGAN
 from medassay.nets.cvae import CVAE
+from medassay.nets.diffusion import DenoisingUNet
 from medassay.tasks.classification import Classification
+from medassay.tasks.conditional_diffusion import ConditionalDiffusion
 from medassay.tasks.conditional_gan import ConditionalGAN
 from medassay.tasks.conditional_vae import ConditionalVAE
 from medassay.tasks.optim import adam, cosine, sgd
@@ -54,6 +56,7 @@ MAKERS: dict[str, Callable[[], LightningModule]] = {
     "gradient descent": lambda: classifier(optimizer=sgd(weight_decay=1e-3)),
     "gan": lambda: ConditionalGAN(CGAN(1, 2, width=2, latent=4)),
     "vae": lambda: ConditionalVAE(CVAE(1, 2, latent=4), optimizer=adam(), kl_annealing_epochs=2),
+    "diffusion": lambda: ConditionalDiffusion(DenoisingUNet(1, 2, width=2), scheduler=cosine(warmup_steps=3)),
 }
 
 

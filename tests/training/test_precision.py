@@ -1,4 +1,4 @@
-"""Every arithmetic that can be asked for trains both kinds of model, or says in one line that it cannot; what is compiled."""
+"""Every arithmetic that can be asked for trains every kind of model, or says in one line that it cannot; what is compiled."""
 
 from __future__ import annotations
 
@@ -16,9 +16,15 @@ from medassay.core.errors import ConfigError
 from medassay.data.modules import LabelledData
 from medassay.nets.block_cnn import BlockCNN
 from medassay.nets.cgan import CGAN
+from medassay.nets.diffusion import DenoisingUNet
+from medassay.nets.residual_cgan import ResidualCGAN
 from medassay.tasks.classification import Classification
+from medassay.tasks.conditional_diffusion import ConditionalDiffusion
 from medassay.tasks.conditional_gan import ConditionalGAN
+from medassay.tasks.differentiable_augment import DifferentiableAugment
+from medassay.tasks.generator import ConditionalGenerator
 from medassay.tasks.predictions import predict
+from medassay.tasks.regularised_gan import RegularisedGAN
 from medassay.training import trainer
 from medassay.training.checkpoints import load_weights
 from medassay.training.fit import Fit, fit
@@ -37,6 +43,17 @@ def classifier() -> Classification:
 def gan() -> ConditionalGAN:
     torch.manual_seed(0)
     return ConditionalGAN(CGAN(1, 2, width=2, latent=4))
+
+
+def diffusion() -> ConditionalDiffusion:
+    torch.manual_seed(0)
+    return ConditionalDiffusion(DenoisingUNet(1, 2, width=2))
+
+
+def strong_gan() -> RegularisedGAN:
+    torch.manual_seed(0)
+    net = ResidualCGAN(1, 2, width=2, discriminator_width=2, latent=4)
+    return RegularisedGAN(net, augment=DifferentiableAugment())
 
 
 def two_batches(task: LightningModule, data: LabelledData, directory: Path, **options: Any) -> Fit:
@@ -82,10 +99,11 @@ def test_a_classifier_trains_in_every_precision_and_predicts_float32_probabiliti
 
 
 @ON_THE_CPU
-def test_a_gan_trains_in_every_precision_and_draws_float32_images(
-    precision: str, tiny_chest: Factory, tmp_path: Path
+@pytest.mark.parametrize("make", [gan, strong_gan, diffusion])
+def test_a_generator_trains_in_every_precision_and_draws_float32_images(
+    make: Callable[[], ConditionalGenerator], precision: str, tiny_chest: Factory, tmp_path: Path
 ) -> None:
-    task = gan()
+    task = make()
     before = weights_of(task)
     two_batches(task, tiny_chest(train=32), tmp_path, settings={"precision": precision})
     assert moved(before, task)
@@ -102,7 +120,7 @@ def test_a_gan_trains_in_every_precision_and_draws_float32_images(
 
 
 @ON_THE_CPU
-@pytest.mark.parametrize("make", [classifier, gan])
+@pytest.mark.parametrize("make", [classifier, gan, strong_gan, diffusion])
 def test_a_run_in_any_precision_resumes_to_the_weights_of_an_uninterrupted_one(
     make: Callable[[], LightningModule], precision: str, tiny_chest: Factory, tmp_path: Path
 ) -> None:
@@ -114,7 +132,7 @@ def test_a_run_in_any_precision_resumes_to_the_weights_of_an_uninterrupted_one(
 
 
 @ON_THE_CPU
-@pytest.mark.parametrize("make", [classifier, gan])
+@pytest.mark.parametrize("make", [classifier, gan, diffusion])
 def test_what_was_trained_in_any_precision_loads_into_a_new_task(
     make: Callable[[], LightningModule], precision: str, tiny_chest: Factory, tmp_path: Path
 ) -> None:
@@ -163,6 +181,14 @@ def test_compiling_a_gan_compiles_both_players_and_not_what_holds_or_averages_th
     two_batches(task, tiny_chest(train=32), tmp_path, settings={"compile": True})
     assert {id(module) for module in compiled} == {id(task.net.generator), id(task.net.discriminator)}
     assert len(compiled) == 2
+
+
+def test_compiling_a_diffusion_model_compiles_its_net_and_not_the_average(
+    compiled: list[nn.Module], tiny_chest: Factory, tmp_path: Path
+) -> None:
+    task = diffusion()
+    two_batches(task, tiny_chest(train=32), tmp_path, settings={"compile": True})
+    assert [id(module) for module in compiled] == [id(task.net)]
 
 
 @pytest.mark.parametrize("make", [classifier, gan])

@@ -65,5 +65,5 @@ def test_a_fit_that_is_part_of_something_else_logs_no_lines(
 
 def test_a_line_has_the_losses_and_what_chooses_the_epoch_alone() -> None:
     values = {"train/d_loss": torch.tensor(0.5), "train/d_norm": torch.tensor(2.0), "val/f1": torch.tensor(0.25)}
-    assert describe_values(values, "val/f1") == "train/d_loss 0.5, val/f1 0.25, "
-    assert describe_values({"train/d_norm": torch.tensor(2.0)}, None) == ""
+    assert describe_values(values, ["val/f1"]) == "train/d_loss 0.5, val/f1 0.25, "
+    assert describe_values({"train/d_norm": torch.tensor(2.0)}, []) == ""

@@ -7,6 +7,7 @@ from medassay.config.checks import conforms as conforms
 from medassay.config.checks import describe as describe
 from medassay.config.checks import list_trusted_targets as list_trusted_targets
 from medassay.config.checks import locate as locate
+from medassay.config.checks import takes_argument as takes_argument
 from medassay.config.command_line import compose as compose
 from medassay.config.command_line import find_run_directory as find_run_directory
 from medassay.config.composition import compose_option as compose_option

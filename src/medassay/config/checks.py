@@ -101,6 +101,15 @@ def check_arguments(
             raise ConfigError(f"{prefix}{name}: missing; expected {describe(hints.get(name, Any))}")
 
 
+def takes_argument(target: str, name: str) -> bool:
+    """Whether the constructor that ``target`` names has an argument ``name``."""
+    constructor = locate(target, "")
+    hints = typing.get_type_hints(constructor.__init__ if inspect.isclass(constructor) else constructor)
+    parameters = inspect.signature(constructor).parameters.values()
+    rest = next((hints.get(p.name) for p in parameters if p.kind is p.VAR_KEYWORD), None)
+    return name in [*(p.name for p in parameters), *(_named_options(rest) or ())]
+
+
 def _named_options(hint: Any) -> dict[str, Any] | None:
     """The names and annotations of ``Unpack[<TypedDict>]``, which all have defaults; None of any other annotation."""
     if typing.get_origin(hint) is not typing.Unpack:

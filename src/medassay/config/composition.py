@@ -20,7 +20,18 @@ from medassay.config.moved import update_targets
 from medassay.core.errors import ConfigError, UserError, suggest_nearest
 from medassay.core.paths import expand_home
 
-PATH_KEYS = ("outputs", "eval_dir", "resume", "root", "file", "path", "generator", "images", "inception_weights")
+PATH_KEYS = (
+    "outputs",
+    "eval_dir",
+    "resume",
+    "root",
+    "file",
+    "path",
+    "generator",
+    "images",
+    "inception_weights",
+    "groups",
+)
 
 
 def compose_with_hydra(name: str, overrides: Sequence[str]) -> DictConfig:

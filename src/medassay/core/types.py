@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, NamedTuple, Protocol, runtime_checkable
 
+from medassay.core.groups import Groups
+
 if TYPE_CHECKING:  # seconds, which what only declares ranges need not wait for
     import torch
     from torch import Tensor
@@ -19,6 +21,7 @@ class LabelledImages:
         labels: Class indices from 0, ``(N,) int64``.
         masks: Pixels that make the class, ``(N, H, W) bool``, all False for an image without such pixels; None where they are
             not known.
+        groups: Groups of each image, by one attribute or several; None where they are not known.
 
     Raises:
         ValueError: Shapes, dtypes or lengths do not fit.
@@ -27,6 +30,7 @@ class LabelledImages:
     images: Tensor
     labels: Tensor
     masks: Tensor | None = None
+    groups: Groups | None = None
 
     def __post_init__(self) -> None:
         import torch
@@ -40,6 +44,8 @@ class LabelledImages:
             raise ValueError(
                 f"masks must be ({n}, {height}, {width}) bool, not {tuple(self.masks.shape)} {self.masks.dtype}"
             )
+        if self.groups is not None and len(self.groups) != n:
+            raise ValueError(f"groups must be of {n} images, not of {len(self.groups)}")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -47,12 +53,14 @@ class LabelledImages:
     def __getitem__(self, index: Tensor | slice) -> LabelledImages:
         """The chosen images, ``index`` an integer or boolean tensor or a slice."""
         masks = None if self.masks is None else self.masks[index]
-        return LabelledImages(self.images[index], self.labels[index], masks)
+        groups = None if self.groups is None else self.groups[index]
+        return LabelledImages(self.images[index], self.labels[index], masks, groups)
 
     def to(self, device: torch.device | str) -> LabelledImages:
         """The same images on ``device``."""
         masks = None if self.masks is None else self.masks.to(device)
-        return LabelledImages(self.images.to(device), self.labels.to(device), masks)
+        groups = None if self.groups is None else self.groups.to(device)
+        return LabelledImages(self.images.to(device), self.labels.to(device), masks, groups)
 
     def counts(self, num_classes: int) -> Tensor:
         """Images per class, ``(num_classes,) int64``."""

@@ -13,6 +13,7 @@ from medassay.core.errors import ConfigError
 from medassay.core.seeds import derive_seed
 from medassay.core.types import LabelledImages
 from medassay.data.augment import BatchAugment
+from medassay.data.balance import draw_balanced_order
 
 
 @dataclass(eq=False)
@@ -21,7 +22,8 @@ class ShardedBatches:
 
     Over all processes every image comes once per epoch, and all processes have the same number of batches: a last
     batch with fewer images than processes is added to the batch before it. With ``steps`` an epoch is so many batches
-    instead, and the next one goes on where it ended: the same batches in the same order, cut elsewhere.
+    instead, and the next one goes on where it ended: the same batches in the same order, cut elsewhere. With ``cells``, the
+    number of each image's cell, a shuffled order holds every cell equally often instead of every image once.
     """
 
     n: int
@@ -32,6 +34,7 @@ class ShardedBatches:
     rank: int = 0
     world_size: int = 1
     steps: int | None = None
+    cells: Tensor | None = None
     epoch: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -58,7 +61,8 @@ class ShardedBatches:
         """The order of all images in pass ``number`` over them, ``(n,) int64`` on the CPU, the same in every process."""
         if not self.shuffle:
             return torch.arange(self.n)
-        return torch.randperm(self.n, generator=torch.Generator().manual_seed(derive_seed(self.seed, number, 1)))
+        rng = torch.Generator().manual_seed(derive_seed(self.seed, number, 1))
+        return torch.randperm(self.n, generator=rng) if self.cells is None else draw_balanced_order(self.cells, rng)
 
     def __iter__(self) -> Iterator[Tensor]:
         batches = list(pairwise(self.bounds))
@@ -83,6 +87,7 @@ class ResidentLoader:
         augment: Random changes of a batch, made on the device; None for none.
         rank, world_size: Number of this process, from 0, and the number of processes.
         steps: Number of batches in an epoch; None for one pass over the images.
+        cells: Number of each image's cell, ``(N,) int64``, to serve all cells equally often; None for each image once.
     """
 
     def __init__(
@@ -97,13 +102,21 @@ class ResidentLoader:
         rank: int = 0,
         world_size: int = 1,
         steps: int | None = None,
+        cells: Tensor | None = None,
     ) -> None:
         self.device = torch.device(device)
         self.images = split.images.to(self.device)
         self.labels = split.labels.to(self.device)
         self.augment = augment if augment is not None and augment.active else None
         self.batch_sampler = ShardedBatches(
-            len(split), batch_size, shuffle=shuffle, seed=seed, rank=rank, world_size=world_size, steps=steps
+            len(split),
+            batch_size,
+            shuffle=shuffle,
+            seed=seed,
+            rank=rank,
+            world_size=world_size,
+            steps=steps,
+            cells=cells,
         )
 
     def __len__(self) -> int:

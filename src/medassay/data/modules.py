@@ -14,12 +14,19 @@ from medassay.core.errors import ConfigError
 from medassay.core.seeds import derive_seed
 from medassay.core.types import LabelledImages, NonNegativeInt, PositiveInt, Splits
 from medassay.data.augment import BatchAugment
+from medassay.data.balance import count_balanced
+from medassay.data.group_files import attach_groups, read_group_table
 from medassay.data.loader import ResidentLoader
 from medassay.data.order import make_stratified_order
 from medassay.data.stamps import Stamp, check_stamp
 from medassay.data.window import Window
 
 Channels = Literal[1, 3]
+Balance = Literal["none", "class_group"]
+GIVE_GROUPS = (
+    "give data.groups=<csv> (columns file, or split and index, and one for each attribute), or <split>_groups in the npz; a "
+    "phantom plants them with data.group.kind=contrast, noise, blur or size"
+)
 
 
 class ImageFormat(NamedTuple):
@@ -59,6 +66,10 @@ class Source(ABC):
         """By split, the file of each image; empty where an image is no file of its own. Called after :meth:`read`."""
         return {}
 
+    def name_files(self) -> dict[str, list[str]]:
+        """By split, the name of each image's file below the data set's folder; empty as :meth:`list_files`."""
+        return {}
+
     @property
     def shown_values(self) -> Window | None:
         """The range of values that is shown of images of more than 8 bits; None where the source reads none."""
@@ -85,6 +96,8 @@ class DataOptions(LoadingOptions, total=False):
 
     size: PositiveInt
     stamp: Stamp | None
+    groups: str | None
+    balance: Balance
 
 
 class ResidentData(LightningDataModule):
@@ -150,6 +163,10 @@ class LabelledData(ResidentData):
         subset: Number of training images to use, classes in proportion; None for all.
         stamp: Stamp on the training and validation images of one class; test images stay clean.
         steps: Batches of a training epoch; None for one pass over the images.
+        groups: CSV table of the groups of images, see :mod:`medassay.data.group_files`; it takes the place of groups that the
+            source has itself.
+        balance: What occurs equally often in training batches: ``class_group`` for every class in every group (all attributes
+            crossed); ``none`` for images as they come.
 
     Raises:
         ConfigError: There are fewer than two classes, or options do not fit the source.
@@ -172,12 +189,15 @@ class LabelledData(ResidentData):
         subset: PositiveInt | None = None,
         stamp: Stamp | None = None,
         steps: PositiveInt | None = None,
+        groups: str | None = None,
+        balance: Balance = "none",
     ) -> None:
         super().__init__()
         if len(classes) < 2:
             raise ConfigError(f"data.classes={classes}: at least two classes are needed")
         self.name, self.classes, self.channels, self.source, self.size = name, list(classes), channels, source, size
         self.batch_size, self.augment, self.seed, self.subset, self.steps = batch_size, augment, seed, subset, steps
+        self.groups, self.balance = groups, balance
         source.check(self.format)
         self.stamp = check_stamp(stamp, self.classes, size)
         self._splits: Splits | None = None
@@ -196,6 +216,9 @@ class LabelledData(ResidentData):
         """The three splits, loaded on first use."""
         if self._splits is None:
             splits = self.source.read(self.format)
+            if self.groups is not None:
+                self._table = read_group_table(self.groups)
+                splits = attach_groups(splits, self._table, self.source.name_files())
             if self.stamp is not None:
                 splits = self.stamp.apply_to(splits, self.classes)
             if self.subset is not None:
@@ -218,13 +241,35 @@ class LabelledData(ResidentData):
         """Training images per class, ``(K,) int64``."""
         return self.splits.train.counts(self.num_classes)
 
+    def served_class_counts(self) -> Tensor:
+        """Training images per class as an epoch serves them, ``(K,) int64``: of balanced batches, up to the remainder."""
+        cells = self._number_cells()
+        if cells is None:
+            return self.class_counts()
+        return count_balanced(self.splits.train.labels, cells, self.num_classes)
+
+    def _number_cells(self) -> Tensor | None:
+        """The number of each training image's class × group where batches are balanced over these; else None.
+
+        Raises:
+            ConfigError: The training images have no groups.
+        """
+        if self.balance == "none":
+            return None
+        train = self.splits.train
+        if train.groups is None:
+            raise ConfigError(f"data.balance={self.balance}: the training images have no groups; {GIVE_GROUPS}")
+        return train.groups.number_cells(train.labels)
+
     def provenance(self) -> dict[str, Any]:
         """Where the images came from, for the run's record; call after the splits are loaded."""
         stamp = {} if self.stamp is None else {"stamp": self.stamp.provenance()}
-        return {"name": self.name, **stamp, **self.source.provenance()}
+        groups = {} if self.groups is None else {"groups": {"file": self.groups, "md5": self._table.md5}}
+        return {"name": self.name, **stamp, **self.source.provenance(), **groups}
 
     def train_dataloader(self) -> ResidentLoader:
-        return self._loader(self.splits.train, shuffle=True, augment=self.augment, steps=self.steps)
+        cells = self._number_cells()
+        return self._loader(self.splits.train, shuffle=True, augment=self.augment, steps=self.steps, cells=cells)
 
     def val_dataloader(self) -> ResidentLoader:
         return self._loader(self.splits.val)
@@ -235,6 +280,7 @@ class LabelledData(ResidentData):
         shuffle: bool = False,
         augment: BatchAugment | None = None,
         steps: int | None = None,
+        cells: Tensor | None = None,
     ) -> ResidentLoader:
         trainer = self.trainer
         return ResidentLoader(
@@ -247,4 +293,5 @@ class LabelledData(ResidentData):
             rank=trainer.global_rank if trainer else 0,
             world_size=trainer.world_size if trainer else 1,
             steps=steps,
+            cells=cells,
         )

@@ -6,29 +6,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal, Unpack
-
-import torch
+from typing import Annotated, Any, Unpack
 
 from medassay.core.errors import ConfigError, DataError
-from medassay.core.seeds import derive_seed
 from medassay.core.types import NonNegativeInt, Range, Splits
 from medassay.data import folder, medmnist_files, npz
-from medassay.data.class_folders import list_data_set
+from medassay.data.class_folders import list_data_set, open_top
 from medassay.data.decoding import LOST_SCALING, has_lost_scaling
+from medassay.data.group_files import read_npz_groups
 from medassay.data.modules import Channels, DataOptions, ImageFormat, LabelledData, Source
-from medassay.data.phantoms import blood, chest, oct
+from medassay.data.phantoms.groups import PlantedGroup
+from medassay.data.phantoms.source import Phantom, PhantomKind
 from medassay.data.window import Window, check_window
 
 Length = Annotated[int, Range(ge=8)]
-PhantomKind = Literal["chest", "blood", "oct"]
-PHANTOMS = {
-    "chest": (1, len(chest.CLASSES)),
-    "blood": (3, len(blood.CLASSES)),
-    "oct": (1, len(oct.CLASSES)),
-}  # channels, classes
-RENDER = {"chest": chest.render, "blood": blood.render, "oct": oct.render}
-SMALLEST_PHANTOM = 8  # pixels a side
 
 
 @dataclass
@@ -117,47 +108,16 @@ class ClassFolders(Source):
     def list_files(self) -> dict[str, list[Path]]:
         return self._contents.files
 
+    def name_files(self) -> dict[str, list[str]]:
+        top = open_top(self.path)
+        return {
+            part: [file.relative_to(top).as_posix() for file in files] for part, files in self._contents.files.items()
+        }
+
     def provenance(self) -> dict[str, Any]:
         files = list_data_set(self.path, self.nested)
         left_out = {"left_out": dict(files.left_out)} if files.left_out else {}
         return {"path": self.path, "md5": files.compute_fingerprint(), "published": False, **left_out}
-
-
-@dataclass
-class Phantom(Source):
-    """Images rendered on the fly, with masks of what makes their class: test objects with known ground truth.
-
-    Attributes:
-        kind: ``chest`` (grey, 2 classes), ``blood`` (RGB, 8 classes) or ``oct`` (grey, 4 classes).
-        lengths: Numbers of images in train, val and test, classes in equal numbers.
-        phantom_seed: Seed of the rendering.
-    """
-
-    kind: PhantomKind
-    lengths: tuple[int, int, int]
-    phantom_seed: int = 0
-
-    def check(self, declared: ImageFormat) -> None:
-        channels, classes = PHANTOMS[self.kind]
-        if (declared.channels, len(declared.classes)) != (channels, classes):
-            raise ConfigError(
-                f"data.channels={declared.channels} with {len(declared.classes)} data.classes: the {self.kind} phantom has "
-                f"{channels} and {classes}; leave them out"
-            )
-        if declared.size < SMALLEST_PHANTOM:
-            raise ConfigError(f"data.size={declared.size}: expected an integer >= {SMALLEST_PHANTOM}")
-
-    def read(self, declared: ImageFormat) -> Splits:
-        render = RENDER[self.kind]
-        parts = []
-        for position, length in enumerate(self.lengths):
-            rng = torch.Generator().manual_seed(derive_seed(self.phantom_seed, 5, position))
-            labels = torch.arange(length) % len(declared.classes)
-            parts.append(render(labels[torch.randperm(length, generator=rng)], rng=rng, size=declared.size))
-        return Splits(*parts)
-
-    def provenance(self) -> dict[str, Any]:
-        return {"phantom": True, "phantom_seed": self.phantom_seed, "published": False}
 
 
 @dataclass
@@ -225,7 +185,8 @@ def read_npz(path: Path, declared: ImageFormat, *, resize: bool = False) -> Spli
     """
     classes, channels, size = declared
     names = Splits._fields
-    return Splits(*npz.read_splits(path, names, channels=channels, size=size, num_classes=len(classes), resize=resize))
+    splits = npz.read_splits(path, names, channels=channels, size=size, num_classes=len(classes), resize=resize)
+    return read_npz_groups(path, Splits(*splits))
 
 
 # --- what conf/data names --------------------------------------------------------------------------------------------
@@ -274,10 +235,17 @@ def phantom_data(
     val: Length = 512,
     test: Length = 1024,
     phantom_seed: NonNegativeInt = 0,
+    group: PlantedGroup | None = None,
+    second_group: PlantedGroup | None = None,
     **options: Unpack[DataOptions],
 ) -> LabelledData:
-    """Rendered images; see :class:`Phantom` and :class:`LabelledData`."""
-    return LabelledData(name, classes, channels, Phantom(kind, (train, val, test), phantom_seed), **options)
+    """Rendered images; see :class:`~medassay.data.phantoms.source.Phantom` and :class:`LabelledData`."""
+    source = Phantom(kind, (train, val, test), phantom_seed, (group, second_group))
+    if source.planted and (table := options.get("groups")) is not None:
+        raise ConfigError(
+            f"data.groups={table}: this phantom has planted groups; leave out one of data.groups and data.group"
+        )
+    return LabelledData(name, classes, channels, source, **options)
 
 
 def memory_data(name: str, classes: list[str], splits: Splits, **options: Unpack[DataOptions]) -> LabelledData:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from medassay.core.errors import ConfigError
 from medassay.core.seeds import derive_seed
-from medassay.core.types import LabelledImages, NonNegativeInt, Probability, Range, Splits
+from medassay.core.types import NonNegativeInt, Probability, Range, Splits
 from medassay.data.classes import find_class, list_accepted
 
 Kind = Literal["none", "text", "date", "square"]
@@ -186,9 +186,7 @@ class Stamp:
         Masks stay those of the disease.
         """
         marked = [
-            LabelledImages(
-                self(split.images, self.choose_carriers(split.labels, classes, place))[0], split.labels, split.masks
-            )
+            dataclasses.replace(split, images=self(split.images, self.choose_carriers(split.labels, classes, place))[0])
             for place, split in enumerate(splits[:2])
         ]
         return Splits(marked[0], marked[1], splits.test)

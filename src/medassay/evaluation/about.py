@@ -77,6 +77,8 @@ def list_warnings(about: About, record: Mapping[str, Any], split: str | None) ->
         )
     if split is not None and {"data.file", "data.path"} & set(record.get("overrides") or ()):
         warnings.append("The data were named anew for this evaluation and may differ from the run's own.")
+    if split is not None and "data.groups" in (record.get("overrides") or ()):
+        warnings.append("The groups were named for this evaluation: the training may have had others, or none.")
     if about.generated and split is not None:
         judged = "the validation images are generated too" if split == "val" else "the test images are real"
         warnings.append(f"The model learnt from generated images only; {judged}.")

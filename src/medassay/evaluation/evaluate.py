@@ -189,6 +189,12 @@ def _refuse_changed_data(run: Run, overrides: Mapping[str, Any]) -> None:
     recorded = recorded.get("real", recorded)
     _ = data.splits
     now = data.provenance()
+    groups, before = (one.get("groups", {}) for one in (now, recorded))
+    if before and groups.get("md5") != before["md5"] and "data.groups" not in overrides:
+        raise DataError(
+            f"the groups have changed since training: md5 {before['md5']} then, {groups.get('md5')} now "
+            f"({groups.get('file')}); put the old table back, or name this one with data.groups="
+        )
     if recorded.get("md5") != now.get("md5") and not {"data.file", "data.path"} & set(overrides):
         raise DataError(
             f"the data have changed since training: md5 {recorded.get('md5')} then, {now.get('md5')} now "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -39,10 +40,29 @@ def mean_over_seeds(values: Sequence[float]) -> Estimate:
 
     Deviation and bounds are None for a single seed.
     """
-    mean, n = mean_over("seeds", values), len(values)
+    return _with_student_interval(mean_over("seeds", values), tuple(values))
+
+
+def mean_over_few_images(values: Sequence[float]) -> Estimate:
+    """The same over images, for some ten and less: of so few a bootstrap's interval is too narrow."""
+    return _with_student_interval(mean_over("images", values))
+
+
+def _with_student_interval(mean: Estimate, values: tuple[float, ...] = ()) -> Estimate:
+    assert mean.n is not None
     if mean.sd is None:
-        return Estimate(mean.value, n=n, kind="seeds", values=tuple(values))
+        return replace(mean, values=values)
     from scipy.stats import t as student_t  # slow: where an interval is wanted only
 
-    half = float(student_t.ppf(0.975, n - 1)) * mean.sd / math.sqrt(n)
-    return Estimate(mean.value, mean.value - half, mean.value + half, mean.sd, n, "seeds", tuple(values))
+    half = float(student_t.ppf(0.975, mean.n - 1)) * mean.sd / math.sqrt(mean.n)
+    return replace(mean, low=mean.value - half, high=mean.value + half, values=values)
+
+
+def estimate_share(hits: int, n: int) -> Estimate:
+    """The share ``hits / n`` with its exact 95 % binomial interval (Clopper & Pearson 1934); NaN for n = 0."""
+    if n == 0:
+        return Estimate(math.nan, math.nan, math.nan, n=0, kind="exact")
+    from scipy.stats import binomtest  # slow: where an interval is wanted only
+
+    low, high = binomtest(hits, n).proportion_ci(0.95)
+    return Estimate(hits / n, float(low), float(high), n=n, kind="exact")

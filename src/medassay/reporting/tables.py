@@ -44,6 +44,12 @@ class Table:
         """The table under its title, its note below."""
         return "\n\n".join(filter(None, [f"## {self.title}", format_markdown(self.header, self.rows), self.note]))
 
+    def to_text(self) -> str:
+        """The header and the rows for a terminal: the first column to the left, the others to the right."""
+        lines = [self.header, *self.rows]
+        widths = [max(len(line[column]) for line in lines) for column in range(len(self.header))]
+        return "\n".join("  ".join([line[0].ljust(widths[0]), *map(str.rjust, line[1:], widths[1:])]) for line in lines)
+
 
 def _to_plain(value: Any) -> Any:
     return "" if value is None or value != value else repr(value) if isinstance(value, float) else value

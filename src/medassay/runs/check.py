@@ -43,7 +43,7 @@ def check_training(cfg: DictConfig) -> dict[str, Any]:
     _check_kinds(values)
     configuration.check({name: values[name] for name in NODES})
     _check_together(values)
-    for key in (*PLACES, "generator"):  # the run is used from other working directories later
+    for key in (*PLACES, "generator", "groups"):  # the run is used from other working directories later
         if values["data"].get(key) is not None:
             values["data"][key] = str(Path(values["data"][key]).absolute())
     transfer = values["model"].get("transfer") or {}
@@ -65,6 +65,7 @@ def _check_together(values: dict[str, Any]) -> None:
             f"assay={values['assay']}: model={values['recipe']['name']} makes no images to judge; leave it out, or train a "
             "generator, e.g. model=cgan"
         )
+    _check_selection(values)
     model, data = values["model"], values["data"]
     if data.get("generator") is not None:
         refuse_classifier(data["generator"], RunDirectory(data["generator"]).config())
@@ -78,6 +79,20 @@ def _check_together(values: dict[str, Any]) -> None:
     ):
         if node is not None and node != declared:
             raise ConfigError(f"{key}={node}: the data have {declared}; leave it out, it follows {of}")
+
+
+def _check_selection(values: dict[str, Any]) -> None:
+    """Refuses to choose an epoch by samples where the model makes none, or something else chooses it."""
+    by = (values["callbacks"].get("tstr_selection") or {}).get("by")
+    if by is None:
+        return
+    key, recipe = f"callbacks.tstr_selection.by={by}", values["recipe"]
+    if not makes_images(values):
+        raise ConfigError(
+            f"{key}: model={recipe['name']} makes no images to measure; leave it out, or train a generator, e.g. model=cgan"
+        )
+    if recipe["monitor"] is not None:
+        raise ConfigError(f"{key}: recipe.monitor={recipe['monitor']} chooses the epoch already; give one of the two")
 
 
 def _check_transfer(transfer: dict[str, Any], max_epochs: int) -> None:

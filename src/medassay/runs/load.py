@@ -25,6 +25,7 @@ from medassay.tasks.averaged import AveragedTask
 from medassay.training.checkpoints import load_weights
 from medassay.training.settings import TrainerSettings, choose_devices
 
+LATER_KEYS = ("groups",)  # of the data: what may be known of the images only after a training
 SAMPLING_DEVICE = [f"trainer.{name}" for name in DEVICE_KEYS]
 
 
@@ -64,7 +65,7 @@ def apply_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> dic
         ConfigError: A key may not change after training, or a value is wrong.
     """
     trainer = [f"trainer.{name}" for name in inspect.signature(TrainerSettings).parameters]
-    accepted = [*(f"data.{name}" for name in DATA_KEYS), *trainer]
+    accepted = [*(f"data.{name}" for name in (*DATA_KEYS, *LATER_KEYS)), *trainer]
     changed = {**config, "data": dict(config["data"]), "trainer": dict(config["trainer"])}
     for key, value in overrides.items():
         group, _, name = key.partition(".")
@@ -73,9 +74,9 @@ def apply_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> dic
                 raise ConfigError(elsewhere)
             raise ConfigError(
                 f"{key}: a finished run's configuration is fixed;{suggest_nearest(key, accepted)} only data.root, data.file, "
-                "data.path, data.batch_size, trainer.* and protocol.* can be given"
+                "data.path, data.batch_size, data.groups, trainer.* and protocol.* can be given"
             )
-        if group == "data" and name not in changed["data"]:
+        if group == "data" and name not in changed["data"] and not _takes_later_key(changed["data"], name):
             raise ConfigError(f"{key}: this run's data ({changed['data']['name']}) has no such key")
         changed[group][name] = value
         if key in SAMPLING_DEVICE and name in changed["data"]:  # a generator's samples are drawn where the run computes
@@ -84,6 +85,11 @@ def apply_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> dic
     configuration.check(changed["trainer"], "trainer")
     configuration.check(changed["data"], "data")
     return changed
+
+
+def _takes_later_key(node: Mapping[str, Any], name: str) -> bool:
+    """Whether the data can be given this key, which runs of before there was it do not have."""
+    return name in LATER_KEYS and configuration.takes_argument(str(node["_target_"]), name)
 
 
 def select_evaluated_images(data: LabelledData, split: str, settings: TrainerSettings) -> LabelledImages:

@@ -15,6 +15,7 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from medassay.core.files import write_text
+from medassay.core.results import to_json
 from medassay.core.types import LabelledImages, SegmentedImages
 from medassay.data.duplicates import describe_duplicates, describe_provenance
 from medassay.data.image_files import describe_left_out
@@ -23,6 +24,7 @@ from medassay.reporting import tensorboard
 from medassay.runs.directory import RunDirectory
 from medassay.runs.table import collect_single_numbers
 from medassay.tasks.summary import count_parameters, summarise_model
+from medassay.training.epoch_scores import Selection
 from medassay.training.fit import Fit
 from medassay.training.loggers import end_logging, log_results
 from medassay.training.settings import Recipe
@@ -99,11 +101,21 @@ def describe_fit(config: dict[str, Any], data: AnyData, fitted: Fit, recipe: Rec
         "epochs": fitted.epochs,
         "best_epoch": fitted.best_epoch,
         "chosen_by": _describe_choice(fitted, recipe.monitor),
+        **({} if fitted.selection is None else {"selection": to_json(fitted.selection)}),
     }
+
+
+def describe_selection(selection: Selection, epochs: int) -> str:
+    """Which epoch of how many was chosen by what, and what it is worth beside others."""
+    name, chosen = selection.criterion.name, selection.chosen.epoch
+    table = selection.to_table()
+    return f"epoch {chosen} of {epochs} chosen by {name} on validation images:\n{table.to_text()}\n{table.note}"
 
 
 def _describe_choice(fitted: Fit, monitor: str | None) -> str:
     """What chose the epoch."""
+    if fitted.selection is not None:
+        return fitted.selection.criterion.logged
     if monitor is None:
         return "last epoch"
     return f"last epoch: {monitor} is undefined" if math.isnan(fitted.values.get(monitor, 0.0)) else monitor
@@ -133,12 +145,16 @@ def show_results(
 ) -> None:
     """Adds the final numbers to where the run was logged; to TensorBoard the pictures and the hyperparameters, too."""
     final = {name.replace("/", "_final/", 1): value for name, value in collect_single_numbers(numbers, SPLITS).items()}
+    chosen = {} if fitted.selection is None else {"selection": describe_selection(fitted.selection, fitted.epochs)}
+    for text in chosen.values():
+        logger.info("%s", text)
     if any(isinstance(one, TensorBoardLogger) for one in fitted.loggers):
         tensorboard.add_results(
             run.path / "tensorboard",
             step=step,
             pictures=pictures,
-            text={"model": f"```\n{overview}\n```"} | describe_purpose(config),
+            text={name: f"```\n{text}\n```" for name, text in ({"model": overview} | chosen).items()}
+            | describe_purpose(config),
             hyperparameters=hyperparameters,
             metrics=final,
         )

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from medassay.core.errors import DataError
 from medassay.core.files import atomic_write, describe_zip_damage, read_cached, sha256
-from medassay.core.types import NonNegativeInt, PositiveInt, Sampler
+from medassay.core.types import LabelledImages, NonNegativeInt, PositiveInt, Sampler
 from medassay.data.modules import Channels, LabelledData, LoadingOptions
 from medassay.data.sources import GeneratedSamples
 from medassay.runs.load import open_run
@@ -54,6 +54,26 @@ def draw(sampler: Sampler, labels: Tensor, seed: int, progress: str | None = Non
     return torch.cat(images) if images else torch.empty(0, *sampler.image_shape, dtype=torch.uint8)
 
 
+def draw_splits(
+    sampler: Sampler, counts: Tensor, sizes: Mapping[str, int], seed: int, progress: str | None = None
+) -> dict[str, LabelledImages]:
+    """Images of splits of these ``sizes`` (``{split: images}``), labels in the proportions of ``counts (K,)`` and shuffled.
+
+    Args:
+        sampler: The generator that draws.
+        counts: Images of each class in the training set.
+        sizes: Number of images of each split.
+        seed: Seed of noise and order.
+        progress: Title of a progress bar, as in :func:`draw`.
+    """
+    rng = torch.Generator().manual_seed(seed)  # a cut-short pass over the images shall meet every class
+    ordered = [make_proportional_labels(counts, n) for n in sizes.values()]
+    labels = torch.cat([part[torch.randperm(len(part), generator=rng)] for part in ordered])
+    images = draw(sampler, labels, seed, progress)
+    parts = zip(sizes, torch.split(images, [*sizes.values()]), torch.split(labels, [*sizes.values()]), strict=True)
+    return {name: LabelledImages(some, theirs) for name, some, theirs in parts}
+
+
 def write_samples(path: Path, splits: dict[str, tuple[Tensor, Tensor]], provenance: dict[str, Any]) -> None:
     """Writes ``{split: (images (N, C, H, W) uint8, labels (N,))}`` in MedMNIST's layout, with ``provenance`` as JSON text."""
     arrays: dict[str, Any] = {"provenance": np.array(json.dumps(provenance))}
@@ -82,12 +102,8 @@ def write_run_samples(run: Run, cache: Path, sizes: Mapping[str, int], seed: int
     key = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()[:16]
     path = cache / "samples" / f"{key}.npz"
     if read_cached(path, _refuse_damaged) is None:
-        rng = torch.Generator().manual_seed(seed)  # a cut-short pass over the images shall meet every class
-        ordered = [make_proportional_labels(counts, n) for n in sizes.values()]
-        labels = torch.cat([part[torch.randperm(len(part), generator=rng)] for part in ordered])
-        images = draw(run.task, labels, seed, progress="sampling")
-        parts = zip(sizes, torch.split(images, [*sizes.values()]), torch.split(labels, [*sizes.values()]), strict=True)
-        splits = {name: (some, theirs) for name, some, theirs in parts}
+        drawn = draw_splits(run.task, counts, sizes, seed, progress="sampling")
+        splits = {name: (split.images, split.labels) for name, split in drawn.items()}
         with atomic_write(path) as partial:
             write_samples(partial, splits, {**provenance, "run": str(run.directory.path), "config": run.config})
     return path

@@ -73,8 +73,12 @@ _NO_TRANSFER = {"weights": None, "scratch": False, "freeze_epochs": 0, "frozen_s
 _UNUSED: tuple[tuple[tuple[str, ...], Any], ...] = (
     (("data", "steps"), None),
     (("data", "resize"), False),
+    (("data", "groups"), None),
+    (("data", "balance"), "none"),
     (("data", "augment", "quarter_turn"), 0.0),
     (("model", "transfer"), {"_target_": "medassay.tasks.transfer.Transfer", **_NO_TRANSFER}),
+    (("model", "adversarial_epsilon"), None),
+    (("model", "adversarial_steps"), 7),
 )
 
 
@@ -86,16 +90,25 @@ def _drop_unused(node: dict[str, Any], place: tuple[str, ...], value: Any) -> di
     return {name: own for name, own in node.items() if name != key or own != value}
 
 
+def _reduce_selection(node: dict[str, Any] | None) -> dict[str, Any] | None:
+    """What may change a result of a selection's node; None of one that is off, as of a run of before there was one."""
+    if node is None or node.get("by") is None:
+        return None
+    return {key: value for key, value in node.items() if key != "outputs"}  # where it keeps its classifiers
+
+
 def hash_configuration(config: dict[str, Any]) -> str:
     """16 hexadecimal digits of all that may change a run's result but the seed."""
     first = configuration.restore_config(config)
     for place, value in _UNUSED:
         first = _drop_unused(first, place, value)
     computed = {key: value for key, value in first.items() if key not in (*PLACES, "seed")}
-    stamped = (first["data"].get("stamp") or {}).get("kind", "none") != "none"
-    places = (*DATA_PLACES, "seed", *(() if stamped else ("stamp",)))  # no stamp is as if there were none to choose
+    optional = ("stamp", "group", "second_group")  # of kind none as if there were none to choose
+    unused = [key for key in optional if (first["data"].get(key) or {}).get("kind", "none") == "none"]
+    places = (*DATA_PLACES, "seed", *unused)
     computed["data"] = {k: v for k, v in first["data"].items() if k not in places}
-    computed["callbacks"] = {k: v for k, v in first["callbacks"].items() if v is not None and k not in CALLBACK_PLACES}
+    callbacks = {**first["callbacks"], "tstr_selection": _reduce_selection(first["callbacks"].get("tstr_selection"))}
+    computed["callbacks"] = {k: v for k, v in callbacks.items() if v is not None and k not in CALLBACK_PLACES}
     computed["trainer"] = {k: v for k, v in first["trainer"].items() if k not in TRAINER_PLACES}
     return hashlib.sha256(json.dumps(computed, sort_keys=True).encode()).hexdigest()[:16]
 

@@ -10,8 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchmetrics.utilities.distributed import gather_all_tensors
 
+from medassay.attacks.gradient import ascend
+from medassay.attacks.norms import draw_start
 from medassay.core.errors import ConfigError
-from medassay.core.types import Range
+from medassay.core.types import PositiveInt, Range
 from medassay.metrics.classification import measure_classification
 from medassay.tasks.averaged import AveragedTask
 from medassay.tasks.ema import EMA
@@ -47,6 +49,11 @@ class Classification(AveragedTask):
     With ``ema_decay`` the net trains as ever while an average of its weights follows; in evaluation mode the average
     answers, and a checkpoint of weights alone holds it as ``net``.
 
+    With ``adversarial_epsilon`` each batch is attacked first, and the loss is that of the attacked images alone (Madry et al.
+    2018, arXiv:1706.06083): PGD in L-infinity, from a random start, against the plain cross-entropy. Validation images stay
+    plain. Meanwhile the net that trains is in evaluation mode, so that batch normalisation uses its running statistics and
+    leaves them alone, nothing is dropped, and an image's attack does not depend on the rest of its batch.
+
     Args:
         net: The network; it normalises its inputs itself.
         num_classes: Number of outputs of the net.
@@ -56,6 +63,9 @@ class Classification(AveragedTask):
         label_smoothing: Share of the target spread evenly over all classes.
         ema_decay: Decay of the averaged weights that are validated, chosen and kept, reached after a warm-up; 0: none.
         transfer: Which of the net's stages learn, when and at which rate; None: all, always, at one rate.
+        adversarial_epsilon: Largest change of a pixel, in grey levels of 255, by which training images are attacked; None: they
+            are not.
+        adversarial_steps: Number of steps of that attack, of 2.5 epsilon / steps each.
 
     Attributes:
         freezes_for_a_time: Whether some weights get gradients from a later epoch on only; several processes must know.
@@ -74,6 +84,8 @@ class Classification(AveragedTask):
         label_smoothing: Annotated[float, Range(ge=0, lt=1)] = 0.0,
         ema_decay: Annotated[float, Range(ge=0, lt=1)] = 0.0,
         transfer: Transfer | None = None,
+        adversarial_epsilon: Annotated[float, Range(gt=0, le=255)] | None = None,
+        adversarial_steps: PositiveInt = 7,
     ) -> None:
         super().__init__()
         self.transfer = transfer or Transfer()
@@ -85,6 +97,7 @@ class Classification(AveragedTask):
         self.ema = EMA(net, ema_decay, with_buffers=True) if ema_decay > 0 else None
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
+        self.adversarial_epsilon, self.adversarial_steps = adversarial_epsilon, adversarial_steps
         self._balanced = class_weights == "balanced"
         self._optimizer = optimizer or adam()
         self._scheduler = scheduler
@@ -94,7 +107,7 @@ class Classification(AveragedTask):
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and self._balanced:
-            counts: Tensor = self.trainer.datamodule.class_counts()  # type: ignore[attr-defined]
+            counts: Tensor = self.trainer.datamodule.served_class_counts()  # type: ignore[attr-defined]
             self.class_weights = compute_balanced_weights(counts).to(self.class_weights.device)
 
     def train(self, mode: bool = True) -> Classification:
@@ -135,10 +148,20 @@ class Classification(AveragedTask):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         images, labels = batch
+        if self.adversarial_epsilon is not None:
+            images = self._attack(images, labels, self.adversarial_epsilon / 255)
         loss = self._compute_training_loss(images, labels)
         check_finite(self, batch_idx, loss=loss)
         self._means.add(self, len(images), {"train/loss": loss})
         return loss
+
+    def _attack(self, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
+        """The batch after PGD against the net that trains; drawn from torch's generator, which is seeded every epoch."""
+        self.net.eval()
+        start = draw_start(images, epsilon, "linf")
+        attacked = ascend(self.net, images, labels, epsilon, start, norm="linf", steps=self.adversarial_steps)
+        self.train()
+        return attacked
 
     def _compute_training_loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """The loss of the logits and, at the net's own weight, those of its auxiliary classifiers."""

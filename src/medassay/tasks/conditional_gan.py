@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from medassay.core.errors import TrainingError
 from medassay.core.types import NonNegative, PositiveInt, Range
 from medassay.nets.cgan import CGAN
+from medassay.nets.residual_cgan import ResidualCGAN
 from medassay.tasks.ema import EMA
 from medassay.tasks.gan_losses import GANLoss, discriminator_loss, generator_loss
 from medassay.tasks.generator import Batch, ConditionalGenerator
@@ -17,6 +18,19 @@ from medassay.tasks.optim import OptimizerFactory, adam
 from medassay.tasks.steps import EpochMeans, check_finite, ends_epoch
 
 BATCH_NORM_BATCHES = 8  # of 256 samples each: what the averaged generator's statistics are estimated on, every epoch
+
+
+class Judgement(NamedTuple):
+    """What the discriminator says of a batch, on its turn.
+
+    Attributes:
+        real, fake: Logits of real and of generated images, ``(B,)``.
+        penalty: A scalar beside the players' loss that the discriminator minimises, too; None for none.
+    """
+
+    real: Tensor
+    fake: Tensor
+    penalty: Tensor | None = None
 
 
 def compute_gradient_norm(net: nn.Module) -> Tensor:
@@ -43,13 +57,14 @@ class ConditionalGAN(ConditionalGenerator):
         grid_rows: Number of images per class of the fixed grid that shows progress.
     """
 
-    net: CGAN
+    net: CGAN | ResidualCGAN
     label_share: Tensor
     grid_noise: Tensor
+    collapse_advice: ClassVar[str] = "a lower model.optimizer.lr or another model.loss"
 
     def __init__(
         self,
-        net: CGAN,
+        net: CGAN | ResidualCGAN,
         optimizer: OptimizerFactory | None = None,
         loss: GANLoss = "bce",
         ema_decay: Annotated[float, Range(ge=0, lt=1)] = 0.999,
@@ -79,7 +94,7 @@ class ConditionalGAN(ConditionalGenerator):
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
-            counts: Tensor = self.trainer.datamodule.class_counts()  # type: ignore[attr-defined]
+            counts: Tensor = self.trainer.datamodule.served_class_counts()  # type: ignore[attr-defined]
             self.label_share = (counts / counts.sum()).to(self.label_share.device)
 
     def configure_optimizers(self) -> Any:
@@ -90,7 +105,7 @@ class ConditionalGAN(ConditionalGenerator):
         noise = torch.randn(len(images), self.latent, device=self.device)
         real = self.net.pad(images)
         fake = self.net.generator(noise, labels)
-        d_loss, d_real, d_fake, d_norm = self._discriminator_step(real, fake.detach(), labels)
+        d_loss, d_real, d_fake, d_norm = self._discriminator_step(real, fake.detach(), labels, batch_idx)
         g_loss, g_norm = self._generator_step(real, fake, labels)
         self.ema.update(self.net.generator)
         self._images_here += len(images)
@@ -100,15 +115,23 @@ class ConditionalGAN(ConditionalGenerator):
         norms = {"train/d_gradient_norm": d_norm, "train/g_gradient_norm": g_norm}
         self._means.add(self, len(images), {**losses, **probabilities, **norms})
 
-    def _discriminator_step(self, real: Tensor, fake: Tensor, labels: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """``fake`` is detached, so that no gradient reaches the generator. Real and fake images go through the
-        discriminator in separate batches: their statistics differ."""
+    def judge(self, images: Tensor, labels: Tensor) -> Tensor:
+        """The discriminator's logits ``(B,)`` of real or of generated images."""
+        return self.net.discriminator(images, labels)  # type: ignore[no-any-return]
+
+    def judge_both(self, real: Tensor, fake: Tensor, labels: Tensor, batch_idx: int) -> Judgement:
+        """Real and fake images go through the discriminator in separate batches: their statistics differ."""
+        return Judgement(self.judge(real, labels), self.judge(fake, labels))
+
+    def _discriminator_step(
+        self, real: Tensor, fake: Tensor, labels: Tensor, batch_idx: int
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """``fake`` is detached, so that no gradient reaches the generator."""
         optimizer = self.optimizers()[0]  # type: ignore[index]
-        real_logits = self.net.discriminator(real, labels)
-        fake_logits = self.net.discriminator(fake, labels)
+        real_logits, fake_logits, penalty = self.judge_both(real, fake, labels, batch_idx)
         loss = discriminator_loss(self.loss, real_logits, fake_logits)
         optimizer.zero_grad()
-        self.manual_backward(loss)
+        self.manual_backward(loss if penalty is None else loss + penalty)
         norm = compute_gradient_norm(self.net.discriminator)
         optimizer.step()
         probabilities = real_logits.detach().sigmoid().mean(), fake_logits.detach().sigmoid().mean()
@@ -120,8 +143,8 @@ class ConditionalGAN(ConditionalGenerator):
         discriminator = self.net.discriminator.requires_grad_(False)
         try:
             with torch.no_grad():  # only the relativistic loss looks at real images here
-                real_logits = discriminator(real, labels) if self.loss == "relativistic" else fake.new_zeros(())
-            loss = generator_loss(self.loss, real_logits, discriminator(fake, labels))
+                real_logits = self.judge(real, labels) if self.loss == "relativistic" else fake.new_zeros(())
+            loss = generator_loss(self.loss, real_logits, self.judge(fake, labels))
             optimizer.zero_grad()
             self.manual_backward(loss)
         finally:
@@ -146,8 +169,8 @@ class ConditionalGAN(ConditionalGenerator):
         if self.collapsed_for >= self.collapse_epochs:
             raise TrainingError(
                 f"the discriminator's loss was {self._mean_d_loss:.2g} (under model.collapse_loss={self.collapse_loss:g}) for "
-                f"{self.collapsed_for} epochs: the generator learns nothing more; try a lower model.optimizer.lr or another "
-                "model.loss; the checkpoints of earlier epochs are kept"
+                f"{self.collapsed_for} epochs: the generator learns nothing more; try {self.collapse_advice}; "
+                "the checkpoints of earlier epochs are kept"
             )
 
     def _run_batch_norm_batches(self, generator: nn.Module) -> None:

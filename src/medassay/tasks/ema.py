@@ -15,6 +15,19 @@ def compute_decay(updates: int, maximum: float = 0.999) -> float:
     return min(maximum, (1 + updates) / (10 + updates))
 
 
+def compute_decay_by_images(seen: int, step: int, half_life: float, ramp_up: float) -> float:
+    """``0.5 ** (step / min(half_life, ramp_up * seen))``: a decay for any batch size (Karras et al. 2022).
+
+    Args:
+        seen: Number of training images before this step; at the first one the average is the net's own weights.
+        step: Number of images of this step.
+        half_life: Number of images after which weights count half.
+        ramp_up: Largest half-life as a share of the images seen, so that the average forgets how training started.
+    """
+    horizon = min(half_life, ramp_up * seen)
+    return float(0.5 ** (step / horizon)) if horizon > 0 else 0.0
+
+
 class EMA(nn.Module):
     """A copy of ``net`` whose weights follow it: ``ema <- decay * ema + (1 - decay) * net`` (Polyak & Juditsky 1992).
 
@@ -33,9 +46,9 @@ class EMA(nn.Module):
         self.updates = 0
 
     @torch.no_grad()
-    def update(self, net: nn.Module) -> None:
-        """One step of the average, after the optimizer's step of ``net``."""
-        weight = 1 - compute_decay(self.updates, self.maximum)
+    def update(self, net: nn.Module, decay: float | None = None) -> None:
+        """One step of the average, after the optimizer's step of ``net``; ``decay`` None takes the warm-up's."""
+        weight = 1 - (compute_decay(self.updates, self.maximum) if decay is None else decay)
         torch._foreach_lerp_(list(self.net.parameters()), list(net.parameters()), weight)
         if self.with_buffers:
             for own, theirs in zip(self.net.buffers(), net.buffers(), strict=True):
@@ -53,6 +66,8 @@ class EMA(nn.Module):
             run: A function that calls the net it is given on the batches to average over.
         """
         norms = [m for m in self.net.modules() if isinstance(m, nn.BatchNorm2d)]
+        if not norms:
+            return
         momenta = [m.momentum for m in norms]
         for m in norms:
             m.reset_running_stats()

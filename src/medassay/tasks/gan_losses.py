@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -30,3 +31,17 @@ def generator_loss(kind: GANLoss, real: Tensor, fake: Tensor) -> Tensor:
     if kind == "hinge":
         return -fake.mean()
     return F.softplus(real - fake).mean()
+
+
+def gradient_penalty(logits: Tensor, images: Tensor) -> Tensor:
+    """Half the mean squared norm of each logit's gradient by its own image, a scalar that can be minimised.
+
+    R1 of real images (Mescheder et al. 2018, arXiv:1801.04406), R2 of generated ones. The gradient is by images scaled to
+    [-1, 1], as in the papers, so that weights mean the same here.
+
+    Args:
+        logits: Logits, ``(B,)``, made of ``images`` with their graph.
+        images: Images, ``(B, C, H, W)`` in [0, 1], that require a gradient.
+    """
+    (gradient,) = torch.autograd.grad(logits.sum(), images, create_graph=True)
+    return (0.5 * gradient).square().sum((1, 2, 3)).mean() / 2

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from medassay.nets.cgan import CGAN
 from medassay.nets.cvae import CVAE
+from medassay.nets.diffusion import DenoisingUNet
+from medassay.nets.residual_cgan import ResidualCGAN
 
 CHUNK = 512  # images drawn at a time: bounds the memory of a large draw
 Batch = tuple[Tensor, Tensor]  # images (B, C, H, W) float32 in [0, 1], labels (B,) int64
@@ -25,7 +27,7 @@ class ConditionalGenerator(LightningModule):
         rows: Number of images per class of the grid.
     """
 
-    def __init__(self, net: CGAN | CVAE, latent: int, grid: str, rows: int) -> None:
+    def __init__(self, net: CGAN | ResidualCGAN | CVAE | DenoisingUNet, latent: int, grid: str, rows: int) -> None:
         super().__init__()
         self.net = net
         self.latent = latent

@@ -110,8 +110,13 @@ class History(Callback):
         self.rows: list[dict[str, float]] = []
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.record(trainer)
+
+    def record(self, trainer: Trainer) -> None:
+        """Writes the epoch's row, in the place of an earlier one of this epoch."""
+        epoch = trainer.current_epoch + 1
         values = {str(name): float(value) for name, value in trainer.callback_metrics.items() if name != "step"}
-        self.rows.append({"epoch": trainer.current_epoch + 1, **values})
+        self.rows = [*(row for row in self.rows if row["epoch"] != epoch), {"epoch": epoch, **values}]
         if trainer.is_global_zero:
             write_json(self.file, {"rows": self.rows})
 

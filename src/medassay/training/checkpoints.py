@@ -15,6 +15,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from medassay.core.errors import CheckpointError, ConfigError, TrainingError, suggest_nearest
 from medassay.core.files import atomic_write, describe_zip_damage
+from medassay.training.selection import EpochSelection
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -34,6 +35,8 @@ class Checkpoints(Checkpoint):
         monitor: The logged value that chooses the best epoch; None makes every epoch the best so far, and so does a value that
             is undefined (NaN) until there is a number.
         mode: Whether a larger (``max``) or smaller (``min``) value is better; of equal ones the first stays.
+        selection: What measures ``monitor`` in some epochs only; the value of the others is undefined. None for a value that is
+            logged in every epoch.
 
     Attributes:
         best_value: The chosen epoch's value; None where there is no number.
@@ -43,6 +46,7 @@ class Checkpoints(Checkpoint):
     directory: Path
     monitor: str | None
     mode: Literal["min", "max"] = "max"
+    selection: EpochSelection | None = None
     best_value: float | None = field(default=None, init=False)
     best_epoch: int | None = field(default=None, init=False)
 
@@ -60,29 +64,38 @@ class Checkpoints(Checkpoint):
                 f"weights are not finite after epoch {trainer.current_epoch + 1}: try a lower model.optimizer.lr or "
                 "trainer.precision=32-true; the checkpoints of earlier epochs are kept"
             )
-        perhaps_the_end = getattr(pl_module, "collapsed_for", 0) > 0 and self.best_epoch is not None
-        if not perhaps_the_end and self._is_best(trainer):  # what was good before a collapse stays the best
+        if self.selection is not None:
+            self.selection.measure_last(trainer, pl_module)
+        if self._is_best(trainer, pl_module):
             self.best_epoch = trainer.current_epoch
             trainer.save_checkpoint(self.best, weights_only=True)
         trainer.save_checkpoint(self.last)
 
-    def _is_best(self, trainer: Trainer) -> bool:
+    def _is_best(self, trainer: Trainer, pl_module: LightningModule) -> bool:
+        value = self._read_value(trainer)
+        if math.isnan(value):
+            # what was good before a collapse stays the best
+            perhaps_the_end = getattr(pl_module, "collapsed_for", 0) > 0 and self.best_epoch is not None
+            return self.best_value is None and not perhaps_the_end
+        sign = 1 if self.mode == "max" else -1
+        if self.best_value is not None and sign * value <= sign * self.best_value:
+            return False
+        self.best_value = value
+        return True
+
+    def _read_value(self, trainer: Trainer) -> float:
+        """The epoch's value; NaN where there is none, or where a cut-short epoch has images of one class only."""
         if self.monitor is None:
-            return True
+            return math.nan
+        if self.selection is not None:
+            return self.selection.find_value(trainer.current_epoch + 1)
         if self.monitor not in trainer.callback_metrics:
             known = sorted(str(name) for name in trainer.callback_metrics)
             raise ConfigError(
                 f"recipe.monitor={self.monitor}: nothing of that name is logged.{suggest_nearest(self.monitor, known)} "
                 f"Accepted: {', '.join(known)}"
             )
-        value = float(trainer.callback_metrics[self.monitor])
-        if math.isnan(value):  # where a cut-short epoch has images of one class only
-            return self.best_value is None
-        sign = 1 if self.mode == "max" else -1
-        if self.best_value is not None and sign * value <= sign * self.best_value:
-            return False
-        self.best_value = value
-        return True
+        return float(trainer.callback_metrics[self.monitor])
 
     def state_dict(self) -> dict[str, Any]:
         return {"best_value": self.best_value, "best_epoch": self.best_epoch}

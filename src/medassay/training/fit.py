@@ -28,8 +28,10 @@ from medassay.data.segmentation.modules import AnyData
 from medassay.reporting.tensorboard import quiet_writers
 from medassay.training.callbacks import DeletedDirectory, EpochSeed, History, ProcessSetUp
 from medassay.training.checkpoints import Checkpoints, load_weights, read_checkpoint
+from medassay.training.epoch_scores import CRITERIA, Selection
 from medassay.training.loggers import LoggerFactory, end_logging, log_settings, log_to_csv, log_to_tensorboard
 from medassay.training.progress import EpochBar, EpochLines
+from medassay.training.selection import EpochSelection
 from medassay.training.settings import TrainerSettings
 from medassay.training.trainer import filter_warnings, make_trainer, quiet_lightning
 
@@ -65,6 +67,7 @@ class Fit:
         values: The last epoch's logged values; the monitored one is the chosen epoch's.
         pruned: Why a callback gave the run up as hopeless; None if none did.
         loggers: The loggers that were used; one of Weights & Biases is still open.
+        selection: How a callback chose the epoch by a generator's samples; None if none did.
     """
 
     best: Path
@@ -74,6 +77,7 @@ class Fit:
     values: dict[str, float]
     pruned: str | None = None
     loggers: list[Logger] = field(default_factory=list)
+    selection: Selection | None = None
 
 
 def fit(
@@ -122,18 +126,23 @@ def fit(
     directory = expand_home(directory)
     if monitor is not None:
         _check_monitor(task, data, monitor, settings)
-    checkpoints = Checkpoints(directory / "checkpoints", monitor, mode)
+    callbacks = list(callbacks)
+    selection = next((callback for callback in callbacks if isinstance(callback, EpochSelection)), None)
+    checkpoints = _make_checkpoints(directory / "checkpoints", monitor, mode, selection)
     if not (resume or overwrite):
         _refuse_training(directory, checkpoints)
     reason = _Reason()
     set_up = ProcessSetUp(settings.threads, settings.compile)
-    progress = _list_progress(settings, monitor, log_epochs)
+    monitors = [c.logged for c in CRITERIA.values()] if selection is not None else [monitor] if monitor else []
+    progress = _list_progress(settings, monitors, log_epochs)
     deleted = DeletedDirectory(directory)  # before what would write into it again
-    watching = [deleted, set_up, EpochSeed(seed), reason, History(directory), *callbacks, *progress, checkpoints]
+    watching = [deleted, set_up, EpochSeed(seed), reason, *callbacks, History(directory), *progress, checkpoints]
     with warnings.catch_warnings():
         filter_warnings()
         loggers = [make(directory) for make in (_LOGGERS[log_to] if isinstance(log_to, str) else log_to)]
         trainer = make_trainer(task, directory, settings, watching, loggers, max_epochs)
+    if selection is not None:
+        selection.refuse_unfitting(trainer, task, monitor)
     if overwrite:
         _remove_training(directory)
     torch.manual_seed(derive_seed(seed, 0))
@@ -146,6 +155,15 @@ def fit(
         end_logging(loggers, failed=True)
         raise
     return _collect_results(trainer, task, checkpoints, loggers)
+
+
+def _make_checkpoints(
+    directory: Path, monitor: str | None, mode: Literal["min", "max"], selection: EpochSelection | None
+) -> Checkpoints:
+    """What keeps the checkpoints: the chosen epoch is ``monitor``'s, or that of ``selection``."""
+    if selection is None:
+        return Checkpoints(directory, monitor, mode)
+    return Checkpoints(directory, selection.criterion.logged, selection.criterion.mode, selection)
 
 
 def _refuse_training(directory: Path, checkpoints: Checkpoints) -> None:
@@ -177,9 +195,12 @@ def _collect_results(trainer: Trainer, task: LightningModule, checkpoints: Check
     values = {name: float(value) for name, value in trainer.callback_metrics.items() if name != "step"}
     if checkpoints.monitor is not None and checkpoints.best_value is not None:
         values[checkpoints.monitor] = checkpoints.best_value
+    selection = None if checkpoints.selection is None else checkpoints.selection.selection
+    if selection is not None:
+        values |= selection.chosen.to_logged()
     load_weights(task.float(), checkpoints.best)  # trainer.precision=64-true leaves it in double precision
     pruned = next(filter(None, (getattr(c, "pruned", None) for c in trainer.callbacks)), None)  # type: ignore[attr-defined]
-    return Fit(checkpoints.best, checkpoints.last, best_epoch, epochs, values, pruned, loggers)
+    return Fit(checkpoints.best, checkpoints.last, best_epoch, epochs, values, pruned, loggers, selection)
 
 
 @runtime_checkable
@@ -216,11 +237,11 @@ def _check_monitor(task: LightningModule, data: AnyData, monitor: str, settings:
     )
 
 
-def _list_progress(settings: TrainerSettings, monitor: str | None, log_epochs: bool) -> list[Callback]:
+def _list_progress(settings: TrainerSettings, monitors: Sequence[str], log_epochs: bool) -> list[Callback]:
     """What shows how far the training is: bars, lines, or nothing."""
     if sys.stderr.isatty() if settings.progress is None else settings.progress:
         return [EpochBar(refresh_rate=10)]
-    return [EpochLines(monitor)] if log_epochs else []
+    return [EpochLines(monitors)] if log_epochs else []
 
 
 def _remove_training(directory: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -48,14 +48,14 @@ class EpochBar(TQDMProgressBar):
 
 
 class EpochLines(Callback):
-    """Logs a line after each epoch: its number, its losses, the monitored value and the seconds it took.
+    """Logs a line after each epoch: its number, its losses, the monitored values and the seconds it took.
 
     Args:
-        monitor: The logged value that chooses the epoch; None where the last one is chosen.
+        monitors: The logged value that chooses the epoch, and others to show beside it; none where the last one is chosen.
     """
 
-    def __init__(self, monitor: str | None) -> None:
-        self.monitor = monitor
+    def __init__(self, monitors: Sequence[str] = ()) -> None:
+        self.monitors = monitors
         self.began = 0.0
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -63,14 +63,14 @@ class EpochLines(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
-            values = describe_values(trainer.callback_metrics, self.monitor)
+            values = describe_values(trainer.callback_metrics, self.monitors)
             logger.info("epoch %s: %s%.1f s", _count(trainer), values, time.monotonic() - self.began)
 
 
-def describe_values(values: Mapping[str, Tensor], monitor: str | None) -> str:
-    """The losses among ``values``, then the monitored one, ``name value, `` each; empty where there is none."""
+def describe_values(values: Mapping[str, Tensor], monitors: Sequence[str]) -> str:
+    """The losses among ``values``, then the monitored ones, ``name value, `` each; empty where there are none."""
     losses = sorted(name for name in values if name.endswith("loss"))
-    shown = dict.fromkeys([*losses, *(name for name in values if name == monitor)])
+    shown = dict.fromkeys([*losses, *(name for name in monitors if name in values)])
     return "".join(f"{name} {float(values[name]):.4g}, " for name in shown)
 
 

@@ -96,6 +96,11 @@ def _refuse_unfitting(task: LightningModule, settings: TrainerSettings, accelera
         raise ConfigError(
             "trainer.precision=16-mixed: half precision needs a GPU; on the CPU use bf16-mixed or 32-true"
         )
+    if settings.compile and getattr(task, "differentiates_twice", False):
+        raise ConfigError(
+            "trainer.compile=true: compiled nets have no second derivatives, which the gradient penalties need; use false, "
+            "or model.gradient_penalty=0"
+        )
     if settings.accumulate > 1 and not task.automatic_optimization:
         raise ConfigError(
             f"trainer.accumulate={settings.accumulate}: this model steps its optimizers itself; raise data.batch_size instead"

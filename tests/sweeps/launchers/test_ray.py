@@ -110,7 +110,8 @@ def test_jobs_run_on_a_ray_that_is_joined(joined: Path) -> None:
 
 
 def test_an_interrupted_sweep_leaves_interrupted_jobs(joined: Path) -> None:
-    assert run_of(joined, TAKES_LONG)["status"] == "interrupted"
+    record = run_of(joined, TAKES_LONG)
+    assert record["status"] == "interrupted", [record, *(file.read_text() for file in joined.glob("*/*.log"))]
 
 
 # --- room ------------------------------------------------------------------------------------------------------------

@@ -12,9 +12,9 @@ from medassay.core.seeds import derive_seed
 from medassay.core.types import LabelledImages, SegmentedImages, SegmentedSplits
 from medassay.data.modules import ImageFormat
 from medassay.data.phantoms import blood, chest, oct
+from medassay.data.phantoms.source import PHANTOMS, SMALLEST_PHANTOM, Phantom, PhantomKind
 from medassay.data.segmentation import cells
 from medassay.data.segmentation.modules import PixelFormat, SegmentationSource
-from medassay.data.sources import PHANTOMS, SMALLEST_PHANTOM, Phantom, PhantomKind
 
 LABELS = {"chest": chest.CLASSES, "blood": blood.CLASSES, "oct": oct.CLASSES}
 Lengths = tuple[int, int, int]

@@ -6,12 +6,12 @@ from typing import Unpack
 
 from medassay.core.types import NonNegativeInt, PositiveInt
 from medassay.data.modules import Channels
+from medassay.data.phantoms.source import PhantomKind
 from medassay.data.random_split import Shares
 from medassay.data.segmentation.folder import ImageMaskFolders
 from medassay.data.segmentation.modules import SegmentationData, SegmentationOptions
 from medassay.data.segmentation.phantoms import CellPhantom, PhantomMasks
 from medassay.data.segmentation.stacks import NumberedObjects, Sections
-from medassay.data.sources import PhantomKind
 from medassay.data.window import Window
 
 

@@ -134,6 +134,7 @@ class Assay(Protocol, SamplesProtocol):
             seconds=seconds,
             peak_memory_mb=measure_peak_memory(),
             precision="float32 (the device has no float64)" if context.device.type == "mps" else "float64",
+            selection=candidate.selection,
         )
         return results, gallery
 

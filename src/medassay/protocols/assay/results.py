@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from medassay.core.estimate import Estimate
+from medassay.training.epoch_scores import Selection
 
 Budget = Literal["quick", "full"]
 Split = Literal["test", "val"]
@@ -171,6 +172,7 @@ class AssayResults:
     seconds: dict[str, float]
     peak_memory_mb: float
     precision: str  # floating-point type of the distances
+    selection: Selection | None = None  # how training chose the generator's epoch by its samples
 
     @property
     def headline(self) -> str:

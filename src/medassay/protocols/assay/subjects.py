@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from medassay.core.errors import DataError
+from medassay.core.results import from_json
 from medassay.core.seeds import derive_seed
 from medassay.core.types import LabelledImages
 from medassay.data import folder, npz
@@ -26,6 +27,7 @@ from medassay.data.order import make_stratified_order
 from medassay.protocols.assay.results import Kind
 from medassay.runs.run import Run
 from medassay.runs.samples import write_run_samples
+from medassay.training.epoch_scores import Selection
 
 logger = logging.getLogger(__name__)
 
@@ -118,6 +120,7 @@ class Candidate:
     held_out: LabelledImages  # choose the epoch of classifiers trained on ``images``
     more: Callable[[int], LabelledImages] | None  # gives so many further ones; None where there are no more
     provenance: dict[str, Any]
+    selection: Selection | None = None  # how the generator's epoch was chosen by its samples, where it was
 
 
 def take_run_samples(run: Run, cache: Path, seed: int) -> Candidate:
@@ -140,9 +143,12 @@ def take_run_samples(run: Run, cache: Path, seed: int) -> Candidate:
         "samples_seed": seed,
         "code": run.directory.record().get("code"),
     }
+    selection = None
     if run.checkpoint != "best":
         provenance["checkpoint"] = run.checkpoint
-    return Candidate(f"{provenance['model']}, seed {provenance['seed']}", train, val, more, provenance)
+    elif "selection" in metrics:
+        selection = from_json(Selection, metrics["selection"])
+    return Candidate(f"{provenance['model']}, seed {provenance['seed']}", train, val, more, provenance, selection)
 
 
 def take_file_samples(path: Path, data: LabelledData, *, resize: bool) -> Candidate:

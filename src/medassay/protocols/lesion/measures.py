@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from medassay.core.estimate import Estimate, mean_over
-from medassay.metrics.bootstrap import draw_resample_weights, percentile_interval
 from medassay.metrics.chance import ChanceCheck
+from medassay.metrics.marks import estimate as estimate
+from medassay.metrics.marks import resample_marks
 
 Level = Literal["yes", "no", "undecided"]
 RESAMPLES = 1000
@@ -121,20 +122,7 @@ def measure_errors(mistakes: Tensor, labels: Tensor) -> Errors:
         labels: True classes, ``(N,) int64``. Classes without images are left out of the mean; a resample without an image of
             one of the others has no balanced error (NaN).
     """
-    wrong = mistakes.double().T
-    members = [(labels == label).double() for label in torch.bincount(labels).nonzero()]
-    plain, balanced = [], []
-    everything = torch.ones(1, len(labels), dtype=torch.float64)
-    for weights in (everything, *draw_resample_weights(len(labels), resamples=RESAMPLES, seed=_SEED)):
-        plain.append(weights @ wrong / len(labels))
-        shares = [(weights * own) @ wrong / (weights @ own)[:, None] for own in members]
-        balanced.append(torch.stack(shares).mean(0))
-    return Errors(torch.cat(plain), torch.cat(balanced))
-
-
-def estimate(numbers: Tensor, n: int) -> Estimate:
-    """A number of ``n`` images and of each resample of them, ``(1 + RESAMPLES,)``, with its interval."""
-    return Estimate(float(numbers[0]), *percentile_interval(numbers[1:]), n=n)
+    return Errors(*resample_marks(mistakes, labels, resamples=RESAMPLES, seed=_SEED))
 
 
 def compare_kinds(rises: Tensor, downsampling: Tensor, n: int) -> MeanRises:

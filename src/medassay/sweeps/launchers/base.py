@@ -10,8 +10,8 @@ import importlib.util
 import inspect
 import shutil
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Generator, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
@@ -99,8 +99,11 @@ class SweepLauncher(Launcher):
         self.redone: set[Path] = set()
 
     @abstractmethod
-    def run(self, tasks: Sequence[Task], progress: Progress) -> Iterator[tuple[Task, Any]]:
-        """Runs ``tasks`` and yields each with what it returned as soon as it has ended; None where it failed."""
+    def run(self, tasks: Sequence[Task], progress: Progress) -> Generator[tuple[Task, Any], None, None]:
+        """Runs ``tasks`` and yields each with what it returned as soon as it has ended; None where it failed.
+
+        Closed early, or interrupted, it stops the jobs that still run and waits until each has recorded it.
+        """
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Runs the jobs that are not finished yet; the sweeper calls it.
@@ -136,9 +139,13 @@ class SweepLauncher(Launcher):
                     results[directory] = self.job.read_value(task.config, directory)
         waiting = [task for directory, task in tasks.items() if directory not in results]
         with Progress(max(self.planned, before + len(tasks)), before, skipped=len(results)) as progress:
-            for task, value in self.run(waiting, progress) if waiting else ():
-                results[task.directory] = value
-                progress.report_ended(task.name, task.run, value, unrecorded.pop(task.directory, None))
+            if waiting:
+                with closing(
+                    self.run(waiting, progress)
+                ) as ended:  # interrupted between two of its jobs it stops the rest
+                    for task, value in ended:
+                        results[task.directory] = value
+                        progress.report_ended(task.name, task.run, value, unrecorded.pop(task.directory, None))
         return results
 
     def _configure_log(self) -> None:

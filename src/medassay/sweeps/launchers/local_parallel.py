@@ -6,7 +6,7 @@ import importlib
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -50,7 +50,7 @@ class LocalParallelLauncher(SweepLauncher):
         self.jobs_per_gpu = _check_positive("jobs_per_gpu", jobs_per_gpu)
         self.fork = fork
 
-    def run(self, tasks: Sequence[Task], progress: Progress) -> Iterator[tuple[Task, Any]]:
+    def run(self, tasks: Sequence[Task], progress: Progress) -> Generator[tuple[Task, Any], None, None]:
         """See :class:`SweepLauncher`."""
         places = list_places(list_visible_gpus(), count_cores(), self.jobs, self.threads, self.gpus, self.jobs_per_gpu)
         endings = run_in_processes(

@@ -15,7 +15,8 @@ import socket
 import tempfile
 import time
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,7 @@ class RayLauncher(SweepLauncher):
         self.cpus_per_job, self.gpus_per_job = cpus_per_job, gpus_per_job
         self.close: weakref.finalize[..., RayLauncher] | None = None
 
-    def run(self, tasks: Sequence[Task], progress: Progress) -> Iterator[tuple[Task, Any]]:
+    def run(self, tasks: Sequence[Task], progress: Progress) -> Generator[tuple[Task, Any], None, None]:
         """See :class:`SweepLauncher`."""
         import ray
 
@@ -137,7 +138,8 @@ def run_call(call: Call) -> Ending:
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in a Ray started in a shell's background; Ray cancels by it
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    ((_, ending),) = run_in_processes([call], [Place()], lambda call: call)
+    with closing(run_in_processes([call], [Place()], lambda call: call)) as endings:
+        ((_, ending),) = endings
     return ending
 
 

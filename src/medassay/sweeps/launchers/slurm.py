@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr, suppress
 from datetime import datetime
 from pathlib import Path
@@ -85,7 +85,7 @@ class SlurmLauncher(SweepLauncher):
             "slurm_additional_parameters": None if additional_parameters is None else dict(additional_parameters),
         }
 
-    def run(self, tasks: Sequence[Task], progress: Progress) -> Iterator[tuple[Task, Any]]:
+    def run(self, tasks: Sequence[Task], progress: Progress) -> Generator[tuple[Task, Any], None, None]:
         """See :class:`SweepLauncher`."""
         executor = self._executor()
         queued: list[Submitted] = []

@@ -1,0 +1,1 @@
+"""Changes and reconstructions of images from what a net gives away."""

@@ -1,0 +1,1 @@
+"""The fairness audit: does a classifier treat groups of images differently?"""

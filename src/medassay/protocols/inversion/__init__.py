@@ -1,0 +1,1 @@
+"""Gradient inversion: what images a classifier's gradient gives away."""
