@@ -1,4 +1,4 @@
-"""The audit: which parts are built, what is listed of those that do not fit, the model card beside the record, the page's links."""
+"""The audit: which parts are built, what becomes of those that do not fit, the model card beside the record, the page."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import re
 import shlex
 import shutil
+import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,21 @@ from medassay.core.errors import ConfigError
 from medassay.evaluation.about import format_command
 from medassay.evaluation.evaluate import evaluate, load_protocol_node
 from medassay.evaluation.protocol import ComputeContext, Outcome, Page, Protocol, Report
+from medassay.protocols.adversarial import results as adversarial_results
+from medassay.protocols.adversarial import verdict as adversarial
 from medassay.protocols.audit.card import describe_augmentation, describe_node
 from medassay.protocols.audit.parts import build_parts
 from medassay.protocols.audit.protocol import list_limits, merge_metrics
 from medassay.protocols.audit.results import PartVerdict, summarise
+from medassay.protocols.domain_shift import results as domain_shift_results
+from medassay.protocols.domain_shift import verdict as domain_shift
+from medassay.protocols.fairness import results as fairness_results
+from medassay.protocols.fairness import verdict as fairness
 from medassay.protocols.gradcam.protocol import GradCAM
+from medassay.protocols.inversion import measures as inversion_measures
+from medassay.protocols.inversion import verdict as inversion
+from medassay.protocols.shortcut import measures as shortcut_measures
+from medassay.protocols.shortcut import verdict as shortcut
 from medassay.runs.run import Run
 from medassay.tasks.classification import Classification
 from tests.helpers import Command, assert_one_line
@@ -212,7 +223,14 @@ def test_the_net_at_chance_is_an_objection(results: dict[str, Any]) -> None:
 
 
 def test_limits_are_objections_and_what_is_not_known() -> None:
-    made = [("a", "bad"), ("b_c", "undecided"), ("d", "good"), ("e", "not applicable"), ("f", "failed"), ("g", "unjudged")]
+    made = [
+        ("a", "bad"),
+        ("b_c", "undecided"),
+        ("d", "good"),
+        ("e", "not applicable"),
+        ("f", "failed"),
+        ("g", "unjudged"),
+    ]
     verdicts = [PartVerdict(name, "", status, f"{name} says", [], None) for name, status in made]  # type: ignore[arg-type]
     assert list_limits(verdicts) == [
         "A: a says",
@@ -222,6 +240,29 @@ def test_limits_are_objections_and_what_is_not_known() -> None:
     ]
     assert summarise(verdicts[:2]) == "2 parts; objection: a; undecided: b_c."
     assert merge_metrics([]) == {"split": "test"}
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "level"),
+    [
+        (shortcut, shortcut_measures.Level),
+        (domain_shift, domain_shift_results.Level),
+        (adversarial, adversarial_results.Level),
+        (fairness, fairness_results.Level),
+        (inversion, inversion_measures.Level),
+    ],
+)
+def test_every_verdict_of_the_audits_parts_has_an_outcome(verdicts: Any, level: Any) -> None:
+    assert set(verdicts.OUTCOMES) == set(typing.get_args(level))
+    assert {"good", "bad", "undecided"} == set(verdicts.OUTCOMES.values())
+
+
+def test_the_default_audit_has_every_part_that_judges_a_classifier() -> None:
+    parts = build_parts(load_protocol_node("audit")["parts"], "quick", {})
+    names = ["classification", "shortcut", "gradcam", "domain_shift", "adversarial", "fairness", "inversion"]
+    assert [part.name for part in parts] == names
+    assert [part.name for part in parts if part.node.get("budget") == "quick"] == names[3:]
+    assert all(part.question for part in parts)
 
 
 # --- the model card --------------------------------------------------------------------------------------------------

@@ -61,8 +61,8 @@ def build_parts(entries: Sequence[Any], budget: Budget, quick: Mapping[str, Mapp
 def _build_part(entry: Any, budget: Budget, quick: Mapping[str, Mapping[str, Any]]) -> AuditPart:
     node, own, key = _read_entry(entry)
     target, protocol = str({**node, **own}["_target_"]), node.get("name")
-    accepted = inspect.signature(configuration.locate(target, key)).parameters
-    given: dict[str, Any] = {"budget": budget} if "budget" in accepted else {}
+    configuration.locate(target, key)
+    given: dict[str, Any] = {"budget": budget} if configuration.takes_argument(target, "budget") else {}
     if budget == "quick":
         given |= quick.get(str(protocol), {})
     node = {**node, **given, **own}
