@@ -130,6 +130,7 @@ class Adversarial(Protocol):
             hyperparameters={"budget": self.budget},
             warnings=[FLATTERING] if self.split == "val" else [],
             page=Page(Path(__file__).with_name("page.html.j2"), values),
+            outcome=verdict.OUTCOMES[results.verdict],
         )
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medassay.attacks.norms import NAMES
+from medassay.evaluation.protocol import Outcome
 from medassay.metrics.chance import ChanceCheck
 from medassay.protocols.adversarial.results import Attacked, Check, Level
 from medassay.protocols.adversarial.soundness import list_failed
@@ -26,6 +27,14 @@ HEADLINES: dict[Level, str] = {
     "undecided": "Undecided",
     "not sound": "Not sound",
     "not judged": "Not judged",
+}
+OUTCOMES: dict[Level, Outcome] = {
+    "robust": "good",
+    "weakened": "bad",
+    "fragile": "bad",
+    "undecided": "undecided",
+    "not sound": "undecided",
+    "not judged": "undecided",
 }
 RULE = (
     f"Judged is PGD in L∞ at {JUDGED:g} of 255 grey levels. The lead is the balanced accuracy less that of guessing. The net "

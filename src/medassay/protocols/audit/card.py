@@ -104,7 +104,7 @@ def make_card(run: Run, parts: Sequence[Part], limits: Sequence[str], stated: St
     return ModelCard(
         run=run.directory.path.resolve().name,
         model=run.config["recipe"]["name"],
-        task=f"Gives an image one of {len(data.classes)} classes. {_describe_images(run)}",
+        task=f"Gives an image one of {len(data.classes)} classes: {', '.join(data.classes)}. {_describe_images(run)}",
         author=stated.author or UNSTATED,
         started=record.get("started"),
         ended=record.get("ended"),
@@ -143,8 +143,7 @@ def _describe_images(run: Run) -> str:
 
 def list_groups(images: LabelledImages) -> dict[str, list[str]] | None:
     """By attribute, the groups that images are of; None where they are not known."""
-    levels = getattr(getattr(images, "groups", None), "levels", None)
-    return None if levels is None else {str(name): list(names) for name, names in levels.items()}
+    return None if images.groups is None else {name: list(names) for name, names in images.groups.levels.items()}
 
 
 def find_scores(run: Run, parts: Sequence[Part]) -> tuple[dict[str, Estimate], str]:

@@ -60,9 +60,9 @@ def build_parts(entries: Sequence[Any], budget: Budget, quick: Mapping[str, Mapp
 
 def _build_part(entry: Any, budget: Budget, quick: Mapping[str, Mapping[str, Any]]) -> AuditPart:
     node, own, key = _read_entry(entry)
-    protocol = node.get("name")
-    accepted = inspect.signature(configuration.locate(str(node.get("_target_")), key)).parameters
-    given: dict[str, Any] = {"budget": budget} if "budget" in accepted else {}
+    target, protocol = str({**node, **own}["_target_"]), node.get("name")
+    configuration.locate(target, key)
+    given: dict[str, Any] = {"budget": budget} if configuration.takes_argument(target, "budget") else {}
     if budget == "quick":
         given |= quick.get(str(protocol), {})
     node = {**node, **given, **own}
@@ -74,7 +74,7 @@ def _build_part(entry: Any, budget: Budget, quick: Mapping[str, Mapping[str, Any
         raise ConfigError(f"{key}: an audit is no part of an audit; leave it out")
     if not built.name or "/" in built.name or built.name.startswith("."):
         raise ConfigError(f"{key}: name={built.name}: give it a name, which names its directory")
-    return AuditPart(built, node)
+    return AuditPart(built, {**node, "name": built.name})
 
 
 def _read_entry(entry: Any) -> tuple[dict[str, Any], dict[str, Any], str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ from medassay.evaluation.about import describe_run, flatten
 from medassay.evaluation.protocol import ComputeContext, Page, Part, Protocol, Report
 from medassay.protocols.audit.card import SPLITS, ModelCard, Statements, make_card
 from medassay.protocols.audit.parts import AuditPart, Budget, build_parts
-from medassay.protocols.audit.results import WORDS, AuditResults, PartVerdict, summarise
+from medassay.protocols.audit.results import WORDS, AuditResults, PartVerdict, Status, summarise
 from medassay.runs.directory import describe_failure
 from medassay.runs.run import Run, describe_kind
 from medassay.tasks.predictions import Classifier
@@ -59,13 +60,12 @@ class Audit(Protocol):
         reports, verdicts = [], []
         for number, part in enumerate(parts, 1):
             logger.info("%d/%d %s …", number, len(parts), part.name)
-            found = run_part(part, run, context)
-            if isinstance(found, Report):
-                reports.append(Part(part.name, found, describe_run(run, found.split), part.node))
-                found = describe_verdict(part, found)
+            report, verdict = run_part(part, run, context)
+            if report is not None:
+                reports.append(Part(part.name, report, describe_run(run, report.split), part.node))
             else:
-                logger.warning("%s: %s: %s", found.name, found.status, found.verdict)
-            verdicts.append(found)
+                logger.warning("%s: %s: %s", verdict.name, verdict.status, verdict.verdict)
+            verdicts.append(verdict)
         return self.report(run, reports, verdicts)
 
     def report(self, run: Run, reports: Sequence[Part], verdicts: list[PartVerdict]) -> Report:
@@ -98,31 +98,34 @@ def make_page_values(card: ModelCard) -> dict[str, Any]:
     }
 
 
-def run_part(part: AuditPart, run: Run, context: ComputeContext) -> Report | PartVerdict:
-    """What a part reports, or why it does not: it does not fit the run, or it failed."""
-    protocol = part.protocol
-
-    def refuse(status: Any, reason: str) -> PartVerdict:
-        return PartVerdict(part.name, part.question, status, reason, [], None)
-
-    if not isinstance(run.task, protocol.requires):
-        return refuse("not applicable", f"it does not work on a {describe_kind(run.config)}'s run")
-    try:
-        own = dataclasses.replace(
-            run, task=copy.deepcopy(run.task)
-        )  # what a part does to the net, the next does not see
-        return protocol.run(own, context)
-    except Exception as error:
-        logger.debug("%s", part.name, exc_info=error)
-        reason, unfit = describe_failure(error), f"protocol={part.name}: "
-        if isinstance(error, UserError) and reason.startswith(unfit):  # as protocols say that a run is none for them
-            return refuse("not applicable", reason.removeprefix(unfit))
-        return refuse("failed", reason)
+def run_part(part: AuditPart, run: Run, context: ComputeContext) -> tuple[Report | None, PartVerdict]:
+    """What a part reports and its verdict; None, and the reason, where it does not fit the run or fails."""
+    status: Status = "not applicable"
+    if not isinstance(run.task, part.protocol.requires):
+        reason = f"it does not work on a {describe_kind(run.config)}'s run"
+    else:
+        try:
+            own = dataclasses.replace(
+                run, task=copy.deepcopy(run.task)
+            )  # the next part does not see what this one does
+            report = part.protocol.run(own, context)
+            return report, describe_verdict(part, report)
+        except Exception as error:
+            logger.debug("%s", part.name, exc_info=error)
+            reason, unfit = describe_failure(error), f"protocol={part.name}: "
+            if not (
+                isinstance(error, UserError) and reason.startswith(unfit)
+            ):  # so protocols say that a run is none for them
+                status = "failed"
+            reason = reason.removeprefix(unfit)
+    return None, PartVerdict(part.name, part.question, status, reason, [], None)
 
 
 def describe_verdict(part: AuditPart, report: Report) -> PartVerdict:
     """The verdict of a part that has reported."""
-    first, *reasons = [line.removeprefix(f"{part.name}: ") for line in report.verdict] or ["It says nothing in words."]
+    pattern = rf"^{re.escape(part.name).replace('_', '[ _]')}: "  # the terminal shows it beside others
+    lines = [re.sub(pattern, "", line) for line in report.verdict]
+    first, *reasons = lines or ["It says nothing in words."]
     page = None if report.page is None else f"{part.name}/report.html"
     return PartVerdict(part.name, part.question, report.outcome or "unjudged", first, reasons, page)
 

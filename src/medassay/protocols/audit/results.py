@@ -53,7 +53,7 @@ class AuditResults:
     Attributes:
         budget: The audit's budget.
         card: The model card.
-        overall: How many parts came to what, in words.
+        overall: Which parts came to what, in words.
         verdicts: What became of each part.
         parts: By name, what each part found.
     """
@@ -66,10 +66,10 @@ class AuditResults:
 
 
 def summarise(verdicts: Sequence[PartVerdict]) -> str:
-    """How many parts came to what, the worst first: ``7 parts: 1 objection (shortcut), 2 undecided (…)``."""
+    """Which parts came to what, the worst first: ``7 parts; objection: shortcut; undecided: gradcam, …``."""
     counted = []
     for status, words in WORDS.items():
         names = [one.name for one in verdicts if one.status == status]
         if names:
-            counted.append(f"{len(names)} {words} ({', '.join(names)})")
-    return f"{len(verdicts)} part{'s' if len(verdicts) > 1 else ''}: {', '.join(counted)}."
+            counted.append(f"{words}: {', '.join(names)}")
+    return f"{len(verdicts)} part{'s' if len(verdicts) > 1 else ''}; {'; '.join(counted)}."

@@ -269,6 +269,7 @@ class DomainShift(Protocol):
             hyperparameters={"budget": self.budget},
             warnings=[FLATTERING] if self.split == "val" else [],
             page=Page(Path(__file__).with_name("page.html.j2"), values),
+            outcome="undecided" if results.level is None else verdict.OUTCOMES[results.level],
         )
 
 

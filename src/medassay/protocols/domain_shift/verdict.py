@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medassay.core.estimate import Estimate
+from medassay.evaluation.protocol import Outcome
 from medassay.metrics.chance import CHANCE_AUROC, ChanceCheck
 from medassay.protocols.domain_shift.monitors import NOMINAL
 from medassay.protocols.domain_shift.results import (
@@ -47,6 +48,13 @@ RULE = (
     f"not cry wolf: the interval of its false-alarm rate must not lie above {format_percent(NOMINAL)}. A net that is not above "
     "chance on the unchanged images is not judged."
 )
+OUTCOMES: dict[Level, Outcome] = {
+    "holds": "good",
+    "undecided": "undecided",
+    "open": "bad",
+    "unclear": "bad",
+    "silent": "bad",
+}
 _HEADLINES: dict[Level, str] = {
     "silent": "Silent failure",
     "unclear": "Failure; whether silent is undecided",

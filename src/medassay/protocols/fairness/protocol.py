@@ -79,6 +79,7 @@ class Fairness(Protocol):
                 Path(__file__).with_name("page.html.j2"),
                 {"names": verdict.NAMES, "deciding": verdict.DECIDING, "least": verdict.LEAST},
             ),
+            outcome=verdict.OUTCOMES[results.level],
         )
 
 

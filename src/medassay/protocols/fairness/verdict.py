@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from medassay.core.estimate import Estimate
+from medassay.evaluation.protocol import Outcome
 from medassay.metrics.chance import ChanceCheck
 from medassay.metrics.group_gaps import compute_p_value, correct_by_holm
 from medassay.protocols.fairness.results import Comparison, Gap, GroupScores, Level
@@ -32,6 +33,7 @@ HEADLINES: dict[Level, str] = {
     "undecided": "Undecided",
     "none": "No disparity found",
 }
+OUTCOMES: dict[Level, Outcome] = {"found": "bad", "undecided": "undecided", "none": "good"}
 RULE = (
     f"Groups with fewer than {LEAST} images are shown and not judged. Two gaps decide: equalised odds (sensitivity or false "
     "positive rate, whichever differs more between groups) and accuracy (best group less worst). Each is compared with its "

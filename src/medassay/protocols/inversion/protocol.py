@@ -250,6 +250,7 @@ class Inversion(Protocol):
                 Path(__file__).with_name("page.html.j2"),
                 {"pictures": pictures, "words": verdict.WORDS, "epsilon": verdict.format_epsilon},
             ),
+            outcome=verdict.OUTCOMES[results.level],
         )
 
 

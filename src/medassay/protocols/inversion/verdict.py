@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from medassay.evaluation.protocol import Outcome
 from medassay.protocols.inversion.cases import Case
 from medassay.protocols.inversion.measures import CaseResult, Level, Nearness, Scores
 from medassay.reporting.numbers import format_fixed, format_significant, format_with_bounds
 
 MOST = 0.5  # of the images; where more come first among their likes, images are recognised in most cases
 LEVELS: tuple[Level, ...] = ("not_recognisable", "undecided", "recognisable")
+OUTCOMES: dict[Level, Outcome] = {"not_recognisable": "good", "undecided": "undecided", "recognisable": "bad"}
 WORDS: dict[Level, str] = {
     "recognisable": "recognisable",
     "undecided": "undecided",
@@ -84,7 +86,7 @@ def list_findings(cases: Sequence[CaseResult], delta: float) -> list[str]:
     base = cases[0]
     return [
         *_describe_labels(base),
-        _describe_images(base),
+        *_describe_images(base),
         *_compare_weights(base, cases[1]),
         *_describe_changes("With the statistics of the batch in batch normalisation", cases, base, "mode"),
         *_describe_changes("Larger batches", cases, base, "batch"),
