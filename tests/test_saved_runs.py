@@ -49,6 +49,7 @@ def test_the_saved_runs_are_small() -> None:
         ("interrupted", [], "report.html"),
         ("cnn", ["protocol=gradcam", "protocol.scores=false", "protocol.n=1"], "gradcam.json"),
         ("cnn", ["protocol=shortcut", "protocol.heat_maps=4", "protocol.shown=1"], "shortcut.json"),
+        ("cnn", ["protocol=domain_shift", "protocol.budget=quick", "protocol.corruptions=[blur]"], "domain_shift.json"),
         ("cgan", ["protocol=sample", "protocol.n=1"], "samples.npz"),
         ("cvae", ["protocol=sample", "protocol.n=1"], "samples.npz"),
     ],

@@ -46,3 +46,13 @@ def mean_over_seeds(values: Sequence[float]) -> Estimate:
 
     half = float(student_t.ppf(0.975, n - 1)) * mean.sd / math.sqrt(n)
     return Estimate(mean.value, mean.value - half, mean.value + half, mean.sd, n, "seeds", tuple(values))
+
+
+def estimate_share(hits: int, n: int) -> Estimate:
+    """The share ``hits / n`` with its exact 95 % binomial interval (Clopper & Pearson 1934); NaN for n = 0."""
+    if n == 0:
+        return Estimate(math.nan, math.nan, math.nan, n=0, kind="exact")
+    from scipy.stats import binomtest  # slow: where an interval is wanted only
+
+    low, high = binomtest(hits, n).proportion_ci(0.95)
+    return Estimate(hits / n, float(low), float(high), n=n, kind="exact")
