@@ -74,7 +74,7 @@ def test_the_search_over_generators_ranks_families_by_a_quick_tstr_on_validation
     small = ("trainer.max_epochs=1", "model.net.width=4", "hydra.launcher.jobs=1")
     directory, lines = search(tmp_path, "search=generators", *BLOOD, *small)
     values = {line["model"]: float(line["assay/tstr_balanced_accuracy"]) for line in lines}
-    assert set(values) == {"cgan", "cvae"}
+    assert set(values) == {"cgan", "cgan_strong", "cvae", "diffusion"}
     assert list(values.values()) == sorted(values.values(), reverse=True)
     assert (chosen(directory) or {}) == {}  # nothing is tested, so nothing is chosen for it
     assert jobs_tested(directory) == set()

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from medassay.metrics.distances import check_features, check_pair, compute_distances
 
-PERMUTATIONS = 199  # with the sample itself 200 arrangements, of which exactly a twentieth gives p <= 0.05
+PERMUTATIONS = 99  # with the sample itself 100 arrangements, of which exactly a twentieth gives p <= 0.05
 _MOST = 1000  # points that the bandwidth is taken from
 
 
