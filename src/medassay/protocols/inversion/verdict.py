@@ -84,7 +84,7 @@ def list_findings(cases: Sequence[CaseResult], delta: float) -> list[str]:
     base = cases[0]
     return [
         *_describe_labels(base),
-        _describe_images(base),
+        *_describe_images(base),
         *_compare_weights(base, cases[1]),
         *_describe_changes("With the statistics of the batch in batch normalisation", cases, base, "mode"),
         *_describe_changes("Larger batches", cases, base, "batch"),
