@@ -51,7 +51,7 @@ def make_batches(groups: int, batch: int, side: int = 16) -> tuple[Tensor, Tenso
 
 def compute_plain(net: nn.Module, images: Tensor, labels: Tensor, mode: Mode) -> Tensor:
     """One batch's gradient by backward alone."""
-    net = copy.deepcopy(net).train(mode == "train")
+    net = copy.deepcopy(net).train(mode == "train").to(memory_format=torch.contiguous_format)
     WEIGHTED(net(images), labels).backward()
     gradients = [weight.grad for weight in net.parameters()]
     return torch.cat([gradient.flatten() for gradient in gradients if gradient is not None])
@@ -110,12 +110,13 @@ def test_the_bias_gradient_tells_the_label_of_every_class_and_image(kind: str, c
     with torch.no_grad():
         for scale in (1.0, 100.0):  # in the second net softmax is 1 to float32's last digit
             net.head.weight.mul_(scale)
-            images = torch.rand(25 * classes, 1, 1, 28, 28)
-            labels = torch.arange(classes).repeat(25)[:, None]
+            images = torch.rand(12 * classes, 1, 1, 28, 28)
+            labels = torch.arange(classes).repeat(12)[:, None]
             client = Client(net, F.cross_entropy)
-            features = net.features(images[:, 0])
-            assert (features < 0).any()
-            assert (features > 0).any()  # so that the weights' gradients have no sign of their own
+            if kind == "lenet":  # features of both signs, so that the weights' gradients have none of their own
+                features = net.features(images[:, 0])
+                assert (features < 0).any()
+                assert (features > 0).any()
             bias = client.split(client.share(images, labels))["head.bias"]
             assert torch.equal(infer_labels(bias), labels[:, 0])
 
@@ -156,7 +157,7 @@ def test_a_linear_net_gives_its_image_away_in_closed_form_and_the_search_finds_t
     parts = client.split(sent)
     exact = parts["head.weight"][:, 0] / parts["head.bias"][:, :1]  # d/dW = (p - y) x and d/db = p - y
     torch.testing.assert_close(exact.view_as(images), images, rtol=1e-4, atol=1e-5)
-    found = reconstruct(client, sent, labels, (1, 6, 6), Search(steps=400, restarts=1, total_variation=0.0))
+    found = reconstruct(client, sent, labels, (1, 6, 6), Search(steps=200, restarts=1, total_variation=0.0))
     assert float((found.images - exact.view_as(images)).abs().max()) < 0.01
     assert float(found.distances.max()) < 1e-4
     assert 0 <= float(found.images.min()) <= float(found.images.max()) <= 1
@@ -187,7 +188,7 @@ def test_only_known_entries_are_compared() -> None:
     known[:, 8:16] = False  # the lower half of the image in the first row of weights; the second row is known
     spoilt = sent.clone()
     spoilt[:, 8:16] = 7.0
-    found = reconstruct(client, spoilt, labels, (1, 4, 4), Search(steps=300, restarts=1, total_variation=0.0), known)
+    found = reconstruct(client, spoilt, labels, (1, 4, 4), Search(steps=200, restarts=1, total_variation=0.0), known)
     assert float((found.images - images).abs().max()) < 0.02
 
 

@@ -9,7 +9,8 @@ from torch import Tensor
 def clip_per_example(gradients: Tensor, bound: float) -> Tensor:
     """Gradients ``(B, P)`` of single images, longer ones shortened to the Euclidean norm ``bound`` (Abadi et al. 2016)."""
     norms = gradients.norm(dim=1, keepdim=True)
-    return gradients * (bound / norms.clamp(min=torch.finfo(norms.dtype).tiny)).clamp(max=1)
+    clipped: Tensor = gradients * (bound / norms.clamp(min=torch.finfo(norms.dtype).tiny)).clamp(max=1)
+    return clipped
 
 
 def add_noise(gradients: Tensor, bound: float, multiplier: float, rng: torch.Generator) -> Tensor:

@@ -25,9 +25,6 @@ Mode = Literal["eval", "train"]
 Loss = Callable[[Tensor, Tensor], Tensor]
 """``logits (B, K), labels (B,) int64 -> scalar``."""
 
-DECAY = 0.1  # of the step, three times (Geiping et al. 2020, appendix)
-_DECAYED_AT = (3 / 8, 5 / 8, 7 / 8)  # shares of all steps
-
 
 class Client:
     """What a client of federated learning sends, as a function of its images that can be differentiated.
@@ -97,7 +94,7 @@ class Client:
 
     def split(self, sent: Tensor) -> dict[str, Tensor]:
         """``(G, P)`` by the names of the weights, ``(G, …)`` each in its shape."""
-        parts = sent.split(self.sizes, 1)
+        parts = torch.split(sent, self.sizes, 1)
         return {
             name: part.view(-1, *weight.shape) for (name, weight), part in zip(self._sent.items(), parts, strict=True)
         }
@@ -126,7 +123,7 @@ def _prepare(net: nn.Module) -> None:
     """Makes layers of ``net`` fit for gradients of gradients, many batches side by side; the answers stay the same."""
     for name, layer in [*net.named_modules()]:
         if getattr(layer, "inplace", False) is True:  # the value that it overwrites is needed once more
-            layer.inplace = False  # type: ignore[assignment]
+            layer.inplace = False
         if isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size in (1, (1, 1)):
             net.set_submodule(name, _Mean())
 
@@ -175,16 +172,18 @@ class Search:
 
     Attributes:
         steps: Number of steps of Adam on the sign of the gradient.
-        restarts: Number of random images to start from; the one that ends with the lowest objective is kept.
-        lr: Step in grey levels from 0 to 1; a tenth of it after 3/8, 5/8 and 7/8 of the steps each.
-        total_variation: Weight of the mean difference between neighbouring pixels in the objective.
+        restarts: Number of random images to start from; the one whose gradient ends nearest to what was sent is kept.
+        lr: First step, in grey levels from 0 to 1; it falls to 0 along a half cosine.
+        total_variation: Weight of the mean difference between neighbouring pixels: how large its gradient is, on average over
+            an image, beside that of the cosine. The step takes the sign alone, so that only this ratio matters; a weight in the
+            objective itself would be too small for one net and too large for the next, by a factor of a thousand.
         seed: Seed of the random images.
     """
 
     steps: PositiveInt = 500
     restarts: PositiveInt = 2
-    lr: Annotated[float, Range(gt=0, le=1)] = 0.1
-    total_variation: NonNegative = 0.01
+    lr: Annotated[float, Range(gt=0, le=1)] = 0.03
+    total_variation: NonNegative = 1.0
     seed: int = 0
 
 
@@ -221,26 +220,32 @@ def reconstruct(
     target, wanted = sent.repeat(search.restarts, 1), labels.repeat(search.restarts, 1)
     target = target if mask is None else target * mask
     optimizer = torch.optim.Adam([images], lr=search.lr)
-    milestones = [int(share * search.steps) for share in _DECAYED_AT]
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, milestones, gamma=DECAY)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, search.steps)
 
-    def measure() -> tuple[Tensor, Tensor]:
+    def measure_distance() -> Tensor:
         given = client.share(images, wanted)
-        distance = 1 - F.cosine_similarity(given if mask is None else given * mask, target, dim=1, eps=1e-30)
-        return distance, distance + search.total_variation * measure_total_variation(images)
+        return 1 - F.cosine_similarity(given if mask is None else given * mask, target, dim=1, eps=1e-30)
 
     for _ in range(search.steps):
-        images.grad = client.differentiate(lambda: measure()[1].sum(), images).sign()
+        gradient = _scale(client.differentiate(lambda: measure_distance().sum(), images))
+        (smoothing,) = torch.autograd.grad(measure_total_variation(images).sum(), images)
+        images.grad = (gradient + search.total_variation * _scale(smoothing)).sign()
         optimizer.step()
         schedule.step()
         with torch.no_grad():
             images.clamp_(0, 1)
     with torch.no_grad():
-        distance, objective = (values.view(search.restarts, groups) for values in measure())
-    best = objective.nan_to_num(torch.inf).argmin(0)
+        distance = measure_distance().view(search.restarts, groups)
+    best = distance.nan_to_num(torch.inf).argmin(0)
     each = torch.arange(groups, device=best.device)
     found = images.detach().view(search.restarts, groups, batch, *image_shape)[best, each]
     return Reconstruction(found.cpu(), distance[best, each].cpu())
+
+
+def _scale(gradient: Tensor) -> Tensor:
+    """``(G, …)`` with a mean absolute value of 1 in each batch; zeros stay zeros."""
+    sizes = gradient.abs().flatten(1).mean(1).clamp(min=torch.finfo(gradient.dtype).tiny)
+    return gradient / sizes.view(-1, *[1] * (gradient.ndim - 1))
 
 
 def measure_total_variation(images: Tensor) -> Tensor:

@@ -32,9 +32,10 @@ def measure_ssim(images: Tensor, originals: Tensor) -> Tensor:
     """Structural similarity, at most 1 (Wang et al. 2004; Gaussian window, sigma 1.5); arguments as of :func:`measure_psnr`."""
     from torchmetrics.functional.image import structural_similarity_index_measure
 
-    similarity: Tensor = structural_similarity_index_measure(
+    similarity = structural_similarity_index_measure(
         images.double(), originals.double(), data_range=1.0, reduction="none"
     )
+    assert isinstance(similarity, Tensor)
     return similarity.reshape(len(images))
 
 

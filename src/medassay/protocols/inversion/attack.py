@@ -95,7 +95,7 @@ class Attack:
             return prune(sent, case.pruned) if case.pruned else sent
         rng = torch.Generator().manual_seed(derive_seed(self.search.seed, 1))
         singles = _share(client, images.flatten(0, 1)[:, None], labels.flatten()[:, None])
-        return torch.stack([add_noise(own, self.bound, case.noise, rng) for own in singles.split(case.batch)])
+        return torch.stack([add_noise(own, self.bound, case.noise, rng) for own in torch.split(singles, case.batch)])
 
     def _reads_labels(self, labels: Tensor) -> bool:
         return self.bias is not None and labels.shape[1] == 1
@@ -111,7 +111,7 @@ class Attack:
         channels, height, width = self.originals.images.shape[1:]
         parts = []
         for place, (some, own, mask) in enumerate(
-            zip(sent.split(rows), labels.split(rows), known.split(rows), strict=True)
+            zip(torch.split(sent, rows), torch.split(labels, rows), torch.split(known, rows), strict=True)
         ):
             search = replace(self.search, seed=derive_seed(self.search.seed, 2, place))
             parts.append(

@@ -130,7 +130,9 @@ def score_images(found: Tensor, originals: Originals) -> Scores:
     groups, batch = found.shape[:2]
     n = groups * batch
     true = originals.images[:n]
-    matched = torch.cat([part[match_images(part, own)] for part, own in zip(found, true.split(batch), strict=True)])
+    matched = torch.cat(
+        [part[match_images(part, own)] for part, own in zip(found, torch.split(true, batch), strict=True)]
+    )
     psnr, ssim = measure_psnr(matched, true), measure_ssim(matched, true)
     nearest = originals.nearest[:n]
     ranks = [rank_original(*trio) for trio in zip(matched, true, originals.others[:n], strict=True)]
