@@ -16,6 +16,7 @@ from medassay.attacks.inversion import (
     Search,
     find_last_layer,
     infer_labels,
+    measure_distance,
     measure_total_variation,
     reconstruct,
 )
@@ -157,7 +158,7 @@ def test_a_linear_net_gives_its_image_away_in_closed_form_and_the_search_finds_t
     parts = client.split(sent)
     exact = parts["head.weight"][:, 0] / parts["head.bias"][:, :1]  # d/dW = (p - y) x and d/db = p - y
     torch.testing.assert_close(exact.view_as(images), images, rtol=1e-4, atol=1e-5)
-    found = reconstruct(client, sent, labels, (1, 6, 6), Search(steps=200, restarts=1, total_variation=0.0))
+    found = reconstruct(client, sent, labels, (1, 6, 6), Search(steps=150, restarts=1, total_variation=0.0))
     assert float((found.images - exact.view_as(images)).abs().max()) < 0.01
     assert float(found.distances.max()) < 1e-4
     assert 0 <= float(found.images.min()) <= float(found.images.max()) <= 1
@@ -175,7 +176,7 @@ def test_the_search_is_the_same_by_the_same_seed_and_keeps_the_better_restart() 
     assert (runs[0].distances <= alone.distances + 1e-6).all()
     given = client.share(runs[0].images, labels)
     torch.testing.assert_close(
-        runs[0].distances, (1 - F.cosine_similarity(given, sent, dim=1)).detach(), atol=1e-5, rtol=0
+        runs[0].distances, measure_distance(given, sent, client.sizes).detach(), atol=1e-5, rtol=0
     )
 
 
@@ -188,8 +189,16 @@ def test_only_known_entries_are_compared() -> None:
     known[:, 8:16] = False  # the lower half of the image in the first row of weights; the second row is known
     spoilt = sent.clone()
     spoilt[:, 8:16] = 7.0
-    found = reconstruct(client, spoilt, labels, (1, 4, 4), Search(steps=200, restarts=1, total_variation=0.0), known)
+    found = reconstruct(client, spoilt, labels, (1, 4, 4), Search(steps=150, restarts=1, total_variation=0.0), known)
     assert float((found.images - images).abs().max()) < 0.02
+
+
+def test_the_distance_is_1_less_the_cosine_of_the_whole_and_of_each_tensor() -> None:
+    given = torch.tensor([[1.0, 0.0, 5.0, 5.0, 2.0]])
+    sent = torch.tensor([[1.0, 1.0, 1.0, 1.0, -3.0]])
+    whole, tensors = 5 / (55 * 13) ** 0.5, [0.5**0.5, 1.0, -1.0]
+    assert float(measure_distance(given, sent, [2, 2, 1])) == pytest.approx(1 - whole / 2 - sum(tensors) / 6)
+    assert float(measure_distance(given, 0 * sent, [2, 2, 1])) == 1
 
 
 def test_total_variation_is_the_mean_step_along_rows_and_columns() -> None:
@@ -210,7 +219,7 @@ def test_batches_are_searched_apart() -> None:
 
 
 def measure_gradients(client: Client, images: Tensor, sent: Tensor, labels: Tensor) -> Tensor:
-    """The gradient of 1 - cosine by images that are darker than the true ones."""
+    """The gradient of the distance by images that are darker than the true ones."""
     darker = (0.5 * images).requires_grad_(True)
-    distance = 1 - F.cosine_similarity(client.share(darker, labels), sent, dim=1)
+    distance = measure_distance(client.share(darker, labels), sent, client.sizes)
     return torch.autograd.grad(distance.sum(), darker)[0]

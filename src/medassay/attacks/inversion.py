@@ -182,13 +182,13 @@ class Search:
 
     steps: PositiveInt = 500
     restarts: PositiveInt = 2
-    lr: Annotated[float, Range(gt=0, le=1)] = 0.03
+    lr: Annotated[float, Range(gt=0, le=1)] = 0.05
     total_variation: NonNegative = 1.0
     seed: int = 0
 
 
 class Reconstruction(NamedTuple):
-    """Images ``(G, B, C, H, W) float32 in [0, 1]``, and how far what they give is from what was sent, ``(G,)``: 1 - cosine."""
+    """Images ``(G, B, C, H, W) float32 in [0, 1]``, and how far what they give is from what was sent, ``(G,)``."""
 
     images: Tensor
     distances: Tensor
@@ -222,12 +222,12 @@ def reconstruct(
     optimizer = torch.optim.Adam([images], lr=search.lr)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, search.steps)
 
-    def measure_distance() -> Tensor:
+    def measure() -> Tensor:
         given = client.share(images, wanted)
-        return 1 - F.cosine_similarity(given if mask is None else given * mask, target, dim=1, eps=1e-30)
+        return measure_distance(given if mask is None else given * mask, target, client.sizes)
 
     for _ in range(search.steps):
-        gradient = _scale(client.differentiate(lambda: measure_distance().sum(), images))
+        gradient = _scale(client.differentiate(lambda: measure().sum(), images))
         (smoothing,) = torch.autograd.grad(measure_total_variation(images).sum(), images)
         images.grad = (gradient + search.total_variation * _scale(smoothing)).sign()
         optimizer.step()
@@ -235,11 +235,32 @@ def reconstruct(
         with torch.no_grad():
             images.clamp_(0, 1)
     with torch.no_grad():
-        distance = measure_distance().view(search.restarts, groups)
+        distance = measure().view(search.restarts, groups)
     best = distance.nan_to_num(torch.inf).argmin(0)
     each = torch.arange(groups, device=best.device)
     found = images.detach().view(search.restarts, groups, batch, *image_shape)[best, each]
     return Reconstruction(found.cpu(), distance[best, each].cpu())
+
+
+def measure_distance(given: Tensor, sent: Tensor, sizes: list[int]) -> Tensor:
+    """1 - cosine of the whole (Geiping et al. 2020) and, on average, of each tensor of weights; half of each.
+
+    The first convolutions know where in the image something is, and their gradients may be small beside those of the last
+    layers: tensor by tensor all count alike. The whole keeps how large they are beside each other, which tells brightness.
+
+    Args:
+        given, sent: ``(G, P)``.
+        sizes: Number of elements of each tensor.
+
+    Returns:
+        ``(G,)``; a tensor that is 0 in one of the two has the cosine 0.
+    """
+
+    def compare(first: Tensor, second: Tensor) -> Tensor:
+        return F.cosine_similarity(first, second, dim=1, eps=1e-30)
+
+    parts = zip(torch.split(given, sizes, 1), torch.split(sent, sizes, 1), strict=True)
+    return 1 - (compare(given, sent) + torch.stack([compare(*pair) for pair in parts]).mean(0)) / 2
 
 
 def _scale(gradient: Tensor) -> Tensor:

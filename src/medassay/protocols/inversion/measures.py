@@ -87,7 +87,7 @@ class CaseResult:
         first: Share of the images that are nearer to their reconstruction than the others they are ranked among.
         ranks: Place of each image among these, from 1.
         right_labels: Share of the labels read off the last layer's bias; None where labels were given to the attack.
-        distance: Distance, 1 - cosine, of what was sent from what the reconstructed images give; mean over batches.
+        distance: Distance of what was sent from what the reconstructed images give, 1 - cosine; mean over batches.
         epsilon: Privacy loss of one look at the noisy gradient; None without noise.
         level, reason: The rule's answer, and why.
         images: The reconstructed images, in the order of the originals; drawn, not kept.

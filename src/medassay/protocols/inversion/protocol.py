@@ -83,7 +83,7 @@ class Inversion(Protocol):
     pruning: list[Annotated[float, Range(gt=0, lt=1)]] | None = None
     steps: PositiveInt | None = None
     restarts: PositiveInt = 2
-    lr: Annotated[float, Range(gt=0, le=1)] = 0.03
+    lr: Annotated[float, Range(gt=0, le=1)] = 0.05
     total_variation: NonNegative = 1.0
     local_lr: Positive = 0.01
     clip: Positive = 1.0
