@@ -18,6 +18,17 @@ from medassay.nets.layers import Normalise
 from medassay.nets.stages import group_layers
 
 
+def _writes_past_its_memory(module: nn.Module) -> bool:
+    """Whether the gradient of a layer's weights damages memory on CPUs with AVX2 alone, where maps lie channels last.
+
+    oneDNN's fault, of 1x1 convolutions with a stride and fewer than eight input maps
+    (https://github.com/uxlfoundation/oneDNN/issues/6035).
+    """
+    if not isinstance(module, nn.Conv2d):
+        return False
+    return module.kernel_size == (1, 1) and module.stride != (1, 1) and module.in_channels < 8
+
+
 class ImageNetClassifier(nn.Module):
     """Images ``(B, in_channels, H, W) float32`` in [0, 1] to logits ``(B, num_classes)``.
 
@@ -62,7 +73,8 @@ class ImageNetClassifier(nn.Module):
         self.normalise = Normalise()
         self.body, self.pooling, self.head = body, pooling, head
         self.upscale, self.target_layer, self.published = upscale, target_layer, published
-        self.to(memory_format=torch.channels_last)
+        if not any(_writes_past_its_memory(module) for module in self.modules()):
+            self.to(memory_format=torch.channels_last)
 
     def prepare(self, x: Tensor) -> Tensor:
         """Images in [0, 1] as the body takes them: normalised, and enlarged where that is asked for."""
