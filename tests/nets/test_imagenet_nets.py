@@ -224,5 +224,5 @@ def test_block_nets_gain_two_small_layers_for_each_block() -> None:
 def test_maps_lie_channels_last_where_the_cpu_s_library_keeps_to_its_memory() -> None:
     """oneDNN with AVX2 alone writes past the end for 1x1 convolutions of stride 2 with fewer than eight input maps."""
     narrow, wide = ResNet(1, 2, 28, width=4), ResNet(1, 2, 28, width=8)
-    weights = [find_layer(net, "body.layer2.0.conv1").weight for net in (narrow, wide)]
+    weights = [net.get_parameter("body.layer2.0.conv1.weight") for net in (narrow, wide)]
     assert [one.is_contiguous(memory_format=torch.channels_last) for one in weights] == [False, True]
