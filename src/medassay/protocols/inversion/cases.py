@@ -32,7 +32,7 @@ class Amounts(NamedTuple):
 
 BUDGETS: dict[Budget, Amounts] = {
     "full": Amounts(8, 500, [1, 2, 4, 8], ["eval", "train"], [1, 4], [0.001, 0.01, 0.1], [0.5, 0.9, 0.99]),
-    "quick": Amounts(2, 500, [1, 2], ["eval"], [1], [0.01], [0.9]),
+    "quick": Amounts(2, 500, [1], ["eval"], [1], [0.01], [0.9]),
 }
 
 

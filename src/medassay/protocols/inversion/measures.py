@@ -7,7 +7,7 @@ reconstructed together, so that their numbers hang together, too.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -139,7 +139,10 @@ def score_images(found: Tensor, originals: Originals) -> Scores:
     return Scores(
         n,
         average(psnr, ssim),
-        average(psnr - measure_psnr(nearest, true), ssim - measure_ssim(nearest, true)),
+        Nearness(
+            mean_over_few_images((psnr - measure_psnr(nearest, true)).tolist()),
+            mean_over_few_images((ssim - measure_ssim(nearest, true)).tolist()),
+        ),
         estimate_share(sum(rank == 1 for rank in ranks), n),
         ranks,
         matched,
@@ -147,8 +150,11 @@ def score_images(found: Tensor, originals: Originals) -> Scores:
 
 
 def average(psnr: Tensor, ssim: Tensor) -> Nearness:
-    """Means of numbers ``(N,)`` each."""
-    return Nearness(mean_over_few_images(psnr.tolist()), mean_over_few_images(ssim.tolist()))
+    """Means of numbers ``(N,)`` each; the interval of the SSIM ends at 1."""
+    mean = mean_over_few_images(ssim.tolist())
+    return Nearness(
+        mean_over_few_images(psnr.tolist()), replace(mean, high=None if mean.high is None else min(mean.high, 1.0))
+    )
 
 
 @dataclass(frozen=True)

@@ -123,8 +123,10 @@ class Inversion(Protocol):
             self.local_lr,
             bias,
         )
-        cases, undefined = [], []
-        for group in group_cases(list_cases(self.weights, self.amounts)):
+        tried: dict[Case, CaseResult] = {}
+        undefined = []
+        planned = list_cases(self.weights, self.amounts)
+        for group in group_cases(planned):
             logger.info("attacking: %s%s", group[0], f", and {len(group) - 1} defences" if len(group) > 1 else "")
             try:
                 found = attack.attack(group)
@@ -133,8 +135,14 @@ class Inversion(Protocol):
                     raise
                 undefined.append(str(group[0]))
                 continue
-            cases += [self.judge(case, one, originals) for case, one in zip(group, found, strict=True)]
+            tried |= {case: self.judge(case, one, originals) for case, one in zip(group, found, strict=True)}
         warnings += [f"Left out: {', '.join(undefined)}: batch statistics of a single value."] if undefined else []
+        if planned[0] not in tried:
+            raise ConfigError(
+                f"protocol.modes={self.amounts.modes}: this net normalises a single value, which has no statistics; put "
+                f"eval first, or larger batches than {planned[0].batch} first in protocol.batch_sizes"
+            )
+        cases = [tried[case] for case in planned if case in tried]
         results = self.summarise(cases, originals, run, nets["trained"], bias)
         return self.report(results, originals, warnings)
 

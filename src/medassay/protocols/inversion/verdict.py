@@ -87,7 +87,7 @@ def list_findings(cases: Sequence[CaseResult], delta: float) -> list[str]:
     return [
         *_describe_labels(base),
         *_describe_images(base),
-        *_compare_weights(base, cases[1]),
+        *_compare_weights(base, cases),
         *_describe_changes("With the statistics of the batch in batch normalisation", cases, base, "mode"),
         *_describe_changes("Larger batches", cases, base, "batch"),
         *_describe_changes("The change of the weights after several local steps", cases, base, "local_steps"),
@@ -112,11 +112,12 @@ def _describe_images(base: CaseResult) -> list[str]:
     ]
 
 
-def _compare_weights(base: CaseResult, other: CaseResult) -> list[str]:
-    near = other.reconstruction
+def _compare_weights(base: CaseResult, cases: Sequence[CaseResult]) -> list[str]:
     return [
-        f"With {other.case.weights} weights: {WORDS[other.level]}, PSNR {format_with_bounds(near.psnr, 1)} dB instead of "
-        f"{format_fixed(base.reconstruction.psnr.value, 1)} dB."
+        f"With {one.case.weights} weights: {WORDS[one.level]}, PSNR {format_with_bounds(one.reconstruction.psnr, 1)} dB "
+        f"instead of {format_fixed(base.reconstruction.psnr.value, 1)} dB."
+        for one in cases
+        if one.case.weights != base.case.weights
     ]
 
 
