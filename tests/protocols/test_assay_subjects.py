@@ -395,4 +395,4 @@ def test_refusing_for_the_samples_alone_reads_no_real_images(
 
 
 def test_a_candidate_is_what_the_assay_gets_and_nothing_more() -> None:
-    assert set(Candidate.__dataclass_fields__) == {"name", "images", "held_out", "more", "provenance"}
+    assert set(Candidate.__dataclass_fields__) == {"name", "images", "held_out", "more", "provenance", "selection"}

@@ -223,7 +223,7 @@ def test_without_a_readable_image_nothing_is_left(run: Run, tmp_path: Path) -> N
 
 def test_another_protocol_is_refused_with_the_ones_that_fit(unet: Path, command: Command) -> None:
     result = command("evaluate", f"run={unet}", "trainer.gpus=0", "protocol=gradcam")
-    assert_one_line(result, "is a segmentation's run (model=unet); use protocol=predict or segmentation")
+    assert_one_line(result, "is a segmentation's run (model=unet); use protocol=segmentation or predict")
 
 
 # --- more classes, more names ----------------------------------------------------------------------------------------
