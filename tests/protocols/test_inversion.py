@@ -34,7 +34,7 @@ from medassay.protocols.inversion.measures import (
     choose_originals,
     score_images,
 )
-from medassay.protocols.inversion.protocol import Inversion, choose_bias, make_nets
+from medassay.protocols.inversion.protocol import Inversion, choose_bias, choose_modes, make_nets
 from medassay.runs.run import Run
 from medassay.tasks.classification import Classification
 from tests.helpers import Command, assert_one_line, list_differences
@@ -346,6 +346,9 @@ def test_what_was_left_out_is_said(attacked: Attacked) -> None:
     run = attacked[0]
     told = Inversion(budget="quick", batch_sizes=[1, 2, 4]).list_left_out(make_nets(run, 0)["trained"])
     assert told == ["Batches of 4 were left out: 2 images were attacked."]
+    told = Inversion(modes=["train", "eval"]).list_left_out(Plain())
+    assert told == ["The net has no batch normalisation, so that its mode makes no difference; one is tried."]
+    assert choose_modes(Inversion(modes=["train", "eval"]).amounts, Plain()).modes == ["train"]
 
 
 @pytest.mark.parametrize(

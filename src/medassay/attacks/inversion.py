@@ -112,6 +112,26 @@ class Client:
         return self._loss(functional_call(self._net, ({**weights, **self._fixed},), (images,)), labels)
 
 
+class _Affine(nn.Module):
+    """Batch normalisation by its running statistics, ``(B, C, …)``; torch's own takes more steps to differentiate twice."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, layer: nn.modules.batchnorm._BatchNorm) -> None:
+        super().__init__()
+        assert layer.running_mean is not None
+        assert layer.running_var is not None
+        self.weight, self.bias = layer.weight, layer.bias
+        scale = (layer.running_var + layer.eps).rsqrt()
+        self.register_buffer("scale", scale)
+        self.register_buffer("shift", -layer.running_mean * scale)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        shape = (-1, *[1] * (maps.ndim - 2))
+        return maps * (self.weight * self.scale).view(shape) + (self.bias + self.weight * self.shift).view(shape)
+
+
 class _Mean(nn.Module):
     """``nn.AdaptiveAvgPool2d(1)``, which may set strides in place: ``vmap`` has no rule for that."""
 
@@ -126,6 +146,8 @@ def _prepare(net: nn.Module) -> None:
             layer.inplace = False
         if isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size in (1, (1, 1)):
             net.set_submodule(name, _Mean())
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm) and layer.affine and layer.running_mean is not None:
+            net.set_submodule(name, _Affine(layer))
 
 
 class _NoBatchingRule(Exception):

@@ -125,7 +125,7 @@ class Inversion(Protocol):
         )
         tried: dict[Case, CaseResult] = {}
         undefined = []
-        planned = list_cases(self.weights, self.amounts)
+        planned = list_cases(self.weights, choose_modes(self.amounts, nets["trained"]))
         for group in group_cases(planned):
             logger.info("attacking: %s%s", group[0], f", and {len(group) - 1} defences" if len(group) > 1 else "")
             try:
@@ -177,6 +177,8 @@ class Inversion(Protocol):
             told.append(
                 f"Batches of {', '.join(map(str, large))} were left out: {amounts.images} images were attacked."
             )
+        if amounts.modes != choose_modes(amounts, net).modes:
+            told.append("The net has no batch normalisation, so that its mode makes no difference; one is tried.")
         if isinstance(net, WithAuxiliaries):
             told.append(
                 "The loss of the net’s auxiliary classifiers, which only train it, is left out of the gradient."
@@ -269,6 +271,12 @@ def make_nets(run: Run, seed: int) -> Mapping[Weights, nn.Module]:
     fresh = build_task(run.config, derive_seed(seed, 3))
     assert isinstance(fresh, Classification)
     return {"trained": task.net if task.ema is None else task.ema.net, "initial": fresh.net}
+
+
+def choose_modes(amounts: Amounts, net: nn.Module) -> Amounts:
+    """What is tried of a net: of one without batch normalisation the first mode alone."""
+    has_statistics = any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in net.modules())
+    return amounts if has_statistics else amounts._replace(modes=amounts.modes[:1])
 
 
 def choose_bias(task: Classification, net: nn.Module) -> tuple[str | None, str | None]:
