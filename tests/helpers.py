@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import io
 import struct
+import sys
 import zipfile
 from collections.abc import Callable
 from itertools import pairwise
@@ -79,10 +80,11 @@ def write_lying_npz(path: Path, key: str) -> None:
 
 def load_script(name: str) -> ModuleType:
     """The module scripts/<name>.py."""
-    spec = importlib.util.spec_from_file_location(name, SCRIPTS / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"scripts_{name}", SCRIPTS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
     return module
 

@@ -44,14 +44,13 @@ from medassay.protocols.domain_shift.results import (
     Level,
     Remedy,
 )
-from medassay.runs.compose import compose_training
 from medassay.runs.directory import RunDirectory
 from medassay.runs.load import load_run
 from medassay.runs.run import Run
 from medassay.tasks.classification import Classification
 from medassay.tasks.predictions import predict
 from medassay.training.settings import TrainerSettings
-from tests.helpers import Command, assert_one_line, list_differences, load_script
+from tests.helpers import Command, assert_one_line, list_differences
 
 CPU = torch.device("cpu")
 SAVED = Path(__file__).parents[1] / "fixtures" / "runs"
@@ -583,16 +582,3 @@ def test_wrong_settings_are_one_line(saved: Callable[[str], Path], tmp_path: Pat
     generator = saved("cgan")
     assert_one_line(command("evaluate", *common, f"protocol.baseline={generator}"), "give a classifier's")
     assert_one_line(command("evaluate", *common, "protocol.corruptions=[fog]"), "fog", "blur")
-
-
-# --- the study of the verdict ----------------------------------------------------------------------------------------
-
-
-def test_the_study_s_arms_compose_and_its_counts_have_exact_intervals() -> None:
-    study = load_script("domain_shift_study")
-    planted, unplanted = (compose_training([*study.COMMON, *study.ARMS[arm]]) for arm in ("planted", "unplanted"))
-    assert (planted.data.augment.contrast, unplanted.data.augment.contrast) == (0, 0.9)
-    assert DomainShift(**study.AUDIT).corruptions == ["contrast"]
-    found = study.summarise([{"level": "silent"}] * 10)
-    assert (found["n"], found["silent"], found["levels"]) == (10, 10, {"silent": 10})
-    assert found["interval_95"] == [pytest.approx(0.025**0.1), 1]

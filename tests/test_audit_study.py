@@ -1,0 +1,80 @@
+"""The study of the audits' verdicts: its arms compose, counts and intervals are right, what is there is not trained again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from medassay.core.files import read_json
+from medassay.evaluation.evaluate import load_protocol_node
+from medassay.runs.compose import compose_training
+from tests.helpers import load_script
+
+study = load_script("audit_study")
+ARMS = [(audit, arm) for audit, one in study.STUDIES.items() for arm in one.arms]
+
+
+@pytest.mark.parametrize(("audit", "arm"), ARMS)
+def test_every_arm_composes_and_its_images_are_of_its_seed(audit: str, arm: str) -> None:
+    config = compose_training(study.list_settings(study.STUDIES[audit], arm, [], 3))
+    assert (config.seed, config.data.phantom_seed, config.test) == (3, 3, False)
+    if config.data.group.kind != "none":
+        assert config.data.group.seed == 3
+
+
+@pytest.mark.parametrize("audit", study.STUDIES)
+def test_an_arm_of_each_kind_is_the_default_and_the_audit_knows_its_settings(audit: str) -> None:
+    one = study.STUDIES[audit]
+    assert [one.arms[arm].fault for arm in study.choose_arms(one, None)] == [True, False]
+    assert load_protocol_node(audit, **one.protocol)["name"] == audit
+
+
+def test_data_from_elsewhere_has_no_seed_of_its_own() -> None:
+    settings = study.list_settings(study.STUDIES["shortcut"], "clean", ["data=pneumoniamnist"], 0)
+    assert not any(text.startswith("data.phantom_seed") for text in settings)
+
+
+def test_settings_are_divided_between_training_and_audit() -> None:
+    training, protocol = study.divide(
+        study.STUDIES["shortcut"], ["protocol.heat_maps=50", "data.train=64", "protocol.a=[b]", "protocol.c=[1]"]
+    )
+    assert training == ["data.train=64"]
+    assert protocol == {"heat_maps": 50, "a": "[b]", "c": [1]}
+
+
+def test_rates_have_exact_intervals_and_missing_numbers_a_dash() -> None:
+    one = study.STUDIES["shortcut"]
+    rows: list[dict[str, Any]] = [{"level": "learned", "numbers": {"x": 0.25, "y": None}} for _ in range(10)]
+    found = study.summarise(one, "infected", rows)
+    assert (found["n"], found["found"], found["levels"], found["fault"]) == (10, 10, {"learned": 10}, True)
+    assert found["interval_95"] == [pytest.approx(0.025**0.1), 1]
+    line = study.format_table("shortcut", {"infected": found}).splitlines()[4]
+    assert line == "| infected | yes | 10 | 10 | [0.69, 1.00] | 10 learned | 0.25 to 0.25 | – |"
+
+
+def test_a_study_trains_audits_and_goes_on_from_what_is_there(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["shortcut", str(tmp_path), "--arms", "clean", "protocol.heat_maps=2", "data.train=32", "data.val=16"]
+    command += ["data.test=16", "trainer.max_epochs=1", "trainer.gpus=0"]
+    assert study.main([*command, "--seeds", "1"]) == 0
+    first = read_json(tmp_path / "study.json")["nets"]
+    written = (tmp_path / "clean_seed-0" / "metrics.json").stat().st_mtime_ns
+    assert study.main([*command, "--seeds", "2"]) == 0
+    both = read_json(tmp_path / "study.json")["nets"]
+    assert both[0] == first[0]
+    assert [row["seed"] for row in both] == [0, 1]
+    assert (tmp_path / "clean_seed-0" / "metrics.json").stat().st_mtime_ns == written
+    assert "| clean | no | 2 | 0 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("given", "said"), [(["--arms", "ill"], "no such arm: ill"), (["protocol.heat_maps"], "protocol.<key>=<value>")]
+)
+def test_wrong_words_are_one_line(
+    given: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert study.main(["shortcut", str(tmp_path), *given]) == 2
+    assert said in capsys.readouterr().err
