@@ -27,7 +27,7 @@ from medassay.runs.samples import (
     write_samples,
     write_training_samples,
 )
-from tests.helpers import flip_byte
+from tests.helpers import Command, assert_one_line, flip_byte
 
 TINY = (
     "data.train=40",
@@ -357,3 +357,47 @@ def test_the_file_says_how_many_images_of_which_checkpoint_it_holds(generator: P
         provenance = json.loads(str(file["provenance"]))
     wanted = {"checkpoint_sha256": checkpoint, "train": 16, "class_counts": [5] * 8, "seed": 7, "run": str(generator)}
     assert {key: provenance[key] for key in wanted} == wanted
+
+
+# --- settings of sampling --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def diffusion(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small diffusion model's run."""
+    path = tmp_path_factory.mktemp("runs") / "diffusion"
+    small = [text for text in TINY if not text.startswith("model.")]
+    medassay.train_run("model=diffusion", "data=blood_phantom", *small, "model.net.width=2", directory=path)
+    return path
+
+
+def test_how_a_finished_run_draws_may_change_and_its_samples_are_kept_apart(diffusion: Path, tmp_path: Path) -> None:
+    sizes = {"train": 8}
+    plain = medassay.load_run(diffusion)
+    finer = medassay.load_run(diffusion, model_steps=3)
+    same = medassay.load_run(diffusion, model_steps=8)
+    assert (len(plain.task.sigmas), len(finer.task.sigmas)) == (9, 4)
+    first, second = (write_run_samples(run, tmp_path, sizes, 0) for run in (plain, finer))
+    assert first != second
+    assert write_run_samples(same, tmp_path, sizes, 0) == first
+    with np.load(second) as file:
+        assert json.loads(str(file["provenance"]))["model.steps"] == 3
+        drawn = torch.from_numpy(file["train_images"])
+    with np.load(first) as file:
+        assert not torch.equal(drawn, torch.from_numpy(file["train_images"]))
+
+
+def test_the_command_line_takes_settings_of_sampling_and_no_others(
+    diffusion: Path, generator: Path, tmp_path: Path, command: Command
+) -> None:
+    common = ["protocol=sample", "protocol.n=1", "trainer.gpus=0", f"eval_dir={tmp_path}"]
+    code, _, _ = command("evaluate", f"run={diffusion}", "model.guidance=1", *common)
+    assert code == 0
+    (written,) = tmp_path.rglob("sample.json")
+    record = json.loads(written.read_text())
+    assert record["overrides"]["model.guidance"] == 1
+    wrong = command("evaluate", f"run={diffusion}", "model.step=3", *common)
+    assert_one_line(wrong, "model.step: a finished run's", "Did you mean 'model.steps'?")
+    assert_one_line(command("evaluate", f"run={diffusion}", "model.steps=0", *common), "model.steps=0", "integer >= 1")
+    refused = command("evaluate", f"run={generator}", "model.steps=3", *common)
+    assert_one_line(refused, "model.steps: a finished run's configuration is fixed")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -58,15 +58,22 @@ def build_task(config: Mapping[str, Any], seed: int = 0) -> LightningModule:
     return task
 
 
-def apply_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+def apply_overrides(
+    config: dict[str, Any], overrides: Mapping[str, Any], sampling: Sequence[str] = ()
+) -> dict[str, Any]:
     """``config`` with the few keys changed that may change after training.
+
+    Args:
+        config: The run's configuration.
+        overrides: Values by dotted key.
+        sampling: Keys of the model that may change, too.
 
     Raises:
         ConfigError: A key may not change after training, or a value is wrong.
     """
     trainer = [f"trainer.{name}" for name in inspect.signature(TrainerSettings).parameters]
-    accepted = [*(f"data.{name}" for name in (*DATA_KEYS, *LATER_KEYS)), *trainer]
-    changed = {**config, "data": dict(config["data"]), "trainer": dict(config["trainer"])}
+    accepted = [*(f"data.{name}" for name in (*DATA_KEYS, *LATER_KEYS)), *trainer, *sampling]
+    changed = {**config, **{group: dict(config[group]) for group in ("data", "trainer", "model") if group in config}}
     for key, value in overrides.items():
         group, _, name = key.partition(".")
         if key not in accepted:
@@ -75,6 +82,7 @@ def apply_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> dic
             raise ConfigError(
                 f"{key}: a finished run's configuration is fixed;{suggest_nearest(key, accepted)} only data.root, data.file, "
                 "data.path, data.batch_size, data.groups, trainer.* and protocol.* can be given"
+                f"{' and, of sampling, ' + ', '.join(sampling) if sampling else ''}"
             )
         if group == "data" and name not in changed["data"] and not _takes_later_key(changed["data"], name):
             raise ConfigError(f"{key}: this run's data ({changed['data']['name']}) has no such key")
@@ -85,6 +93,12 @@ def apply_overrides(config: dict[str, Any], overrides: Mapping[str, Any]) -> dic
     configuration.check(changed["trainer"], "trainer")
     configuration.check(changed["data"], "data")
     return changed
+
+
+def list_sampling_keys(config: Mapping[str, Any]) -> list[str]:
+    """Keys of the run's model that say how a generator's images are drawn: they may change after training."""
+    constructor = configuration.locate(str(config["model"]["_target_"]), "model")
+    return [f"model.{name}" for name in getattr(constructor, "sampling_settings", ())]
 
 
 def _takes_later_key(node: Mapping[str, Any], name: str) -> bool:
@@ -126,7 +140,8 @@ def load_run(path: str | Path, *, checkpoint: str = "best", **overrides: Any) ->
 def open_run(path: str | Path, overrides: Mapping[str, Any], checkpoint: str = "best") -> Run:
     """:func:`load_run` with dotted keys."""
     directory = RunDirectory(path)
-    config = apply_overrides(directory.config(), overrides)
+    saved = directory.config()
+    config = apply_overrides(saved, overrides, list_sampling_keys(saved))
     configuration.check(config["model"], "model")
     settings: TrainerSettings = configuration.build(config["trainer"])
     data, task = build_any_data(config), build_task(config)

@@ -20,7 +20,7 @@ from medassay.core.files import atomic_write, describe_zip_damage, read_cached, 
 from medassay.core.types import LabelledImages, NonNegativeInt, PositiveInt, Sampler
 from medassay.data.modules import Channels, LabelledData, LoadingOptions
 from medassay.data.sources import GeneratedSamples
-from medassay.runs.load import open_run
+from medassay.runs.load import list_sampling_keys, open_run
 from medassay.runs.run import Run, refuse_classifier
 from medassay.training.settings import Accelerator, Gpus
 
@@ -88,7 +88,7 @@ def write_samples(path: Path, splits: dict[str, tuple[Tensor, Tensor]], provenan
 def write_run_samples(run: Run, cache: Path, sizes: Mapping[str, int], seed: int) -> Path:
     """A file with ``sizes`` (``{split: images}``) of a generator's images, labels in its training set's proportions.
 
-    The file is made once per checkpoint, sizes, proportions and seed, and anew where it is damaged.
+    The file is made once per checkpoint, settings of sampling, sizes, proportions and seed, and anew where it is damaged.
     """
     assert isinstance(run.task, Sampler)
     counts = run.data.class_counts()
@@ -98,6 +98,7 @@ def write_run_samples(run: Run, cache: Path, sizes: Mapping[str, int], seed: int
         "class_counts": counts.tolist(),
         "seed": seed,
         "layout": 2,  # of the labels: shuffled
+        **find_changed_sampling(run),
     }
     key = hashlib.sha256(json.dumps(provenance, sort_keys=True).encode()).hexdigest()[:16]
     path = cache / "samples" / f"{key}.npz"
@@ -107,6 +108,13 @@ def write_run_samples(run: Run, cache: Path, sizes: Mapping[str, int], seed: int
         with atomic_write(path) as partial:
             write_samples(partial, splits, {**provenance, "run": str(run.directory.path), "config": run.config})
     return path
+
+
+def find_changed_sampling(run: Run) -> dict[str, Any]:
+    """How images are drawn, by dotted key, where that is not as the run was trained."""
+    now, trained = run.config["model"], run.directory.config()["model"]
+    keys = [key.partition(".")[2] for key in list_sampling_keys(run.config)]
+    return {f"model.{key}": now[key] for key in keys if now.get(key) != trained.get(key)}
 
 
 def _refuse_damaged(path: Path) -> Path:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -58,6 +58,8 @@ class ConditionalDiffusion(ConditionalGenerator):
     Raises:
         ConfigError: Guidance without label dropout, or noise levels in the wrong order.
     """
+
+    sampling_settings: ClassVar[tuple[str, ...]] = ("solver", "steps", "sigma_min", "sigma_max", "rho", "guidance")
 
     net: DenoisingUNet
     grid_noise: Tensor

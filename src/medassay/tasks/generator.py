@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from typing import ClassVar
 
 import torch
 from pytorch_lightning import LightningModule
@@ -25,7 +26,12 @@ class ConditionalGenerator(LightningModule):
         latent: Length of the latent vectors.
         grid: Name of the buffer that keeps the grid's vectors, ``(classes * rows, latent)``, row by row of one class.
         rows: Number of images per class of the grid.
+
+    Attributes:
+        sampling_settings: Arguments that say how images are drawn and nothing of the training: a finished run may change them.
     """
+
+    sampling_settings: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, net: CGAN | ResidualCGAN | CVAE | DenoisingUNet, latent: int, grid: str, rows: int) -> None:
         super().__init__()
