@@ -73,7 +73,8 @@ def apply_overrides(
     """
     trainer = [f"trainer.{name}" for name in inspect.signature(TrainerSettings).parameters]
     accepted = [*(f"data.{name}" for name in (*DATA_KEYS, *LATER_KEYS)), *trainer, *sampling]
-    changed = {**config, **{group: dict(config[group]) for group in ("data", "trainer", "model") if group in config}}
+    copies = {group: dict(config[group]) for group in ("data", "trainer", "model") if group in config}
+    changed = config | copies
     for key, value in overrides.items():
         group, _, name = key.partition(".")
         if key not in accepted:
