@@ -1,0 +1,285 @@
+"""Laboratory tables whose values a spreadsheet turned into dates: what each value was, with reason and confidence."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from medassay.tables.dates import MONTHS, Reading, read_date
+from medassay.tables.numbers import NormalRange, parse_number, parse_range, uses_comma
+from medassay.tables.sheet import Row, Sheet
+
+Kind = Literal["number", "bound", "missing", "words", "unreadable", "date"]
+Action = Literal["repaired", "likely", "ambiguous", "emptied", "unreadable", "dropped"]
+Confidence = Literal["high", "medium", "low"]
+FLAGGED: tuple[Action, ...] = ("ambiguous", "likely", "unreadable")
+NOTHING = {"", "-", "--", "–", "—", "/", ".", "nan", "n/a", "na", "n.a.", "k.a.", "n.d.", "null", "none"}
+NEIGHBOURS = 2  # readable values above and below whose decimals are counted
+
+
+@dataclass(frozen=True)
+class Change:
+    """What was done with a value or a row, and why.
+
+    Attributes:
+        line: Line of the file, from 1.
+        name: What the row is called.
+        range: Normal range as written.
+        before: The value as it was; of a dropped row, the row.
+        after: The value now; empty for a missing one.
+        action: ``repaired``; ``ambiguous`` (left empty) or ``likely`` (the likelier reading taken), both for a person to
+            decide; ``emptied``: words are no number; ``unreadable`` (left empty, for a person); ``dropped``: a stray row.
+        confidence: ``high``: one reading; ``medium``: the only reading that is normal, or one that a spreadsheet would have
+            shown otherwise; ``low``: a guess, or none.
+        readings: All numbers that the value may have been.
+        likelier: The likelier of them where that is a guess.
+        reason: One sentence.
+    """
+
+    line: int
+    name: str
+    range: str
+    before: str
+    after: str
+    action: Action
+    confidence: Confidence
+    readings: tuple[str, ...]
+    likelier: str
+    reason: str
+
+    @property
+    def is_flagged(self) -> bool:
+        """Whether a person has to decide."""
+        return self.action in FLAGGED
+
+
+@dataclass(frozen=True)
+class Repair:
+    """A repaired table.
+
+    Attributes:
+        content: Bytes of the file; those of the original where there is nothing to repair.
+        changes: What was done, line by line.
+        rows: Number of rows with a value or a place for one, dropped ones left out.
+        notes: Normal ranges that could not be read, one sentence each.
+    """
+
+    content: bytes
+    changes: tuple[Change, ...]
+    rows: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Value:
+    """A row of measurements.
+
+    Attributes:
+        place: Place of the row in the sheet.
+        row: The row.
+        text: The value as written.
+        kind: What the value is.
+        number: The number, if it is one.
+        decimals: Decimals of the number, or of the only reading of a date; None where they are not known.
+        readings: Numbers that may have become the date.
+        normal: The normal range; None where there is none that can be read.
+    """
+
+    place: int
+    row: Row
+    text: str
+    kind: Kind
+    number: float | None
+    decimals: int | None
+    readings: tuple[Reading, ...]
+    normal: NormalRange | None
+
+
+def repair_sheet(sheet: Sheet, accept_likely: bool = False) -> Repair:
+    """The table with its values repaired; ambiguous ones are left empty, or with ``accept_likely`` the likelier reading."""
+    comma = find_comma(sheet)
+    values, dropped = list_values(sheet, comma)
+    changes = [*dropped]
+    changed: dict[int, str | None] = {}
+    lines = {row.line: place for place, row in enumerate(sheet.rows)}
+    for index, value in enumerate(values):
+        if value.kind in ("words", "unreadable"):
+            change = _empty(sheet, value)
+        elif value.kind == "date":
+            change = _repair_date(sheet, values, index, comma, accept_likely)
+        else:
+            continue
+        changes.append(change)
+    changes.sort(key=lambda change: change.line)
+    for change in changes:
+        changed[lines[change.line]] = None if change.action == "dropped" else change.after
+    return Repair(sheet.encode(changed), tuple(changes), len(values), tuple(_note_ranges(sheet, values)))
+
+
+def find_comma(sheet: Sheet) -> bool:
+    """Whether the table writes decimal commas: as most of its values do, or, if none has decimals, its normal ranges."""
+    values, ranges = ([sheet.get(row, role) for row in sheet.rows] for role in ("value", "range"))
+    return uses_comma(values if re.search(r"\d[.,]\d", "\n".join(values)) else ranges)
+
+
+def list_values(sheet: Sheet, comma: bool) -> tuple[list[Value], list[Change]]:
+    """The rows of measurements, and those that are none, each with the reason why it is dropped."""
+    values, dropped = [], []
+    for place, row in enumerate(sheet.rows):
+        if place == sheet.header or (not "".join(row.raw).strip() and len(row.raw) == 1):
+            continue  # an empty line is no row, and stays
+        reason = _find_stray(sheet, place)
+        if reason is None:
+            values.append(_read_value(sheet, place, comma))
+        else:
+            before = sheet.separator.join(row.raw)
+            dropped.append(
+                Change(
+                    row.line, sheet.get(row, "name"), "", before, "", "dropped", "high", (), "", f"Stray row: {reason}."
+                )
+            )
+    return values, dropped
+
+
+def _find_stray(sheet: Sheet, place: int) -> str | None:
+    """Why a line is no row of measurements; None for one that is."""
+    row = sheet.rows[place]
+    cells = row.cells
+    name, unit, normal, value = (sheet.get(row, role) for role in ("name", "unit", "range", "value"))
+    if sheet.header is not None:
+        header = sheet.rows[sheet.header].cells
+        if place < sheet.header:
+            return "it stands above the headings"
+        if cells == header:
+            return "the headings once more"
+        if any(cells[len(header) :]):
+            return f"{len(cells)} cells, and the table has {len(header)} columns"
+    if not any(cells):
+        return "it is empty"
+    if not name:
+        return "it has no name"
+    if not (unit or normal or value):
+        return "a name alone, without unit, normal range and value: a heading or a remark"
+    if not (unit or normal) and read_date(value) is not None and re.search(r"\d{4}", value):
+        return "a day with its year, without unit and normal range: no measurement"
+    return None
+
+
+def _read_value(sheet: Sheet, place: int, comma: bool) -> Value:
+    row = sheet.rows[place]
+    text = sheet.get(row, "value")
+    normal = parse_range(sheet.get(row, "range"), comma)
+    number = parse_number(text, comma)
+    readings = None if number else read_date(text)
+    kind: Kind
+    if number is not None:
+        kind = "number"
+    elif text.casefold() in NOTHING:
+        kind = "missing"
+    elif readings is not None:
+        kind = "date" if readings else "unreadable"
+    elif re.fullmatch(r"[<>≤≥]=?\s*\d.*", text):
+        kind = "bound"
+    else:
+        kind = "unreadable" if re.search(r"\d", text) or text.strip(". ").casefold() in MONTHS else "words"
+    decimals = number.decimals if number else readings[0].decimals if readings and len(readings) == 1 else None
+    return Value(place, row, text, kind, number.value if number else None, decimals, tuple(readings or ()), normal)
+
+
+def _empty(sheet: Sheet, value: Value) -> Change:
+    """The change of a value that is no number and no date that a number becomes."""
+    if value.kind == "words":
+        reason, action, confidence = f"'{value.text}' is a judgement in words, no number: missing.", "emptied", "high"
+    else:
+        reason = f"'{value.text}' is neither a number nor a date that a number becomes: missing until a person decides."
+        action, confidence = "unreadable", "low"
+    return _change(sheet, value, "", action, confidence, "", reason)  # type: ignore[arg-type]
+
+
+def _repair_date(sheet: Sheet, values: Sequence[Value], index: int, comma: bool, accept_likely: bool) -> Change:
+    value = values[index]
+    if len(value.readings) == 1:
+        return _take_only_reading(sheet, value, comma)
+    inside = [reading for reading in value.readings if value.normal and value.normal.contains(reading.value)]
+    texts = " or ".join(_write(reading.text, comma) for reading in value.readings)
+    if len(inside) == 1:
+        text = _write(inside[0].text, comma)
+        reason = f"{inside[0].reason.capitalize()} of {texts}: only {text} lies inside the normal range."
+        return _change(sheet, value, text, "repaired", "medium", "", reason)
+    place = (
+        "there is no normal range that can be read" if value.normal is None
+        else "none lies inside the normal range" if not inside
+        else f"{len(inside)} lie inside the normal range"
+    )  # fmt: skip
+    likelier, why = choose_likelier(inside or value.readings, values, index)
+    text = _write(likelier.text, comma)
+    reason = f"{texts}: {place}. Likelier {text}: {why}."
+    if accept_likely:
+        return _change(sheet, value, text, "likely", "low", text, reason)
+    return _change(sheet, value, "", "ambiguous", "low", text, reason)
+
+
+def _take_only_reading(sheet: Sheet, value: Value, comma: bool) -> Change:
+    """The change of a date that only one number becomes, whether it is normal or not."""
+    (reading,) = value.readings
+    text = _write(reading.text, comma)
+    normal = value.normal
+    place = (
+        "no normal range to compare it with" if normal is None
+        else "inside the normal range" if normal.contains(reading.value)
+        else "outside the normal range, but there is no other reading"
+    )  # fmt: skip
+    confidence: Confidence = "high"
+    sentence = f"{reading.reason.capitalize()} of {text}, the only reading; {place}."
+    if reading.reason == "month and year" and int(reading.text.partition(".")[2]) in range(1, 13):
+        confidence = "medium"
+        sentence += " A spreadsheet would rather have taken it for a day and a month."
+    return _change(sheet, value, text, "repaired", confidence, "", sentence)
+
+
+def choose_likelier(readings: Sequence[Reading], values: Sequence[Value], index: int) -> tuple[Reading, str]:
+    """The reading whose decimals are most like those of its neighbours, and why.
+
+    Neighbours are the two nearest values above and below whose decimals are known. In a tie, or without neighbours, the reading
+    with fewer decimals: nearly every number with one decimal looks like a day and a month, of those with two only one in eight.
+    """
+    above = [value for value in values[:index][::-1] if value.decimals is not None][:NEIGHBOURS]
+    below = [value for value in values[index + 1 :] if value.decimals is not None][:NEIGHBOURS]
+    decimals = [value.decimals for value in [*above[::-1], *below] if value.decimals is not None]
+    if not decimals:
+        return min(
+            readings, key=lambda reading: reading.decimals
+        ), "fewer decimals, and there are no neighbours to compare"
+    mean = sum(decimals) / len(decimals)
+    chosen = min(readings, key=lambda reading: (abs(reading.decimals - mean), reading.decimals))
+    counts = ", ".join(map(str, decimals))
+    return chosen, f"its neighbours have {counts} decimals"
+
+
+def _change(
+    sheet: Sheet, value: Value, after: str, action: Action, confidence: Confidence, likelier: str, reason: str
+) -> Change:
+    row = value.row
+    readings = tuple(reading.text for reading in value.readings)
+    name, normal = sheet.get(row, "name"), sheet.get(row, "range")
+    return Change(row.line, name, normal, value.text, after, action, confidence, readings, likelier, reason)
+
+
+def _write(text: str, comma: bool) -> str:
+    return text.replace(".", ",") if comma else text
+
+
+def _note_ranges(sheet: Sheet, values: Sequence[Value]) -> list[str]:
+    """A sentence for each normal range that is there and cannot be read."""
+    notes = []
+    for value in values:
+        text = sheet.get(value.row, "range")
+        if text and value.normal is None:
+            name = sheet.get(value.row, "name")
+            date = ", which looks like a date itself" if read_date(text) is not None else ""
+            notes.append(f"Line {value.row.line}, {name}: the normal range '{text}'{date} cannot be read.")
+    if "range" not in sheet.columns:
+        notes.append("The table has no column of normal ranges: no reading can be preferred by them.")
+    return notes
