@@ -20,7 +20,7 @@ from pathlib import Path
 from medassay.core.errors import OutputError, UserError
 from medassay.core.files import atomic_write, write_text
 from medassay.reporting import html
-from medassay.reporting.tables import Table, format_records_as_csv
+from medassay.reporting.tables import format_records_as_csv
 from medassay.tables.repair import Change, Repair, repair_sheet
 from medassay.tables.sheet import ROLES, SEPARATORS, Sheet, read_sheet
 
@@ -118,29 +118,17 @@ def summarise(sheet: Sheet, repair: Repair) -> list[str]:
 
 def render(sheet: Sheet, repair: Repair, repaired: Path) -> str:
     """The report's page."""
-    header = ["line", "name", "normal range", "before", "after", "confidence", "reason"]
-    parts = {
+    groups = {
         "For a person to decide": [change for change in repair.changes if change.is_flagged],
         "Changed": [change for change in repair.changes if change.action in ("repaired", "emptied")],
         "Dropped rows": [change for change in repair.changes if change.action == "dropped"],
     }
-    tables = [
-        Table(
-            title,
-            header,
-            [
-                [str(one.line), one.name, one.range, one.before, one.after or "empty", one.confidence, one.reason]
-                for one in changes
-            ],
-        )
-        for title, changes in parts.items()
-    ]
     return html.render_page(
         Path(__file__).with_name("repair_table.html.j2").absolute(),
         name=sheet.path.name,
         summary=describe_file(sheet, repair),
         counts={text: sum(one.action == action for one in repair.changes) for action, text in DONE.items()},
-        tables=tables,
+        groups=groups,
         notes=repair.notes,
         columns={role: sheet.columns[role] + 1 for role in ROLES if role in sheet.columns},
         repaired=repaired.name,
