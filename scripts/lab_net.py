@@ -5,6 +5,7 @@ usage: python scripts/repair_table.py <table.csv> <repaired.csv>
 
 The phantoms (medassay.tables.lab_phantom) have the values of the first table, around its normal ranges; healthy ones and ill
 ones, with a few values moved up or down. The answer says how much a patient's values look like theirs. It is no diagnosis.
+The same net with linear units is one linear map, and stays at chance; with step units only its last layer learns.
 A missing value is put in the middle of its normal range, in training and in the answer; a second answer gives the span when it
 is drawn from phantoms instead.
 """
@@ -22,13 +23,14 @@ from tqdm import trange
 
 from medassay.core.errors import DataError, UserError
 from medassay.metrics.estimates import estimate_share
-from medassay.nets.mlp import MLP
+from medassay.nets.mlp import MLP, Unit
 from medassay.reporting.numbers import format_with_bounds
 from medassay.tables import read_values
 from medassay.tables.lab_phantom import CLASSES, Floats, render_cohort, standardise
 
 TRAIN, TEST = 4000, 2000  # patients
 EPOCHS, BATCH = 40, 64
+UNITS: tuple[Unit, ...] = ("relu", "linear", "step")
 DRAWS = 500  # of the missing values
 
 
@@ -52,15 +54,17 @@ def main() -> int:
     train, test = (render_cohort(len(names), n, rng=rng) for n in (TRAIN, TEST))
     counts = torch.from_numpy(test.labels)
     print(f"cohort: {TRAIN} and {TEST} phantoms with {len(names)} values, one in ten missing")
+    farthest = np.nanmax(np.abs(train.values))
     nets = {}
-    for title, hidden in (("100 ReLU", [100]), ("no hidden layer", [])):
-        net = nets[title] = train_net(train.values, train.labels, hidden)
+    for unit in UNITS:
+        net = nets[unit] = train_net(train.values, train.labels, unit)
         right = int((answer(net, test.values).argmax(1) == counts).sum())
-        print(
-            f"net {len(names)}-{title}-2: accuracy {format_with_bounds(estimate_share(right, TEST))} on phantoms not seen"
-        )
+        share = format_with_bounds(estimate_share(right, TEST))
+        print(f"net {len(names)}-100-2, {unit} units: accuracy {share} on phantoms not seen")
     for path, values in zip(arguments.tables, patients, strict=True):
-        print("\n".join(describe_patient(path, names, values, nets["100 ReLU"], rng)))
+        print("\n".join(describe_patient(path, names, values, nets["relu"], rng)))
+        if unseen := [name for name, value in zip(names, values, strict=True) if abs(value) > farthest]:
+            print(f"  farther from normal than anything the net has learnt from: {', '.join(unseen)}")
     return 0
 
 
@@ -90,10 +94,10 @@ def impute(values: Floats) -> Tensor:
     return torch.from_numpy(np.nan_to_num(values)).float()
 
 
-def train_net(values: Floats, labels: np.ndarray, hidden: list[int]) -> MLP:
-    """A net with these hidden layers, trained by cross-entropy."""
+def train_net(values: Floats, labels: np.ndarray, unit: Unit) -> MLP:
+    """A net with 100 hidden units of this kind, trained by cross-entropy."""
     inputs, targets = impute(values), torch.from_numpy(labels)
-    net = MLP([inputs.shape[1]], 2, hidden)
+    net = MLP([inputs.shape[1]], 2, [100], unit)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, weight_decay=1e-4)
     for _ in trange(EPOCHS, desc="training", leave=False, disable=None):
         for batch in torch.randperm(len(inputs)).split(BATCH):

@@ -185,8 +185,8 @@ def judge(kind: str, net: nn.Module, images: Tensor) -> Outcome:
 def find_in_original(added: Tensor, missing: Tensor) -> Tensor:
     """How much of the ``added`` detail the original has, by image, ``(N,)``: the slope of the missing detail on the added one.
 
-    1: all of it; 0: none, it is invented; below 0: the original has the opposite. The squared error falls by (2 slope - 1) times
-    the energy of what was added, so adding it helps from 0.5 on, as long as no value is cut to [0, 1].
+    1: all of it; 0: none, it is invented; below 0: the original has the opposite. The squared error falls by (2 slope - 1)
+    times the energy of what was added, so adding it helps from 0.5 on, as long as no value is cut to [0, 1].
 
     Args:
         added: What the net put onto the enlarged image, ``(N, 1, H, W)``.
@@ -218,8 +218,8 @@ def tabulate(outcomes: list[Outcome]) -> Table:
     header = ["images", "PSNR of the net, dB", "of bicubic, dB", "difference", "found in the original", "by chance"]
     note = (
         "PSNR: mean ± standard deviation over images. Found in the original: how much of the detail that the net adds to the "
-        "bicubic image the original has (1: all, 0: none, it is invented; below 0.5 the squared error gets larger, as long as no "
-        "value is cut to black or white). By chance: measured with another image's original. In brackets 95 % bootstrap "
+        "bicubic image the original has (1: all, 0: none, it is invented; below 0.5 the squared error gets larger, as long as "
+        "no value is cut to black or white). By chance: measured with another image's original. In brackets 95 % bootstrap "
         "intervals over images."
     )
     return Table("Sharpened images", header, rows, note)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from medassay.core.errors import DataError
+from medassay.tables import read_values
 from medassay.tables.repair import Change, Repair, repair_sheet
 from medassay.tables.sheet import read_sheet
 from tests.tables.laboratory import ROWS, SPOILT, STRAY, write_report
@@ -176,6 +177,14 @@ def test_a_stray_row_is_dropped_with_its_reason(table: Path, row: str, reason: s
     (change,) = result.changes
     assert (change.line, change.action, change.before) == (3, "dropped", row)
     assert reason in change.reason
+
+
+def test_a_value_that_was_emptied_keeps_its_row_without_unit_and_range(table: Path) -> None:
+    result = repair(table, "name;unit;range;value\nA;g;1-2;1.5\nB;;;ok\n")
+    table.write_bytes(result.content)
+    assert read_values(table)["name"].tolist() == ["A", "B"]
+    assert repair(table, "name;value\nA;ok\nB;1\n").content == b"name;value\nA;\nB;1\n"
+    assert repair(table, "name;value\nA;\nB;1\n").changes == ()
 
 
 def test_lines_above_the_headings_are_dropped(table: Path) -> None:

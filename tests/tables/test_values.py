@@ -88,7 +88,7 @@ def test_a_spoilt_report_has_its_dates_missing_and_says_so(tmp_path: Path) -> No
     table = tmp_path / "report.csv"
     table.write_bytes(SPOILT)
     frame = read_values(table).set_index("name")
-    assert len(frame) == 23
+    assert len(frame) == 24  # a name alone may be a value that was emptied: only the repair drops it as a heading
     assert pd.isna(frame.loc["Kalium", "value"])
     assert frame.loc[["Kalium", "Thrombozyten", "NaN"], "note"].tolist() == [
         "a date: repair the table first",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -101,6 +102,7 @@ def repair_sheet(sheet: Sheet, accept_likely: bool = False) -> Repair:
     """The table with its values repaired; ambiguous ones are left empty, or with ``accept_likely`` the likelier reading."""
     comma = find_comma(sheet)
     values, dropped = list_values(sheet, comma)
+    known = [place for place, value in enumerate(values) if value.decimals is not None]
     changes = [*dropped]
     changed: dict[int, str | None] = {}
     lines = {row.line: place for place, row in enumerate(sheet.rows)}
@@ -108,7 +110,7 @@ def repair_sheet(sheet: Sheet, accept_likely: bool = False) -> Repair:
         if value.kind in ("words", "unreadable"):
             change = _empty(sheet, value)
         elif value.kind == "date":
-            change = _repair_date(sheet, values, index, comma, accept_likely)
+            change = _repair_date(sheet, values, known, index, comma, accept_likely)
         else:
             continue
         changes.append(change)
@@ -124,13 +126,20 @@ def find_comma(sheet: Sheet) -> bool:
     return uses_comma(values if re.search(r"\d[.,]\d", "\n".join(values)) else ranges)
 
 
-def list_values(sheet: Sheet, comma: bool) -> tuple[list[Value], list[Change]]:
-    """The rows of measurements, and those that are none, each with the reason why it is dropped."""
+def list_values(sheet: Sheet, comma: bool, drop_names: bool = True) -> tuple[list[Value], list[Change]]:
+    """The rows of measurements, and those that are none, each with the reason why it is dropped.
+
+    Args:
+        sheet: The table.
+        comma: Whether it writes decimal commas.
+        drop_names: Whether a name without unit, normal range and value is a heading; in a repaired table, whose values may have
+            been emptied, it is a missing value.
+    """
     values, dropped = [], []
     for place, row in enumerate(sheet.rows):
         if place == sheet.header or (not "".join(row.raw).strip() and len(row.raw) == 1):
             continue  # an empty line is no row, and stays
-        reason = _find_stray(sheet, place)
+        reason = _find_stray(sheet, place, drop_names)
         if reason is None:
             values.append(_read_value(sheet, place, comma))
         else:
@@ -143,7 +152,7 @@ def list_values(sheet: Sheet, comma: bool) -> tuple[list[Value], list[Change]]:
     return values, dropped
 
 
-def _find_stray(sheet: Sheet, place: int) -> str | None:
+def _find_stray(sheet: Sheet, place: int, drop_names: bool) -> str | None:
     """Why a line is no row of measurements; None for one that is."""
     row = sheet.rows[place]
     cells = row.cells
@@ -160,7 +169,8 @@ def _find_stray(sheet: Sheet, place: int) -> str | None:
         return "it is empty"
     if not name:
         return "it has no name"
-    if not (unit or normal or value):
+    has_more = "unit" in sheet.columns or "range" in sheet.columns
+    if not (unit or normal or value) and (len(cells) == 1 or (drop_names and has_more)):
         return "a name alone, without unit, normal range and value: a heading or a remark"
     if not (unit or normal) and read_date(value) is not None and re.search(r"\d{4}", value):
         return "a day with its year, without unit and normal range: no measurement"
@@ -198,7 +208,9 @@ def _empty(sheet: Sheet, value: Value) -> Change:
     return _change(sheet, value, "", action, confidence, "", reason)  # type: ignore[arg-type]
 
 
-def _repair_date(sheet: Sheet, values: Sequence[Value], index: int, comma: bool, accept_likely: bool) -> Change:
+def _repair_date(
+    sheet: Sheet, values: Sequence[Value], known: Sequence[int], index: int, comma: bool, accept_likely: bool
+) -> Change:
     value = values[index]
     if len(value.readings) == 1:
         return _take_only_reading(sheet, value, comma)
@@ -213,7 +225,7 @@ def _repair_date(sheet: Sheet, values: Sequence[Value], index: int, comma: bool,
         else "none lies inside the normal range" if not inside
         else f"{len(inside)} lie inside the normal range"
     )  # fmt: skip
-    likelier, why = choose_likelier(inside or value.readings, values, index)
+    likelier, why = choose_likelier(inside or value.readings, values, known, index)
     text = _write(likelier.text, comma)
     reason = f"{texts}: {place}. Likelier {text}: {why}."
     if accept_likely:
@@ -239,15 +251,16 @@ def _take_only_reading(sheet: Sheet, value: Value, comma: bool) -> Change:
     return _change(sheet, value, text, "repaired", confidence, "", sentence)
 
 
-def choose_likelier(readings: Sequence[Reading], values: Sequence[Value], index: int) -> tuple[Reading, str]:
+def choose_likelier(
+    readings: Sequence[Reading], values: Sequence[Value], known: Sequence[int], index: int
+) -> tuple[Reading, str]:
     """The reading whose decimals are most like those of its neighbours, and why.
 
-    Neighbours are the two nearest values above and below whose decimals are known. In a tie, or without neighbours, the reading
+    Neighbours are the two nearest values above and below whose decimals are ``known``, a list of their places. In a tie, or without neighbours, the reading
     with fewer decimals: nearly every number with one decimal looks like a day and a month, of those with two only one in eight.
     """
-    above = [value for value in values[:index][::-1] if value.decimals is not None][:NEIGHBOURS]
-    below = [value for value in values[index + 1 :] if value.decimals is not None][:NEIGHBOURS]
-    decimals = [value.decimals for value in [*above[::-1], *below] if value.decimals is not None]
+    at = bisect(known, index)
+    decimals = [values[place].decimals or 0 for place in known[max(0, at - NEIGHBOURS) : at + NEIGHBOURS]]
     if not decimals:
         return min(
             readings, key=lambda reading: reading.decimals

@@ -24,7 +24,7 @@ _NOTES: dict[Kind, str] = {
 
 
 def read_values(path: str | Path, columns: Mapping[Role, str] | None = None) -> pd.DataFrame:
-    """The measurements in a table, in its order; stray rows are left out.
+    """The measurements in a table, in its order; stray rows are left out, but a name alone is a missing value.
 
     Args:
         path: A table that :func:`medassay.tables.sheet.read_sheet` can read, repaired or without faults.
@@ -42,7 +42,7 @@ def read_values(path: str | Path, columns: Mapping[Role, str] | None = None) -> 
     import pandas as pd
 
     sheet = read_sheet(path, columns)
-    values, _ = list_values(sheet, find_comma(sheet))
+    values, _ = list_values(sheet, find_comma(sheet), drop_names=False)
     inside = [
         None if value.number is None or value.normal is None else value.normal.contains(value.number)
         for value in values
