@@ -44,7 +44,7 @@ def test_a_net_that_adds_nothing_is_bicubic(script: ModuleType) -> None:
 def test_a_short_training_beats_bicubic_on_its_own_kind_and_leaves_page_text_and_picture(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, value in {"TRAIN": 200, "TEST": 20, "STEPS": 60}.items():
+    for name, value in {"TRAIN": 200, "TEST": 12, "STEPS": 90}.items():
         monkeypatch.setattr(script, name, value)
     monkeypatch.setattr(sys, "argv", ["sharpening.py", "--out", str(tmp_path)])
     assert script.main() == 0

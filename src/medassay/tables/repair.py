@@ -256,8 +256,9 @@ def choose_likelier(
 ) -> tuple[Reading, str]:
     """The reading whose decimals are most like those of its neighbours, and why.
 
-    Neighbours are the two nearest values above and below whose decimals are ``known``, a list of their places. In a tie, or without neighbours, the reading
-    with fewer decimals: nearly every number with one decimal looks like a day and a month, of those with two only one in eight.
+    Neighbours are the two nearest values above and below whose decimals are ``known``, a list of their places. In a tie, or
+    without neighbours, the reading with fewer decimals: nearly every number with one decimal looks like a day and a month, of
+    those with two only one in eight.
     """
     at = bisect(known, index)
     decimals = [values[place].decimals or 0 for place in known[max(0, at - NEIGHBOURS) : at + NEIGHBOURS]]
