@@ -21,6 +21,7 @@ from medassay.core.errors import OutputError, UserError
 from medassay.core.files import atomic_write, write_text
 from medassay.reporting import html
 from medassay.reporting.tables import format_records_as_csv
+from medassay.tables.example import make_example
 from medassay.tables.repair import Change, Repair, repair_sheet
 from medassay.tables.sheet import ROLES, SEPARATORS, Sheet, read_sheet
 
@@ -39,8 +40,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description="Repairs a laboratory table whose values a spreadsheet turned into dates."
     )
-    parser.add_argument("table", type=Path, help="the table, as CSV; it stays as it is")
-    parser.add_argument("repaired", type=Path, help="the file to write")
+    parser.add_argument("table", type=Path, nargs="?", help="the table, as CSV; it stays as it is")
+    parser.add_argument("repaired", type=Path, nargs="?", help="the file to write")
+    parser.add_argument("--example", type=Path, metavar="FILE", help="write a table to practise on, and end")
     for role in ROLES:
         parser.add_argument(
             f"--{role}",
@@ -54,6 +56,10 @@ def main() -> int:
     )
     parser.add_argument("--force", action="store_true", help="overwrite files that are there already")
     arguments = parser.parse_args()
+    if arguments.example is not None:
+        return write_example(arguments.example, arguments.force)
+    if arguments.repaired is None:
+        parser.error("give the table and the file to write: repair_table.py table.csv repaired.csv")
     report = arguments.repaired.with_name(f"{arguments.repaired.stem}_report.html")
     try:
         named = {role: getattr(arguments, role) for role in ROLES if getattr(arguments, role) is not None}
@@ -69,6 +75,24 @@ def main() -> int:
         return 2
     print("\n".join(summarise(sheet, repair)))
     print(f"table: {arguments.repaired}\nreport: {report}")
+    return 0
+
+
+def write_example(path: Path, force: bool) -> int:
+    """Writes the example of a spoilt table; gives the exit code."""
+    if path.exists() and not force:
+        print(
+            f"repair_table: {path}: is there already; choose another name, or overwrite it with --force",
+            file=sys.stderr,
+        )
+        return 2
+    try:
+        with atomic_write(path) as partial:
+            partial.write_bytes(make_example())
+    except UserError as error:
+        print(f"repair_table: {error}", file=sys.stderr)
+        return 2
+    print(f"table: {path}")
     return 0
 
 

@@ -69,3 +69,16 @@ def test_a_column_that_is_not_there_is_one_line(table: Path, command: Command) -
     result = command(table, table.with_name("out.csv"), "--value", "Meswert")
     assert_one_line(result, "--value Meswert", "'Messwert'")
     assert not table.with_name("out.csv").exists()
+
+
+def test_the_example_is_written_once_and_can_be_repaired(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script, table = load_script("repair_table"), tmp_path / "new" / "table.csv"
+    monkeypatch.setattr("sys.argv", ["repair_table.py", "--example", str(table)])
+    assert script.main() == 0
+    assert script.main() == 2
+    assert "is there already" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", ["repair_table.py", str(table), str(tmp_path / "repaired.csv")])
+    assert script.main() == 0
+    assert "repaired 3" in capsys.readouterr().out
