@@ -24,7 +24,7 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from medassay.core.errors import ConfigError, DataError, Interrupted, OutputError, UserError, output_error
 from medassay.core.paths import expand_home
 from medassay.core.seeds import derive_seed
-from medassay.data.segmentation.modules import AnyData
+from medassay.data.kinds import AnyData
 from medassay.reporting.tensorboard import quiet_writers
 from medassay.training.callbacks import DeletedDirectory, EpochSeed, History, ProcessSetUp
 from medassay.training.checkpoints import Checkpoints, load_weights, read_checkpoint
