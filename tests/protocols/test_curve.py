@@ -69,13 +69,13 @@ def test_a_finished_run_goes_on_with_more_epochs(run: Path, command: Command) ->
 
 
 def test_a_sweep_over_the_number_of_neurons_ranks_them_by_their_error(command: Command, tmp_path: Path) -> None:
-    argv = ["-m", "search=qrs_neurons", "debug=fast", "model.net.hidden=[2],[4]", "seed=0", "logger=none",
+    argv = ["-m", "search=qrs_neurons", "debug=fast", "model.net.hidden=[2,2],[4,4]", "seed=0", "logger=none",
             "trainer.gpus=0", f"hydra.sweep.dir={tmp_path}"]  # fmt: skip
     result = command("train", *argv)
     assert result.code == 0, result.err
     table = (tmp_path / "summary.md").read_text()
     assert "error over between beats" in table.replace("_", " ")
-    assert re.search(r"\[2\].*\n.*\[4\]|\[4\].*\n.*\[2\]", table)
+    assert re.search(r"\[2, ?2\].*\n.*\[4, ?4\]|\[4, ?4\].*\n.*\[2, ?2\]", table)
 
 
 @pytest.mark.parametrize(

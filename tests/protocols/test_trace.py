@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -112,6 +114,20 @@ def test_the_page_with_sliders_asks_for_nothing_from_outside(run: Path, command:
     text = page.read_text()
     assert not re.findall(r"(?:src|href)=[\"'](?!report\.html|#)|url\((?!#)|@import|fetch\(", text)
     assert len(re.findall(r'type="range"', text)) == 9
+
+
+@pytest.mark.long
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no browser to compute in")
+def test_the_page_computes_what_the_net_does(run: Path, command: Command, tmp_path: Path) -> None:
+    argv = [f"run={run}", "protocol=trace", "protocol.inputs=[-1,1,2]", f"eval_dir={tmp_path}"]
+    assert command("evaluate", *argv).code == 0
+    (page,) = tmp_path.glob("trace_*/sliders.html")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
+    shown = subprocess.run(["chromium", *flags, page.as_uri()], capture_output=True, text=True, check=True).stdout
+    assert re.findall(r"<output>(.*?)</output>", shown) == ["→ 0", "→ 6", "→ 7"]
+    metrics = json.loads((run / "metrics.json").read_text())
+    (error,) = re.findall(r'id="error"[^>]*>(.*?)<', shown)
+    assert float(error) == pytest.approx(metrics["train"]["loss"], rel=1e-3)
 
 
 def test_a_classifiers_images_are_followed_by_index(command: Command, tmp_path: Path) -> None:

@@ -185,8 +185,7 @@ class Curve:
 
     def list_beats(self) -> list[int]:
         """The numbers of the repetitions, sorted."""
-        numbers: list[int] = self.beats.unique().tolist()
-        return numbers
+        return sorted(set(self.beats.tolist()))
 
 
 class CurveSplits(NamedTuple):

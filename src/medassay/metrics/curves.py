@@ -20,7 +20,7 @@ def measure_between_beats(curve: Curve, reference: Curve) -> float:
     number), averaged over the times: the least squared error that one curve for all of them can have. Points at times that the
     reference has not are left out; NaN where none is left.
     """
-    times, place = reference.x[:, 0].unique(return_inverse=True)
+    times, place = torch.unique(reference.x[:, 0], return_inverse=True)
     sums = torch.zeros(len(times), dtype=torch.float64).index_add_(0, place, reference.y[:, 0].double())
     means = sums / torch.bincount(place)
     nearest = torch.searchsorted(times, curve.x[:, 0].contiguous()).clamp_max(len(times) - 1)

@@ -44,10 +44,10 @@ class BeatsFile(CurveSource):
             named = ", ".join(sorted(str(unit) for unit in units))
             raise DataError(f"{self.file}: the beats' headings have several units ({named}); give all beats in one")
         table = torch.tensor(rows, dtype=torch.float64)
-        if len(table[:, 0].unique()) < len(table):
+        if len(set(table[:, 0].tolist())) < len(table):
             raise DataError(f"{self.file}: a time occurs twice in the first column; give each time one line")
         self.md5 = md5(Path(self.file))
-        return Repetitions(table[:, 0], table[:, 1:].T.contiguous(), Axis(*time), Axis("voltage", *units))
+        return Repetitions(table[:, 0], table[:, 1:].T.contiguous(), Axis(*time), Axis("voltage", next(iter(units))))
 
     def provenance(self) -> dict[str, Any]:
         return {"file": str(self.file), "md5": self.md5, "published": False}

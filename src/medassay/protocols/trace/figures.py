@@ -12,7 +12,7 @@ from medassay.protocols.trace.subjects import InputTrace, format_number
 from medassay.reporting.charts import GREY, PALETTE, SMALL, Chart, make_small_axes
 
 MOST_LABELS = 16  # edges between two columns that are labelled
-GAP = 2.6  # inches from a column to the next
+GAP = 2.3  # inches from a column to the next
 BOX = {"boxstyle": "round,pad=0.35", "linewidth": 1.2, "facecolor": "white"}
 
 
@@ -129,6 +129,4 @@ def _draw_edges(axes: Axes, place: int, before: Column, after: Column, layer: La
                 text = f"{format_number(weight)} × {format_number(value)} = {format_number(carried)}"
                 look = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
                 height = start + share * (end - start)
-                axes.text(
-                    left + share * GAP, height, text, ha="center", va="center", size=SMALL - 1.5, bbox=look, zorder=2
-                )
+                axes.text(left + share * GAP, height, text, ha="center", va="center", size=SMALL, bbox=look, zorder=2)

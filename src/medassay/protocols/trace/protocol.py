@@ -152,11 +152,12 @@ class Trace(Protocol):
         layers = trace.layers
         views = [tables.make_table(one, self.shown, classes if one is layers[-1] else ()) for one in layers]
         if trace.probabilities is None:
-            return {"name": trace.name, "trace": trace, "tables": views, "picture": None, "ranks": []}
+            answer = format_number(trace.answer or 0.0)
+            return {"name": trace.name, "trace": trace, "tables": views, "picture": None, "ranks": [], "answer": answer}
         ranks = sorted(zip(classes, trace.probabilities, strict=True), key=lambda pair: -pair[1])
         assert trace.image is not None
         picture = html.draw_strip(trace.image[None])
-        return {"name": trace.name, "trace": trace, "tables": views, "picture": picture, "ranks": ranks}
+        return {"name": trace.name, "trace": trace, "tables": views, "picture": picture, "ranks": ranks, "answer": None}
 
 
 def describe_trace(results: TraceResults) -> str:

@@ -66,8 +66,8 @@ def trace_numbers(run: Run, net: MLP, inputs: Sequence[float] | None) -> list[In
     task = run.task
     assert isinstance(task, Regression)
     if inputs is None:
-        places = run.curve_data.splits.train.x[:, 0].unique()
-        inputs = [float(places[i]) for i in (0, len(places) // 2, -1)]
+        places = sorted(set(run.curve_data.splits.train.x[:, 0].tolist()))
+        inputs = [places[0], places[len(places) // 2], places[-1]]
     traces = []
     for given in inputs:
         x = torch.tensor([[given]], dtype=torch.float32, device=task.device)
@@ -104,7 +104,7 @@ def trace_images(run: Run, net: MLP, inputs: Sequence[float] | None, split: Lite
 
 def format_number(value: float) -> str:
     """A number with at most four significant digits, and a true minus sign."""
-    return f"{value:.4g}".replace("-", "−")
+    return f"{value + 0.0:.4g}".replace("-", "−")  # adding 0 makes -0 a plain one
 
 
 def describe_scaling(task: Regression) -> dict[str, Any] | None:
