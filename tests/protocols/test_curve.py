@@ -53,6 +53,7 @@ def test_the_report_is_the_natural_protocol_and_says_what_the_data_are(
     assert "not real beats" in (directory / "report.html").read_text()
 
 
+@pytest.mark.long
 def test_runs_of_several_seeds_make_one_table(run: Path, command: Command, tmp_path: Path) -> None:
     second = tmp_path / "second"
     assert command("train", *SMALL, "seed=1", "logger=none", f"hydra.run.dir={second}").code == 0
@@ -64,10 +65,14 @@ def test_runs_of_several_seeds_make_one_table(run: Path, command: Command, tmp_p
 def test_a_finished_run_goes_on_with_more_epochs(run: Path, command: Command) -> None:
     result = command("train", f"resume={run}", "trainer.max_epochs=5")
     assert result.code == 0, result.err
-    assert "epoch 5/5" in result.out
-    assert "epoch 4/5" not in result.out
+    longer = Path(re.findall(r"run directory: (.+)", result.out)[0])
+    epochs = [row["epoch"] for row in json.loads((longer / "history.json").read_text())["rows"]]
+    assert epochs == [1, 2, 3, 4, 5]
+    first = json.loads((run / "history.json").read_text())["rows"]
+    assert json.loads((longer / "history.json").read_text())["rows"][:4] == first  # not trained anew
 
 
+@pytest.mark.long
 def test_a_sweep_over_the_number_of_neurons_ranks_them_by_their_error(command: Command, tmp_path: Path) -> None:
     argv = ["-m", "search=qrs_neurons", "debug=fast", "model.net.hidden=[2,2],[4,4]", "seed=0", "logger=none",
             "trainer.gpus=0", f"hydra.sweep.dir={tmp_path}"]  # fmt: skip

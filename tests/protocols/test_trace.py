@@ -124,7 +124,7 @@ def test_the_page_computes_what_the_net_does(run: Path, command: Command, tmp_pa
     (page,) = tmp_path.glob("trace_*/sliders.html")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--dump-dom"]
     shown = subprocess.run(["chromium", *flags, page.as_uri()], capture_output=True, text=True, check=True).stdout
-    assert re.findall(r"<output>(.*?)</output>", shown) == ["→ 0", "→ 6", "→ 7"]
+    assert re.findall(r"<output>(→.*?)</output>", shown) == ["→ 0", "→ 6", "→ 7"]
     metrics = json.loads((run / "metrics.json").read_text())
     (error,) = re.findall(r'id="error"[^>]*>(.*?)<', shown)
     assert float(error) == pytest.approx(metrics["train"]["loss"], rel=1e-3)
