@@ -32,6 +32,7 @@ ALWAYS = {
     "data/membranes": ["data.file=FOLDER"],
     "data/nuclei": ["data.file=FOLDER"],
     "data/segmentation_folder": ["data.path=FOLDER"],
+    "data/qrs": ["data.file=FOLDER"],
 }  # what a choice cannot do without
 PIXELS = ("membranes", "nuclei", "segmentation_folder")  # files with a class for each pixel
 STUDY = ["hydra/sweeper=optuna_study"]
@@ -51,7 +52,9 @@ def has_pixels(data: str) -> bool:
     return data in PIXELS or data == "cell_phantom" or data.endswith("_masks_phantom")
 
 
+CURVES = ("ecg_phantom", "qrs")
 FITS |= {f"data/{data}": ["model=unet"] for data in choices("data") if has_pixels(data)}
+FITS |= {f"data/{data}": ["model=curve"] for data in CURVES}
 SMALL_UNET = ["model.net.depth=2", "model.net.padding=same", "data.patch=28", "data.margin=0"]
 
 
@@ -134,6 +137,8 @@ def test_every_yaml_says_what_it_is(path: Path) -> None:
 
 def data_overrides(data: str, folder: Path, tmp_path: Path) -> list[str]:
     """Overrides that make ``data`` small: few phantoms, or a made-up file in MedMNIST's layout."""
+    if data in CURVES:
+        return [f"data={data}", *write_beats(data, tmp_path)]
     if data == "cell_phantom":
         return ["data=cell_phantom", "data.size=32", "data.train=8", "data.val=2", "data.test=2"]
     if data.endswith("_phantom"):
@@ -175,8 +180,19 @@ def write_pixels(data: str, tmp_path: Path) -> list[str]:
     return [f"data.file={file}"]
 
 
+def write_beats(data: str, tmp_path: Path) -> list[str]:
+    """A small file of beats and the override that names it; nothing for rendered ones."""
+    if data == "ecg_phantom":
+        return []
+    lines = [",".join(map(str, row)) for row in np.random.default_rng(0).normal(size=(20, 6)).round(3)]
+    (tmp_path / "beats.csv").write_text("\n".join(["time_ms,a_mV,b_mV,c_mV,d_mV,e_mV", *lines]))
+    return [f"data.file={tmp_path / 'beats.csv'}"]
+
+
 def is_usual(model: str, data: str) -> bool:
     """Whether ``make test`` runs the pair: what differs from others in names alone meets every model in ``make test-long``."""
+    if model == "curve" or data in CURVES:
+        return (model == "curve" and data in (*CURVES, "chest_phantom")) or (model, data) == ("unet", "ecg_phantom")
     if model == "unet" or has_pixels(data):
         return (model == "unet" and (has_pixels(data) or data == "chest_phantom")) or (
             data == "cell_phantom" and model in ("pneumonia_cnn", "cgan")
@@ -198,7 +214,8 @@ def test_every_model_runs_two_batches_of_every_data_set_or_is_refused_in_one_lin
     model: str, data: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    small = ["model.net.width=2", "logger=none", "test=false", f"hydra.run.dir={run}"]
+    width = "model.net.hidden=[2]" if model == "curve" else "model.net.width=2"
+    small = [width, "logger=none", "test=false", f"hydra.run.dir={run}"]
     small += SMALL_UNET if model == "unet" and has_pixels(data) else []
     code = cli.main("train", [f"model={model}", *data_overrides(data, folder, tmp_path), *BATCH, *small])
     error = capsys.readouterr().err

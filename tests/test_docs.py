@@ -115,7 +115,8 @@ def compose_train(argv: list[str]) -> None:
             argument = f"data.generator={GENERATOR}"
         if key == "model.transfer.weights":
             argument = f"model.transfer.weights={GENERATOR.with_name('cnn')}"
-        plain.append(argument.partition(",")[0] if override.is_sweep_override() else argument)
+        first = f"{key}={next(override.sweep_string_iterator())}" if override.is_sweep_override() else argument
+        plain.append(first)
     cfg = compose_training(plain)
     check_training(cfg)
 

@@ -15,6 +15,7 @@ from medassay.config.composition import compose_with_hydra as compose_with_hydra
 from medassay.config.composition import drop_hydra as drop_hydra
 from medassay.config.composition import expand_paths as expand_paths
 from medassay.config.composition import find_conf_directory as find_conf_directory
+from medassay.config.composition import leave_unresolved as leave_unresolved
 from medassay.config.composition import make_run_id as make_run_id
 from medassay.config.composition import make_slug as make_slug
 from medassay.config.composition import register_resolvers as register_resolvers

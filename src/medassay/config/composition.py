@@ -89,6 +89,13 @@ def resolve(cfg: DictConfig) -> dict[str, Any]:
     return typing.cast(dict[str, Any], expand_paths(update_targets(values)))
 
 
+def leave_unresolved(cfg: DictConfig) -> dict[str, Any]:
+    """``cfg`` as plain values, interpolations and missing values as text; Hydra's own node is left out."""
+    values = OmegaConf.to_container(drop_hydra(cfg), resolve=False)
+    assert isinstance(values, dict)
+    return typing.cast(dict[str, Any], update_targets(values))
+
+
 def expand_paths(node: Any) -> Any:
     """``node`` (plain values) with ``~`` as the home directory in every value that is a path by its key.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import isfinite, nan
 from typing import Any, Literal
 
-Kind = Literal["bootstrap", "exact", "seeds", "sets", "runs", "draws", "images"]
+Kind = Literal["bootstrap", "exact", "seeds", "sets", "runs", "draws", "images", "beats"]
 _FIELDS: dict[Kind, tuple[str, ...]] = {  # what is written of each kind, undefined numbers included
     "bootstrap": ("low", "high", "n"),
     "exact": ("low", "high", "n"),
@@ -17,6 +17,7 @@ _FIELDS: dict[Kind, tuple[str, ...]] = {  # what is written of each kind, undefi
     "runs": ("sd", "n"),
     "draws": ("sd", "n"),
     "images": ("sd", "low", "high", "n"),
+    "beats": ("sd", "n"),
 }
 
 
@@ -29,11 +30,12 @@ class Estimate:
         low, high: Bounds of the 95 % interval; None where there is no interval.
         sd: Sample standard deviation of the numbers that ``value`` is the mean of; None for a single number, or where the
             deviation says nothing.
-        n: Number of images (``bootstrap``, ``exact``, ``images``), seeds, sets, runs or draws behind the number.
+        n: Number of images (``bootstrap``, ``exact``, ``images``), seeds, sets, runs, draws or beats behind the number.
         kind: Where the uncertainty comes from. ``bootstrap``: percentile interval over images; ``exact``: binomial interval
             over images; ``seeds``: mean over seeds with Student's t interval; ``sets``: mean over disjoint sets of samples;
             ``runs``: mean over runs; ``draws``: mean over random draws on the same images; ``images``: mean over few images
-            with Student's t interval, where a bootstrap would be too narrow.
+            with Student's t interval, where a bootstrap would be too narrow; ``beats``: mean over a curve's repetitions,
+            so few that no interval says anything.
         values: The single numbers behind a mean over seeds.
     """
 

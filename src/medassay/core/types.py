@@ -1,4 +1,4 @@
-"""The few types that every room shares: labelled and segmented images, a generator's interface, declared ranges."""
+"""The few types that every room shares: labelled and segmented images, curves, interfaces of tasks, declared ranges."""
 
 from __future__ import annotations
 
@@ -147,6 +147,62 @@ class SegmentedSplits(NamedTuple):
     train: SegmentedImages
     val: SegmentedImages
     test: SegmentedImages
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One split of a data set of one variable measured against another, by repetitions: an ECG's beats.
+
+    Attributes:
+        x: Where it was measured, ``(N, 1) float32``.
+        y: What was measured there, ``(N, 1) float32``.
+        beats: Number of the repetition that each point belongs to, ``(N,) int64``.
+
+    Raises:
+        ValueError: Shapes or dtypes do not fit.
+    """
+
+    x: Tensor
+    y: Tensor
+    beats: Tensor
+
+    def __post_init__(self) -> None:
+        import torch
+
+        n = len(self.x)
+        for name, values in (("x", self.x), ("y", self.y)):
+            if values.shape != (n, 1) or values.dtype != torch.float32:
+                raise ValueError(f"{name} must be ({n}, 1) float32, not {tuple(values.shape)} {values.dtype}")
+        if self.beats.shape != (n,) or self.beats.dtype != torch.int64:
+            raise ValueError(f"beats must be ({n},) int64, not {tuple(self.beats.shape)} {self.beats.dtype}")
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: Tensor | slice) -> Curve:
+        """The chosen points, ``index`` an integer or boolean tensor or a slice."""
+        return Curve(self.x[index], self.y[index], self.beats[index])
+
+    def list_beats(self) -> list[int]:
+        """The numbers of the repetitions, sorted."""
+        return sorted(set(self.beats.tolist()))
+
+
+class CurveSplits(NamedTuple):
+    """Repetitions of one curve: what is learned from, what is chosen by, and what is looked at once."""
+
+    train: Curve
+    val: Curve
+    test: Curve
+
+
+@runtime_checkable
+class Regressor(Protocol):
+    """Anything that gives a number for a number."""
+
+    def regress(self, x: Tensor) -> Tensor:
+        """Answers ``(N, 1) float32`` at ``x (N, 1) float32``, both in the units of the data; keeps no gradient."""
+        ...
 
 
 @runtime_checkable

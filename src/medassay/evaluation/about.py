@@ -94,14 +94,16 @@ def list_warnings(about: About, record: Mapping[str, Any], split: str | None) ->
 def _describe_origin_of_learning(provenance: Mapping[str, Any]) -> str | None:
     """What a reader must know of the images that a model learnt from, where it speaks of others."""
     if provenance.get("phantom"):
-        return "The model learnt from rendered phantoms, not real images: what it says of real images means nothing."
+        of = provenance.get("of", "images")
+        return f"The model learnt from rendered phantoms, not real {of}: what it says of real {of} means nothing."
     return None
 
 
 def describe_origin(provenance: Mapping[str, Any]) -> str | None:
     """What a reader must know of the images that numbers were measured on; None of a published file."""
     if provenance.get("phantom"):
-        return "The data are rendered phantoms, not real images: the numbers say nothing about patients."
+        of = provenance.get("of", "images")
+        return f"The data are rendered phantoms, not real {of}: the numbers say nothing about patients."
     parts = []
     if not provenance.get("published"):
         md5 = provenance.get("md5", "unknown")

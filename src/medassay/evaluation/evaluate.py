@@ -23,12 +23,17 @@ from medassay.evaluation.writer import write_report
 from medassay.runs.compose import compose_training
 from medassay.runs.directory import RunDirectory
 from medassay.runs.load import build_data, open_run
-from medassay.runs.run import Run, describe_kind, makes_images, segments_images
+from medassay.runs.run import Run, describe_kind
 from medassay.training.settings import TrainerSettings
 
 logger = logging.getLogger(__name__)
 
-DEFAULTS = ("assay", "classification", "segmentation")  # what is run where no protocol is named
+DEFAULTS = {  # what is run where no protocol is named, by the kind of the run
+    "generator": "assay",
+    "classifier": "classification",
+    "segmentation": "segmentation",
+    "regression": "curve",
+}
 CACHES = {
     "full": "free some space, or keep caches on another disk with outputs=<directory>",
     "refused": "keep caches where they can be written, with outputs=<directory>",
@@ -122,12 +127,9 @@ def evaluate_samples(
 
 
 def choose_protocol(paths: Sequence[str]) -> str:
-    """The protocol that fits the first run: ``assay``, ``segmentation`` or ``classification``."""
+    """The protocol that fits the first run: ``assay``, ``classification``, ``segmentation`` or ``curve``."""
     first = list_runs(paths)[0] if is_several(paths) else Path(paths[0])
-    config = RunDirectory(first).config()
-    if segments_images(config):
-        return "segmentation"
-    return "assay" if makes_images(config) else "classification"
+    return DEFAULTS[describe_kind(RunDirectory(first).config())]
 
 
 def assay_after_training(path: Path, budget: str, *, test: bool) -> Path | None:
@@ -164,7 +166,7 @@ def _refuse_unfit(protocol: Protocol, run: Run, path: str) -> None:
     """Raises :class:`ConfigError` where the run's task is none that the protocol works on."""
     if isinstance(run.task, protocol.requires):
         return
-    names = sorted(_list_protocols(), key=lambda name: name not in DEFAULTS)
+    names = sorted(_list_protocols(), key=lambda name: name not in DEFAULTS.values())
     fitting = " or ".join(name for name in names if isinstance(run.task, _find_requirement(name)))
     advice = f"use protocol={fitting}" if fitting else "no protocol here judges it"
     raise ConfigError(

@@ -30,7 +30,18 @@ logger = logging.getLogger(__name__)
 
 # (run directory, protocol, overrides, outputs) -> the new directory with its results; raises where it cannot
 EvaluateOne = Callable[[str, Mapping[str, Any], Mapping[str, Any], Path], Path]
-HEADLINE = ("accuracy", "balanced_accuracy", "auroc", "f1", "ece", "tstr_balanced_accuracy", "frechet", "dice", "ap50")
+HEADLINE = (
+    "accuracy",
+    "balanced_accuracy",
+    "auroc",
+    "f1",
+    "ece",
+    "tstr_balanced_accuracy",
+    "frechet",
+    "dice",
+    "ap50",
+    "error_over_between_beats",
+)
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,15 @@ from medassay import config as configuration
 from medassay.config.moved import KEYS, PLACES
 from medassay.core.errors import ConfigError
 from medassay.core.paths import expand_home
+from medassay.data.curves.modules import CurveData
+from medassay.data.segmentation.modules import SegmentationData
 from medassay.nets.unet import UNet
 from medassay.runs.directory import RunDirectory
 from medassay.runs.run import (
     IMAGENET,
+    find_data_kind,
+    fits_curves,
     makes_images,
-    makes_segmentation_data,
     open_transfer_source,
     refuse_classifier,
     segments_images,
@@ -33,6 +36,7 @@ def check_training(cfg: DictConfig) -> dict[str, Any]:
     Raises:
         UserError: Something is wrong; the message, one line, names the first such thing.
     """
+    _check_kinds(configuration.leave_unresolved(cfg))  # a net's input may follow what the other kind of data has not
     values = configuration.resolve(cfg)
     settings = {key: value for key, value in values.items() if key not in NODES}
     configuration.check_arguments(settings, RunSettings, "")
@@ -40,7 +44,6 @@ def check_training(cfg: DictConfig) -> dict[str, Any]:
         group, _, key = before.partition(".")
         if key in values[group]:
             raise ConfigError(f"{before}: it is called {now} now")
-    _check_kinds(values)
     configuration.check({name: values[name] for name in NODES})
     _check_together(values)
     for key in (*PLACES, "generator", "groups"):  # the run is used from other working directories later
@@ -71,6 +74,8 @@ def _check_together(values: dict[str, Any]) -> None:
         refuse_classifier(data["generator"], RunDirectory(data["generator"]).config())
     _check_net(values)
     _check_transfer(model.get("transfer") or {}, values["trainer"]["max_epochs"])
+    if fits_curves(values):
+        return
     for key, node, declared, of in (
         ("model.num_classes", model.get("num_classes"), len(data["classes"]), "data.classes"),
         ("model.net.num_classes", model["net"].get("num_classes"), len(data["classes"]), "data.classes"),
@@ -115,9 +120,13 @@ def _check_transfer(transfer: dict[str, Any], max_epochs: int) -> None:
 
 
 def _check_kinds(values: dict[str, Any]) -> None:
-    """Refuses a model on data that have another kind of classes."""
-    data = values["data"]
-    segments, has_pixels = segments_images(values), makes_segmentation_data(values)
+    """Refuses a model on data of another kind, and a net of another kind of model; nothing need be resolved yet."""
+    if not all(isinstance(values.get(key), dict) and "_target_" in values[key] for key in ("model", "data")):
+        return  # said by what checks the whole configuration
+    data, kind = values["data"], find_data_kind(values)
+    segments, has_pixels = segments_images(values), kind is SegmentationData
+    if fits_curves(values) != (kind is CurveData):
+        _refuse_curves(values, kind)
     if segments and not has_pixels:
         raise ConfigError(
             f"model={values['recipe']['name']} gives each pixel a class, and data={data['name']} have one class an image; "
@@ -128,11 +137,25 @@ def _check_kinds(values: dict[str, Any]) -> None:
             f"data={data['name']} have a class for each pixel, and model={values['recipe']['name']} gives an image one; choose "
             "model=unet"
         )
+    net = str((values["model"].get("net") or {}).get("_target_"))
+    if fits_curves(values) and net.startswith("medassay.") and not net.endswith(".MLP"):
+        raise ConfigError(f"model.net={net}: model={values['recipe']['name']} needs numbers in, e.g. model/net=mlp")
+
+
+def _refuse_curves(values: dict[str, Any], kind: type) -> None:
+    """Raises :class:`ConfigError` where one of model and data is about a curve, and the other about images."""
+    model, data = values["recipe"]["name"], values["data"]["name"]
+    if kind is CurveData:
+        raise ConfigError(f"data={data} is a curve, and model={model} takes images; choose model=curve")
+    raise ConfigError(f"model={model} fits a curve, and data={data} are images; choose data=ecg_phantom or qrs")
 
 
 def _check_net(values: dict[str, Any]) -> None:
-    """Refuses a net of the other kind, and patches that a U-Net cannot answer."""
+    """Refuses a net of the other kind, and patches that a U-Net cannot answer; of a curve's, inputs and outputs but one."""
     model, data, segments = values["model"], values["data"], segments_images(values)
+    if fits_curves(values):
+        _check_curve_net(model["net"])
+        return
     is_unet = model["net"]["_target_"].endswith(".UNet")
     if is_unet != segments:
         wanted = "model/net=unet" if segments else "another, e.g. model/net=block_cnn"
@@ -141,6 +164,12 @@ def _check_net(values: dict[str, Any]) -> None:
         with torch.device("meta"):  # its shapes alone
             net: UNet = configuration.build(model["net"])
         _check_patch(net, data["patch"], data["margin"])
+
+
+def _check_curve_net(net: dict[str, Any]) -> None:
+    for key, wanted in (("inputs", [1]), ("outputs", 1)):
+        if key in net and net[key] != wanted:
+            raise ConfigError(f"model.net.{key}={net[key]}: a curve has one number in and one out; leave it out")
 
 
 def _check_patch(net: UNet, patch: int, margin: int) -> None:

@@ -16,8 +16,10 @@ from medassay.config.moved import DEVICE_KEYS
 from medassay.core.errors import CheckpointError, ConfigError, suggest_nearest
 from medassay.core.paths import expand_home
 from medassay.core.types import LabelledImages
+from medassay.data.curves.modules import CurveData
+from medassay.data.kinds import AnyData
 from medassay.data.modules import LabelledData
-from medassay.data.segmentation.modules import AnyData, SegmentationData
+from medassay.data.segmentation.modules import SegmentationData
 from medassay.runs.compose import DATA_KEYS
 from medassay.runs.directory import RunDirectory
 from medassay.runs.run import Run
@@ -33,20 +35,22 @@ def build_data(config: Mapping[str, Any]) -> LabelledData:
     """The data set of a run's configuration; its images are read, rendered or drawn on first use.
 
     Raises:
-        ConfigError: Its images have a class for each pixel.
+        ConfigError: Its images have a class for each pixel, or it is a curve.
     """
     data = build_any_data(config)
     if isinstance(data, SegmentationData):
         raise ConfigError(
             f"data={data.name}: its images have a class for each pixel, and images with one class are needed"
         )
+    if isinstance(data, CurveData):
+        raise ConfigError(f"data={data.name} is a curve, and images with one class are needed")
     return data
 
 
 def build_any_data(config: Mapping[str, Any]) -> AnyData:
-    """:func:`build_data`, also of images that have a class for each pixel."""
+    """:func:`build_data`, also of images that have a class for each pixel, and of curves."""
     data = configuration.build(config["data"])
-    assert isinstance(data, LabelledData | SegmentationData)
+    assert isinstance(data, AnyData)
     return data
 
 

@@ -17,9 +17,12 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from medassay.core.files import write_text
 from medassay.core.results import to_json
 from medassay.core.types import LabelledImages, SegmentedImages
+from medassay.data.curves.modules import CurveData
 from medassay.data.duplicates import describe_duplicates, describe_provenance
 from medassay.data.image_files import describe_left_out
-from medassay.data.segmentation.modules import AnyData
+from medassay.data.kinds import AnyData
+from medassay.data.modules import LabelledData
+from medassay.data.segmentation.modules import SegmentationData
 from medassay.reporting import tensorboard
 from medassay.runs.directory import RunDirectory
 from medassay.runs.table import collect_single_numbers
@@ -55,16 +58,12 @@ class SweepPart:
 
 def record_start(run: RunDirectory, data: AnyData, task: LightningModule, *, show_table: bool) -> str:
     """Records and prints what is trained on what; gives the model's summary, of which the last line is always printed."""
-    provenance = describe_provenance(data)
+    provenance = data.provenance() if isinstance(data, CurveData) else describe_provenance(data)
     run.update(data=provenance, parameters=count_parameters(task), threads=torch.get_num_threads())
     overview = summarise_model(task)
     write_text(run.path / "model.txt", overview + "\n")
-    counts = ", ".join(
-        f"{name} {count}" for name, count in zip(data.classes, data.class_counts().tolist(), strict=True)
-    )
-    sizes = " / ".join(str(len(split)) for split in data.splits)
     if provenance.get("phantom"):
-        origin = " (rendered phantoms, not real images)"
+        origin = f" (rendered phantoms, not real {provenance.get('of', 'images')})"
     elif not provenance.get("published"):
         origin = f" (not a published file: md5 {provenance.get('md5')})"
     else:
@@ -72,18 +71,35 @@ def record_start(run: RunDirectory, data: AnyData, task: LightningModule, *, sho
     if (side := provenance.get("resized_from")) is not None:
         origin += f" (resized from {side} pixels a side)"
     logger.info("%s", overview if show_table else overview.splitlines()[-1])
-    logger.info("data: %s%s, train / val / test %s; training %s: %s", data.name, origin, sizes, data.counted, counts)
+    logger.info("data: %s%s, %s", data.name, origin, _describe_sizes(data))
     if left_out := provenance.get("left_out"):
         logger.warning("left out of %s: %s", provenance["path"], describe_left_out(left_out))
     if (duplicates := describe_duplicates(provenance)) is not None:
         command = shlex.join(["python", "scripts/check_data.py", f"run={run.path}"])
         logger.warning("warning: %s To see them: %s", duplicates, command)
-    lacking = {split: names for split in SPLITS if (names := _list_absent(getattr(data.splits, split), data.classes))}
+    lacking = {} if isinstance(data, CurveData) else _list_lacking(data)
     for split, names in lacking.items():
         logger.warning(WITHOUT_IMAGES[split], ", ".join(names))
     if lacking:
         run.update(classes_without_images=lacking)
     return overview
+
+
+def _describe_sizes(data: AnyData) -> str:
+    """How large the splits are, and what is in the training one."""
+    sizes = " / ".join(str(len(split)) for split in data.splits)
+    if isinstance(data, CurveData):
+        beats = " / ".join(str(len(split.list_beats())) for split in data.splits)
+        return f"train / val / test {sizes} points of {beats} beats"
+    counts = ", ".join(
+        f"{name} {count}" for name, count in zip(data.classes, data.class_counts().tolist(), strict=True)
+    )
+    return f"train / val / test {sizes}; training {data.counted}: {counts}"
+
+
+def _list_lacking(data: LabelledData | SegmentationData) -> dict[str, list[str]]:
+    """By split, the classes without an image; splits that lack none are left out."""
+    return {split: names for split in SPLITS if (names := _list_absent(getattr(data.splits, split), data.classes))}
 
 
 def _list_absent(images: LabelledImages | SegmentedImages, classes: Sequence[str]) -> list[str]:

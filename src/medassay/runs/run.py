@@ -13,6 +13,7 @@ from pytorch_lightning import LightningModule
 
 from medassay import config as configuration
 from medassay.core.errors import CheckpointError, ConfigError
+from medassay.data.curves.modules import CurveData
 from medassay.data.modules import LabelledData
 from medassay.data.segmentation.modules import SegmentationData
 from medassay.runs.directory import RunDirectory
@@ -29,7 +30,7 @@ class Run:
         directory: The run directory.
         config: The configuration as trained, plain values.
         data: The data module; its images are read on first use. Of a run that segments images it is a ``SegmentationData``, see
-            :attr:`segmented_data`.
+            :attr:`segmented_data`, and of one that fits a curve a ``CurveData``, see :attr:`curve_data`.
         task: The model with the weights of ``checkpoint``, in evaluation mode, on the device of ``settings``.
         settings: The trainer settings, overrides included.
         checkpoint: Which weights the task has: ``best``, ``last`` or a file.
@@ -54,6 +55,13 @@ class Run:
         return data
 
     @property
+    def curve_data(self) -> CurveData:
+        """The data module of a run that fits a curve."""
+        data: object = self.data
+        assert isinstance(data, CurveData)
+        return data
+
+    @property
     def is_generator(self) -> bool:
         return makes_images(self.config)
 
@@ -70,14 +78,23 @@ def segments_images(config: Mapping[str, Any]) -> bool:
     return inspect.isclass(constructor) and hasattr(constructor, "segment")
 
 
-def makes_segmentation_data(config: Mapping[str, Any]) -> bool:
-    """Whether the configuration's data have a class for each pixel, as its constructor's annotation says."""
+def fits_curves(config: Mapping[str, Any]) -> bool:
+    """Whether the configuration's model gives a number for a number: a task with ``regress``."""
+    constructor = configuration.locate(str(config["model"]["_target_"]), "model")
+    return inspect.isclass(constructor) and hasattr(constructor, "regress")
+
+
+def find_data_kind(config: Mapping[str, Any]) -> type:
+    """The kind of the configuration's data, as its constructor's annotation says: ``LabelledData`` where that says nothing."""
     constructor = configuration.locate(str(config["data"]["_target_"]), "data")
-    return typing.get_type_hints(constructor).get("return") is SegmentationData
+    kind = typing.get_type_hints(constructor).get("return")
+    return kind if kind in (SegmentationData, CurveData) else LabelledData
 
 
 def describe_kind(config: Mapping[str, Any]) -> str:
     """What a run's model is, in a word."""
+    if fits_curves(config):
+        return "regression"
     return "segmentation" if segments_images(config) else "generator" if makes_images(config) else "classifier"
 
 

@@ -25,7 +25,7 @@ PLACES = (
 DATA_PLACES = ("root",)
 TRAINER_PLACES = ("threads", "progress", "profiler", "gpus", "accelerator", "devices")
 COMMAND = ("protocol", "overrides")  # groups of metrics.json that hold no numbers
-CALLBACK_PLACES = ("sample_grid", "reconstructions")
+CALLBACK_PLACES = ("sample_grid", "reconstructions", "curve_fits")
 
 
 @dataclass(frozen=True)

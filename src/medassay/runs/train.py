@@ -16,8 +16,10 @@ from medassay import config as configuration
 from medassay.core.errors import CheckpointError, ConfigError, OutputError
 from medassay.core.files import atomic_write, write_json
 from medassay.core.types import Sampler
-from medassay.data.segmentation.modules import AnyData, SegmentationData
-from medassay.runs import region_scores
+from medassay.data.curves.modules import CurveData
+from medassay.data.kinds import AnyData
+from medassay.data.segmentation.modules import SegmentationData
+from medassay.runs import curve_scores, region_scores
 from medassay.runs.directory import RunDirectory
 from medassay.runs.final_scores import score_split
 from medassay.runs.load import apply_overrides, build_any_data, build_task, choose_device
@@ -106,7 +108,8 @@ def train_in(run: RunDirectory, config: dict[str, Any], *, resume: bool = False,
         if isinstance(task, Sampler):
             numbers |= collect_logged_numbers(task, fitted)
         else:
-            for split in ("val", "test") if config["test"] and fitted.pruned is None else ("val",):
+            scored = ("train", "val") if isinstance(data, CurveData) else ("val",)
+            for split in (*scored, "test") if config["test"] and fitted.pruned is None else scored:
                 numbers[split], drawn = _score(task, data, split, settings, run.figures)
                 pictures += drawn
         write_json(run.path / "metrics.json", numbers)
@@ -118,6 +121,9 @@ def _score(
     task: LightningModule, data: AnyData, split: str, settings: TrainerSettings, directory: Path
 ) -> tuple[dict[str, Any], list[Path]]:
     """The group of a split in ``metrics.json``, and the pictures in ``directory``."""
+    if isinstance(data, CurveData):
+        fitted, drawn = curve_scores.score_split(task, data, split, settings, directory)
+        return fitted.to_json(), drawn
     if isinstance(data, SegmentationData):
         regions, drawn = region_scores.score_split(task, data, split, settings, directory)
         return regions.to_json(), drawn

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from medassay.core.errors import ConfigError
-from medassay.core.types import LabelledImages, Sampler, Segmenter
+from medassay.core.types import LabelledImages, Regressor, Sampler, Segmenter
 from medassay.data.loader import ResidentLoader
 
 BATCH = 256  # images at a time; predictions do not depend on it beyond rounding
@@ -17,7 +17,7 @@ BATCH = 256  # images at a time; predictions do not depend on it beyond rounding
 
 class _Classifiers(type):
     def __instancecheck__(cls, task: object) -> bool:
-        return isinstance(task, nn.Module) and not isinstance(task, (Sampler, Segmenter))
+        return isinstance(task, nn.Module) and not isinstance(task, (Sampler, Segmenter, Regressor))
 
 
 class Classifier(metaclass=_Classifiers):

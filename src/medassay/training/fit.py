@@ -24,7 +24,8 @@ from torch.multiprocessing.spawn import ProcessRaisedException
 from medassay.core.errors import ConfigError, DataError, Interrupted, OutputError, UserError, output_error
 from medassay.core.paths import expand_home
 from medassay.core.seeds import derive_seed
-from medassay.data.segmentation.modules import AnyData
+from medassay.data.curves.modules import CurveData
+from medassay.data.kinds import AnyData
 from medassay.reporting.tensorboard import quiet_writers
 from medassay.training.callbacks import DeletedDirectory, EpochSeed, History, ProcessSetUp
 from medassay.training.checkpoints import Checkpoints, load_weights, read_checkpoint
@@ -216,7 +217,7 @@ def _check_monitor(task: LightningModule, data: AnyData, monitor: str, settings:
     Raises:
         DataError: The validation images of a whole epoch leave ``monitor`` undefined.
     """
-    if not isinstance(task, _Judged):
+    if not isinstance(task, _Judged) or isinstance(data, CurveData):
         return
     images = data.splits.val
     cut = settings.limit_batches is not None

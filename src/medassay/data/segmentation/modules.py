@@ -11,7 +11,7 @@ from torch import Tensor
 from medassay.core.errors import ConfigError
 from medassay.core.seeds import derive_seed
 from medassay.core.types import NonNegativeInt, PositiveInt, SegmentedImages, SegmentedSplits
-from medassay.data.modules import Channels, LabelledData, ResidentData
+from medassay.data.modules import Channels, ResidentData
 from medassay.data.segmentation.augment import SegmentationAugment
 from medassay.data.segmentation.loader import PatchLoader, PatchOrder, ResidentPixels, WholeImageLoader
 from medassay.data.segmentation.weights import PixelWeights
@@ -185,6 +185,3 @@ class SegmentationData(ResidentData):
         else:
             weights = self.weights.compute(split, self.weights.weigh_classes(self.class_counts()))
         return ResidentPixels(split, weights, device)
-
-
-AnyData = LabelledData | SegmentationData  # what a run learns from

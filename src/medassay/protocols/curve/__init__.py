@@ -1,0 +1,1 @@
+"""How well a curve is fitted, beside how much the beats differ among themselves."""

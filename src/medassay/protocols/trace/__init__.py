@@ -1,0 +1,1 @@
+"""Every sum and activation of a fully connected net, step by step."""
