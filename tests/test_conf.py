@@ -147,6 +147,8 @@ def data_overrides(data: str, folder: Path, tmp_path: Path) -> list[str]:
         return ["data=folder", f"data.path={folder}"]
     if data in PIXELS:
         return [f"data={data}", *write_pixels(data, tmp_path)]
+    if data == "digits":
+        return ["data=digits"]
     if data == "samples":
         return ["data=samples", f"data.generator={GENERATOR}", f"outputs={tmp_path}"]
     info = OmegaConf.load(CONF / "data" / f"{data}.yaml")
@@ -197,6 +199,8 @@ def is_usual(model: str, data: str) -> bool:
         return (model == "unet" and (has_pixels(data) or data == "chest_phantom")) or (
             data == "cell_phantom" and model in ("pneumonia_cnn", "cgan")
         )
+    if model == "digit_mlp" or data in ("digits", "mnist", "knee_phantom"):
+        return (model == "digit_mlp" and data in ("digits", "mnist")) or (model == "pneumonia_cnn" and data != "mnist")
     if model == "oct_classifier" or data == "oct_phantom":
         return data.startswith("oct") and model in ("oct_classifier", "pneumonia_cnn")
     return model == "pneumonia_cnn" or not data.endswith("mnist") or data in ("pneumoniamnist", "bloodmnist")
@@ -214,7 +218,7 @@ def test_every_model_runs_two_batches_of_every_data_set_or_is_refused_in_one_lin
     model: str, data: str, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "run"
-    width = "model.net.hidden=[2]" if model == "curve" else "model.net.width=2"
+    width = {"curve": "model.net.hidden=[2]", "digit_mlp": "model.net.hidden=[4]"}.get(model, "model.net.width=2")
     small = [width, "logger=none", "test=false", f"hydra.run.dir={run}"]
     small += SMALL_UNET if model == "unet" and has_pixels(data) else []
     code = cli.main("train", [f"model={model}", *data_overrides(data, folder, tmp_path), *BATCH, *small])

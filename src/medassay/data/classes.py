@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from medassay.core.errors import ConfigError, suggest_nearest
 
@@ -31,3 +31,9 @@ def find_class(asked: str | int, classes: Sequence[str], key: str) -> int:
 def list_accepted(classes: Sequence[str]) -> str:
     """What names a class, in words."""
     return f"0..{len(classes) - 1} or {', '.join(classes)}"
+
+
+def describe_counts(classes: Sequence[str], counts: Iterable[int]) -> str:
+    """``normal 3, pneumonia 2``: how many there are of each class; with a colon after names that are numbers themselves."""
+    pairs = zip(classes, counts, strict=True)
+    return ", ".join(f"{name}: {count}" if name.isdigit() else f"{name} {count}" for name, count in pairs)

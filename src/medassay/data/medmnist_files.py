@@ -8,11 +8,8 @@ Scientific Data 2023, and the table ``medmnist.INFO`` of the installed package.
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import re
-import socket
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,10 +18,10 @@ from typing import Any
 
 from medassay.core.errors import DataError, suggest_nearest
 from medassay.core.paths import expand_home
+from medassay.data.downloads import watch_download
 from medassay.data.npz import md5
 
 SIZES = (28, 64, 128, 224)
-CONNECTION_TIMEOUT = 30.0  # seconds without a byte; the downloader sets none and would hang where packets are dropped
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ def find_file(flag: str, *, size: int = 28, root: str | Path | None = None, phan
     available = [side for side in SIZES if _key("MD5", side) in info]
     if size not in available:
         raise DataError(f"data.size={size}: {flag} is published at {', '.join(map(str, available))} pixels; choose one")
-    path = _root(root) / f"{_key(flag, size)}.npz"
+    path = find_root(root) / f"{_key(flag, size)}.npz"
     expected: str = info[_key("MD5", size)]
     if not path.exists():
         _download(flag, size, path, expected, phantom)
@@ -172,8 +169,8 @@ def _key(name: str, size: int) -> str:
     return name if size == 28 else f"{name}_{size}"
 
 
-def _root(root: str | Path | None) -> Path:
-    """The folder of the files."""
+def find_root(root: str | Path | None) -> Path:
+    """The folder of the files: ``root``, or medmnist's own cache folder where that is None."""
     if root is not None:
         return expand_home(root)
     from medmnist.info import DEFAULT_ROOT  # not re-exported by the package
@@ -216,15 +213,8 @@ def _fetch(flag: str, size: int, folder: str) -> None:
     import medmnist
 
     dataset = getattr(medmnist, medmnist.INFO[flag]["python_class"])
-    timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(CONNECTION_TIMEOUT)
-    # A progress bar on a terminal; nothing in a log file, where each step of the bar would be a line.
-    quiet = contextlib.nullcontext() if sys.stderr.isatty() else contextlib.redirect_stderr(io.StringIO())
-    try:
-        with quiet:
-            dataset(split="val", download=True, root=folder, size=size)  # it also reads that split, a small one
-    finally:
-        socket.setdefaulttimeout(timeout)
+    with watch_download():
+        dataset(split="val", download=True, root=folder, size=size)  # it also reads that split, a small one
 
 
 def _cause(error: BaseException) -> BaseException:

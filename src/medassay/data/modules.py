@@ -212,6 +212,11 @@ class LabelledData(ResidentData):
         return (self.channels, self.size, self.size)
 
     @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of what a net is given at a time."""
+        return self.image_shape
+
+    @property
     def splits(self) -> Splits:
         """The three splits, loaded on first use."""
         if self._splits is None:

@@ -72,6 +72,23 @@ class Origin:
     citation: tuple[str, ...] = ()
 
 
+OTHERS = {  # by the record's name of the set: what is no set of MedMNIST's
+    "digits": Origin(
+        "The 1,797 digits that come with scikit-learn, the test part of the UCI set.",
+        "CC BY 4.0",
+        ("Alpaydin E, Kaynak C. Optical recognition of handwritten digits. UCI Machine Learning Repository (1998).",),
+    ),
+    "mnist": Origin(
+        "MNIST, downloaded by torchvision.",
+        "CC BY-SA 3.0",
+        (
+            "LeCun Y, Bottou L, Bengio Y, Haffner P. Gradient-based learning applied to document recognition. Proceedings of "
+            "the IEEE 86(11):2278–2324 (1998).",
+        ),
+    ),
+}
+
+
 def find_origin(provenance: Mapping[str, Any], flag: str | None) -> Origin:
     """What is known of the images with this ``provenance``.
 
@@ -88,6 +105,8 @@ def find_origin(provenance: Mapping[str, Any], flag: str | None) -> Origin:
         return Origin("Rendered by MedAssay from a seed: no images of patients.", "that of MedAssay (MIT)")
     if provenance.get("published") and flag in SOURCES:
         return Origin(f"The published file of {flag} (MedMNIST).", read_licence(flag), (*SOURCES[flag], MEDMNIST))
+    if provenance.get("published") and (other := OTHERS.get(provenance.get("set", ""))) is not None:
+        return other
     place = provenance.get("file") or provenance.get("path")
     return Origin(
         "Not stated." if place is None else f"Files of one’s own, {place}; where they come from is not stated."

@@ -37,6 +37,13 @@ _POOLINGS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPoo
 # --- the layer -------------------------------------------------------------------------------------------------------
 
 
+def has_feature_maps(net: nn.Module) -> bool:
+    """Whether there is anything to make heat maps of: a net of linear layers alone knows no places in an image."""
+    return bool(getattr(net, "target_layer", None)) or any(
+        isinstance(module, (nn.Conv2d, *_POOLINGS)) for module in net.modules()
+    )
+
+
 def find_layer(net: nn.Module, name: str | None = None) -> str:
     """The dotted name of the module whose output the maps are made of.
 

@@ -129,6 +129,11 @@ class CGAN(nn.Module):
         before = (SIDE - image_size) // 2
         self.margins = (before, SIDE - image_size - before)
 
+    def run_parts(self, images: Tensor, labels: Tensor) -> None:
+        """Runs each player once on ``images (B, C, image_size, image_size)``, for the sizes in a model's summary."""
+        self.generator(images.new_zeros(len(images), self.generator.latent), labels)
+        self.discriminator(self.pad(images), labels)
+
     def pad(self, images: Tensor) -> Tensor:
         """``(B, C, image_size, image_size) -> (B, C, 32, 32)`` by reflection."""
         before, after = self.margins

@@ -135,3 +135,8 @@ class CVAE(nn.Module):
         self.latent = latent
         self.encoder = Encoder(channels, num_classes, image_size, width, latent, normalisation)
         self.decoder = Decoder(channels, num_classes, image_size, width, latent, normalisation)
+
+    def run_parts(self, images: Tensor, labels: Tensor) -> None:
+        """Runs encoder and decoder once on ``images (B, C, S, S)``, for the sizes in a model's summary."""
+        latent, _ = self.encoder(images, labels)
+        self.decoder(latent, labels)

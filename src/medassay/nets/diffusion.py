@@ -155,6 +155,11 @@ class DenoisingUNet(nn.Module):
         self.to_image = _start_at_zero(nn.Conv2d(width, 4 * channels, 3, padding=1))
         self.to(memory_format=torch.channels_last)  # a fifth faster in float32 on the CPU
 
+    def run_parts(self, images: Tensor, labels: Tensor) -> None:
+        """Denoises ``images (B, C, S, S)`` once, for the sizes in a model's summary."""
+        classes, symmetry = (images.new_zeros(len(images), n) for n in (self.num_classes, SYMMETRIES))
+        self(images, images.new_zeros(len(images)), classes, symmetry)
+
     def forward(self, x: Tensor, noise: Tensor, classes: Tensor, symmetry: Tensor) -> Tensor:
         embedding = self.embedding(noise, classes, symmetry)
         x = self.stem(F.pixel_unshuffle(x, 2))  # (B, C, S, S) -> (B, 4C, S/2, S/2) -> (B, width, S/2, S/2)

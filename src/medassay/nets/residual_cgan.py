@@ -211,6 +211,11 @@ class ResidualCGAN(nn.Module):
         )
         self.to(memory_format=torch.channels_last)
 
+    def run_parts(self, images: Tensor, labels: Tensor) -> None:
+        """Runs each player once on ``images (B, C, image_size, image_size)``, for the sizes in a model's summary."""
+        self.generator(images.new_zeros(len(images), self.generator.latent), labels)
+        self.discriminator(self.pad(images), labels)
+
     def pad(self, images: Tensor) -> Tensor:
         """``images`` as they are: both networks work on the data set's own size."""
         return images

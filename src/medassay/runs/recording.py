@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from medassay.core.files import write_text
 from medassay.core.results import to_json
 from medassay.core.types import LabelledImages, SegmentedImages
+from medassay.data.classes import describe_counts
 from medassay.data.curves.modules import CurveData
 from medassay.data.duplicates import describe_duplicates, describe_provenance
 from medassay.data.image_files import describe_left_out
@@ -60,7 +61,7 @@ def record_start(run: RunDirectory, data: AnyData, task: LightningModule, *, sho
     """Records and prints what is trained on what; gives the model's summary, of which the last line is always printed."""
     provenance = data.provenance() if isinstance(data, CurveData) else describe_provenance(data)
     run.update(data=provenance, parameters=count_parameters(task), threads=torch.get_num_threads())
-    overview = summarise_model(task)
+    overview = summarise_model(task, input_shape=data.input_shape)
     write_text(run.path / "model.txt", overview + "\n")
     if provenance.get("phantom"):
         origin = f" (rendered phantoms, not real {provenance.get('of', 'images')})"
@@ -91,9 +92,7 @@ def _describe_sizes(data: AnyData) -> str:
     if isinstance(data, CurveData):
         beats = " / ".join(str(len(split.list_beats())) for split in data.splits)
         return f"train / val / test {sizes} points of {beats} beats"
-    counts = ", ".join(
-        f"{name} {count}" for name, count in zip(data.classes, data.class_counts().tolist(), strict=True)
-    )
+    counts = describe_counts(data.classes, data.class_counts().tolist())
     return f"train / val / test {sizes}; training {data.counted}: {counts}"
 
 

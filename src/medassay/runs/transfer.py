@@ -56,12 +56,14 @@ def load_pretrained(task: LightningModule, classes: Sequence[str]) -> dict[str, 
 
 
 def _refuse_misfit(task: Classification, name: str, match: Match) -> None:
-    """Raises :class:`ConfigError` where no convolution got weights, or a layer without is to be frozen."""
+    """Raises :class:`ConfigError` where no layer before the head got weights, or a layer without is to be frozen."""
     layers = dict(task.net.named_modules())
     kernels = {layer for layer, module in layers.items() if isinstance(module, nn.Conv2d)}
+    kind = "convolution" if kernels else "hidden layer"
+    kernels = kernels or {layer for layer, part in layers.items() if isinstance(part, nn.Linear) and layer != "head"}
     if not kernels & {*match.matched, *match.reshaped}:
         raise ConfigError(
-            f"model.transfer.weights={name}: no convolution there has the name and shape of one of this net "
+            f"model.transfer.weights={name}: no {kind} there has the name and shape of one of this net "
             f"({type(task.net).__name__}); give a run with the same model.net, or null"
         )
     frozen = {id(module) for layer in task.transfer.list_frozen(task.net, epoch=0) for module in layer.modules()}

@@ -1,8 +1,28 @@
-"""A model's parts and their exact parameter counts, as text."""
+"""A model's parts, the sizes of what comes out of them, and their exact parameter counts, as text."""
 
 from __future__ import annotations
 
-from torch import nn
+import copy
+import functools
+import logging
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+logger = logging.getLogger(__name__)
+
+NET = "net"  # the attribute of a task that holds its net
+_BATCH = 2  # images that are pushed through: the first axis of every size, which is left out
+
+
+@runtime_checkable
+class InParts(Protocol):
+    """A net of several parts that no single call runs, such as a GAN's players."""
+
+    def run_parts(self, images: Tensor, labels: Tensor) -> None:
+        """Runs every part once on ``images (B, C, H, W)`` and ``labels (B,)``."""
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -10,15 +30,89 @@ def count_parameters(module: nn.Module) -> int:
     return sum(p.numel() for p in module.parameters() if p.requires_grad)
 
 
-def summarise_model(module: nn.Module, max_depth: int = 3) -> str:
-    """A table of the parts that have trainable parameters: name, type, exact count; the total in the last line."""
-    rows = [("part", "type", "trainable parameters")]
+def trace_sizes(net: nn.Module, input_shape: Sequence[int]) -> dict[str, str]:
+    """The size of what each module of ``net`` gives for one image, by dotted name; ``""`` is the net itself.
+
+    A copy without values (torch's meta device) computes sizes alone: nothing is drawn, no statistics move, and a large net
+    takes no time. A module that runs several times has the size of its first output; one that does not run has none.
+
+    Args:
+        net: The net.
+        input_shape: Shape of one image, ``(C, H, W)``.
+
+    Returns:
+        Sizes such as ``8 x 28 x 28``; nothing for a net that cannot be run without values.
+    """
+    sizes: dict[str, str] = {}
+    try:
+        hollow = _copy_without_values(net).eval()
+        for name, module in hollow.named_modules():
+            module.register_forward_hook(functools.partial(_note_size, sizes, name))
+        images = torch.empty(_BATCH, *input_shape, device="meta")
+        labels = torch.empty(_BATCH, dtype=torch.int64, device="meta")
+        with torch.no_grad():
+            if isinstance(hollow, InParts):
+                hollow.run_parts(images, labels)
+            else:
+                hollow(images)
+    except Exception as error:  # of somebody's own net, which may ask for values: the table has counts all the same
+        logger.debug("sizes of %s are not known", type(net).__name__, exc_info=error)
+        return {}
+    return sizes
+
+
+def summarise_model(module: nn.Module, max_depth: int = 3, input_shape: Sequence[int] | None = None) -> str:
+    """A table of the parts that have trainable parameters: name, type, size of the output, exact count; the total comes last.
+
+    Args:
+        module: A task whose net is its ``net``, or any module.
+        max_depth: Number of names in a dotted name, at most.
+        input_shape: Shape of one image that the net takes, ``(C, H, W)``; None leaves out the sizes.
+    """
+    net = getattr(module, NET, None)
+    sizes = trace_sizes(net, input_shape) if isinstance(net, nn.Module) and input_shape is not None else {}
+    rows = [("part", "type", "output of one input", "trainable parameters")]
     for name, part in module.named_modules():
         count = count_parameters(part)
         if name and count and name.count(".") < max_depth:
-            rows.append((name, type(part).__name__, f"{count:,}"))
-    rows.append(("total", type(module).__name__, f"{count_parameters(module):,}"))
-    widths = [max(len(row[i]) for row in rows) for i in range(3)]
-    lines = [f"{name:<{widths[0]}}  {kind:<{widths[1]}}  {count:>{widths[2]}}" for name, kind, count in rows]
+            inside = name.removeprefix(NET).removeprefix(".") if f"{name}.".startswith(f"{NET}.") else None
+            size = "" if inside is None else sizes.get(inside, "")
+            rows.append((name, type(part).__name__, size, f"{count:,}"))
+    rows.append(("total", type(module).__name__, "", f"{count_parameters(module):,}"))
+    if not sizes:
+        rows = [(name, kind, "", count) for name, kind, _, count in rows]
+    return _lay_out(rows)
+
+
+def _lay_out(rows: Sequence[tuple[str, str, str, str]]) -> str:
+    """Rows as aligned columns with a rule below the head and one above the total; a column without text is left out."""
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    lines = []
+    for *texts, count in rows:
+        cells = [f"{text:<{width}}" for text, width in zip(texts, widths, strict=False) if width]
+        lines.append("  ".join([*cells, f"{count:>{widths[3]}}"]))
     rule = "-" * len(lines[0])
     return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
+
+
+def _copy_without_values(net: nn.Module) -> Any:
+    """The same modules with parameters and buffers of the same shapes on the meta device."""
+    hollow: dict[int, Any] = {
+        id(own): nn.Parameter(torch.empty_like(own, device="meta"), requires_grad=False) for own in net.parameters()
+    }
+    hollow |= {id(own): torch.empty_like(own, device="meta") for own in net.buffers()}
+    return copy.deepcopy(net, hollow)
+
+
+def _note_size(sizes: dict[str, str], name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+    """A forward hook; what it returned would take the place of the output."""
+    sizes.setdefault(name, _describe(output))
+
+
+def _describe(output: Any) -> str:
+    """``8 x 28 x 28``; of several outputs each."""
+    if isinstance(output, Tensor):
+        return " x ".join(map(str, output.shape[1:])) or "1"
+    if isinstance(output, (tuple, list)):
+        return ", ".join(_describe(one) for one in output)
+    return ""

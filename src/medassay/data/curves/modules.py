@@ -129,6 +129,11 @@ class CurveData(ResidentData):
         self._splits: CurveSplits | None = None
 
     @property
+    def input_shape(self) -> tuple[int]:
+        """``(1,)``: one x is what a net is given at a time."""
+        return (1,)
+
+    @property
     def splits(self) -> CurveSplits:
         """The three splits, loaded on first use."""
         if self._splits is None:

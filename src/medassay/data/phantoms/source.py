@@ -11,16 +11,17 @@ from medassay.core.errors import ConfigError
 from medassay.core.seeds import derive_seed
 from medassay.core.types import Splits
 from medassay.data.modules import ImageFormat, Source
-from medassay.data.phantoms import blood, chest, oct
+from medassay.data.phantoms import blood, chest, knee, oct
 from medassay.data.phantoms.groups import PlantedGroup
 
-PhantomKind = Literal["chest", "blood", "oct"]
+PhantomKind = Literal["chest", "blood", "oct", "knee"]
 PHANTOMS = {
     "chest": (1, len(chest.CLASSES)),
     "blood": (3, len(blood.CLASSES)),
     "oct": (1, len(oct.CLASSES)),
+    "knee": (1, len(knee.CLASSES)),
 }  # channels, classes
-RENDER = {"chest": chest.render, "blood": blood.render, "oct": oct.render}
+RENDER = {"chest": chest.render, "blood": blood.render, "oct": oct.render, "knee": knee.render}
 SMALLEST_PHANTOM = 8  # pixels a side
 GROUP_KEYS = ("data.group", "data.second_group")
 
@@ -30,7 +31,8 @@ class Phantom(Source):
     """Images rendered on the fly, with masks of what makes their class: test objects with known ground truth.
 
     Attributes:
-        kind: ``chest`` (grey, 2 classes), ``blood`` (RGB, 8 classes) or ``oct`` (grey, 4 classes).
+        kind: ``chest`` (grey, 2 classes), ``blood`` (RGB, 8 classes), ``oct`` (grey, 4 classes) or ``knee`` (grey, 2
+            classes).
         lengths: Numbers of images in train, val and test, classes in equal numbers.
         phantom_seed: Seed of the rendering.
         groups: Groups planted into all splits, one attribute each, in this order; those of kind ``none`` are none.

@@ -131,6 +131,12 @@ class SegmentationData(ResidentData):
         return PixelFormat(self.classes, self.channels)
 
     @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """``(C, H, W)`` of what a net is given at a time: a patch with its context."""
+        side = self.patch + 2 * self.margin
+        return self.channels, side, side
+
+    @property
     def splits(self) -> SegmentedSplits:
         """The three splits, loaded on first use."""
         if self._splits is None:

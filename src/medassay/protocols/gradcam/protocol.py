@@ -24,6 +24,7 @@ from medassay.explain.activation_maps import (
     Steps,
     compute_grad_cam_steps,
     find_layer,
+    has_feature_maps,
 )
 from medassay.protocols.gradcam import figures, measures, verdict
 from medassay.protocols.gradcam.results import Comparison, ExplainedImage, GradCAMResults, Layer, MethodScores
@@ -93,10 +94,15 @@ class GradCAM(Protocol):
         """Explains a classifier's finished run.
 
         Raises:
-            ConfigError: a layer, an image or a mistake that there is not.
+            ConfigError: a layer, an image or a mistake that there is not, or a net without feature maps.
         """
         assert isinstance(run.task, Classification)
         net, classes, device = run.task.net, run.data.classes, context.device
+        if not has_feature_maps(net):
+            raise ConfigError(
+                f"protocol=gradcam: this run's net is a {type(net).__name__}, which has no convolution and so no feature maps "
+                "to make heat maps of; train another with model/net=block_cnn, or see what fits this run with protocol=audit"
+            )
         layer = find_layer(net, self.layer)  # a wrong one is refused before anything is computed
         split = select_evaluated_images(run.data, self.split, run.settings)
         predictions = predict(run.task, split, device)

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from medassay.core.errors import ConfigError
 from medassay.core.types import NonNegativeInt, Segmenter
+from medassay.data.classes import describe_counts
 from medassay.data.image_files import describe_left_out
 from medassay.data.window import Window, check_window
 from medassay.evaluation.protocol import ComputeContext, Page, Protocol, Report
-from medassay.explain.activation_maps import NAMES, ActivationMaps, Method
+from medassay.explain.activation_maps import NAMES, ActivationMaps, Method, has_feature_maps
 from medassay.protocols.predict import given_images
 from medassay.protocols.predict.masks import segment_given_images
 from medassay.protocols.predict.reading import Unreadable, warn_of_unreadable
@@ -40,6 +41,7 @@ class PredictResults:
         predicted: Number of images given to each class.
         converted: By conversion, the number of images that it was done to.
         left_out: Number of files that are not read, by kind.
+        method, layer: Of the heat maps; None where the net has no feature maps to make them of.
     """
 
     images: str
@@ -50,7 +52,7 @@ class PredictResults:
     converted: dict[str, int]
     unreadable: list[Unreadable]
     left_out: dict[str, int]
-    method: str
+    method: str | None
     layer: str | None
 
 
@@ -94,20 +96,22 @@ class Predict(Protocol):
         if self.images is None:
             raise ConfigError(f"protocol.images is missing: protocol.images=<path>; give {given_images.ACCEPTED}")
         if isinstance(run.task, Segmenter):
-            self._refuse_heat_maps()
+            self._refuse_heat_maps("this run segments images")
             return segment_given_images(self.images, run, context, show=self.show, window=self.window)
         return self._classify(self.images, run, context)
 
-    def _refuse_heat_maps(self) -> None:
+    def _refuse_heat_maps(self, reason: str) -> None:
         """Raises :class:`ConfigError` where a setting of heat maps was changed."""
         for key, value, default in (("method", self.method, Predict.method), ("layer", self.layer, Predict.layer)):
             if value != default:
                 raise ConfigError(
-                    f"protocol.{key}={value} is for the heat maps of classifiers, and this run segments images: leave it out"
+                    f"protocol.{key}={value} is for the heat maps of classifiers, and {reason}: leave it out"
                 )
 
     def _classify(self, path: str, run: Run, context: ComputeContext) -> Report:
         assert isinstance(run.task.net, torch.nn.Module)
+        if not (has_maps := has_feature_maps(run.task.net)):
+            self._refuse_heat_maps(f"the net is a {type(run.task.net).__name__}, which has no feature maps")
         data, classes = run.data, run.data.classes
         window = data.source.shown_values if self.window is None else self.window
         check_window(window, given_images.WINDOW_KEY)
@@ -115,13 +119,7 @@ class Predict(Protocol):
         probabilities = predict(run.task, make_unlabelled(images.images), context.device).probabilities
         decisions = probabilities.argmax(1)
         shown = images.images[: self.show]
-        overlays, layer = torch.zeros(0, 3, data.size, data.size, dtype=torch.uint8), self.layer
-        if len(shown):
-            maps = ActivationMaps(run.task.net, self.method, self.layer, context.device)
-            overlays, layer = (
-                place_beside_heat_map(shown, maps.map_class(shown.float() / 255, decisions[: len(shown)])),
-                maps.layer,
-            )
+        pictures, layer = self._explain(run.task.net, shown, decisions[: len(shown)], context.device)
         results = PredictResults(
             images=path,
             size=data.size,
@@ -131,10 +129,10 @@ class Predict(Protocol):
             converted=images.converted,
             unreadable=images.unreadable,
             left_out=images.left_out,
-            method=NAMES[self.method],
+            method=NAMES[self.method] if has_maps else None,
             layer=layer,
         )
-        cards = make_cards(images.names, probabilities, overlays, classes)
+        cards = make_cards(images.names, probabilities, pictures, classes)
         table = [
             [name, classes[decision], *map(str, row)]
             for name, decision, row in zip(images.names, decisions.tolist(), probabilities.numpy(), strict=True)
@@ -142,7 +140,7 @@ class Predict(Protocol):
         files: dict[str, Any] = {"predictions.csv": format_csv(["image", "predicted", *classes], table)}
         if cards:
             captions = [(card.name, "{}  {:.3f}".format(*card.chances[0])) for card in cards]
-            files["predictions.png"] = add_captions(overlays, captions, columns=4)
+            files["predictions.png"] = add_captions(pictures, captions, columns=4 if has_maps else 8)
         return Report(
             results,
             verdict=_describe_verdict(results, classes),
@@ -151,11 +149,20 @@ class Predict(Protocol):
             page=Page(Path(__file__).with_name("page.html.j2"), {"cards": cards}),
         )
 
+    def _explain(
+        self, net: torch.nn.Module, images: Tensor, decisions: Tensor, device: torch.device
+    ) -> tuple[Tensor, str | None]:
+        """Images ``(N, 3, H, W) uint8`` beside their heat maps, or alone where there are none; and the layer of the maps."""
+        if not len(images) or not has_feature_maps(net):
+            return images.expand(-1, 3, -1, -1), self.layer
+        maps = ActivationMaps(net, self.method, self.layer, device)
+        return place_beside_heat_map(images, maps.map_class(images.float() / 255, decisions)), maps.layer
 
-def make_cards(names: Sequence[str], probabilities: Tensor, overlays: Tensor, classes: Sequence[str]) -> list[Card]:
-    """The cards of the first images, as many as there are ``overlays``, images beside their heat maps."""
+
+def make_cards(names: Sequence[str], probabilities: Tensor, pictures: Tensor, classes: Sequence[str]) -> list[Card]:
+    """The cards of the first images, as many as there are ``pictures``: images, beside their heat maps where there are any."""
     cards = []
-    for name, row, picture in zip(names, probabilities, overlays, strict=False):  # the first ones only
+    for name, row, picture in zip(names, probabilities, pictures, strict=False):  # the first ones only
         order = row.argsort(descending=True, stable=True)[:CHANCES].tolist()
         cards.append(Card(name, [(classes[k], float(row[k])) for k in order], html.embed_picture(picture)))
     return cards
@@ -163,7 +170,8 @@ def make_cards(names: Sequence[str], probabilities: Tensor, overlays: Tensor, cl
 
 def _describe_verdict(results: PredictResults, classes: Sequence[str]) -> list[str]:
     lines = [f"converted: {what} ({count} of {results.n})" for what, count in results.converted.items()]
-    counts = ", ".join(f"{name} {n}" for name, n in zip(classes, results.predicted, strict=True) if n)
+    there = [(name, n) for name, n in zip(classes, results.predicted, strict=True) if n]
+    counts = describe_counts([name for name, _ in there], [n for _, n in there])
     if results.left_out:
         lines.append(f"left out: {describe_left_out(results.left_out)}")
     return [*lines, f"predicted: {counts} ({results.n} in all)"]

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from medassay.core.estimate import Estimate
-from medassay.protocols.shortcut.measures import Trial
+from medassay.protocols.shortcut.measures import Heat, Trial
 from medassay.reporting.charts import (
     GREY,
     PALETTE,
@@ -66,9 +66,9 @@ def draw_ranks(trial: Trial) -> Chart:
     return Chart(figure, text)
 
 
-def draw_heat(trial: Trial) -> Chart:
+def draw_heat(heat: Heat, class_name: str) -> Chart:
     """The share of heat-map energy inside the stamp's box, with the stamp and without."""
-    groups, area = {f"{trial.class_name} images": trial.heat.own, "other classes": trial.heat.others}, trial.heat.area
+    groups, area = {f"{class_name} images": heat.own, "other classes": heat.others}, heat.area
     series = [
         Series("no stamp", PALETTE[2], "o", [group.energy_clean for group in groups.values()]),
         Series("with the stamp", PALETTE[1], "D", [group.energy for group in groups.values()]),
@@ -79,9 +79,7 @@ def draw_heat(trial: Trial) -> Chart:
         for name, group in groups.items()
     )
     figure = draw_dot_plot([*groups], series, "share of the heat map in the stamp’s box", lines)
-    return Chart(
-        figure, f"Heat maps for {trial.class_name}: {numbers}. The box is {format_fixed(area, 2)} of the image."
-    )
+    return Chart(figure, f"Heat maps for {class_name}: {numbers}. The box is {format_fixed(area, 2)} of the image.")
 
 
 def colour_views(images: Tensor, names: Sequence[str]) -> dict[str, Tensor]:

@@ -89,13 +89,13 @@ class Trial(Numbers):
     Attributes:
         own: Whether it is the stamp that the run was trained with.
         chance: How well the net tells the class from the others, on images like those it was trained on.
-        heat: Where its heat maps lie.
+        heat: Where its heat maps lie; None where the net has no feature maps to make them of.
         level, text: The verdict.
     """
 
     own: bool
     chance: ChanceCheck
-    heat: Heat
+    heat: Heat | None
     level: Level
     text: str
 

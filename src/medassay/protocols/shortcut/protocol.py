@@ -17,7 +17,7 @@ from medassay.core.types import LabelledImages, NonNegativeInt, PositiveInt, Ran
 from medassay.data.order import make_stratified_order
 from medassay.data.stamps import POSITIONS, Stamp, check_stamp
 from medassay.evaluation.protocol import ComputeContext, Page, Protocol, Report
-from medassay.explain.activation_maps import ActivationMaps, Method
+from medassay.explain.activation_maps import ActivationMaps, Method, has_feature_maps
 from medassay.protocols.shortcut import figures, measures, verdict
 from medassay.protocols.shortcut.measures import Group, Heat, Numbers, Trial
 from medassay.reporting.charts import Chart
@@ -98,7 +98,9 @@ class Shortcut(Protocol):
         data, own = run.data, run.data.stamp
         split = select_evaluated_images(data, "test", run.settings)
         familiar = predict_logits(run.task, stamp_as_trained(own, split, data.classes), context.device)
-        maps = ActivationMaps(run.task.net, self.method, device=context.device)
+        maps = None
+        if has_feature_maps(run.task.net):
+            maps = ActivationMaps(run.task.net, self.method, device=context.device)
         trials, pictures = [], []
         for stamp in list_stamps(self.stamp, own, data.classes, data.size):
             is_own = own is not None and stamp == own.with_class(own.class_index(data.classes))
@@ -117,8 +119,13 @@ class Shortcut(Protocol):
         )
         return self.report(results, pictures)
 
-    def measure_heat(self, maps: ActivationMaps, stamp: Stamp, split: LabelledImages) -> tuple[Heat, dict[str, Rows]]:
-        """Where the class's heat maps lie, with the stamp and without, for the class's images and the others'; and pictures."""
+    def measure_heat(
+        self, maps: ActivationMaps | None, stamp: Stamp, split: LabelledImages
+    ) -> tuple[Heat | None, dict[str, Rows]]:
+        """Where the class's heat maps lie, with the stamp and without, for the class's images and the others'; and pictures.
+
+        Without ``maps`` the pictures are of the images alone.
+        """
         label = stamp.label
         assert isinstance(label, int)
         box, first = stamp.box(split.images.shape[-1]), slice(0, self.shown)
@@ -127,6 +134,10 @@ class Shortcut(Protocol):
             some = split[members]
             plain = some.images[make_stratified_order(some.labels, self.seed)[: self.heat_maps]]
             stamped, _ = stamp(plain)
+            if maps is None:
+                rows = {"without": plain, "with the stamp": stamped}
+                pictures[group] = {name: images[first].expand(-1, 3, -1, -1) for name, images in rows.items()}
+                continue
             without, with_stamp = (maps(images.float() / 255, [label])[:, 0] for images in (plain, stamped))
             groups.append(Group.from_maps(without, with_stamp, box))
             pictures[group] = {
@@ -135,6 +146,8 @@ class Shortcut(Protocol):
                 "with the stamp": stamped[first].expand(-1, 3, -1, -1),
                 "its heat map ": overlay(stamped[first], with_stamp[first]),
             }
+        if maps is None:
+            return None, pictures
         return Heat(maps.method, maps.layer, float(box.double().mean()), *groups), pictures
 
     def report(self, results: ShortcutAudit, pictures: Sequence[Mapping[str, Rows]]) -> Report:
@@ -255,9 +268,10 @@ def flatten_metrics(results: ShortcutAudit) -> dict[str, float]:
     flat |= {name: getattr(trial, name).value for name in ("outranks", "outranks_clean", "drawn_over")}
     for where, rates in trial.conditions.items():
         flat |= {f"{name}_{where}": estimate.value for name, estimate in rates.items()}
-    for name, group in (("class", trial.heat.own), ("others", trial.heat.others)):
-        flat[f"heat_in_stamp_{name}"] = group.energy.value
-        flat[f"heat_relative_{name}"] = group.energy.value / trial.heat.area
+    if (heat := trial.heat) is not None:
+        for name, group in (("class", heat.own), ("others", heat.others)):
+            flat[f"heat_in_stamp_{name}"] = group.energy.value
+            flat[f"heat_relative_{name}"] = group.energy.value / heat.area
     return flat
 
 
@@ -271,12 +285,13 @@ def _draw_figures(
     results: ShortcutAudit, pictures: Sequence[Mapping[str, Rows]]
 ) -> Iterator[tuple[str, Figure | Chart]]:
     for trial, shown in zip(results.trials, pictures, strict=True):
-        charts = {"conditions": figures.draw_conditions, "ranks": figures.draw_ranks, "heat": figures.draw_heat}
-        for name, draw in charts.items():
-            yield f"{name}_class_{trial.label}", draw(trial)
+        yield f"conditions_class_{trial.label}", figures.draw_conditions(trial)
+        yield f"ranks_class_{trial.label}", figures.draw_ranks(trial)
+        if trial.heat is not None:
+            yield f"heat_class_{trial.label}", figures.draw_heat(trial.heat, trial.class_name)
         for group, lines in shown.items():
             of = trial.class_name if group == "class" else f"classes other than {trial.class_name}"
-            title = f"Images of {of}; heat maps for {trial.class_name}"
+            title = f"Images of {of}" + ("" if trial.heat is None else f"; heat maps for {trial.class_name}")
             yield f"maps_of_{group}_class_{trial.label}", figures.draw_picture_rows(lines, title)
 
 
