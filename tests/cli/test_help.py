@@ -100,7 +100,7 @@ def test_the_next_command_of_an_installed_package_is_its_console_script(monkeypa
 @pytest.mark.parametrize(
     ("script", "typed", "offered"),
     [
-        ("train.py", "model=c", {"model=cgan", "model=cgan_strong", "model=cvae"}),
+        ("train.py", "model=c", {"model=cgan", "model=cgan_strong", "model=curve", "model=cvae"}),
         ("evaluate.py", "protocol=gr", {"protocol=gradcam"}),
     ],
 )

@@ -17,7 +17,15 @@ DOCUMENT = Path(__file__).parents[2] / "docs" / "callbacks.md"
 MODULE, YAML = re.findall(r"```(?:python|yaml)\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
 SMALL = ("data=chest_phantom", "data.train=48", "data.val=32", "data.test=32", "model.net.width=2", "debug=fast")
 CPU = ("trainer.gpus=0", "logger=none", "test=false")
-DEFAULT = {"early_stopping", "sample_grid", "reconstructions", "segmentations", "tstr_selection", "pruning"}
+DEFAULT = {
+    "early_stopping",
+    "sample_grid",
+    "reconstructions",
+    "segmentations",
+    "curve_fits",
+    "tstr_selection",
+    "pruning",
+}
 
 
 @pytest.fixture

@@ -137,7 +137,8 @@ def _check_kinds(values: dict[str, Any]) -> None:
             f"data={data['name']} have a class for each pixel, and model={values['recipe']['name']} gives an image one; choose "
             "model=unet"
         )
-    net = str((values["model"].get("net") or {}).get("_target_"))
+    node = values["model"].get("net")
+    net = str(node.get("_target_")) if isinstance(node, dict) else ""
     if fits_curves(values) and net.startswith("medassay.") and not net.endswith(".MLP"):
         raise ConfigError(f"model.net={net}: model={values['recipe']['name']} needs numbers in, e.g. model/net=mlp")
 
