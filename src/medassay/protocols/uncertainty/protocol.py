@@ -28,7 +28,8 @@ from medassay.runs.run import Run
 from medassay.tasks.predictions import Classifier, predict_logits
 
 FLATTERING = "Validation images also chose the epoch, so the accuracy on them is too high."
-MOST_SHUFFLED = 1000  # shuffled images, at most
+MOST_SHUFFLED = 1000  # images with shuffled pixels, at most
+MOST_FOREIGN = 12  # images of each kind that are shown, at most
 
 Share = Annotated[float, Range(gt=0, le=1)]
 
@@ -148,19 +149,21 @@ def draw_ambiguous(images: Tensor, results: UncertaintyResults) -> Figure:
 def pick_surest(
     foreign: Mapping[str, tuple[Tensor, list[str]]], logits: Mapping[str, Tensor], classes: list[str]
 ) -> dict[str, list[dict[str, Any]]]:
-    """By kind, the foreign images that the net is surest of: of letters one each, of others twelve."""
+    """By kind, the foreign images that the net is surest of: of letters one each."""
     picked: dict[str, list[dict[str, Any]]] = {}
     for kind, (images, letters) in foreign.items():
         probabilities = logits[kind].softmax(1)
         order = compute_log_odds(logits[kind]).argsort(descending=True, stable=True).tolist()
         names = letters or [str(place) for place in range(len(images))]
-        first = list({names[place]: place for place in reversed(order)}.items())[::-1]  # the surest of each name
+        first: dict[str, int] = {}  # of each name the surest image, the surest name first
+        for place in order:
+            first.setdefault(names[place], place)
         picked[kind] = [
             {
                 "name": name if letters else "",
                 "image": images[place : place + 1],
                 "chances": measures.list_chances(probabilities[place], classes)[:2],
             }
-            for name, place in sorted(first, key=lambda pair: order.index(pair[1]))[:12]
+            for name, place in list(first.items())[:MOST_FOREIGN]
         ]
     return picked
