@@ -141,7 +141,13 @@ def test_the_page_shows_everything_and_asks_for_nothing_from_outside(run: Run, t
     write_report(report, describe_run(run, None), record, tmp_path / "out")
     page = (tmp_path / "out" / "report.html").read_text()
     assert not re.search(r'(?:src|href)="(?!data:|#)', page)
-    for text in ("Most ambiguous images", "Letter by letter", "Blurred images", "accuracy 0.900", "dark and bright"):
+    for text in (
+        "Most ambiguous images",
+        "Letter by letter",
+        "Blurred images",
+        "accuracy 0.900",
+        "between dark and bright",
+    ):
         assert text.lower() in page.lower()
     numbers = json.loads((tmp_path / "out" / "metrics.json").read_text())["uncertainty"]
     assert numbers["accuracy_kept/100"] == 0.9

@@ -45,7 +45,7 @@ class SmallDigits(Source):
     split_seed: int = 0
 
     def check(self, declared: ImageFormat) -> None:
-        check_digits(declared, SMALL, "choose data=mnist for 28, or a net with model.net.upscale")
+        check_digits(declared, SMALL, "choose data=mnist for 28")
         check_shares(self.shares)
 
     def read(self, declared: ImageFormat) -> Splits:
@@ -84,7 +84,7 @@ class MNIST(Source):
     lengths: tuple[int | None, int | None, int | None] = (None, None, None)
 
     def check(self, declared: ImageFormat) -> None:
-        check_digits(declared, LARGE, "choose data=digits for 8, or a net with model.net.upscale")
+        check_digits(declared, LARGE, "choose data=digits for 8")
         asked = [
             f"data.{part}" for part, length in zip(Splits._fields, self.lengths, strict=True) if length is not None
         ]

@@ -15,6 +15,7 @@ from torch import Tensor
 from medassay.core.errors import ConfigError
 from medassay.core.types import LabelledImages, NonNegativeInt, PositiveInt, Range
 from medassay.data.corruptions import SEVERITIES, TABLE, corrupt_stored
+from medassay.data.digits import is_digits
 from medassay.data.letters import render_letters
 from medassay.evaluation.protocol import ComputeContext, Page, Protocol, Report
 from medassay.metrics.selective import compute_log_odds, estimate_area
@@ -96,7 +97,7 @@ class Uncertainty(Protocol):
             drawn["confidence"] = figures.draw_confidence(own.confidence, confidence, self.sure)
         drawn["ambiguous"] = draw_ambiguous(images, results)
         values: dict[str, Any] = {"images": images, "kinds": KINDS, "surest": pick_surest(foreign, logits, classes)}
-        values["most_bits"] = math.log2(len(classes))
+        values |= {"most_bits": math.log2(len(classes)), "digits": is_digits(classes)}
         return Report(
             results,
             split=self.split,

@@ -60,7 +60,7 @@ class UncertaintyResults:
             )
         if self.pairs:
             a, b = self.pairs[0].classes
-            lines.append(f"not sure of {self.unsure} images; most often between {a} and {b} ({self.pairs[0].n})")
+            lines.append(f"less sure of {self.unsure} images; most often between {a} and {b} ({self.pairs[0].n})")
         return lines
 
     def flatten(self) -> dict[str, float]:
