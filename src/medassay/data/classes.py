@@ -37,3 +37,9 @@ def describe_counts(classes: Sequence[str], counts: Iterable[int]) -> str:
     """``normal 3, pneumonia 2``: how many there are of each class; with a colon after names that are numbers themselves."""
     pairs = zip(classes, counts, strict=True)
     return ", ".join(f"{name}: {count}" if name.isdigit() else f"{name} {count}" for name, count in pairs)
+
+
+def list_likeliest(probabilities: Sequence[float], classes: Sequence[str], most: int = 3) -> list[tuple[str, float]]:
+    """The most probable classes with their probabilities, at most so many; of equal ones the first by index comes first."""
+    order = sorted(range(len(classes)), key=lambda k: -probabilities[k])
+    return [(classes[k], probabilities[k]) for k in order[:most]]

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from medassay.attacks.norms import NAMES, Norm
+from medassay.data.classes import list_likeliest
 from medassay.protocols.adversarial.results import ATTACKS, AdversarialResults, Attack, Pictures
 from medassay.reporting.captions import add_captions
 from medassay.reporting.charts import GREY, PALETTE, Chart, add_legend_below, make_small_axes
@@ -89,12 +90,6 @@ def to_bytes(images: Tensor) -> Tensor:
     return (255 * images).round().clamp(0, 255).to(torch.uint8)
 
 
-def list_chances(probabilities: Sequence[float], classes: Sequence[str]) -> list[tuple[str, float]]:
-    """The most probable classes and their probabilities, at most three."""
-    order = sorted(range(len(classes)), key=lambda k: -probabilities[k])
-    return [(classes[k], probabilities[k]) for k in order[:SHOWN]]
-
-
 def draw_pictures(results: AdversarialResults, classes: Sequence[str]) -> Figure:
     """A line per example: the image, the change, the result, with what the classifier says."""
     pictures = results.pictures
@@ -102,7 +97,7 @@ def draw_pictures(results: AdversarialResults, classes: Sequence[str]) -> Figure
     captions: list[list[str]] = []
     for one in results.examples:
         before, after = (
-            [f"{name} {format_percent(p)}" for name, p in list_chances(chances, classes)]
+            [f"{name} {format_percent(p)}" for name, p in list_likeliest(chances, classes, SHOWN)]
             for chances in (one.before, one.after)
         )
         captions += [[f"no. {one.index}", *before], [f"change × {ENLARGED}"], ["after PGD", *after]]

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from medassay.attacks.norms import NAMES, Norm
 from medassay.core.errors import CheckpointError, ConfigError
 from medassay.core.types import LabelledImages, NonNegativeInt, PositiveInt, Range
+from medassay.data.classes import list_likeliest
 from medassay.data.order import make_stratified_order
 from medassay.evaluation.protocol import ComputeContext, Page, Protocol, Report
 from medassay.protocols.adversarial import figures, verdict
@@ -117,7 +118,7 @@ class Adversarial(Protocol):
             "changes": figures.picture_changes(results.pictures),
             "after": figures.to_bytes(results.pictures.after),
             "chances": [
-                [figures.list_chances(chances, classes) for chances in (one.before, one.after)]
+                [list_likeliest(chances, classes, figures.SHOWN) for chances in (one.before, one.after)]
                 for one in results.examples
             ],
         }

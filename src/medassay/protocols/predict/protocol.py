@@ -13,7 +13,7 @@ from torch import Tensor
 
 from medassay.core.errors import ConfigError
 from medassay.core.types import NonNegativeInt, Segmenter
-from medassay.data.classes import describe_counts
+from medassay.data.classes import describe_counts, list_likeliest
 from medassay.data.image_files import describe_left_out
 from medassay.data.window import Window, check_window
 from medassay.evaluation.protocol import ComputeContext, Page, Protocol, Report
@@ -163,8 +163,7 @@ def make_cards(names: Sequence[str], probabilities: Tensor, pictures: Tensor, cl
     """The cards of the first images, as many as there are ``pictures``: images, beside their heat maps where there are any."""
     cards = []
     for name, row, picture in zip(names, probabilities, pictures, strict=False):  # the first ones only
-        order = row.argsort(descending=True, stable=True)[:CHANCES].tolist()
-        cards.append(Card(name, [(classes[k], float(row[k])) for k in order], html.embed_picture(picture)))
+        cards.append(Card(name, list_likeliest(row.tolist(), classes, CHANCES), html.embed_picture(picture)))
     return cards
 
 

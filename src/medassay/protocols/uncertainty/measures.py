@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from medassay.core.estimate import Estimate
+from medassay.data.classes import list_likeliest
 from medassay.metrics.estimates import estimate_share
 from medassay.metrics.out_of_distribution import estimate_detection
 from medassay.metrics.selective import Kept, compute_entropy, compute_log_odds, compute_margin, measure_kept
@@ -172,18 +173,12 @@ def find_ambiguous(answers: Answers, classes: Sequence[str], by: str, most: int)
         Ambiguous(
             index,
             classes[int(answers.labels[index])],
-            list_chances(probabilities[index], classes),
+            list_likeliest(probabilities[index].tolist(), classes, NEAREST),
             float(entropy[index]),
             float(margin[index]),
         )
         for index in order.tolist()
     ]
-
-
-def list_chances(probabilities: Tensor, classes: Sequence[str]) -> list[tuple[str, float]]:
-    """The most probable classes of one image."""
-    order = probabilities.argsort(descending=True, stable=True)[:NEAREST].tolist()
-    return [(classes[k], float(probabilities[k])) for k in order]
 
 
 def count_pairs(answers: Answers, classes: Sequence[str], sure: float) -> list[Pair]:

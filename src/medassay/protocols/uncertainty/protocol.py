@@ -14,6 +14,7 @@ from torch import Tensor
 
 from medassay.core.errors import ConfigError
 from medassay.core.types import LabelledImages, NonNegativeInt, PositiveInt, Range
+from medassay.data.classes import list_likeliest
 from medassay.data.corruptions import SEVERITIES, TABLE, corrupt_stored
 from medassay.data.digits import is_digits
 from medassay.data.letters import render_letters
@@ -163,7 +164,7 @@ def pick_surest(
             {
                 "name": name if letters else "",
                 "image": images[place : place + 1],
-                "chances": measures.list_chances(probabilities[place], classes)[:2],
+                "chances": list_likeliest(probabilities[place].tolist(), classes, 2),
             }
             for name, place in list(first.items())[:MOST_FOREIGN]
         ]
