@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -194,8 +193,7 @@ def show_pooling() -> Section:
     ]
     tensor = torch.from_numpy(values)[None, None].double()
     reference, indices = F.max_pool2d(tensor, 2, return_indices=True)
-    with use_any_algorithm():  # unpooling has no other, and here no place is written twice
-        restored = F.max_unpool2d(reference, indices, 2, output_size=tensor.shape[2:])
+    restored = F.max_unpool2d(reference, indices, 2, output_size=tensor.shape[2:])
     flat = [row * len(values) + column for row, column in switches]
     checks = [
         ("pooled = torch max_pool2d", same(pooled, reference[0, 0].numpy())),
@@ -203,20 +201,6 @@ def show_pooling() -> Section:
         ("unpooled = torch max_unpool2d", same(back, restored[0, 0].numpy())),
     ]
     return Section("pooling", "Max pooling and its switches", text, matrices, checks)
-
-
-@contextmanager
-def use_any_algorithm() -> Iterator[None]:
-    """Lets torch use algorithms whose results may depend on the order of writing, where the caller had forbidden it."""
-    forbidden, warn = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
-    torch.use_deterministic_algorithms(False)
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(forbidden, warn_only=warn)
 
 
 def show_transposed() -> Section:
