@@ -233,7 +233,8 @@ def audit_net(path: Path, audit: str, settings: Sequence[str], protocol: Mapping
         evaluate(str(path), load_protocol_node(audit, **protocol), {}, path)
     file = sorted(path.glob(f"eval/{audit}_*/metrics.json"))[0]
     results = read_json(file.with_name(f"{audit}.json"))
-    numbers = {name: read_json(file)[audit].get(key) for name, key in STUDIES[audit].numbers.items()}
+    metrics = read_json(file)[audit]
+    numbers = {name: metrics.get(key) for name, key in STUDIES[audit].numbers.items()}
     return {"run": str(path), "level": results[STUDIES[audit].level] or "not judged", "numbers": numbers}
 
 

@@ -56,12 +56,14 @@ def main() -> int:
     )
     parser.add_argument("--force", action="store_true", help="overwrite files that are there already")
     arguments = parser.parse_args()
-    if arguments.example is not None:
-        return write_example(arguments.example, arguments.force)
-    if arguments.repaired is None:
+    if arguments.example is None and arguments.repaired is None:
         parser.error("give the table and the file to write: repair_table.py table.csv repaired.csv")
-    report = arguments.repaired.with_name(f"{arguments.repaired.stem}_report.html")
     try:
+        if arguments.example is not None:
+            write_example(arguments.example, arguments.force)
+            print(f"table: {arguments.example}")
+            return 0
+        report = arguments.repaired.with_name(f"{arguments.repaired.stem}_report.html")
         named = {role: getattr(arguments, role) for role in ROLES if getattr(arguments, role) is not None}
         refuse_overwriting(arguments.table, [arguments.repaired, report, report.with_suffix(".csv")], arguments.force)
         sheet = read_sheet(arguments.table, named)
@@ -78,22 +80,11 @@ def main() -> int:
     return 0
 
 
-def write_example(path: Path, force: bool) -> int:
-    """Writes the example of a spoilt table; gives the exit code."""
-    if path.exists() and not force:
-        print(
-            f"repair_table: {path}: is there already; choose another name, or overwrite it with --force",
-            file=sys.stderr,
-        )
-        return 2
-    try:
-        with atomic_write(path) as partial:
-            partial.write_bytes(make_example())
-    except UserError as error:
-        print(f"repair_table: {error}", file=sys.stderr)
-        return 2
-    print(f"table: {path}")
-    return 0
+def write_example(path: Path, force: bool) -> None:
+    """Writes the example of a spoilt table; raises :class:`OutputError` where that cannot be."""
+    refuse_existing(path, force)
+    with atomic_write(path) as partial:
+        partial.write_bytes(make_example())
 
 
 def refuse_overwriting(table: Path, outputs: Sequence[Path], force: bool) -> None:
@@ -101,8 +92,13 @@ def refuse_overwriting(table: Path, outputs: Sequence[Path], force: bool) -> Non
     for path in outputs:
         if path.resolve() == table.resolve() or (path.exists() and table.exists() and path.samefile(table)):
             raise OutputError(f"{path}: is the table itself, which stays as it is; give another file to write")
-        if path.exists() and not force:
-            raise OutputError(f"{path}: is there already; choose another name, or overwrite it with --force")
+        refuse_existing(path, force)
+
+
+def refuse_existing(path: Path, force: bool) -> None:
+    """Raises :class:`OutputError` where there is such a file, unless by ``force``."""
+    if path.exists() and not force:
+        raise OutputError(f"{path}: is there already; choose another name, or overwrite it with --force")
 
 
 def record(change: Change) -> dict[str, object]:
