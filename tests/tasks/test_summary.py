@@ -36,6 +36,28 @@ def test_the_table_has_a_line_for_each_part_with_its_size_and_count() -> None:
     ]
 
 
+def test_weights_that_stay_as_they_are_given_have_a_column_of_their_own() -> None:
+    task = Classification(MLP([1, 2, 2], 2, hidden=[3]), 2)
+    task.net.layers.requires_grad_(False)
+    assert [line.split() for line in summarise_model(task).splitlines() if "-" not in line] == [
+        ["part", "type", "trainable", "parameters", "frozen", "parameters"],
+        ["net", "MLP", "8", "15"],
+        ["net.layers", "Sequential", "0", "15"],
+        ["net.layers.0", "Linear", "0", "15"],
+        ["net.head", "Linear", "8", "0"],
+        ["total", "Classification", "8", "15"],
+    ]
+
+
+def test_the_average_of_a_net_s_weights_is_not_counted_as_frozen() -> None:
+    task = Classification(MLP([1, 2, 2], 2, hidden=[3]), 2, ema_decay=0.9)
+    assert "frozen" not in summarise_model(task)
+
+
+def test_a_task_without_parameters_has_its_total() -> None:
+    assert summarise_model(nn.ReLU()).splitlines()[-1].split() == ["total", "ReLU", "0"]
+
+
 def test_without_an_image_s_shape_there_are_no_sizes() -> None:
     lines = summarise_model(nn.Linear(3, 2)).splitlines()
     assert lines[0].split() == ["part", "type", "trainable", "parameters"]

@@ -29,6 +29,7 @@ class About:
         classes: Names, by label.
         weights: The epoch of the weights and what it was chosen by.
         start: Where the net's first weights were from and what they had been trained on; None for random ones.
+        given: Whether the weights were written down, and nothing was learnt.
     """
 
     name: str
@@ -39,6 +40,7 @@ class About:
     classes: list[str]
     weights: dict[str, Any]
     start: tuple[str, str] | None = None
+    given: bool = False
 
 
 def describe_run(run: Run, split: str | None) -> About:
@@ -61,6 +63,7 @@ def describe_run(run: Run, split: str | None) -> About:
         if run.checkpoint == "best"
         else {"epoch": run.epoch, "chosen_by": f"checkpoint={run.checkpoint}"},
         start=(transfer["weights"], transfer.get("data", "ImageNet")) if transfer else None,
+        given=bool(run.config["model"].get("frozen")),
     )
 
 
@@ -68,7 +71,7 @@ def list_warnings(about: About, record: Mapping[str, Any], split: str | None) ->
     """What a reader must know of the run and its data; ``split`` is None where none of the run's own images were judged."""
     source = about.data.get("real", about.data)
     warnings = [
-        _describe_origin_of_learning(source) if split is None else describe_origin(source),
+        describe_origin(source) if split is not None else None if about.given else _describe_origin_of_learning(source),
         describe_duplicates(about.data),
     ]
     if about.start is not None:

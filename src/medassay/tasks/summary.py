@@ -62,35 +62,41 @@ def trace_sizes(net: nn.Module, input_shape: Sequence[int]) -> dict[str, str]:
 
 
 def summarise_model(module: nn.Module, max_depth: int = 3, input_shape: Sequence[int] | None = None) -> str:
-    """A table of the parts that have trainable parameters: name, type, size of the output, exact count; the total comes last.
+    """A table of the parts that have parameters: name, type, size of the output, exact counts; the total comes last.
+
+    Parameters that stay as they are given have a column of their own where there are any.
 
     Args:
         module: A task whose net is its ``net``, or any module.
         max_depth: Number of names in a dotted name, at most.
         input_shape: Shape of one image that the net takes, ``(C, H, W)``; None leaves out the sizes.
     """
-    net = getattr(module, NET, None)
-    sizes = trace_sizes(net, input_shape) if isinstance(net, nn.Module) and input_shape is not None else {}
-    rows = [("part", "type", "output of one input", "trainable parameters")]
-    for name, part in module.named_modules():
-        count = count_parameters(part)
-        if name and count and name.count(".") < max_depth:
+    net = getattr(module, NET, module)
+    sizes = trace_sizes(net, input_shape) if net is not module and input_shape is not None else {}
+    own = {id(parameter) for parameter in net.parameters()}  # not an average's, which is a frozen copy of them
+    rows = [("part", "type", "output of one input" if sizes else "", "trainable parameters", "frozen parameters")]
+    for name, part in [*module.named_modules(), ("total", module)]:
+        trainable = count_parameters(part)
+        frozen = sum(p.numel() for p in part.parameters() if id(p) in own and not p.requires_grad)
+        if name and name.count(".") < max_depth and (trainable or frozen or part is module):
             inside = name.removeprefix(NET).removeprefix(".") if f"{name}.".startswith(f"{NET}.") else None
             size = "" if inside is None else sizes.get(inside, "")
-            rows.append((name, type(part).__name__, size, f"{count:,}"))
-    rows.append(("total", type(module).__name__, "", f"{count_parameters(module):,}"))
-    if not sizes:
-        rows = [(name, kind, "", count) for name, kind, _, count in rows]
+            rows.append((name, type(part).__name__, size, f"{trainable:,}", f"{frozen:,}"))
+    if all(parameter.requires_grad for parameter in net.parameters()):
+        rows = [(part, kind, size, trainable, "") for part, kind, size, trainable, _ in rows]
     return _lay_out(rows)
 
 
-def _lay_out(rows: Sequence[tuple[str, str, str, str]]) -> str:
-    """Rows as aligned columns with a rule below the head and one above the total; a column without text is left out."""
-    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+def _lay_out(rows: Sequence[tuple[str, ...]]) -> str:
+    """Rows as aligned columns, numbers from the fourth on, with a rule below the head and one above the total.
+
+    A column without text is left out.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
-    for *texts, count in rows:
-        cells = [f"{text:<{width}}" for text, width in zip(texts, widths, strict=False) if width]
-        lines.append("  ".join([*cells, f"{count:>{widths[3]}}"]))
+    for row in rows:
+        cells = [f"{text:{'<' if i < 3 else '>'}{widths[i]}}" for i, text in enumerate(row) if widths[i]]
+        lines.append("  ".join(cells))
     rule = "-" * len(lines[0])
     return "\n".join([lines[0], rule, *lines[1:-1], rule, lines[-1]])
 
