@@ -90,6 +90,7 @@ def test_the_trace_of_the_given_net_has_its_answers(run: Path, command: Command,
     page = (directory / "report.html").read_text()
     assert "3 · (−1) + 0 = −3" in page
     assert 'href="sliders.html"' in page
+    assert "learnt from" not in page  # the weights were written down
     assert {file.stem for file in (directory / "figures").glob("*.png")} == {"curve", "net_1", "net_2", "net_3"}
 
 

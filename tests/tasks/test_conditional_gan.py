@@ -199,11 +199,35 @@ def test_logged_values_are_finite_and_probabilities_lie_between_zero_and_one(
     tiny_chest: Factory, tmp_path: Path
 ) -> None:
     values = trained(gan_of(), tiny_chest(), tmp_path)
-    expected = {"d_loss", "g_loss", "d_real", "d_fake", "d_gradient_norm", "g_gradient_norm"}
+    expected = {"d_loss", "g_loss", "d_real", "d_fake", "d_gradient_norm", "g_gradient_norm", "spread"}
     assert set(values) == {f"train/{name}" for name in expected}
     assert np.isfinite(list(values.values())).all()
     assert 0 < values["train/d_fake"] < 1
     assert 0 < values["train/d_real"] < 1
+
+
+def test_the_scatter_is_within_the_classes_of_a_batch() -> None:
+    images = torch.tensor([0.0, 1.0, 0.5, 0.25, 0.75]).view(5, 1, 1, 1).expand(5, 1, 2, 2)
+    labels = torch.tensor([0, 0, 2, 1, 1])  # means 0.5, 0.5 and the image itself
+    assert float(conditional_gan.compute_scatter(images, labels, 4)) == pytest.approx(
+        4 * (0.25 + 0.25 + 0.0625 + 0.0625)
+    )
+
+
+def test_a_generator_that_draws_one_image_again_and_again_is_told_of(
+    tiny_chest: Factory, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained(gan_of(), tiny_chest(), tmp_path / "young")
+    assert not caplog.text
+    monkeypatch.setattr(conditional_gan, "YOUNG", 0)
+
+    def forget_noise(net: nn.Module, inputs: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(inputs[0]), inputs[1]
+
+    task = gan_of()
+    task.net.generator.register_forward_pre_hook(forget_noise)
+    assert trained(task, tiny_chest(), tmp_path)["train/spread"] < 0.05
+    assert "nearly the same image again and again" in caplog.text
 
 
 def test_the_logged_gradient_norm_is_the_euclidean_norm_of_all_gradients() -> None:

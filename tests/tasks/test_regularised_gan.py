@@ -260,7 +260,7 @@ def test_gradients_reach_the_generator_through_the_augmentation(tiny_chest: Fact
 
 def test_what_is_logged_tells_the_players_loss_from_the_penalties(tiny_chest: Factory, tmp_path: Path) -> None:
     values = trained(gan_of(gradient_penalty=1e3), tiny_chest(train=32), tmp_path)
-    both = {"d_loss", "g_loss", "d_real", "d_fake", "d_gradient_norm", "g_gradient_norm"}
+    both = {"d_loss", "g_loss", "d_real", "d_fake", "d_gradient_norm", "g_gradient_norm", "spread"}
     assert set(values) == {f"train/{name}" for name in {*both, "d_right", "r1", "r2", "gamma"}}
     assert np.isfinite(list(values.values())).all()
     assert values["train/d_loss"] == pytest.approx(math.log(2), abs=0.3)  # a heavy penalty is no part of it

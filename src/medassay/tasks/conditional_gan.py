@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
+import math
 from typing import Annotated, Any, ClassVar, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from medassay.core.errors import TrainingError
@@ -15,9 +18,13 @@ from medassay.tasks.ema import EMA
 from medassay.tasks.gan_losses import GANLoss, discriminator_loss, generator_loss
 from medassay.tasks.generator import Batch, ConditionalGenerator
 from medassay.tasks.optim import OptimizerFactory, adam
-from medassay.tasks.steps import EpochMeans, check_finite, ends_epoch
+from medassay.tasks.steps import EpochMeans, check_finite, ends_epoch, log_mean
+
+logger = logging.getLogger(__name__)
 
 BATCH_NORM_BATCHES = 8  # of 256 samples each: what the averaged generator's statistics are estimated on, every epoch
+LEAST_SPREAD = 0.25  # of real images' spread; a generator that ends below it draws the same image again and again …
+YOUNG = 500  # … unless it has made no more steps than these
 
 
 class Judgement(NamedTuple):
@@ -40,11 +47,27 @@ def compute_gradient_norm(net: nn.Module) -> Tensor:
     return norm
 
 
+def compute_scatter(images: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Sum over all images and pixels of the squared distance to the mean image of their class in this batch, a scalar.
+
+    Args:
+        images: ``(B, C, H, W)``.
+        labels: ``(B,) int64``.
+        num_classes: Number of classes.
+    """
+    members = F.one_hot(labels, num_classes).float()  # (B, K)
+    flat = images.detach().flatten(1).float()
+    means = (members.T @ flat) / members.sum(0).clamp(min=1)[:, None]  # (K, C * H * W)
+    return (flat - means[labels]).square().sum()
+
+
 class ConditionalGAN(ConditionalGenerator):
     """Trains ``net.generator`` against ``net.discriminator`` on images of the batch's own classes.
 
     Samples come from an exponential moving average of the generator. Logs once per epoch, over images seen: both losses,
-    ``d_real`` = D(x) and ``d_fake`` = D(G(z)) as probabilities, both gradient norms.
+    ``d_real`` = D(x) and ``d_fake`` = D(G(z)) as probabilities, both gradient norms; and ``spread``, how much generated images
+    of a class differ as a share of how much real ones do (standard deviation over their pixels, within batches): near 0 the
+    noise does nothing any more, and every image of a class is the same.
 
     Args:
         net: The two networks.
@@ -61,6 +84,7 @@ class ConditionalGAN(ConditionalGenerator):
     label_share: Tensor
     grid_noise: Tensor
     collapse_advice: ClassVar[str] = "a lower model.optimizer.lr or another model.loss"
+    uniform_advice: ClassVar[str] = "a lower model.optimizer.lr or another seed"
 
     def __init__(
         self,
@@ -82,7 +106,8 @@ class ConditionalGAN(ConditionalGenerator):
         self.images_seen = 0
         self._images_here = 0  # of this process, since the last epoch's end
         self._optimizer = optimizer or adam(lr=2e-4, betas=(0.5, 0.999))
-        self._means = EpochMeans()
+        self._means, self._scatter = EpochMeans(), EpochMeans()
+        self.spread = math.nan  # of the last epoch
         self._mean_d_loss = 0.0  # of the last epoch
         self.register_buffer("label_share", torch.full((net.num_classes,), 1 / net.num_classes))
 
@@ -114,6 +139,9 @@ class ConditionalGAN(ConditionalGenerator):
         probabilities = {"train/d_real": d_real, "train/d_fake": d_fake}
         norms = {"train/d_gradient_norm": d_norm, "train/g_gradient_norm": g_norm}
         self._means.add(self, len(images), {**losses, **probabilities, **norms})
+        both = {"fake": self.net.crop(fake), "real": images}
+        scatter = {name: compute_scatter(side, labels, len(self.label_share)) for name, side in both.items()}
+        self._scatter.add(self, 1, scatter)
 
     def judge(self, images: Tensor, labels: Tensor) -> Tensor:
         """The discriminator's logits ``(B,)`` of real or of generated images."""
@@ -156,6 +184,11 @@ class ConditionalGAN(ConditionalGenerator):
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if ends_epoch(self):
             self._mean_d_loss = self._means.log(self, prog_bar=["train/d_loss", "train/g_loss"])["train/d_loss"]
+            scatter = self._scatter.take(self)
+            if scatter["real"] > 0:  # not where each batch has one image of a class at most
+                spread = (scatter["fake"] / scatter["real"]).sqrt()
+                log_mean(self, "train/spread", spread)
+                self.spread = float(spread)
             self.ema.refresh_batch_norm(self._run_batch_norm_batches)
             here = torch.tensor(self._images_here, device=self.device)
             self.images_seen += int(self.trainer.strategy.reduce(here, reduce_op="sum"))
@@ -171,6 +204,16 @@ class ConditionalGAN(ConditionalGenerator):
                 f"the discriminator's loss was {self._mean_d_loss:.2g} (under model.collapse_loss={self.collapse_loss:g}) for "
                 f"{self.collapsed_for} epochs: the generator learns nothing more; try {self.collapse_advice}; "
                 "the checkpoints of earlier epochs are kept"
+            )
+
+    def on_train_end(self) -> None:
+        steps = self.trainer.global_step // 2  # each player's
+        if self.spread < LEAST_SPREAD and steps > YOUNG and self.trainer.is_global_zero:
+            logger.warning(
+                "warning: generated images of a class differ %.0f %% as much as real ones do: the generator draws nearly the "
+                "same image again and again; try %s",
+                100 * self.spread,
+                self.uniform_advice,
             )
 
     def _run_batch_norm_batches(self, generator: nn.Module) -> None:

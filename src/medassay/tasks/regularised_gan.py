@@ -52,6 +52,7 @@ class RegularisedGAN(ConditionalGAN):
     """
 
     collapse_advice: ClassVar[str] = "a larger model.gradient_penalty or a lower model.optimizer.lr"
+    uniform_advice: ClassVar[str] = "model.augment.probability=0 or a longer training"
 
     def __init__(
         self,

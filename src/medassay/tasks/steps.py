@@ -55,19 +55,27 @@ class EpochMeans:
         self._sums = sums if self._sums is None else self._sums + sums
         self._names, self._images = list(values), self._images + images
 
+    def take(self, task: LightningModule) -> dict[str, Tensor]:
+        """The means over all processes by name, scalars; starts anew."""
+        assert self._sums is not None
+        totals = torch.cat([self._sums, self._sums.new_tensor([self._images])])
+        totals = task.trainer.strategy.reduce(totals, reduce_op="sum")
+        self._sums, self._images = None, 0
+        return dict(zip(self._names, totals[:-1] / totals[-1], strict=True))
+
     def log(self, task: LightningModule, prog_bar: Sequence[str] = ()) -> dict[str, float]:
-        """Logs the means over all processes and starts anew; gives them by name.
+        """Logs what :meth:`take` gives, and gives it as numbers.
 
         Args:
             task: The task that logs.
             prog_bar: Names that a progress bar shows.
         """
-        assert self._sums is not None
-        totals = torch.cat([self._sums, self._sums.new_tensor([self._images])])
-        totals = task.trainer.strategy.reduce(totals, reduce_op="sum")
-        means = dict(zip(self._names, totals[:-1] / totals[-1], strict=True))
+        means = self.take(task)
         for name, value in means.items():
-            # the same in every process already; said so that Lightning does not warn
-            task.log(name, value, prog_bar=name in prog_bar, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)
-        self._sums, self._images = None, 0
+            log_mean(task, name, value, prog_bar=name in prog_bar)
         return {name: float(value) for name, value in means.items()}
+
+
+def log_mean(task: LightningModule, name: str, value: Tensor, *, prog_bar: bool = False) -> None:
+    """Logs an epoch's scalar that is the same in every process already; said so, that Lightning does not warn."""
+    task.log(name, value, prog_bar=prog_bar, on_step=False, on_epoch=True, batch_size=1, sync_dist=True)

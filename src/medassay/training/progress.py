@@ -48,7 +48,7 @@ class EpochBar(TQDMProgressBar):
 
 
 class EpochLines(Callback):
-    """Logs a line after each epoch: its number, its losses, the monitored values and the seconds it took.
+    """Logs a line after each epoch: its number, its losses, a GAN's spread, the monitored values and the seconds it took.
 
     Args:
         monitors: The logged value that chooses the epoch, and others to show beside it; none where the last one is chosen.
@@ -68,8 +68,8 @@ class EpochLines(Callback):
 
 
 def describe_values(values: Mapping[str, Tensor], monitors: Sequence[str]) -> str:
-    """The losses among ``values``, then the monitored ones, ``name value, `` each; empty where there are none."""
-    losses = sorted(name for name in values if name.endswith("loss"))
+    """Losses and spread among ``values``, then the monitored ones, ``name value, `` each; empty where there are none."""
+    losses = sorted(name for name in values if name.endswith(("loss", "/spread")))
     shown = dict.fromkeys([*losses, *(name for name in monitors if name in values)])
     return "".join(f"{name} {float(values[name]):.4g}, " for name in shown)
 
