@@ -511,7 +511,7 @@ def tiny_sets() -> tuple[Real, Candidate]:
 
 def test_a_full_comparison_has_all_arms_with_the_same_steps(tiny_sets: tuple[Real, Candidate], tmp_path: Path) -> None:
     trainer = Recorded.at(tmp_path)
-    found = performance.measure_performance(*tiny_sets, trainer, seeds=3, steps=40, full=True)
+    found = performance.measure_performance(*tiny_sets, trainer, seeds=3, steps=40, full=True, multiples=[2, 5])
     assert list(found.arms) == ["TRTR", "TSTR", "TSTR 2x", "TSTR 5x", "TR+STR", "TRTS"]
     assert [arm.images for arm in found.arms.values()] == [64, 64, 128, 320, 128, 64]
     assert len(trainer.asked) == 15
@@ -524,10 +524,27 @@ def test_each_arm_is_selected_on_held_out_images_of_its_own_kind(
 ) -> None:
     real, candidate = tiny_sets
     trainer = Recorded.at(tmp_path)
-    performance.measure_performance(real, candidate, trainer, seeds=1, steps=20, full=True)
+    performance.measure_performance(real, candidate, trainer, seeds=1, steps=20, full=True, multiples=[2, 5])
     held_out = {arm.name.partition(",")[0]: arm.held_out for arm in trainer.asked}
     assert all(held_out[name] is real.val for name in ("TRTR", "TR+STR"))
     assert all(held_out[name] is candidate.held_out for name in ("TSTR", "TSTR 2x", "TSTR 5x"))
+
+
+def test_without_further_sizes_no_more_images_are_drawn(tiny_sets: tuple[Real, Candidate], tmp_path: Path) -> None:
+    real, candidate = tiny_sets
+
+    def refuse(n: int) -> LabelledImages:
+        raise AssertionError(f"{n} images were drawn")
+
+    frugal = replace(candidate, more=refuse)
+    found = performance.measure_performance(real, frugal, Recorded.at(tmp_path), seeds=1, steps=20, full=True)
+    assert list(found.arms) == ["TRTR", "TSTR", "TR+STR", "TRTS"]
+
+
+@pytest.mark.parametrize("multiples", [[5, 2], [2, 2]])
+def test_further_sizes_are_named_once_the_smallest_first(multiples: list[int]) -> None:
+    with pytest.raises(ConfigError, match=re.escape(f"protocol.multiples={multiples}: give each once")):
+        Assay(multiples=multiples)
 
 
 def test_a_quick_comparison_trains_two_classifiers(tiny_sets: tuple[Real, Candidate], tmp_path: Path) -> None:
@@ -542,7 +559,8 @@ def test_images_from_elsewhere_have_no_larger_arms_than_there_are_images(
 ) -> None:
     real, candidate = tiny_sets
     finite = Candidate("x", performance.join(candidate.images, split_of(70, 9)), candidate.held_out, None, {})
-    found = performance.measure_performance(real, finite, Recorded.at(tmp_path), seeds=1, steps=20, full=True)
+    place = Recorded.at(tmp_path)
+    found = performance.measure_performance(real, finite, place, seeds=1, steps=20, full=True, multiples=[2, 5])
     assert "TSTR 2x" in found.arms
     assert "TSTR 5x" not in found.arms
 

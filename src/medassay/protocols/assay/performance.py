@@ -21,8 +21,6 @@ from medassay.protocols.assay.subjects import Candidate, Real
 from medassay.tasks.classification import Classification
 from medassay.tasks.predictions import predict
 
-SIZES = (2, 5)  # times the real training set: further points of the learning curve
-
 
 @dataclass(frozen=True)
 class Trainer:
@@ -43,13 +41,20 @@ class Trainer:
 
 
 def measure_performance(
-    real: Real, candidate: Candidate, trainer: Trainer, *, seeds: int, steps: int, full: bool
+    real: Real,
+    candidate: Candidate,
+    trainer: Trainer,
+    *,
+    seeds: int,
+    steps: int,
+    full: bool,
+    multiples: Sequence[int] = (),
 ) -> Performance:
     """Trains all arms, so many ``seeds`` from 0 each, and looks at the test images once per classifier.
 
-    Unless ``full``, these are only TRTR and TSTR at one time the training set's size.
+    Unless ``full``, these are only TRTR and TSTR at one time the training set's size; otherwise also at its ``multiples``.
     """
-    sets = _list_training_sets(real, candidate, full)
+    sets = _list_training_sets(real, candidate, full, multiples)
     all_arms = {
         (name, seed): arms.Arm(f"{name}, seed {seed}", train, held_out, len(real.classes), seed, steps)
         for seed in range(seeds)
@@ -78,7 +83,7 @@ def measure_performance(
 
 
 def _list_training_sets(
-    real: Real, candidate: Candidate, full: bool
+    real: Real, candidate: Candidate, full: bool, multiples: Sequence[int]
 ) -> dict[str, tuple[LabelledImages, LabelledImages]]:
     """``{arm: (images to learn from, images that choose the epoch)}``."""
     n, pool = len(real.train), candidate.images
@@ -86,9 +91,10 @@ def _list_training_sets(
     sets = {"TRTR": (real.train, real.val), "TSTR": (once, candidate.held_out)}
     if not full:
         return sets
-    if candidate.more is not None and len(pool) < max(SIZES) * n:
-        pool = join(pool, candidate.more(max(SIZES) * n - len(pool)))
-    sets |= {f"TSTR {k}x": (pool[: k * n], candidate.held_out) for k in SIZES if len(pool) >= k * n}
+    wanted = max(multiples, default=1) * n
+    if candidate.more is not None and len(pool) < wanted:
+        pool = join(pool, candidate.more(wanted - len(pool)))
+    sets |= {f"TSTR {k}x": (pool[: k * n], candidate.held_out) for k in multiples if len(pool) >= k * n}
     return {**sets, "TR+STR": (join(real.train, once), real.val)}
 
 

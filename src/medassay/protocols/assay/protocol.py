@@ -50,6 +50,7 @@ class Assay(Protocol, SamplesProtocol):
         encoders: What distances are measured in; the first is the headline.
         inception_weights: Local file, for the encoder ``inception``.
         seeds: Classifiers per arm of a full assay.
+        multiples: Further sizes of the synthetic training set in a full assay, as multiples of the real one's.
         sets: Disjoint sets of samples whose spread is given, at most; as many as there are.
         split: Split of real images to test on; ``val`` stands in for ``test`` in a search over generators.
         seed: Seed of the samples.
@@ -63,6 +64,7 @@ class Assay(Protocol, SamplesProtocol):
     encoders: list[EncoderName] = field(default_factory=lambda: ["classifier", "random_conv", "pixels"])
     inception_weights: str | None = None
     seeds: Annotated[int, Range(ge=3)] = 3
+    multiples: list[Annotated[int, Range(ge=2)]] = field(default_factory=lambda: [2, 5])
     sets: PositiveInt = 5
     split: Split = "test"
     seed: NonNegativeInt = 0
@@ -71,6 +73,8 @@ class Assay(Protocol, SamplesProtocol):
     def __post_init__(self) -> None:
         if not self.encoders or len(set(self.encoders)) < len(self.encoders):
             raise ConfigError(f"protocol.encoders={self.encoders}: name at least one, and each once")
+        if sorted(set(self.multiples)) != self.multiples:
+            raise ConfigError(f"protocol.multiples={self.multiples}: give each once, the smallest first")
 
     def run(self, run: Run, context: ComputeContext) -> Report:
         """Judges a generator's samples beside the real images; DataError if these are too few."""
@@ -96,7 +100,9 @@ class Assay(Protocol, SamplesProtocol):
         steps, seeds = (arms.count_full_steps(len(real.train)), self.seeds) if full else (arms.QUICK_STEPS, 1)
         # First the classifiers: TRTR with seed 0 is the encoder too, and several are trained at a time
         with time_part("classifiers", seconds):
-            learned = measure_performance(real, candidate, trainer, seeds=seeds, steps=steps, full=full)
+            learned = measure_performance(
+                real, candidate, trainer, seeds=seeds, steps=steps, full=full, multiples=self.multiples
+            )
             task = train_encoder(real.train, real.val, len(real.classes), context.cache, gpus=context.gpus)
         encoders = make_encoders(
             self.encoders, real.unique, task, context.device, context.cache, self.inception_weights
