@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from medassay.core.errors import DataError
+from medassay.core.progress import track
 from medassay.core.types import LabelledImages, Splits
 from medassay.data.class_folders import Files, list_data_set, list_samples
 from medassay.data.decoding import LOST_SCALING, ImageReader, has_lost_scaling
@@ -184,14 +184,10 @@ def _order_classes(top: Path, folders: list[str], classes: Sequence[str] | None)
 
 def _read(files: Files, names: Sequence[str], reader: ImageReader, part: str, top: Path) -> LabelledImages:
     """The images of one split."""
-    from tqdm import tqdm
-
     assert reader.size is not None  # the images become one tensor
     flat = [(file, label) for label, name in enumerate(names) for file in files[name]]
     images = torch.empty((len(flat), reader.channels, reader.size, reader.size), dtype=torch.uint8)
-    for index, (file, _) in enumerate(
-        tqdm(flat, desc=f"reading {part}", unit="image", disable=not sys.stderr.isatty())
-    ):
+    for index, (file, _) in enumerate(track(flat, f"reading {part}", "images")):
         images[index] = reader.read(file)
     if has_lost_scaling(images):
         raise DataError(f"{top}: {part} {LOST_SCALING}")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing
@@ -19,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from medassay.core.errors import DataError, OutputError, TrainingError
 from medassay.core.files import atomic_write, read_cached
 from medassay.core.machine import count_cores
 from medassay.core.processes import FIRST_USED, Call, Place, run_in_processes
+from medassay.core.progress import Progress
 from medassay.core.types import LabelledImages, Splits
 from medassay.data.given import compute_digest
 from medassay.data.sources import memory_data
@@ -97,7 +96,7 @@ def train_arms(
         cache: The folder of caches; trained arms are kept in ``<cache>/arms``.
         jobs: Number of processes that train at the same time on the CPU; None for one per core. A GPU trains one at a time.
         gpus: The GPUs, as in the trainer settings.
-        progress: Title of a progress bar, which is shown where the output is a terminal.
+        progress: What the training is called where its progress is shown; None shows nothing.
 
     Raises:
         DataError: The held-out images of an arm are all of one class.
@@ -113,17 +112,15 @@ def train_arms(
                 f"the classifier '{arm.name}' cannot be trained: the images that choose its epoch are all of class "
                 f"{int(arm.held_out.labels[0])}; give validation images of every class"
             )
-    with tqdm(total=len(missing), desc=progress, unit="arm", disable=not sys.stderr.isatty() or not missing) as bar:
+    with Progress(len(missing), progress, "classifiers") as counter:
         workers = min(len(missing), 1 if device == "cuda" else count_cores() if jobs is None else jobs)
         if workers > 1:
             for name in _train_in_processes(missing, workers):
-                bar.set_postfix_str(name)
-                bar.update()
+                counter.advance(doing=name)
         else:
             for path, arm in missing.items():
-                bar.set_postfix_str(arm.name)
                 _keep(_train(arm, gpus), path)
-                bar.update()
+                counter.advance(doing=arm.name)
     tasks = []
     for path, arm in zip(paths, arms, strict=True):
         task = build_task(arm)

@@ -6,7 +6,6 @@ None of them needs a download. A Fréchet distance is called FID on ``inception`
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,11 +14,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from medassay.core.errors import ConfigError, DataError
 from medassay.core.files import atomic_write, read_cached, sha256
 from medassay.core.paths import expand_home
+from medassay.core.progress import track
 from medassay.core.types import LabelledImages
 from medassay.data.given import compute_digest
 from medassay.evaluation import arms
@@ -52,9 +51,8 @@ class Encoder:
 
     @torch.no_grad()
     def __call__(self, images: Tensor, progress: str = "") -> Tensor:
-        chunks = torch.split(images, CHUNK)
-        bar = tqdm(chunks, desc=progress, leave=False, disable=not (progress and sys.stderr.isatty()))
-        return torch.cat([self.function(part.to(self.device).float() / 255).float().cpu() for part in bar])
+        chunks = track(torch.split(images, CHUNK), progress, "chunks")
+        return torch.cat([self.function(part.to(self.device).float() / 255).float().cpu() for part in chunks])
 
 
 def make_classifier_encoder(task: Classification, device: torch.device) -> Encoder:

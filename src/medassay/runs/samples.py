@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Unpack
@@ -13,10 +12,10 @@ from typing import Any, Unpack
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from medassay.core.errors import DataError
 from medassay.core.files import atomic_write, describe_zip_damage, read_cached, sha256
+from medassay.core.progress import Progress
 from medassay.core.types import LabelledImages, NonNegativeInt, PositiveInt, Sampler
 from medassay.data.modules import Channels, LabelledData, LoadingOptions
 from medassay.data.sources import GeneratedSamples
@@ -46,11 +45,14 @@ def draw(sampler: Sampler, labels: Tensor, seed: int, progress: str | None = Non
         sampler: The generator that draws.
         labels: Class index of each image to be drawn, ``(N,) int64``.
         seed: Seed of the noise, which is drawn on the CPU.
-        progress: Title of a progress bar, shown where the output is a terminal; None for no bar.
+        progress: What the drawing is called where its progress is shown; None shows nothing.
     """
     rng = torch.Generator().manual_seed(seed)
-    bar = tqdm(torch.split(labels, CHUNK), desc=progress, disable=progress is None or not sys.stderr.isatty())
-    images = [sampler.sample(part, rng=rng).mul(255).round().to(torch.uint8).cpu() for part in bar]
+    images = []
+    with Progress(len(labels), progress, "images") as counter:
+        for part in torch.split(labels, CHUNK):
+            images.append(sampler.sample(part, rng=rng).mul(255).round().to(torch.uint8).cpu())
+            counter.advance(len(part))
     return torch.cat(images) if images else torch.empty(0, *sampler.image_shape, dtype=torch.uint8)
 
 
@@ -64,7 +66,7 @@ def draw_splits(
         counts: Images of each class in the training set.
         sizes: Number of images of each split.
         seed: Seed of noise and order.
-        progress: Title of a progress bar, as in :func:`draw`.
+        progress: As in :func:`draw`.
     """
     rng = torch.Generator().manual_seed(seed)  # a cut-short pass over the images shall meet every class
     ordered = [make_proportional_labels(counts, n) for n in sizes.values()]

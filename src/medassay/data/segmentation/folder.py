@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import Tensor
 
 from medassay.core.errors import ConfigError, DataError
 from medassay.core.paths import expand_home
+from medassay.core.progress import track
 from medassay.core.types import SegmentedImages, SegmentedSplits
 from medassay.data.decoding import LOST_SCALING, ImageReader, has_lost_scaling
 from medassay.data.image_files import compute_fingerprint, list_folders, list_images
@@ -97,13 +97,11 @@ class ImageMaskFolders(SegmentationSource):
 
     def _read_pairs(self, pairs: Sequence[Pair], declared: PixelFormat) -> SegmentedImages:
         """The images and masks of one split; objects where every mask is a folder of them."""
-        from tqdm import tqdm
-
         reader = ImageReader(None, declared.channels, window=self.window)
         images: list[Tensor] = []
         masks: list[Tensor] = []
         instances: list[Tensor] = []
-        for pair in tqdm(pairs, desc="reading", unit="image", disable=not sys.stderr.isatty()):
+        for pair in track(pairs, "reading", "images"):
             image = reader.read(pair.image).contiguous()
             size = (image.shape[1], image.shape[2])
             if pair.mask.is_dir():

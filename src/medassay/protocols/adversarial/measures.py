@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from medassay.attacks.norms import Norm
 from medassay.attacks.smallest import find_smallest_epsilon
+from medassay.core.progress import track
 from medassay.data.order import make_stratified_order
 from medassay.metrics.chance import check_against_chance
 from medassay.metrics.marks import MarkedShares, estimate, resample_marks
@@ -99,17 +100,17 @@ def mark_hits(subject: Subject, plain: Tensor, surrogate: nn.Module | None) -> H
     """Attacks the images that are right, ``plain (N,) bool``, in every way, and puts noise on all."""
     found = Hits(plain, {}, torch.empty(0))
     index, everyone = found.places, torch.arange(len(plain))
-    for norm in subject.settings.norms:
-        for levels in subject.settings.levels:
-            strongest = subject.attack(norm, index, levels)
-            found.attacked[norm, "fgsm", levels] = subject.mark_right(subject.attack_once(norm, index, levels), index)
-            found.attacked[norm, "pgd", levels] = subject.mark_right(strongest, index)
-            found.attacked[norm, "noise", levels] = subject.mark_right(subject.add_noise(norm, levels), everyone)
-            if surrogate is not None:
-                foreign = subject.attack(norm, index, levels, net=surrogate)
-                found.attacked[norm, "transfer", levels] = subject.mark_right(foreign, index)
-            if (norm, levels) == ("linf", verdict.JUDGED):
-                found = found._replace(judged=strongest)
+    planned = [(norm, levels) for norm in subject.settings.norms for levels in subject.settings.levels]
+    for norm, levels in track(planned, "attacking", "strengths"):
+        strongest = subject.attack(norm, index, levels)
+        found.attacked[norm, "fgsm", levels] = subject.mark_right(subject.attack_once(norm, index, levels), index)
+        found.attacked[norm, "pgd", levels] = subject.mark_right(strongest, index)
+        found.attacked[norm, "noise", levels] = subject.mark_right(subject.add_noise(norm, levels), everyone)
+        if surrogate is not None:
+            foreign = subject.attack(norm, index, levels, net=surrogate)
+            found.attacked[norm, "transfer", levels] = subject.mark_right(foreign, index)
+        if (norm, levels) == ("linf", verdict.JUDGED):
+            found = found._replace(judged=strongest)
     return found
 
 

@@ -9,6 +9,7 @@ from functools import cached_property
 import torch
 from torch import Tensor, nn
 
+from medassay.core.progress import track
 from medassay.core.types import LabelledImages
 from medassay.data import corruptions
 from medassay.data.corruptions import Corruption
@@ -189,7 +190,7 @@ class Audit:
         conditions: list[Condition] = []
         own: dict[str, list[Tensor]] = {}
         theirs: dict[str, list[Tensor]] = {}
-        for corruption in chosen:
+        for corruption in track(chosen, "corrupting", "corruptions"):
             for severity in severities:
                 split = self.corrupt(corruption, severity)
                 observed = self.observe(split)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import tqdm
 
+from medassay.core.progress import track
 from medassay.explain.activation_maps import NAMES, ActivationMaps, Method, randomise_weights
 from medassay.metrics import explanation
 from medassay.metrics.chance import ChanceCheck, check_against_chance
@@ -82,7 +81,7 @@ def compare_methods(
         baselines["random"] |= dict.fromkeys(LOCATES, explanation.area_share(subject.true_masks))
     chance = check_against_chance(subject.classify(subject.images), subject.labels)
     rows = []
-    for method in tqdm(methods, desc="scoring heat maps", unit="method", disable=not sys.stderr.isatty()):
+    for method in track(methods, "scoring heat maps", "methods"):
         scores = score_images(subject, method, layer, randomisations)
         means = average_scores(method, NAMES[method], subject, classes, scores)
         rows.append(judge(means, scores, baselines, len(subject.masked), chance))

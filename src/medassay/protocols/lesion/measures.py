@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from medassay.core.estimate import Estimate, mean_over
+from medassay.core.progress import track
 from medassay.metrics.chance import ChanceCheck
 from medassay.metrics.marks import estimate as estimate
 from medassay.metrics.marks import resample_marks
@@ -157,5 +158,5 @@ def measure_several(
     orders = [torch.randperm(len(names), generator=rng).tolist() for _ in range(permutations)]
     return [
         mean_over("draws", [measure_error([names[i] for i in order[:removed]]) for order in orders])
-        for removed in range(1, len(names) + 1)
+        for removed in track(range(1, len(names) + 1), "removing several", "numbers of blocks")
     ]

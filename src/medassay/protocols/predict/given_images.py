@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import Tensor
 
 from medassay.core.errors import DataError
 from medassay.core.paths import expand_home
+from medassay.core.progress import track
 from medassay.core.types import Splits
 from medassay.data import npz
 from medassay.data.decoding import LOST_SCALING, ImageReader, has_lost_scaling
@@ -104,9 +104,7 @@ def _explain_none(reading: Reading) -> str:
 
 
 def _read_files(files: list[Path], top: Path, reader: ImageReader, reading: Reading) -> Iterator[Part]:
-    from tqdm import tqdm
-
-    for file in tqdm(files, desc="reading", unit="file", disable=len(files) < 2 or not sys.stderr.isatty()):
+    for file in track(files, "reading", "files"):
         name = _name(file, top)
         try:
             picture, steps = reader.decode(file)

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from medassay.core.errors import ConfigError, DataError
+from medassay.core.progress import track
 from medassay.core.types import LabelledImages, NonNegativeInt, PositiveInt, Range
 from medassay.data.order import make_stratified_order
 from medassay.data.stamps import POSITIONS, Stamp, check_stamp
@@ -102,7 +103,7 @@ class Shortcut(Protocol):
         if has_feature_maps(run.task.net):
             maps = ActivationMaps(run.task.net, self.method, device=context.device)
         trials, pictures = [], []
-        for stamp in list_stamps(self.stamp, own, data.classes, data.size):
+        for stamp in track(list_stamps(self.stamp, own, data.classes, data.size), "stamping", "stamps"):
             is_own = own is not None and stamp == own.with_class(own.class_index(data.classes))
             numbers = evaluate_stamp(run.task, stamp, split, data.classes, context.device)
             heat, shown = self.measure_heat(maps, stamp, split)
