@@ -215,7 +215,13 @@ def test_every_recipe_is_named_in_a_page(name: str) -> None:
         ("bloodmnist_cvae", "model=cvae trainer.threads=1 hydra.run.dir=outputs/cvae/blood"),
         (
             "bloodmnist_diffusion",
-            "model=diffusion model.solver=multistep model.steps=15 trainer.threads=1 hydra.run.dir=outputs/diffusion/blood",
+            "model=diffusion model.solver=multistep model.steps=15 model.guidance=0.5 trainer.threads=1 "
+            "hydra.run.dir=outputs/diffusion/blood",
+        ),
+        (
+            "bloodmnist_cgan_strong",
+            "model=cgan_strong augment=cells model.net.width=24 model.net.discriminator_width=16 recipe.max_epochs=36 "
+            "trainer.precision=32-true trainer.threads=1 hydra.run.dir=outputs/cgan_strong/blood",
         ),
     ],
 )
