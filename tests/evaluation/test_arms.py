@@ -448,10 +448,10 @@ def test_an_interruption_while_the_caller_has_the_turn_ends_the_processes_too(
 ) -> None:
     worker('[ $seed = 0 ] || exec sleep 60\nmkdir -p "$(dirname "$file")"')
 
-    def interrupted(*_: Any) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(arms.tqdm, "update", interrupted)
+    monkeypatch.setattr(arms.Progress, "advance", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train_arms([arm_of(seed=seed) for seed in range(2)], tmp_path, jobs=2)
     assert len(started) == 2

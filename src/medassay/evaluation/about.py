@@ -63,7 +63,7 @@ def describe_run(run: Run, split: str | None) -> About:
         if run.checkpoint == "best"
         else {"epoch": run.epoch, "chosen_by": f"checkpoint={run.checkpoint}"},
         start=(transfer["weights"], transfer.get("data", "ImageNet")) if transfer else None,
-        given=bool(run.config["model"].get("frozen")),
+        given=bool(run.config.get("model", {}).get("frozen")),
     )
 
 
