@@ -19,9 +19,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor, nn
-from tqdm import trange
 
 from medassay.core.errors import DataError, UserError
+from medassay.core.progress import track
 from medassay.metrics.estimates import estimate_share
 from medassay.nets.mlp import MLP, Unit
 from medassay.reporting.numbers import format_with_bounds
@@ -99,7 +99,7 @@ def train_net(values: Floats, labels: np.ndarray, unit: Unit) -> MLP:
     inputs, targets = impute(values), torch.from_numpy(labels)
     net = MLP([inputs.shape[1]], 2, [100], unit)
     optimizer = torch.optim.Adam(net.parameters(), lr=1e-3, weight_decay=1e-4)
-    for _ in trange(EPOCHS, desc="training", leave=False, disable=None):
+    for _ in track(range(EPOCHS), "training", "epochs"):
         for batch in torch.randperm(len(inputs)).split(BATCH):
             optimizer.zero_grad()
             nn.functional.cross_entropy(net(inputs[batch]), targets[batch]).backward()

@@ -21,11 +21,11 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm import trange
 
 from medassay.core.errors import OutputError
 from medassay.core.estimate import Estimate
 from medassay.core.files import write_text
+from medassay.core.progress import track
 from medassay.data.phantoms import blood, chest
 from medassay.metrics.estimates import mean_over_images
 from medassay.metrics.reconstruction import measure_psnr
@@ -156,7 +156,7 @@ def train_net(images: Tensor) -> Sharpener:
     net = Sharpener()
     optimizer = torch.optim.Adam(net.parameters(), lr=2e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
-    for _ in trange(STEPS, desc="training", leave=False, disable=None):
+    for _ in track(range(STEPS), "training", "steps"):
         batch = images[torch.randint(len(images), (BATCH,))]
         optimizer.zero_grad()
         F.mse_loss(net(shrink(batch)), batch).backward()

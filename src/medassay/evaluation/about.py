@@ -70,10 +70,12 @@ def describe_run(run: Run, split: str | None) -> About:
 def list_warnings(about: About, record: Mapping[str, Any], split: str | None) -> list[str]:
     """What a reader must know of the run and its data; ``split`` is None where none of the run's own images were judged."""
     source = about.data.get("real", about.data)
-    warnings = [
-        describe_origin(source) if split is not None else None if about.given else _describe_origin_of_learning(source),
-        describe_duplicates(about.data),
-    ]
+    origin = None
+    if split is not None:
+        origin = describe_origin(source)
+    elif not about.given:
+        origin = _describe_origin_of_learning(source)
+    warnings = [origin, describe_duplicates(about.data)]
     if about.start is not None:
         warnings.append(
             f"The net did not start from random weights but from {about.start[0]}, trained on {about.start[1]}."

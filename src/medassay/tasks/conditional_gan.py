@@ -140,7 +140,7 @@ class ConditionalGAN(ConditionalGenerator):
         norms = {"train/d_gradient_norm": d_norm, "train/g_gradient_norm": g_norm}
         self._means.add(self, len(images), {**losses, **probabilities, **norms})
         both = {"fake": self.net.crop(fake), "real": images}
-        scatter = {name: compute_scatter(side, labels, len(self.label_share)) for name, side in both.items()}
+        scatter = {name: compute_scatter(side, labels, self.num_classes) for name, side in both.items()}
         self._scatter.add(self, 1, scatter)
 
     def judge(self, images: Tensor, labels: Tensor) -> Tensor:
