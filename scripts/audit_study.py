@@ -102,8 +102,8 @@ STUDIES = {
         },
         settings=[*SMALL, "trainer.max_epochs=6"],
         numbers={
-            "accuracy, lowest contrast": "contrast_5/accuracy",
-            "confidence, lowest contrast": "contrast_5/confidence",
+            "accuracy, lowest contrast": "contrast/5/accuracy",
+            "confidence, lowest contrast": "contrast/5/confidence",
         },
         protocol={"budget": "quick", "corruptions": ["contrast"]},
     ),
