@@ -206,6 +206,7 @@ def test_a_file_that_is_not_the_published_one_is_recorded_as_such(command: Comma
     assert "not a published file" in result.out
 
 
+@pytest.mark.long
 def test_several_processes_train_on_augmented_images_of_a_configuration(command: Command, tmp_path: Path) -> None:
     devices = ["trainer.accelerator=cpu", "trainer.devices=2", "trainer.threads=1"]
     small = [text for text in TINY if not text.startswith("trainer.")]

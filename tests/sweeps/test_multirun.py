@@ -338,10 +338,9 @@ def test_a_sweep_from_its_command_to_the_test_of_what_it_chose(
     assert tested == {jobs[best], further.directory}  # the chosen configuration, it alone
 
 
+@pytest.mark.long
 @unix
-@pytest.mark.parametrize(
-    ("whom", "jobs"), [("the command alone", 1), pytest.param("every process", 2, marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize(("whom", "jobs"), [("the command alone", 1), ("every process", 2)])
 def test_after_kill_9_training_jobs_end_with_the_numbers_of_an_uninterrupted_sweep_bit_for_bit(
     whom: str, jobs: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

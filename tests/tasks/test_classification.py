@@ -488,6 +488,7 @@ class KeepEachProcessesAverage(Callback):
         torch.save(pl_module.ema.state_dict(), path)  # type: ignore[union-attr]
 
 
+@pytest.mark.long
 def test_two_processes_keep_the_same_average(several_processes: None, tiny_chest: Factory, tmp_path: Path) -> None:
     task = averaging()
     settings = TrainerSettings(accelerator="cpu", devices=2)

@@ -105,10 +105,12 @@ def joined(address: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+@pytest.mark.long
 def test_jobs_run_on_a_ray_that_is_joined(joined: Path) -> None:
     assert run_of(joined, GOES_WELL)["status"] == "done"
 
 
+@pytest.mark.long
 def test_an_interrupted_sweep_leaves_interrupted_jobs(joined: Path) -> None:
     record = run_of(joined, TAKES_LONG)
     assert record["status"] == "interrupted", [record, *(file.read_text() for file in joined.glob("*/*.log"))]
