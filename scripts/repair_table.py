@@ -30,6 +30,7 @@ DONE = {  # what the summary calls changes of one kind
     "likely": "set to the likelier reading, to be checked",
     "ambiguous": "left empty for a person",
     "unreadable": "unreadable and left empty for a person",
+    "kept": "rows that are not as the others and stay as they are, for a person",
     "emptied": "words left out",
     "dropped": "stray rows dropped",
 }

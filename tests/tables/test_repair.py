@@ -163,11 +163,12 @@ def test_decimal_commas_are_respected_and_quoted_where_they_separate_cells(table
     ("row", "reason"),
     [
         (";;;", "empty"),
-        (";g;1-2;1.5", "no name"),
+        (";g;1-2;", "no name"),
         ("Chemistry", "name alone"),
         ("name;unit;normal range;value", "headings once more"),
-        ("A;g;1-2;1;5", "5 cells"),
+        ("A;g;1-2;;5", "5 cells"),
         ("Date;;;12.03.2023", "no measurement"),
+        ("Befund vom;;;2023-03-12", "no measurement"),
     ],
 )
 def test_a_stray_row_is_dropped_with_its_reason(table: Path, row: str, reason: str) -> None:
@@ -177,6 +178,67 @@ def test_a_stray_row_is_dropped_with_its_reason(table: Path, row: str, reason: s
     (change,) = result.changes
     assert (change.line, change.action, change.before) == (3, "dropped", row)
     assert reason in change.reason
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        ("Kalium;mmol/l;3.5-5.1;4.1;checked", "5 cells, and the table has 4 columns"),
+        ("Kalium;mmol/l;3.5-5.1;05. Jul;checked", "5 cells"),
+        (";mmol/l;2.1-2.6;2.43", "It has no name"),
+    ],
+)
+def test_a_measurement_in_a_row_unlike_the_others_stays_for_a_person(table: Path, row: str, reason: str) -> None:
+    text = f"name;unit;normal range;value\nA;g;1-2;1.5\n{row}\nB;g;1-2;1.6\n"
+    result = repair(table, text)
+    assert result.content.decode() == text
+    (change,) = result.changes
+    assert (change.line, change.action, change.is_flagged) == (3, "kept", True)
+    assert change.reason.startswith(reason)
+    frame = read_values(table)
+    assert frame["value"].isna().tolist() == [False, True, False]
+    assert "for a person" in frame["note"][1]
+
+
+@pytest.mark.parametrize(
+    ("row", "readings"),
+    [
+        ("pH;;;Jul 1935", ("7.35",)),  # a day and a year, and yet a measurement
+        ("INR;;;01.02.1943", ("2.43",)),
+        ("A;g;3.1-5.2;05.07", ("5.7", "5.07")),
+        ("A;g;3.1-5.2;45112", ("5.7", "5.07")),  # 5 July 2023 in a spreadsheet's count
+        ("A;g;1.1-1.3;01.02.2043", ("2.43",)),  # a year to come: nobody typed it yet
+        ("A;g;1.1-1.3;Feb 2043", ("2.43",)),
+    ],
+)
+def test_dates_in_other_guises_are_repaired(table: Path, row: str, readings: tuple[str, ...]) -> None:
+    (change,) = repair(table, f"name;unit;normal range;value\nX;g;1-2;1.5\n{row}\n").changes
+    assert change.readings == readings
+    assert change.action == "repaired"
+
+
+def test_a_table_without_units_and_ranges_keeps_its_dates_for_repair(table: Path) -> None:
+    result = repair(table, "Name;Wert\nCalcium;1943-02-01\nNatrium;141\nCRP;Februar 1943\n")
+    assert result.content.decode() == "Name;Wert\nCalcium;2.43\nNatrium;141\nCRP;2.43\n"
+
+
+@pytest.mark.parametrize("value", ["######", "#WERT!", "#REF!", "?", "+", "2+", "1:40", "ca. 5"])
+def test_what_a_person_has_to_look_at_is_not_taken_for_a_word(table: Path, value: str) -> None:
+    change = repair_value(table, value, "1-9")
+    assert (change.action, change.after) == ("unreadable", "")
+
+
+def test_a_quote_that_is_not_closed_takes_no_other_lines_along(table: Path) -> None:
+    text = 'name;range;value\nK;3-5;4.1\n"Na;135-145;141\nCa;2.1-2.6;Feb 43\nMg;0.7-1.0;"0.8"\n'
+    assert repair(table, text).content.decode() == text.replace("Feb 43", "2.43")
+    assert read_values(table)["value"].tolist()[:2] == [4.1, 141.0]
+
+
+def test_a_value_a_thousand_times_its_range_is_noted(table: Path) -> None:
+    (note,) = repair(table, "name;range;value\nDensity;1,005-1,030;1.015\nA;1-2;1.5\n").notes
+    assert note.startswith(
+        "Line 2, Density: the value '1.015' and the normal range '1,005-1,030' differ by a factor of 1000"
+    )
 
 
 def test_a_value_that_was_emptied_keeps_its_row_without_unit_and_range(table: Path) -> None:

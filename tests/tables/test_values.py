@@ -27,6 +27,8 @@ from tests.tables.laboratory import ROWS, SPOILT, write_report
         ("bis 5", -math.inf, 5),
         ("≤5,0", -math.inf, 5),
         ("> 60", 60, math.inf),
+        ("0,270-4,200", 0.27, 4.2),
+        ("> 0,400", 0.4, math.inf),
         ("> 60 ml/min/1,73 m²", 60, math.inf),
         ("ab 60", 60, math.inf),
     ],
@@ -63,6 +65,10 @@ def test_bounds_are_normal_unless_they_are_strict() -> None:
         ("- 2", False, -2, 0),
         ("151 H", False, 151, 0),
         ("4,4*", True, 4.4, 1),
+        ("1.234,5", False, 1234.5, 1),
+        ("1,234.5", True, 1234.5, 1),
+        ("0.850", True, 0.85, 3),
+        ("5.3 +", False, 5.3, 1),
     ],
 )
 def test_numbers(text: str, comma: bool, value: float, decimals: int) -> None:

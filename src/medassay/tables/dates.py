@@ -8,6 +8,7 @@ decimals is lost for days and months up to September; a year always has two digi
 from __future__ import annotations
 
 import re
+from datetime import date, timedelta
 from typing import NamedTuple
 
 _MONTHS = (
@@ -35,8 +36,10 @@ _MONTH_DAY_YEAR = re.compile(rf"{_WORD}\s+(\d{{1,2}}),\s*(\d{{4}})")  # Jul 5, 2
 _DOTS = re.compile(r"(\d{1,2})\.(\d{1,2})\.(\d{4}|\d{2})?")  # 05.07.2023, 05.07.
 _ISO = re.compile(r"(\d{4})-(\d{1,2})-(\d{1,2})(?:[T ]\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?)?")
 _SLASHES = re.compile(r"(\d{1,2})/(\d{1,2})/(\d{4}|\d{2})")  # day first or month first
-_FIRST_SPREADSHEET = 1985  # a day and a month get the year in which they were typed
-_YEARS = range(1930, 2030)  # two digits of a year mean one of these
+_TYPED = range(1985, 2030)  # a day and a month get the year in which they were typed
+_YEARS = range(1930, 2050)  # two digits of a year mean one of these: up to 2029 or 2049, as the spreadsheet is set up
+_EPOCH = date(1899, 12, 30)  # day 0 of a spreadsheet's count
+SERIALS = range(10959, 54789)  # days of that count, 1930 to 2049
 
 
 class Reading(NamedTuple):
@@ -83,6 +86,12 @@ def read_date(text: str) -> list[Reading] | None:
     return None
 
 
+def read_serial(days: int) -> list[Reading]:
+    """The numbers that a spreadsheet saves as the day ``days`` of its count, one of ``SERIALS``: 45112 is 5 July 2023."""
+    day = _EPOCH + timedelta(days=days)
+    return _of_day(day.day, day.month, str(day.year)) or []
+
+
 def _of_day(day: int, month: int | None, year: str | None) -> list[Reading] | None:
     """Readings of a day and a month; of the first of a month, where there is a year, those of month and year, too."""
     if month is None or not 1 <= month <= 12 or not 1 <= day <= _DAYS[month - 1]:
@@ -92,7 +101,7 @@ def _of_day(day: int, month: int | None, year: str | None) -> list[Reading] | No
     if year is None:
         return readings
     full = _complete_year(year)
-    if full < _FIRST_SPREADSHEET:
+    if full not in _TYPED:
         readings = []
     if day == 1 and full % 100 not in range(1, 13):
         readings += _of_month(month, str(full))

@@ -53,16 +53,18 @@ def parse_number(text: str, comma: bool) -> Number | None:
     Args:
         text: ``4.28``, ``4,28``, ``-2``, ``1.234,5``, ``151 H`` (marked as too high).
         comma: Whether the table writes decimals with a comma: a point before three digits then separates thousands, and the
-            other way round.
+            other way round. Where both are there, the last one separates the decimals; no number of thousands begins with 0.
     """
     match = re.fullmatch(rf"({_NUMBER}){_MARKS}", text.strip())
-    if match is None:
+    if match is None or re.fullmatch(r"\d\s*[+-]+", text.strip()):  # 2+ is a degree, as of protein in urine
         return None
     digits = match[1].replace("−", "-").replace(" ", "")
+    if "," in digits and "." in digits:  # the last of both separates the decimals, whatever the table's others do
+        comma = digits.rindex(",") > digits.rindex(".")
     decimal, thousands = (",", ".") if comma else (".", ",")
-    if re.fullmatch(rf"[+-]?\d{{1,3}}(?:\{thousands}\d{{3}})+(?:\{decimal}\d+)?", digits):
+    if re.fullmatch(rf"[+-]?[1-9]\d{{0,2}}(?:\{thousands}\d{{3}})+(?:\{decimal}\d+)?", digits):
         digits = digits.replace(thousands, "")
-    elif re.fullmatch(r"[+-]?\d{1,3}(?:\.\d{3}){2,}|[+-]?\d{1,3}(?:,\d{3}){2,}", digits):
+    elif re.fullmatch(r"[+-]?[1-9]\d{0,2}(?:\.\d{3}){2,}|[+-]?[1-9]\d{0,2}(?:,\d{3}){2,}", digits):
         digits = re.sub(r"[.,]", "", digits)
     digits = digits.replace(",", ".")
     if digits.count(".") > 1:
@@ -76,6 +78,8 @@ def parse_range(text: str, comma: bool) -> NormalRange | None:
     A unit behind the numbers is passed over. Ranges that are empty, or several (for men and women), are none.
     """
     text = text.strip().strip("()[]").strip()
+    if match := re.search(r"(?<!\d)0([.,])\d", text):  # 0,270-4,200: no thousands, in either bound
+        comma = match[1] == ","
     if match := _BETWEEN.fullmatch(text):
         low, high = (parse_number(part, comma) for part in match.groups())
         return NormalRange(low.value, high.value) if low and high and low.value < high.value else None

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import re
+import math
 from bisect import bisect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from medassay.tables.dates import MONTHS, Reading, read_date
-from medassay.tables.numbers import NormalRange, parse_number, parse_range, uses_comma
+from medassay.tables.dates import Reading, read_date
+from medassay.tables.numbers import NormalRange
+from medassay.tables.rows import Value, find_comma, list_values
 from medassay.tables.sheet import Row, Sheet
 
-Kind = Literal["number", "bound", "missing", "words", "unreadable", "date"]
-Action = Literal["repaired", "likely", "ambiguous", "emptied", "unreadable", "dropped"]
+Action = Literal["repaired", "likely", "ambiguous", "emptied", "unreadable", "kept", "dropped"]
 Confidence = Literal["high", "medium", "low"]
-FLAGGED: tuple[Action, ...] = ("ambiguous", "likely", "unreadable")
-NOTHING = {"", "-", "--", "–", "—", "/", ".", "nan", "n/a", "na", "n.a.", "k.a.", "n.d.", "null", "none"}
+FLAGGED: tuple[Action, ...] = ("ambiguous", "likely", "unreadable", "kept")
 NEIGHBOURS = 2  # readable values above and below whose decimals are counted
 
 
@@ -31,7 +30,8 @@ class Change:
         before: The value as it was; of a dropped row, the row.
         after: The value now; empty for a missing one.
         action: ``repaired``; ``ambiguous`` (left empty) or ``likely`` (the likelier reading taken), both for a person to
-            decide; ``emptied``: words are no number; ``unreadable`` (left empty, for a person); ``dropped``: a stray row.
+            decide; ``emptied``: words are no number; ``unreadable`` (left empty, for a person); ``kept``: a row that holds a
+            value and is not as the others, left as it is for a person; ``dropped``: a stray row.
         confidence: ``high``: one reading; ``medium``: the only reading that is normal, or one that a spreadsheet would have
             shown otherwise; ``low``: a guess, or none.
         readings: All numbers that the value may have been.
@@ -64,7 +64,7 @@ class Repair:
         content: Bytes of the file; those of the original where there is nothing to repair.
         changes: What was done, line by line.
         rows: Number of rows with a value or a place for one, dropped ones left out.
-        notes: Normal ranges that could not be read, one sentence each.
+        notes: Normal ranges that could not be read, or do not seem to fit their values, one sentence each.
     """
 
     content: bytes
@@ -73,42 +73,20 @@ class Repair:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Value:
-    """A row of measurements.
-
-    Attributes:
-        place: Place of the row in the sheet.
-        row: The row.
-        text: The value as written.
-        kind: What the value is.
-        number: The number, if it is one.
-        decimals: Decimals of the number, or of the only reading of a date; None where they are not known.
-        readings: Numbers that may have become the date.
-        normal: The normal range; None where there is none that can be read.
-    """
-
-    place: int
-    row: Row
-    text: str
-    kind: Kind
-    number: float | None
-    decimals: int | None
-    readings: tuple[Reading, ...]
-    normal: NormalRange | None
-
-
 def repair_sheet(sheet: Sheet, accept_likely: bool = False) -> Repair:
     """The table with its values repaired; ambiguous ones are left empty, or with ``accept_likely`` the likelier reading."""
     comma = find_comma(sheet)
     values, dropped = list_values(sheet, comma)
     known = [place for place, value in enumerate(values) if value.decimals is not None]
-    changes = [*dropped]
+    changes = [_drop(sheet, row, reason) for row, reason in dropped]
     changed: dict[int, str | None] = {}
     lines = {row.line: place for place, row in enumerate(sheet.rows)}
     for index, value in enumerate(values):
         if value.kind in ("words", "unreadable"):
             change = _empty(sheet, value)
+        elif value.kind == "doubtful":
+            reason = f"{value.doubt}: the row stays as it is until a person decides."
+            change = _change(sheet, value, value.text, "kept", "low", "", reason)
         elif value.kind == "date":
             change = _repair_date(sheet, values, known, index, comma, accept_likely)
         else:
@@ -116,86 +94,14 @@ def repair_sheet(sheet: Sheet, accept_likely: bool = False) -> Repair:
         changes.append(change)
     changes.sort(key=lambda change: change.line)
     for change in changes:
-        changed[lines[change.line]] = None if change.action == "dropped" else change.after
+        if change.action != "kept":
+            changed[lines[change.line]] = None if change.action == "dropped" else change.after
     return Repair(sheet.encode(changed), tuple(changes), len(values), tuple(_note_ranges(sheet, values)))
 
 
-def find_comma(sheet: Sheet) -> bool:
-    """Whether the table writes decimal commas: as most of its values do, or, if none has decimals, its normal ranges."""
-    values, ranges = ([sheet.get(row, role) for row in sheet.rows] for role in ("value", "range"))
-    return uses_comma(values if re.search(r"\d[.,]\d", "\n".join(values)) else ranges)
-
-
-def list_values(sheet: Sheet, comma: bool, drop_names: bool = True) -> tuple[list[Value], list[Change]]:
-    """The rows of measurements, and those that are none, each with the reason why it is dropped.
-
-    Args:
-        sheet: The table.
-        comma: Whether it writes decimal commas.
-        drop_names: Whether a name without unit, normal range and value is a heading; in a repaired table, whose values may have
-            been emptied, it is a missing value.
-    """
-    values, dropped = [], []
-    for place, row in enumerate(sheet.rows):
-        if place == sheet.header or (not "".join(row.raw).strip() and len(row.raw) == 1):
-            continue  # an empty line is no row, and stays
-        reason = _find_stray(sheet, place, drop_names)
-        if reason is None:
-            values.append(_read_value(sheet, place, comma))
-        else:
-            before = sheet.separator.join(row.raw)
-            dropped.append(
-                Change(
-                    row.line, sheet.get(row, "name"), "", before, "", "dropped", "high", (), "", f"Stray row: {reason}."
-                )
-            )
-    return values, dropped
-
-
-def _find_stray(sheet: Sheet, place: int, drop_names: bool) -> str | None:
-    """Why a line is no row of measurements; None for one that is."""
-    row = sheet.rows[place]
-    cells = row.cells
-    name, unit, normal, value = (sheet.get(row, role) for role in ("name", "unit", "range", "value"))
-    if sheet.header is not None:
-        header = sheet.rows[sheet.header].cells
-        if place < sheet.header:
-            return "it stands above the headings"
-        if cells == header:
-            return "the headings once more"
-        if any(cells[len(header) :]):
-            return f"{len(cells)} cells, and the table has {len(header)} columns"
-    if not any(cells):
-        return "it is empty"
-    if not name:
-        return "it has no name"
-    has_more = "unit" in sheet.columns or "range" in sheet.columns
-    if not (unit or normal or value) and (len(cells) == 1 or (drop_names and has_more)):
-        return "a name alone, without unit, normal range and value: a heading or a remark"
-    if not (unit or normal) and read_date(value) is not None and re.search(r"\d{4}", value):
-        return "a day with its year, without unit and normal range: no measurement"
-    return None
-
-
-def _read_value(sheet: Sheet, place: int, comma: bool) -> Value:
-    row = sheet.rows[place]
-    text = sheet.get(row, "value")
-    normal = parse_range(sheet.get(row, "range"), comma)
-    number = parse_number(text, comma)
-    readings = None if number else read_date(text)
-    kind: Kind
-    if number is not None:
-        kind = "number"
-    elif text.casefold() in NOTHING:
-        kind = "missing"
-    elif readings is not None:
-        kind = "date" if readings else "unreadable"
-    elif re.fullmatch(r"[<>≤≥]=?\s*\d.*", text):
-        kind = "bound"
-    else:
-        kind = "unreadable" if re.search(r"\d", text) or text.strip(". ").casefold() in MONTHS else "words"
-    decimals = number.decimals if number else readings[0].decimals if readings and len(readings) == 1 else None
-    return Value(place, row, text, kind, number.value if number else None, decimals, tuple(readings or ()), normal)
+def _drop(sheet: Sheet, row: Row, reason: str) -> Change:
+    before = sheet.separator.join(row.raw)
+    return Change(row.line, sheet.get(row, "name"), "", before, "", "dropped", "high", (), "", f"Stray row: {reason}.")
 
 
 def _empty(sheet: Sheet, value: Value) -> Change:
@@ -276,6 +182,8 @@ def _change(
     sheet: Sheet, value: Value, after: str, action: Action, confidence: Confidence, likelier: str, reason: str
 ) -> Change:
     row = value.row
+    if value.kind == "date" and value.text.isdecimal():
+        reason = f"{value.text} is how a spreadsheet counts a day. {reason}"
     readings = tuple(reading.text for reading in value.readings)
     name, normal = sheet.get(row, "name"), sheet.get(row, "range")
     return Change(row.line, name, normal, value.text, after, action, confidence, readings, likelier, reason)
@@ -286,7 +194,7 @@ def _write(text: str, comma: bool) -> str:
 
 
 def _note_ranges(sheet: Sheet, values: Sequence[Value]) -> list[str]:
-    """A sentence for each normal range that is there and cannot be read."""
+    """A sentence for each normal range that is there and cannot be read, or is a thousand times as high or low as its value."""
     notes = []
     for value in values:
         text = sheet.get(value.row, "range")
@@ -294,6 +202,19 @@ def _note_ranges(sheet: Sheet, values: Sequence[Value]) -> list[str]:
             name = sheet.get(value.row, "name")
             date = ", which looks like a date itself" if read_date(text) is not None else ""
             notes.append(f"Line {value.row.line}, {name}: the normal range '{text}'{date} cannot be read.")
+        elif value.number is not None and value.normal is not None and _differs_by_thousand(value.number, value.normal):
+            name = sheet.get(value.row, "name")
+            notes.append(
+                f"Line {value.row.line}, {name}: the value '{value.text}' and the normal range '{text}' differ by a factor of "
+                "1000: does a comma or point in one of them separate thousands, and in the other decimals?"
+            )
     if "range" not in sheet.columns:
         notes.append("The table has no column of normal ranges: no reading can be preferred by them.")
     return notes
+
+
+def _differs_by_thousand(number: float, normal: NormalRange) -> bool:
+    """Whether ``number`` would be normal a thousand times as large or small, in a range with two bounds."""
+    if normal.contains(number) or not (math.isfinite(normal.low) and math.isfinite(normal.high)):
+        return False
+    return normal.contains(1000 * number) or normal.contains(number / 1000)

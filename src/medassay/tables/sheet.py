@@ -133,9 +133,9 @@ def decode(content: bytes) -> tuple[str, str]:
 
 
 def split_rows(text: str, separator: str) -> tuple[Row, ...]:
-    """The lines of ``text``; a cell in quotes may hold separators and line ends."""
+    """The lines of ``text``; a cell in quotes may hold separators and line ends. A quote that is not closed is a character."""
     mark = re.escape(separator)
-    cell = re.compile(rf'( *"(?:[^"]|"")*"[^{mark}\r\n]*|[^{mark}\r\n]*)({mark}|\r\n|\r|\n|\Z)')
+    cell = re.compile(rf'( *"(?:[^"]|"")*" *|[^{mark}\r\n]*)({mark}|\r\n|\r|\n|\Z)')
     rows: list[Row] = []
     raw: list[str] = []
     line, start, at = 1, 1, 0

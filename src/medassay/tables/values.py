@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medassay.tables.repair import Kind, find_comma, list_values
+from medassay.tables.rows import Kind, find_comma, list_values
 from medassay.tables.sheet import Role, read_sheet
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ _NOTES: dict[Kind, str] = {
     "words": "words, no number",
     "unreadable": "unreadable",
     "date": "a date: repair the table first",
+    "doubtful": "a row with a cell too many, or without a name: for a person",
 }
 
 

@@ -63,6 +63,7 @@ def test_a_heading_gives_name_and_unit(text: str, parts: tuple[str, str | None])
         (TEXT + "4,1,nan,2\n", "'nan' is no number"),
         ("1,2,3\n2,3,4\n", "the first line holds numbers"),
         ("time_ms\n1\n", "one column alone"),
+        ("time_ms;a_mV\n0,5;1\n", "separated by semicolons or tabs"),
         ("time_ms,a_mV\n", "no numbers"),
         ("", "no numbers"),
         (TEXT + "2,1,1,1\n", "a time occurs twice"),

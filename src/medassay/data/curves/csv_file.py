@@ -76,6 +76,10 @@ def read_numbers(path: Path) -> tuple[list[str], list[list[float]]]:
     if len(lines) < 2:
         raise DataError(f"{path}: no numbers; expected a line of headings, then a line for each time")
     (_, headings), *body = lines
+    if len(headings) == 1 and re.search(r"[;\t]", headings[0]):
+        raise DataError(
+            f"{path}: its cells are separated by semicolons or tabs; save it with commas between cells and points in numbers"
+        )
     if all(_is_number(cell) for cell in headings):
         raise DataError(f"{path}: the first line holds numbers; expected headings such as time_ms,beat_1_mV,beat_2_mV")
     for number, cells in body:
