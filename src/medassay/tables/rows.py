@@ -14,7 +14,7 @@ Kind = Literal["number", "bound", "missing", "words", "unreadable", "date", "dou
 NOTHING = {"", "-", "--", "–", "—", "/", ".", "nan", "n/a", "na", "n.a.", "k.a.", "n.d.", "null", "none"}
 SERIAL_EXCESS = 100  # times the upper normal bound: a whole number above it may be a spreadsheet's count of days
 _NAMES_A_DAY = re.compile(
-    r"datum|date|befund|abnahme|entnahme|eingang|geburt|geb\\.|birth|collected|received|reported|printed", re.IGNORECASE
+    r"datum|date|befund|abnahme|entnahme|eingang|geburt|geb\.|birth|collected|received|reported|printed", re.IGNORECASE
 )
 
 
