@@ -171,6 +171,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
             for arm in arms:
                 settings = list_settings(study, arm, training, seed)
+                keep_settings(output / f"{arm}_seed-{seed}.json", {"training": settings, "audit": protocol})
                 row = audit_net(output / f"{arm}_seed-{seed}", arguments.audit, settings, protocol)
                 rows.append({"arm": arm, "seed": seed, **row})
                 print(f"{arm} seed {seed}: {row['level']}", flush=True)
@@ -220,6 +221,17 @@ def list_settings(study: Study, arm: str, overrides: Sequence[str], seed: int) -
     data = [text for text in said if text.startswith("data=")][-1]
     own = [f"data.phantom_seed={seed}"] if data.endswith("_phantom") else []
     return [text.replace("{seed}", str(seed)) for text in [f"seed={seed}", "test=false", *own, *said]]
+
+
+def keep_settings(file: Path, settings: dict[str, Any]) -> None:
+    """Writes what a net is made with; raises :class:`UserError` where one is there that was made otherwise."""
+    if file.exists() and read_json(file) != settings:
+        raise UserError(
+            f"{file.with_suffix('')} was trained or audited with other settings ({file.name}); give another directory, or "
+            "remove both"
+        )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, settings)
 
 
 def audit_net(path: Path, audit: str, settings: Sequence[str], protocol: Mapping[str, Any]) -> dict[str, Any]:

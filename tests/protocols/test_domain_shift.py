@@ -111,6 +111,13 @@ def test_a_monitor_notices_where_its_alarm_rate_is_high_and_that_of_false_alarms
     assert verdict.judge_monitor([], []) is None
 
 
+def test_a_set_of_another_size_is_judged_on_the_largest_batches_that_both_have() -> None:
+    few, many = [batch(50, 0.9, 1.0)], [batch(50, 0.9, 1.0), batch(200, 0.0, 0.1)]
+    assert verdict.judge_monitor(few, [batch(50, 0.0, 0.1), batch(200, 0.2, 0.4)]) == "yes"
+    assert verdict.judge_monitor(many, [batch(50, 0.0, 0.1)]) == "yes"
+    assert verdict.judge_monitor(many[1:], [batch(50, 0.0, 0.1)]) == "undecided"
+
+
 def condition(
     name: str, severity: int | None, level: Level, fall: float = 0.1, noticed: Answer | None = "yes", gain: float = 0.05
 ) -> Condition:
@@ -145,6 +152,7 @@ def test_the_verdict_is_the_worst_level_with_its_corruptions_and_their_severitie
         "Fails silently under blur (3, 5); severities in brackets. Most is lost under blur, severity 5"
     )
     assert verdict.summarise(found[:1])[:2] == ("holds", "Holds: of 1 change, the net holds under 1.")
+    assert verdict.summarise(found[:1])[2].startswith("Nowhere does accuracy fall by 5 points")
 
 
 @pytest.mark.parametrize(
@@ -207,6 +215,9 @@ def test_mean_corruption_error_is_that_of_the_paper_by_hand() -> None:
     assert found.rise is not None
     assert found.rise.value == pytest.approx(((1.25 - 0.5) / 1.25 + 0) / 2)
     assert found.mean.value == pytest.approx((1.25 + 0.5) / 4)
+    no_worse = {name: [baseline_clean] * 2 for name in own}
+    no_worse["a"] = theirs["a"]
+    assert measures.measure_errors(clean, own, (baseline_clean, no_worse), ("outputs/a", "a_model")).rise is None
     alone = measures.measure_errors(clean, own, None)
     assert (alone.relative.value, alone.baseline, alone.undefined) == (pytest.approx((1.25 / 0.5 + 1) / 2), None, None)
     none = measures.measure_errors(baseline_clean, own, None)

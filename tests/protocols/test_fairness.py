@@ -136,7 +136,7 @@ def test_a_large_difference_is_found_and_its_groups_are_named() -> None:
     assert (results.level, results.verdict) == ("found", "Disparity found: site.")
     text = results.comparisons[0].text
     assert text.startswith("Disparity found: equalised odds differ by ")
-    assert re.search(r"b has accuracy 0\.\d+.*; a has accuracy 0\.\d+", text)
+    assert re.search(r"accuracy: b 0\.\d+, a 0\.\d+\.", text)
 
 
 def test_groups_that_are_treated_alike_are_not_accused() -> None:
@@ -201,15 +201,59 @@ def test_the_needed_gap_is_the_smallest_whose_p_value_is_small_enough() -> None:
     assert verdict.find_needed(null, 20) != verdict.find_needed(null, 20)
 
 
+EXTREMES = dict.fromkeys(verdict.NAMES, "b 0.5, a 0.9")
+
+
+def test_a_finding_names_the_rate_and_the_groups_that_make_it() -> None:
+    # of 100 ill and 100 healthy images at each site, so many are found and so many rightly left
+    found = {"a": (97, 63), "b": (63, 97), "c": (84, 84), "d": (76, 76)}
+    decisions, labels, sites = [], [], []
+    for site, (ill, healthy) in enumerate(found.values()):
+        decisions += [1] * ill + [0] * (100 - ill) + [0] * healthy + [1] * (100 - healthy)
+        labels += [1] * 100 + [0] * 100
+        sites += [site] * 200
+    one_hot = torch.nn.functional.one_hot(torch.tensor(decisions), 2).double()
+    groups = Groups({"site": tuple(found)}, torch.tensor(sites)[:, None])
+    results = measure_fairness(
+        Predictions(one_hot, torch.tensor(labels)), groups, TWO, positive=None, attributes=["site"], budget="quick"
+    )
+    assert results.level == "found"
+    assert f"sensitivity to {TWO[1]}: b 0.630, a 0.970" in results.reasons[0]
+
+
+def test_a_group_with_two_images_of_a_class_hides_no_disparity() -> None:
+    indices = torch.tensor([0] * 500 + [1] * 500 + [2] * 40)
+    labels = torch.tensor([1, 0] * 500 + [1, 1] + [0] * 38)
+    decisions = labels.clone()
+    for site, missed in ((0, 12), (1, 80)):
+        ill = ((indices == site) & (labels == 1)).nonzero().flatten()
+        decisions[ill[:missed]] = 0
+    predictions = Predictions(torch.nn.functional.one_hot(decisions, 2).double(), labels)
+    groups = Groups({"site": ("a", "b", "c")}, indices[:, None])
+    results = measure_fairness(predictions, groups, TWO, positive=None, attributes=["site"], budget="quick")
+    assert results.level == "found"
+
+
+def test_there_are_permutations_enough_for_many_comparisons() -> None:
+    indices = torch.randint(2, (200, 7), generator=torch.Generator().manual_seed(0))
+    predictions, _ = draw_predictions(indices[:, 0], [1.0, 0.3])
+    groups = Groups(dict.fromkeys("abcdefg", ("x", "y")), indices)
+    results = measure_fairness(
+        predictions, groups, TWO, positive=None, attributes=[*"abcdefg"], budget="quick", depth=2
+    )
+    assert results.permutations >= len(results.comparisons) / verdict.SHARE
+    assert results.comparisons[0].level == "found"
+
+
 def test_a_net_at_chance_is_not_called_fair() -> None:
     gaps = {name: make_gap(0.01, torch.linspace(0, 0.04, 1000)) for name in verdict.NAMES}
     scores = audit([60, 60], [0.9, 0.9]).comparisons[0].groups
-    assert verdict.judge_comparison(scores, gaps, GOOD)[0] == "none"
-    level, text = verdict.judge_comparison(scores, gaps, POOR)
+    assert verdict.judge_comparison(scores, gaps, GOOD, EXTREMES)[0] == "none"
+    level, text = verdict.judge_comparison(scores, gaps, POOR, EXTREMES)
     assert level == "undecided"
     assert "not above chance" in text
     gaps["accuracy"] = make_gap(0.4, torch.linspace(0, 0.04, 1000))
-    assert verdict.judge_comparison(scores, gaps, POOR)[0] == "found"
+    assert verdict.judge_comparison(scores, gaps, POOR, EXTREMES)[0] == "found"
 
 
 def test_p_values_are_corrected_over_attributes_and_intersections() -> None:

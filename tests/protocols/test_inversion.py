@@ -37,6 +37,7 @@ from medassay.protocols.inversion.measures import (
 from medassay.protocols.inversion.protocol import Inversion, choose_bias, choose_modes, make_nets
 from medassay.runs.run import Run
 from medassay.tasks.classification import Classification
+from medassay.tasks.ema import EMA
 from tests.helpers import Command, assert_one_line, list_differences
 
 CPU = torch.device("cpu")
@@ -340,6 +341,18 @@ def test_fresh_weights_are_new_ones_and_the_loss_that_of_the_training(attacked: 
     assert not list_differences(states[0], states[1])
     assert list_differences(states[0], states[2])
     assert list_differences(states[0], nets[0]["trained"].state_dict())
+
+
+def test_averaged_weights_send_the_gradient_that_the_training_would(tmp_path: Path) -> None:
+    run = medassay.load_run(SAVED, trainer_gpus=0)
+    assert isinstance(run.task, Classification)
+    run.task.ema = EMA(run.task.net)
+    net = make_nets(run, 0)["trained"]
+    assert all(torch.equal(own, one) for own, one in zip(net.parameters(), run.task.net.parameters(), strict=True))
+    results = evaluate(run, tmp_path, batch_sizes=[1]).results
+    assert results.parameters == sum(weight.numel() for weight in run.task.net.parameters())
+    assert results.labels_read
+    assert not any(weight.requires_grad for weight in run.task.ema.parameters())
 
 
 def test_what_was_left_out_is_said(attacked: Attacked) -> None:

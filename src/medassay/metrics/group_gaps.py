@@ -40,6 +40,8 @@ class GroupedDecisions(NamedTuple):
         groups: Group of each image, ``(N,) int64`` in 0..``num_groups`` - 1.
         num_groups: Number of groups.
         positives: Classes whose detection is compared; one for two classes.
+        least: Images of a class, or of the others, without which a group's rate of them is left out: of two images a rate is 0,
+            a half or 1, and would drown what differs between larger groups.
     """
 
     decisions: Tensor
@@ -47,6 +49,7 @@ class GroupedDecisions(NamedTuple):
     groups: Tensor
     num_groups: int
     positives: Sequence[int]
+    least: int = 1
 
     @property
     def events(self) -> Tensor:
@@ -90,17 +93,36 @@ def _spread(rates: Tensor) -> Tensor:
     return spread.masked_fill((~unknown).sum(-1) < 2, -torch.inf)
 
 
-def _compute_rates(counts: Tensor) -> Rates:
-    """The rates of ``counts (B, G, 2 + 3 P)``, see :attr:`GroupedDecisions.events`."""
+def _compute_rates(counts: Tensor, least: int = 1) -> Rates:
+    """The rates of ``counts (B, G, 2 + 3 P)``, see :attr:`GroupedDecisions.events`; NaN where they are of fewer images."""
     total, hits = counts[..., 0], counts[..., 1]
     own, called, both = counts[..., 2:].reshape(*counts.shape[:2], -1, 3).movedim(-2, 1).unbind(-1)  # (B, P, G) each
     everyone = total[:, None]
-    return Rates(hits / total, called / everyone, both / own, (called - both) / (everyone - own))
+    others = everyone - own
+    sensitivity = (both / own).where(own >= least, torch.nan)
+    false_positive = ((called - both) / others).where(others >= least, torch.nan)
+    return Rates(hits / total, called / everyone, sensitivity, false_positive)
 
 
 def compute_rates(images: GroupedDecisions) -> Rates:
     """The rates of all images, B = 1."""
-    return _compute_rates(_one_hot(images).T.matmul(images.events)[None])
+    return _compute_rates(_one_hot(images).T.matmul(images.events)[None], images.least)
+
+
+def find_extremes(images: GroupedDecisions) -> dict[str, tuple[int, int, int]]:
+    """By gap, the row of :meth:`Rates.list_rates` that makes it, and the groups with the highest and the lowest rate there.
+
+    A gap that no two groups define is left out.
+    """
+    observed, found = compute_rates(images), {}
+    for name in GAPS:
+        rates = observed.list_rates(name)[0]
+        spread = _spread(rates)
+        row = int(spread.argmax())
+        high, low = int(rates[row].nan_to_num(-torch.inf).argmax()), int(rates[row].nan_to_num(torch.inf).argmin())
+        if spread[row] > -torch.inf:
+            found[name] = (row, high, low)
+    return found
 
 
 def resample_gaps(images: GroupedDecisions, *, resamples: int, seed: int) -> dict[str, Tensor]:
@@ -113,12 +135,9 @@ def resample_gaps(images: GroupedDecisions, *, resamples: int, seed: int) -> dic
     columns = (member[:, :, None] * events[:, None]).flatten(1)  # (N, G E)
     drawn = draw_resample_weights(len(events), resamples=resamples, seed=seed)
     counts = torch.cat([weights @ columns for weights in drawn])
-    resampled, observed = _compute_rates(counts.reshape(resamples, images.num_groups, -1)), compute_rates(images)
-    differences = {}
-    for name in GAPS:
-        rates = observed.list_rates(name)[0]
-        row = int(_spread(rates).argmax())
-        high, low = int(rates[row].nan_to_num(-torch.inf).argmax()), int(rates[row].nan_to_num(torch.inf).argmin())
+    resampled = _compute_rates(counts.reshape(resamples, images.num_groups, -1))
+    differences = {name: torch.full((resamples,), torch.nan, dtype=torch.float64) for name in GAPS}
+    for name, (row, high, low) in find_extremes(images).items():
         of_row = resampled.list_rates(name)[:, row]
         differences[name] = of_row[:, high] - of_row[:, low]
     return differences
@@ -129,7 +148,8 @@ def permute_gaps(images: GroupedDecisions, *, permutations: int, seed: int) -> d
     nulls: dict[str, Tensor] = {}
     for within in (False, True):
         strata = images.labels if within else torch.zeros_like(images.labels)
-        gaps = _compute_rates(_count_permuted(images, strata, permutations, seed + within)).compute_gaps()
+        counts = _count_permuted(images, strata, permutations, seed + within)
+        gaps = _compute_rates(counts, images.least).compute_gaps()
         nulls |= {name: gaps[name] for name in GAPS if (name in WITHIN_CLASS) == within}
     return nulls
 

@@ -143,7 +143,9 @@ def _describe_images(run: Run) -> str:
 
 def list_groups(images: LabelledImages) -> dict[str, list[str]] | None:
     """By attribute, the groups that images are of; None where they are not known."""
-    return None if images.groups is None else {name: list(names) for name, names in images.groups.levels.items()}
+    if images.groups is None:
+        return None
+    return {name: next(iter(images.groups.cross([name]).levels.values())) for name in images.groups.levels}
 
 
 def find_scores(run: Run, parts: Sequence[Part]) -> tuple[dict[str, Estimate], str]:
@@ -171,6 +173,7 @@ def describe_training(run: Run) -> dict[str, Any]:
     config, record, metrics = run.config, run.directory.record(), run.directory.metrics()
     model, data, trainer = config["model"], config["data"], config["trainer"]
     transfer = record.get("transfer")
+    unused = () if model.get("adversarial_epsilon") else ("adversarial_steps",)
     return {
         "net": describe_node(model["net"], leave_out=_OF_DATA),
         "parameters": record.get("parameters"),
@@ -179,15 +182,24 @@ def describe_training(run: Run) -> dict[str, Any]:
         else "random weights",
         "optimizer": describe_node(model.get("optimizer")),
         "scheduler": describe_node(model.get("scheduler")),
-        "loss": ", ".join(_list_settings(model, leave_out=_OF_DATA)) or "the task's own",
+        "frozen layers": _describe_freezing(model.get("transfer") or {}),
+        "loss": ", ".join(_list_settings(model, leave_out=(*_OF_DATA, *unused))) or "the task's own",
         "epochs": metrics.get("epochs"),
         "largest number of epochs": trainer["max_epochs"],
         "batch size": data.get("batch_size"),
         "augmentation": describe_augmentation(data.get("augment")),
         "training images used": data.get("subset") or "all",
+        "balance of batches": data.get("balance") or "none",
         "precision": trainer["precision"],
         "seed": config["seed"],
     }
+
+
+def _describe_freezing(transfer: Mapping[str, Any]) -> str:
+    """What of a net that started from given weights was held back, and for how long."""
+    usual = {"freeze_epochs": 0, "frozen_stages": 0, "layer_decay": 1.0}
+    changed = {key: transfer[key] for key, value in usual.items() if transfer.get(key, value) != value}
+    return ", ".join(_list_settings(changed)) or "none"
 
 
 def describe_node(node: Mapping[str, Any] | None, leave_out: Sequence[str] = ()) -> str:

@@ -178,7 +178,9 @@ def measure_errors(
     divisor, rise, undefined = own_clean.expand_as(own), None, None
     if baseline is not None:
         divisor = sum_errors(baseline[1])
-        rise = estimate(((own - own_clean) / (divisor - clean_errors(baseline[0]))).mean(1))
+        excess = divisor - clean_errors(baseline[0])
+        if bool((excess[0] > verdict.ROUNDING).all()):  # a baseline that gets no worse is no yardstick
+            rise = estimate(((own - own_clean) / excess.where(excess > verdict.ROUNDING, torch.nan)).mean(1))
     ratio = own / divisor
     if not bool(divisor[0].gt(0).all()):
         whose = (

@@ -238,8 +238,10 @@ class DomainShift(Protocol):
     def report(self, results: DomainShiftResults, audit: Audit) -> Report:
         """The report of an audit."""
         pictures = figures.make_pictures(audit.split, list(dict.fromkeys(self.corruptions)), results.classes, self.seed)
+        tests = [results.clean.batch_tests, results.validation_alarms, *(one.batch_tests for one in results.conditions)]
         values = {
             "pictures": pictures,
+            "sizes": sorted({test.m for some in tests for test in some}),
             "words": verdict.WORDS,
             "metrics": METRICS,
             "score_names": SCORES,

@@ -100,7 +100,8 @@ class CorruptionError:
         baseline_model: That run's model and data in words.
         by_corruption: By corruption, the sum of the errors over that of the baseline.
         relative: The mean of these; with a baseline this is Hendrycks & Dietterich's mean corruption error.
-        rise: With a baseline, the same of the errors' rises over the unchanged images (their relative mCE).
+        rise: With a baseline, the same of the errors' rises over the unchanged images (their relative mCE); None where the
+            baseline's error does not rise under every corruption.
         undefined: Why there is no such number; None where there is.
     """
 

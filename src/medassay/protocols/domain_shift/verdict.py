@@ -28,7 +28,7 @@ FALL = 0.05  # of accuracy: a fall of so much is a failure
 SILENT = 0.5  # of the accuracy's fall: where confidence falls by less, it does not warn
 NOTICED = 0.8  # of the batches raise the alarm: a monitor that notices, the power that tests are usually planned for
 NAMED = 10  # corruptions in a sentence, at most
-_ROUNDING = 1e-9  # accuracies are shares of whole images; their differences are not exact
+ROUNDING = 1e-9  # accuracies are shares of whole images; their differences are not exact
 
 WORDS: dict[Level, str] = {
     "holds": "holds",
@@ -78,9 +78,9 @@ def judge(fall: Fall) -> Level:
     accuracy, surplus = fall.accuracy, fall.surplus
     if accuracy.low is None or accuracy.high is None or surplus.low is None or surplus.high is None:
         return "undecided"
-    if accuracy.high < FALL - _ROUNDING:
+    if accuracy.high < FALL - ROUNDING:
         return "holds"
-    if not accuracy.low >= FALL - _ROUNDING:
+    if not accuracy.low >= FALL - ROUNDING:
         return "undecided"
     return "silent" if surplus.low > 0 else "open" if surplus.high < 0 else "unclear"
 
@@ -90,14 +90,15 @@ def judge_monitor(tests: Sequence[BatchTest], false_alarms: Sequence[BatchTest])
 
     Args:
         tests: The batch tests of a change.
-        false_alarms: Those of unchanged images.
+        false_alarms: Those of unchanged images; larger batches than these have are not judged.
     """
     if not tests:
         return None
-    alarms = tests[-1].alarms
     calm = {one.m: not one.alarms.is_above(NOMINAL) for one in false_alarms}
-    if not calm.get(tests[-1].m, False):
+    compared = [one for one in tests if one.m in calm]
+    if not compared or not calm[compared[-1].m]:
         return "undecided"
+    alarms = compared[-1].alarms
     if alarms.is_above(NOTICED):
         return "yes"
     return "undecided" if alarms.reaches(NOTICED) else "no"
@@ -111,11 +112,8 @@ def summarise(conditions: Sequence[Condition]) -> tuple[Level, str, str]:
     members = [one for one in conditions if one.level == level]
     if level == "holds":
         worst = max(members, key=lambda one: _fall(one).value)
-        return (
-            level,
-            headline,
-            f"Nowhere does accuracy fall by {format_percent(FALL)} points; most under {_describe(worst)}.",
-        )
+        most = f"; most under {_describe(worst)}" if _fall(worst).value > 0 else ""
+        return level, headline, f"Nowhere does accuracy fall by {POINTS}{most}."
     brackets = "; severities in brackets" if any(one.severity for one in members) else ""
     reason = f"{WORDS[level].capitalize()} under {list_conditions(members)}{brackets}."
     if level in ("silent", "unclear", "open"):
@@ -211,8 +209,10 @@ def judge_notice(clean: Condition, failed: Sequence[Condition]) -> Finding:
     missed = [one for one in failed if one.noticed == "no"]
     unclear = [one for one in failed if one.noticed not in ("yes", "no")]
     noticed = len(failed) - len(missed) - len(unclear)
+    smaller = {test.m for one in failed for test in one.batch_tests[-1:] if test.m < m}
     texts = [
         f"It notices {noticed} of {len(failed)} failures.",
+        f"Where there are too few images for that, from {min(smaller)}." if smaller else "",
         f"Missed: {list_conditions(missed)}." if missed else "",
         f"Undecided: {list_conditions(unclear)}." if unclear else "",
         f"{wolf}.",

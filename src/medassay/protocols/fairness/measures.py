@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -20,9 +21,10 @@ from medassay.metrics.classification import (
     roc_curve,
 )
 from medassay.metrics.estimates import mean_over_images
-from medassay.metrics.group_gaps import GroupedDecisions, compute_rates, permute_gaps, resample_gaps
+from medassay.metrics.group_gaps import GroupedDecisions, compute_rates, find_extremes, permute_gaps, resample_gaps
 from medassay.protocols.fairness import verdict
 from medassay.protocols.fairness.results import Budget, Comparison, FairnessResults, GroupScores
+from medassay.reporting.numbers import format_fixed
 from medassay.tasks.predictions import Predictions
 
 METRICS = {
@@ -62,19 +64,24 @@ def measure_fairness(
         split: Name of the images' split.
     """
     positives = choose_positives(positive, len(classes))
-    permutations, resamples = BUDGETS[budget]
     chance = check_against_chance(predictions.probabilities, predictions.labels)
     crossed = [
         names for size in range(1, depth + 1) for names in itertools.combinations(attributes, size)
     ]  # single attributes first
+    permutations, resamples = BUDGETS[budget]
+    permutations = max(permutations, math.ceil(len(crossed) / verdict.SHARE))  # fewer could find nothing in so many
     splits = [groups.cross(names) for names in crossed]
     scores = [score_groups(predictions, one, classes, positives, resamples) for one in splits]
     compared = [select_judged(predictions, one, own, positives) for one, own in zip(splits, scores, strict=True)]
     observed = [{} if one is None else estimate_gaps(one, resamples) for one in compared]
     nulls = [{} if one is None else permute_gaps(one, permutations=permutations, seed=_SEED) for one in compared]
     comparisons = []
-    for names, one, own, gaps in zip(crossed, splits, scores, verdict.judge_gaps(observed, nulls), strict=True):
-        level, text = verdict.judge_comparison(own, gaps, chance)
+    judged = verdict.judge_gaps(observed, nulls)
+    for names, one, own, gaps, images in zip(crossed, splits, scores, judged, compared, strict=True):
+        extremes = (
+            {} if images is None else describe_extremes(images, [group.name for group in own if group.judged], classes)
+        )
+        level, text = verdict.judge_comparison(own, gaps, chance, extremes)
         comparisons.append(Comparison(next(iter(one.levels)), list(names), own, gaps, level, text))
     level, words = verdict.judge_all(comparisons)
     return FairnessResults(
@@ -175,8 +182,30 @@ def select_judged(
     own: Tensor = numbers[groups.indices[:, 0]]
     chosen = own >= 0
     return GroupedDecisions(
-        predictions.decisions[chosen], predictions.labels[chosen], own[chosen], len(judged), list(positives)
+        predictions.decisions[chosen],
+        predictions.labels[chosen],
+        own[chosen],
+        len(judged),
+        list(positives),
+        least=verdict.LEAST_OF_CLASS,
     )
+
+
+def describe_extremes(images: GroupedDecisions, names: Sequence[str], classes: Sequence[str]) -> dict[str, str]:
+    """The two groups that make each gap, in words: ``sensitivity to pneumonia: B 0.64, A 0.97``."""
+    rates, texts = compute_rates(images), {}
+    of_classes = [classes[label] for label in images.positives]
+    for gap, (row, high, low) in find_extremes(images).items():
+        of_gap = rates.list_rates(gap)[0, row]
+        what = "accuracy"
+        if gap == "demographic_parity":
+            what = f"share called {of_classes[row]}"
+        elif gap != "accuracy":
+            kind = "sensitivity to" if row < len(of_classes) else "false positive rate of"
+            what = f"{kind} {of_classes[row % len(of_classes)]}"
+        ends = ", ".join(f"{names[group]} {format_fixed(float(of_gap[group]))}" for group in (low, high))
+        texts[gap] = f"{what}: {ends}"
+    return texts
 
 
 def estimate_gaps(images: GroupedDecisions, resamples: int) -> dict[str, Estimate]:

@@ -16,6 +16,7 @@ from medassay.reporting.classification import describe_chance
 from medassay.reporting.numbers import format_fixed, format_with_bounds
 
 LEAST = 30  # images of a group that is judged
+LEAST_OF_CLASS = 10  # images of a class, or of the others, without which a group has no rate of them
 LEVEL = 0.05  # chance that a net which treats all groups alike is accused, in one report
 RELEVANT = 0.05  # a gap below it, however certain, is no disparity
 VISIBLE = 0.15  # "none found" is said only where a gap of this size would have been found
@@ -35,13 +36,14 @@ HEADLINES: dict[Level, str] = {
 }
 OUTCOMES: dict[Level, Outcome] = {"found": "bad", "undecided": "undecided", "none": "good"}
 RULE = (
-    f"Groups with fewer than {LEAST} images are shown and not judged. Two gaps decide: equalised odds (sensitivity or false "
-    "positive rate, whichever differs more between groups) and accuracy (best group less worst). Each is compared with its "
-    "null, the same gap with the groups dealt out at random within each true class, and its p-value corrected by Holm over all "
-    f"attributes and intersections. There is a disparity if a gap is at least {format_fixed(RELEVANT, 2)} and its corrected "
-    f"p-value at most {SHARE:g} ({LEVEL:g} for both gaps together). There is none if neither gap is, and a gap of "
-    f"{format_fixed(VISIBLE, 2)} would have been found in both. Otherwise, and where the net is no better than guessing, it is "
-    "undecided. Demographic parity does not decide, since it differs wherever a disease is more frequent in one group; equal "
+    f"Groups with fewer than {LEAST} images are shown and not judged, nor is a sensitivity or false positive rate that rests on "
+    f"fewer than {LEAST_OF_CLASS} images of a group. Two gaps decide: equalised odds (sensitivity or false positive rate, "
+    "whichever differs more between groups) and accuracy (best group less worst). Each is compared with its null, the same gap "
+    "with the groups dealt out at random within each true class, and its p-value corrected by Holm over all attributes and "
+    f"intersections. There is a disparity if a gap is at least {format_fixed(RELEVANT, 2)} and its corrected p-value at most "
+    f"{SHARE:g} ({LEVEL:g} for both gaps together). There is none if neither gap is, and a gap of {format_fixed(VISIBLE, 2)} "
+    "would have been found in both. Otherwise it is undecided, and so it is where no disparity is found and the net is no better "
+    "than guessing. Demographic parity does not decide, since it differs wherever a disease is more frequent in one group; equal "
     "opportunity is a part of equalised odds. A disparity in an attribute or an intersection is a disparity; what is undecided "
     "in an intersection alone is said beside."
 )
@@ -90,8 +92,10 @@ def find_needed(null: Tensor, comparisons: int) -> float:
     return float(null.sort(descending=True).values[allowed]) + 1e-9
 
 
-def judge_comparison(groups: Sequence[GroupScores], gaps: Mapping[str, Gap], chance: ChanceCheck) -> tuple[Level, str]:
-    """The rule's answer on one attribute or intersection, and why."""
+def judge_comparison(
+    groups: Sequence[GroupScores], gaps: Mapping[str, Gap], chance: ChanceCheck, extremes: Mapping[str, str]
+) -> tuple[Level, str]:
+    """The rule's answer on one attribute or intersection, and why; ``extremes`` are the groups of each gap in words."""
     small = [group for group in groups if not group.judged]
     beside = f" Not judged, with fewer than {LEAST} images: {_list_groups(small)}." if small else ""
     if not gaps:
@@ -102,8 +106,9 @@ def judge_comparison(groups: Sequence[GroupScores], gaps: Mapping[str, Gap], cha
         return "undecided", f"Undecided, too few images: {only} at least {LEAST}.{beside}"
     levels = {gaps[name].level for name in DECIDING}
     if "found" in levels:
-        found = [_describe_gap(name, gaps[name]) for name in DECIDING if gaps[name].level == "found"]
-        return "found", f"Disparity found: {'; '.join(found)}. {describe_worst(groups)}{beside}"
+        found = [name for name in DECIDING if gaps[name].level == "found"]
+        texts = [f"{_describe_gap(name, gaps[name])}: {extremes[name]}" for name in found]
+        return "found", f"Disparity found: {'; '.join(texts)}.{beside}"
     if not chance.passed:
         return "undecided", (
             f"Undecided: no gap was found, but the net is not above chance on these images ({describe_chance(chance)}), and "
@@ -111,7 +116,8 @@ def judge_comparison(groups: Sequence[GroupScores], gaps: Mapping[str, Gap], cha
         )
     if "undecided" in levels:
         doubts = [_describe_doubt(name, gaps[name]) for name in DECIDING if gaps[name].level == "undecided"]
-        return "undecided", f"Undecided, too few images: {'; '.join(doubts)}.{beside}"
+        few = ", too few images" if all(gaps[name].value.known for name in DECIDING) else ""
+        return "undecided", f"Undecided{few}: {'; '.join(doubts)}.{beside}"
     shown = "; ".join(_describe_gap(name, gaps[name]) for name in DECIDING)
     limits = max(max(gaps[name].needed, RELEVANT) for name in DECIDING)
     return "none", f"No disparity found: {shown}. A gap of {format_fixed(limits, 2)} would have been found.{beside}"
@@ -130,17 +136,6 @@ def judge_all(comparisons: Sequence[Comparison]) -> tuple[Level, str]:
     return level, words if level == "undecided" or not doubtful else f"{words} Undecided: {', '.join(doubtful)}."
 
 
-def describe_worst(groups: Sequence[GroupScores]) -> str:
-    """Where the worst and the best of the judged groups stand."""
-    ranked = sorted((group for group in groups if group.judged), key=lambda group: group.metrics["accuracy"].value)
-    texts = [
-        f"{group.name} has accuracy {format_fixed(group.metrics['accuracy'].value)}, sensitivity "
-        f"{format_fixed(group.metrics['sensitivity'].value)} and specificity {format_fixed(group.metrics['specificity'].value)}"
-        for group in (ranked[0], ranked[-1])
-    ]
-    return f"{texts[0]}; {texts[1]}."
-
-
 def _describe_gap(name: str, gap: Gap) -> str:
     return (
         f"{NAMES[name]} differ{'s' if name == 'accuracy' else ''} by {format_with_bounds(gap.value)}, by chance "
@@ -150,11 +145,7 @@ def _describe_gap(name: str, gap: Gap) -> str:
 
 def _describe_doubt(name: str, gap: Gap) -> str:
     if not gap.value.known:
-        return f"{NAMES[name]} cannot be compared, since no two groups have images of the same class"
-    if gap.needed != gap.needed:
-        return (
-            f"for {NAMES[name]} there are too few permutations for so many comparisons (protocol.budget=full has more)"
-        )
+        return f"{NAMES[name]} cannot be compared, since no two groups have {LEAST_OF_CLASS} images of the same class"
     return (
         f"{NAMES[name]} differ{'s' if name == 'accuracy' else ''} by {format_with_bounds(gap.value)}, and only a gap of "
         f"{format_fixed(gap.needed, 2)} would be more than chance"

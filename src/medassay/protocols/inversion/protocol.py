@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -270,7 +271,12 @@ def make_nets(run: Run, seed: int) -> Mapping[Weights, nn.Module]:
     assert isinstance(task, Classification)
     fresh = build_task(run.config, derive_seed(seed, 3))
     assert isinstance(fresh, Classification)
-    return {"trained": task.net if task.ema is None else task.ema.net, "initial": fresh.net}
+    trained = task.net
+    if task.ema is not None:  # the average itself asks for no gradient, and would send nothing
+        trained = copy.deepcopy(task.ema.net)
+        for own, theirs in zip(trained.parameters(), task.net.parameters(), strict=True):
+            own.requires_grad_(theirs.requires_grad)
+    return {"trained": trained, "initial": fresh.net}
 
 
 def choose_modes(amounts: Amounts, net: nn.Module) -> Amounts:
