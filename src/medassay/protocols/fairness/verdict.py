@@ -38,14 +38,14 @@ OUTCOMES: dict[Level, Outcome] = {"found": "bad", "undecided": "undecided", "non
 RULE = (
     f"Groups with fewer than {LEAST} images are shown and not judged, nor is a sensitivity or false positive rate that rests "
     f"on fewer than {LEAST_OF_CLASS} images of a group. Two gaps decide: equalised odds (sensitivity or false positive rate, "
-    "whichever differs more between groups) and accuracy (best group less worst). Each is compared with its null, the same gap "
-    "with the groups dealt out at random within each true class, and its p-value corrected by Holm over all attributes and "
-    f"intersections. There is a disparity if a gap is at least {format_fixed(RELEVANT, 2)} and its corrected p-value at most "
-    f"{SHARE:g} ({LEVEL:g} for both gaps together). There is none if neither gap is, and a gap of {format_fixed(VISIBLE, 2)} "
-    "would have been found in both. Otherwise it is undecided, and so it is where no disparity is found and the net is no "
-    "better than guessing. Demographic parity does not decide, since it differs wherever a disease is more frequent in one group; "
-    "equal opportunity is a part of equalised odds. A disparity in an attribute or an intersection is a disparity; what is undecided "
-    "in an intersection alone is said beside."
+    "whichever differs more between groups) and accuracy (best group less worst). Each is compared with its null, the same "
+    "gap with the groups dealt out at random within each true class, and its p-value corrected by Holm over all attributes "
+    f"and intersections. There is a disparity if a gap is at least {format_fixed(RELEVANT, 2)} and its corrected p-value at "
+    f"most {SHARE:g} ({LEVEL:g} for both gaps together). There is none if neither gap is, and a gap of "
+    f"{format_fixed(VISIBLE, 2)} would have been found in both. Otherwise it is undecided, and so it is where no disparity "
+    "is found and the net is no better than guessing. Demographic parity does not decide, since it differs wherever a "
+    "disease is more frequent in one group; equal opportunity is a part of equalised odds. A disparity in an attribute or "
+    "an intersection is a disparity; what is undecided in an intersection alone is said beside."
 )
 
 
