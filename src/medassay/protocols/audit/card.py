@@ -145,7 +145,8 @@ def list_groups(images: LabelledImages) -> dict[str, list[str]] | None:
     """By attribute, the groups that images are of; None where they are not known."""
     if images.groups is None:
         return None
-    return {name: next(iter(images.groups.cross([name]).levels.values())) for name in images.groups.levels}
+    present = {name: images.groups.cross([name]) for name in images.groups.levels}  # those without images are left out
+    return {name: list(groups.levels[name]) for name, groups in present.items()}
 
 
 def find_scores(run: Run, parts: Sequence[Part]) -> tuple[dict[str, Estimate], str]:
