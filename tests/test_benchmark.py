@@ -32,6 +32,7 @@ def measure(benchmark: ModuleType) -> Any:
     return lambda part, variant: benchmark.VARIANTS[part][variant]()
 
 
+@pytest.mark.long
 def test_all_variants_of_a_part_are_measured_in_the_same_unit(measure: Any, benchmark: ModuleType) -> None:
     skipped = ("with 2 workers", "seed 1", "seed 2", "compiled")
     for part, unit in (("cnn", "seconds an epoch"), ("gan", "ms a step"), ("precision", "Fréchet distance")):

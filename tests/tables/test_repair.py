@@ -206,7 +206,6 @@ def test_a_measurement_in_a_row_unlike_the_others_stays_for_a_person(table: Path
         ("pH;;;Jul 1935", ("7.35",)),  # a day and a year, and yet a measurement
         ("INR;;;01.02.1943", ("2.43",)),
         ("A;g;3.1-5.2;05.07", ("5.7", "5.07")),
-        ("A;g;3.1-5.2;45112", ("5.7", "5.07")),  # 5 July 2023 in a spreadsheet's count
         ("A;g;1.1-1.3;01.02.2043", ("2.43",)),  # a year to come: nobody typed it yet
         ("A;g;1.1-1.3;Feb 2043", ("2.43",)),
     ],
@@ -215,6 +214,13 @@ def test_dates_in_other_guises_are_repaired(table: Path, row: str, readings: tup
     (change,) = repair(table, f"name;unit;normal range;value\nX;g;1-2;1.5\n{row}\n").changes
     assert change.readings == readings
     assert change.action == "repaired"
+
+
+def test_a_count_of_days_may_be_a_number_in_another_unit_and_is_for_a_person(table: Path) -> None:
+    change = repair_value(table, "45112", "3.1-5.2")  # 5 July 2023 in a spreadsheet's count
+    assert (change.action, change.after, change.readings, change.likelier) == ("ambiguous", "", ("5.7", "5.07"), "5.07")
+    assert "another unit" in change.reason
+    assert repair(table, "name;range;value\nA;150-400;245\nB;20000-50000;45112\n").changes == ()
 
 
 def test_a_table_without_units_and_ranges_keeps_its_dates_for_repair(table: Path) -> None:

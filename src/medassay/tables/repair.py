@@ -118,17 +118,19 @@ def _repair_date(
     sheet: Sheet, values: Sequence[Value], known: Sequence[int], index: int, comma: bool, accept_likely: bool
 ) -> Change:
     value = values[index]
-    if len(value.readings) == 1:
+    is_count = value.text.isdecimal()  # of days; it may as well be a number in another unit, so a person decides
+    if len(value.readings) == 1 and not is_count:
         return _take_only_reading(sheet, value, comma)
     inside = [reading for reading in value.readings if value.normal and value.normal.contains(reading.value)]
     texts = " or ".join(_write(reading.text, comma) for reading in value.readings)
-    if len(inside) == 1:
+    if len(inside) == 1 and not is_count:
         text = _write(inside[0].text, comma)
         reason = f"{inside[0].reason.capitalize()} of {texts}: only {text} lies inside the normal range."
         return _change(sheet, value, text, "repaired", "medium", "", reason)
     place = (
         "there is no normal range that can be read" if value.normal is None
         else "none lies inside the normal range" if not inside
+        else "only one lies inside the normal range" if len(inside) == 1
         else f"{len(inside)} lie inside the normal range"
     )  # fmt: skip
     likelier, why = choose_likelier(inside or value.readings, values, known, index)
@@ -183,7 +185,7 @@ def _change(
 ) -> Change:
     row = value.row
     if value.kind == "date" and value.text.isdecimal():
-        reason = f"{value.text} is how a spreadsheet counts a day. {reason}"
+        reason = f"{value.text} is how a spreadsheet counts a day, or a number in another unit. {reason}"
     readings = tuple(reading.text for reading in value.readings)
     name, normal = sheet.get(row, "name"), sheet.get(row, "range")
     return Change(row.line, name, normal, value.text, after, action, confidence, readings, likelier, reason)
