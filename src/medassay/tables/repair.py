@@ -136,6 +136,8 @@ def _repair_date(
     likelier, why = choose_likelier(inside or value.readings, values, known, index)
     text = _write(likelier.text, comma)
     reason = f"{texts}: {place}. Likelier {text}: {why}."
+    if is_count:
+        reason = f"{value.text} is how a spreadsheet counts a day, or a number in another unit. {reason}"
     if accept_likely:
         return _change(sheet, value, text, "likely", "low", text, reason)
     return _change(sheet, value, "", "ambiguous", "low", text, reason)
@@ -184,8 +186,6 @@ def _change(
     sheet: Sheet, value: Value, after: str, action: Action, confidence: Confidence, likelier: str, reason: str
 ) -> Change:
     row = value.row
-    if value.kind == "date" and value.text.isdecimal():
-        reason = f"{value.text} is how a spreadsheet counts a day, or a number in another unit. {reason}"
     readings = tuple(reading.text for reading in value.readings)
     name, normal = sheet.get(row, "name"), sheet.get(row, "range")
     return Change(row.line, name, normal, value.text, after, action, confidence, readings, likelier, reason)

@@ -23,6 +23,11 @@ class AveragedTask(LightningModule):
     net: nn.Module
     ema: EMA | None
 
+    @property
+    def answering_net(self) -> nn.Module:
+        """The net that answers in evaluation mode: the averaged weights', if any."""
+        return self.net if self.ema is None else self.ema.net
+
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
         if self.ema is not None:  # here and not after each batch: several batches may share one step

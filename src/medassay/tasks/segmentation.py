@@ -61,7 +61,7 @@ class Segmentation(AveragedTask):
     @property
     def answering_net(self) -> UNet:
         """The net that answers in evaluation mode: the averaged weights', if any."""
-        answering = self.net if self.ema is None else self.ema.net
+        answering = super().answering_net
         assert isinstance(answering, UNet)
         return answering
 

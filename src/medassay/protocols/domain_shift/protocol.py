@@ -128,7 +128,7 @@ class DomainShift(Protocol):
         whole = select_evaluated_images(run.data, self.split, run.settings)
         reference = select_evaluated_images(run.data, "train", run.settings)
         audit = Audit(
-            net=find_net(run.task),
+            net=run.task.answering_net,
             split=self.choose(whole, budget.images),
             reference=self.choose(reference, budget.reference),
             device=context.device,
@@ -217,7 +217,7 @@ class DomainShift(Protocol):
                 f"{key} knows {words.format(*found)}, and the run {words.format(*wanted)}: give a run on "
                 "the same kind of images"
             )
-        return find_net(other.task), (self.baseline, f"{other.config['recipe']['name']} on {other.data.name}")
+        return other.task.answering_net, (self.baseline, f"{other.config['recipe']['name']} on {other.data.name}")
 
     def _list_skipped(self, audit: Audit, conditions: list[Condition]) -> list[str]:
         """What was left out and why, a sentence each."""
@@ -273,11 +273,6 @@ class DomainShift(Protocol):
             page=Page(Path(__file__).with_name("page.html.j2"), values),
             outcome="undecided" if results.level is None else verdict.OUTCOMES[results.level],
         )
-
-
-def find_net(task: Classification) -> nn.Module:
-    """The net that answers in evaluation mode: that of the averaged weights, if any."""
-    return task.net if task.ema is None else task.ema.net
 
 
 def list_empty_classes(classes: Sequence[str], audit: Audit, external: External | None) -> list[str]:

@@ -273,9 +273,8 @@ def make_nets(run: Run, seed: int) -> Mapping[Weights, nn.Module]:
     assert isinstance(fresh, Classification)
     trained = task.net
     if task.ema is not None:  # the average itself asks for no gradient, and would send nothing
-        trained = copy.deepcopy(task.ema.net)
-        for own, theirs in zip(trained.parameters(), task.net.parameters(), strict=True):
-            own.requires_grad_(theirs.requires_grad)
+        trained = copy.deepcopy(task.net)
+        trained.load_state_dict(task.ema.net.state_dict())
     return {"trained": trained, "initial": fresh.net}
 
 

@@ -112,7 +112,7 @@ def find_net(task: Classification) -> ResNet:
     Raises:
         ConfigError: it is no ResNet.
     """
-    net = task.net if task.ema is None else task.ema.net
+    net = task.answering_net
     if not isinstance(net, ResNet):
         raise ConfigError(
             f"protocol=lesion: this run's net is a {type(net).__name__}, and only a ResNet has residual blocks to remove; "
