@@ -6,7 +6,8 @@ Parts, all of them where none is named:
   start     from the command to its help text, and to its first batch of images
   cnn       an epoch of the pneumonia CNN, validation included, epochs after the first
   gan       a training step of the conditional GAN
-  draw      drawing 2,048 images from each kind of generator
+  generators  a training step of each generator
+  draw      drawing 2,048 images from each kind of generator, 512 from the diffusion model
   metrics   all metrics of an assay, 10,000 samples against 11,959 training images
   sweep     a sweep of four trainings, one after the other and side by side (a quarter of an hour)
   precision Fréchet distance of five GANs trained in float32 and five in bfloat16 (minutes; its range, not its time, counts)
@@ -48,8 +49,10 @@ SIZES = {  # images, epochs, steps; small ones for tests
     "blood_val": 1712,
     "samples": 10_000,
     "drawn": 2048,
+    "drawn_by_diffusion": 512,
     "epochs": 4,
     "steps": 24,
+    "generator_steps": 24,
     "width": 64,
     "jobs": 4,
     "job_epochs": 20,
@@ -432,6 +435,32 @@ def time_own_step(precision: Any, **options: Any) -> Values:
     return describe_step(later_median(clock.batches, steps // 4))
 
 
+def time_generator_step(*settings: str) -> Values:
+    """Milliseconds of a training step with what comes every fourth time, by the mean over a multiple of four steps."""
+    import torch
+
+    import medassay
+    from medassay.training.fit import fit
+
+    _, clock = make_clocks()
+    torch.manual_seed(0)
+    config = medassay.compose(*settings, "data=blood_phantom")
+    trainer = make_settings(precision=config.trainer.precision, limit_batches=SIZES["generator_steps"] + 5)
+    with tempfile.TemporaryDirectory() as directory, silence():
+        task = medassay.build(config.model)
+        fit(
+            task,
+            render("blood"),
+            directory=directory,
+            max_epochs=1,
+            settings=trainer,
+            callbacks=[clock],
+            overwrite=True,
+        )
+    begun = clock.batches[4:]
+    return {"ms a step": 1e3 * (begun[-1] - begun[0]) / (len(begun) - 1)}
+
+
 def time_textbook_step() -> Values:
     """Both players in float32 as a tutorial writes them: no frozen weights, no memory format, single-tensor Adam."""
     import torch
@@ -505,17 +534,22 @@ def measure_matrix_rate() -> float:
 # --- drawing, metrics ------------------------------------------------------------------------------------------------
 
 
-def time_drawing(model: str) -> Values:
-    """Seconds for images of all classes in turn."""
+def time_drawing(*settings: str) -> Values:
+    """Milliseconds an image, classes in turn, of the generator that ``settings`` configure, not trained."""
     import torch
 
-    task = build_task(model).to(choose_device()).eval()
-    labels = torch.arange(SIZES["drawn"]) % task.num_classes
+    import medassay
+
+    torch.manual_seed(0)
+    task = medassay.build(medassay.compose(*settings, "data=blood_phantom").model).to(choose_device()).eval()
+    # of a net that is called many times an image, fewer images
+    labels = torch.arange(SIZES["drawn_by_diffusion" if any("diffusion" in one for one in settings) else "drawn"])
+    labels = labels % task.num_classes
     task.sample(labels[:64], rng=torch.Generator().manual_seed(0))
     begun = time.perf_counter()
     task.sample(labels, rng=torch.Generator().manual_seed(0)).cpu()
     seconds = time.perf_counter() - begun
-    return {"seconds": seconds, "images a second": len(labels) / seconds}
+    return {"ms an image": 1000 * seconds / len(labels), "images a second": len(labels) / seconds}
 
 
 def time_metrics() -> Values:
@@ -659,7 +693,24 @@ VARIANTS: dict[str, dict[str, Callable[[], Values]]] = {
         "ours, bfloat16": lambda: time_own_step("bf16-mixed"),
         COMPILED: lambda: time_own_step("bf16-mixed", compile=True),
     },
-    "draw": {"cgan": lambda: time_drawing("cgan"), "cvae": lambda: time_drawing("cvae")},
+    "generators": {
+        "cgan": lambda: time_generator_step("model=cgan"),
+        "cgan_strong": lambda: time_generator_step("model=cgan_strong"),
+        "cgan, bfloat16": lambda: time_generator_step("model=cgan", "trainer.precision=bf16-mixed"),
+        "cgan_strong, bfloat16": lambda: time_generator_step("model=cgan_strong", "trainer.precision=bf16-mixed"),
+        "cgan_strong of its experiment": lambda: time_generator_step("experiment=bloodmnist_cgan_strong"),
+        "diffusion": lambda: time_generator_step("model=diffusion"),
+        "diffusion of its experiment": lambda: time_generator_step("experiment=bloodmnist_diffusion"),
+        "cvae, batch 128": lambda: time_generator_step("model=cvae"),
+    },
+    "draw": {
+        "cgan": lambda: time_drawing("model=cgan"),
+        "cgan_strong of its experiment": lambda: time_drawing("experiment=bloodmnist_cgan_strong"),
+        "cvae": lambda: time_drawing("model=cvae"),
+        "diffusion, 8 steps of Heun's method": lambda: time_drawing("model=diffusion"),
+        "diffusion of its experiment": lambda: time_drawing("experiment=bloodmnist_diffusion"),
+        "… without guidance": lambda: time_drawing("experiment=bloodmnist_diffusion", "model.guidance=0"),
+    },
     "metrics": {"10,000 samples against 11,959 images": time_metrics},
     "sweep": {
         "one after the other, one thread": lambda: time_sweep("serial", 1),

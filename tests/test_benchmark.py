@@ -16,7 +16,7 @@ from medassay import config as configuration
 from tests.helpers import load_script
 
 SMALL = {"chest": 130, "chest_val": 40, "blood": 200, "blood_val": 80, "samples": 100, "drawn": 16, "epochs": 2}
-SMALL |= {"steps": 3, "width": 2, "gan_epochs": 1}
+SMALL |= {"drawn_by_diffusion": 2, "generator_steps": 4, "steps": 3, "width": 2, "gan_epochs": 1}
 
 
 @pytest.fixture
@@ -35,7 +35,12 @@ def measure(benchmark: ModuleType) -> Any:
 @pytest.mark.long
 def test_all_variants_of_a_part_are_measured_in_the_same_unit(measure: Any, benchmark: ModuleType) -> None:
     skipped = ("with 2 workers", "seed 1", "seed 2", "compiled")
-    for part, unit in (("cnn", "seconds an epoch"), ("gan", "ms a step"), ("precision", "Fréchet distance")):
+    for part, unit in (
+        ("cnn", "seconds an epoch"),
+        ("gan", "ms a step"),
+        ("generators", "ms a step"),
+        ("precision", "Fréchet distance"),
+    ):
         for variant in benchmark.VARIANTS[part]:
             if not variant.endswith(skipped):
                 values = measure(part, variant)
@@ -44,9 +49,9 @@ def test_all_variants_of_a_part_are_measured_in_the_same_unit(measure: Any, benc
 
 
 def test_drawing_and_metrics_have_times_rates_and_memory(measure: Any) -> None:
-    for model in ("cgan", "cvae"):
+    for model in ("cgan", "cvae", "diffusion of its experiment"):
         drawn = measure("draw", model)
-        assert drawn["images a second"] == pytest.approx(16 / drawn["seconds"])
+        assert drawn["images a second"] == pytest.approx(1000 / drawn["ms an image"])
     found = measure("metrics", "10,000 samples against 11,959 images")
     assert found["seconds"] > 0
     assert found["memory above the images, MB"] > -5  # the system counts pages in batches

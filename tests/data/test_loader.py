@@ -72,15 +72,22 @@ def test_all_processes_have_the_same_number_of_batches_none_of_them_empty(
     assert announced == len(found[0])
 
 
-@pytest.mark.parametrize(("n", "batch_size", "world_size"), [(17, 4, 2), (25, 4, 3), (26, 4, 3)])
-def test_a_rest_smaller_than_the_number_of_processes_joins_the_batch_before(
+@pytest.mark.parametrize(
+    ("n", "batch_size", "world_size"),
+    [(17, 4, 1), (17, 4, 2), (19, 4, 2), (25, 4, 3), (26, 4, 3), (29, 4, 3)],
+)
+def test_a_rest_that_leaves_a_process_with_fewer_than_two_images_joins_the_batch_before(
     n: int, batch_size: int, world_size: int
 ) -> None:
     found = shards(n, batch_size, world_size)
     step = batch_size * world_size
-    assert 0 < n % step < world_size
+    assert 0 < n % step < 2 * world_size
     assert [len(batches) for batches in found] == [n // step] * world_size
     assert sum(len(batches[-1]) for batches in found) == step + n % step
+
+
+def test_batches_of_one_image_are_served_where_they_are_asked_for() -> None:
+    assert [len(batch) for batch in shards(5, 1, 1)[0]] == [1] * 5
 
 
 @WORLDS
@@ -92,8 +99,8 @@ def test_a_batch_over_all_processes_holds_the_images_one_process_would_have_take
 
 
 def test_no_batch_but_the_last_exceeds_the_batch_size() -> None:
-    lengths = [len(batch) for batch in shards(97, 16, 1)[0]]
-    assert lengths == [16] * 6 + [1]
+    assert [len(batch) for batch in shards(98, 16, 1)[0]] == [16] * 6 + [2]
+    assert [len(batch) for batch in shards(97, 16, 1)[0]] == [16] * 5 + [17]
 
 
 # --- order -----------------------------------------------------------------------------------------------------------
@@ -182,8 +189,8 @@ def test_an_epoch_can_be_entered_without_those_before_it() -> None:
 
 
 def test_steps_over_several_passes_still_serve_every_image_equally_often() -> None:
-    sampler = ShardedBatches(25, 4, shuffle=True, seed=3, steps=3 * 7)
-    assert sorted(torch.cat(list(sampler)).tolist()) == sorted([*range(25)] * 3)
+    sampler = ShardedBatches(26, 4, shuffle=True, seed=3, steps=3 * 7)
+    assert sorted(torch.cat(list(sampler)).tolist()) == sorted([*range(26)] * 3)
 
 
 def test_two_processes_together_take_the_batches_of_one_with_twice_the_size() -> None:

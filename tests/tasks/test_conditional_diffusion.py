@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 import medassay.training.callbacks
 from medassay import config as configuration
-from medassay.core.errors import ConfigError, DataError, TrainingError
+from medassay.core.errors import ConfigError, DataError, Interrupted, TrainingError
 from medassay.core.files import sha256
 from medassay.core.types import LabelledImages, Sampler
 from medassay.data.modules import LabelledData
@@ -92,6 +92,7 @@ def test_the_default_run_is_the_papers_sampler_and_noise_on_blood_cells() -> Non
     [
         (["model.guidance=1", "model.label_dropout=0"], ["model.guidance=1", "model.label_dropout=0.1"]),
         (["model.sigma_min=90"], ["model.sigma_min=90", "model.sigma_max=80"]),
+        (["data.augment.quarter_turn=0.5"], ["data.augment.quarter_turn=0.5", "model.symmetries=false"]),
         (["data.size=27"], ["model.net.image_size=27", "26 or 28"]),
         (["model.steps=0"], ["model.steps=0", "integer >= 1"]),
         (["model.label_dropout=1"], ["model.label_dropout=1", "< 1"]),
@@ -266,6 +267,29 @@ def test_resuming_gives_the_weights_of_an_uninterrupted_run_bit_for_bit(tiny_che
     for key in ("state_dict", "optimizer_states", "images_seen"):
         assert list_differences(whole[key], parts[key], key) == []
     assert whole["images_seen"] == 48
+
+
+class Cut(Callback):
+    """Ends the second epoch after its first batch."""
+
+    def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        if trainer.current_epoch == 1:
+            raise KeyboardInterrupt
+
+
+def test_the_same_task_goes_on_after_a_broken_off_epoch_as_if_there_had_been_none(
+    tiny_chest: Factory, tmp_path: Path
+) -> None:
+    trained(diffusion_of(), tiny_chest(train=40), tmp_path / "whole", max_epochs=2)
+    task = diffusion_of()
+    with pytest.raises(Interrupted):
+        trained(task, tiny_chest(train=40), tmp_path / "cut", max_epochs=2, callbacks=[Cut()])
+    trained(task, tiny_chest(train=40), tmp_path / "cut", max_epochs=2, resume=True)
+    whole, cut = (read_checkpoint(tmp_path / name / "checkpoints" / "last.ckpt") for name in ("whole", "cut"))
+    for key in ("state_dict", "images_seen"):
+        assert list_differences(whole[key], cut[key], key) == []
+    whole_rows, cut_rows = (json.loads((tmp_path / name / "history.json").read_text()) for name in ("whole", "cut"))
+    assert whole_rows == cut_rows
 
 
 # --- what is logged --------------------------------------------------------------------------------------------------

@@ -245,6 +245,21 @@ def test_annealing_raises_the_weight_step_by_step_from_zero_and_leaves_it_full(
     assert found == pytest.approx([0, 0.5, 1, 1.5, 2, 2.5, 3, 3.5, 4, 4, 4, 4])
 
 
+@pytest.mark.parametrize(("epochs", "told"), [(1, False), (2, True)])
+def test_a_weight_that_never_becomes_full_is_told_of(
+    epochs: int, told: bool, tiny_chest: Factory, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    trained(vae_of(width=1, kl_annealing_epochs=epochs), tiny_chest(train=16), tmp_path, max_epochs=2)
+    assert (f"kl_annealing_epochs={epochs}" in caplog.text) is told
+
+
+def test_batch_normalisation_needs_no_number_of_images_that_leaves_a_rest_of_two(
+    tiny_chest: Factory, tmp_path: Path
+) -> None:
+    task = ConditionalVAE(CVAE(1, 2, width=1, latent=LATENT, normalisation="batch"))
+    trained(task, tiny_chest(train=33, batch_size=16), tmp_path)
+
+
 def test_annealing_continues_where_an_interrupted_run_was(tiny_chest: Factory, tmp_path: Path) -> None:
     options: dict[str, Any] = {"kl_annealing_epochs": 4, "width": 1}
     losses = Losses()

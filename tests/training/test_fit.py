@@ -94,10 +94,11 @@ CASES = {
 EPOCHS = 4
 
 
-@pytest.fixture(params=list(CASES))
+@pytest.fixture(params=[*CASES, *(f"{name}, same object" for name in CASES)])
 def both_ways(request: pytest.FixtureRequest, tiny_chest: Factory, tmp_path: Path) -> tuple[Any, ...]:
-    """The same run without and with a power cut: tasks, fits and directories."""
-    case = CASES[request.param]
+    """The same run without and with a power cut, continued by a new task or by the one it hit: tasks, fits and directories."""
+    name, _, same = request.param.partition(", ")
+    case = CASES[name]
 
     def data() -> LabelledData:
         return tiny_chest(train=75, augment=BatchAugment(horizontal_flip=0.5, brightness=0.1), seed=3)  # 5 batches
@@ -110,11 +111,12 @@ def both_ways(request: pytest.FixtureRequest, tiny_chest: Factory, tmp_path: Pat
     whole = run(straight, data(), tmp_path / "whole", **options())
     cut = options()
     cut["callbacks"] = [*cut["callbacks"], PowerCut(epoch=2, batch=1)]
+    broken = case.task()
     with pytest.raises(PowerCutError):
-        run(case.task(), data(), tmp_path / "cut", **cut)
+        run(broken, data(), tmp_path / "cut", **cut)
     assert read_checkpoint(tmp_path / "cut" / "checkpoints" / "last.ckpt")["epoch"] == 1
     torch.manual_seed(999)  # nothing of the first process's state is left
-    resumed = case.task()
+    resumed = broken if same else case.task()
     again = run(resumed, data(), tmp_path / "cut", resume=True, **options())
     return straight, whole, resumed, again
 

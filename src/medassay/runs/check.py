@@ -74,6 +74,7 @@ def _check_together(values: dict[str, Any]) -> None:
         refuse_classifier(data["generator"], RunDirectory(data["generator"]).config())
     _check_net(values)
     _check_transfer(model.get("transfer") or {}, values["trainer"]["max_epochs"])
+    _check_symmetries(model.get("symmetries", False), data.get("augment") or {})
     if fits_curves(values):
         return
     for key, node, declared, of in (
@@ -117,6 +118,16 @@ def _check_transfer(transfer: dict[str, Any], max_epochs: int) -> None:
         )
     if weights not in (None, IMAGENET):
         open_transfer_source(weights)
+
+
+def _check_symmetries(told: bool, augment: dict[str, Any]) -> None:
+    """Refuses flips and turns that a net which is told of its own would not be told of."""
+    untold = next((key for key in ("horizontal_flip", "vertical_flip", "quarter_turn") if augment.get(key)), None)
+    if told and untold is not None:
+        raise ConfigError(
+            f"data.augment.{untold}={augment[untold]}: this model turns and mirrors its training images itself, and tells the "
+            "net, so that samples are not turned; leave it out, or give model.symmetries=false"
+        )
 
 
 def _check_kinds(values: dict[str, Any]) -> None:

@@ -137,7 +137,7 @@ def _describe_choice(fitted: Fit, monitor: str | None) -> str:
 
 
 def collect_logged_numbers(task: LightningModule, fitted: Fit) -> dict[str, Any]:
-    """A generator's final numbers: what was logged in the last epoch, by split."""
+    """A generator's final numbers: what was logged in the chosen epoch, by split."""
     numbers: dict[str, Any] = {}
     for split in ("train", "val"):
         logged = {k.removeprefix(f"{split}/"): v for k, v in fitted.values.items() if k.startswith(f"{split}/")}

@@ -152,7 +152,7 @@ class Classification(AveragedTask):
             images = self._attack(images, labels, self.adversarial_epsilon / 255)
         loss = self._compute_training_loss(images, labels)
         check_finite(self, batch_idx, loss=loss)
-        self._means.add(self, len(images), {"train/loss": loss})
+        self._means.add(batch_idx, len(images), {"train/loss": loss})
         return loss
 
     def _attack(self, images: Tensor, labels: Tensor, epsilon: float) -> Tensor:
@@ -178,8 +178,10 @@ class Classification(AveragedTask):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         images, labels = batch
         logits = self(images)
+        if batch_idx == 0:  # a validation that was broken off leaves nothing to the next
+            self._validated = []
         self._validated.append((logits.float().softmax(1), labels))
-        self._val_means.add(self, len(images), {"val/loss": self.loss(logits, labels)})
+        self._val_means.add(batch_idx, len(images), {"val/loss": self.loss(logits, labels)})
 
     def on_validation_epoch_end(self) -> None:
         self._val_means.log(self)

@@ -174,11 +174,14 @@ class ConditionalDiffusion(ConditionalGenerator):
         denoised = self.denoise(self.net, noisy, sigma, classes, symmetry.to(clean.dtype))
         return denoising_loss(denoised, clean, sigma, self.sigma_data)
 
+    def on_train_epoch_start(self) -> None:
+        self._images_here = self._images_averaged = 0  # of an epoch that was broken off
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.compute_loss(batch)
         check_finite(self, batch_idx, loss=loss)
         self._images_here += len(batch[0])
-        self._means.add(self, len(batch[0]), {"train/loss": loss})
+        self._means.add(batch_idx, len(batch[0]), {"train/loss": loss})
         return loss
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
@@ -219,7 +222,7 @@ class ConditionalDiffusion(ConditionalGenerator):
         noise = torch.randn(clean.shape, generator=self._val_rng).to(clean)
         classes = F.one_hot(labels, self.num_classes).to(clean.dtype)
         denoised = self.denoise(self.ema, clean + sigma * noise, sigma, classes, clean.new_zeros(n, SYMMETRIES))
-        self._val_means.add(self, n, {"val/loss": denoising_loss(denoised, clean, sigma, self.sigma_data)})
+        self._val_means.add(batch_idx, n, {"val/loss": denoising_loss(denoised, clean, sigma, self.sigma_data)})
 
     def on_validation_epoch_end(self) -> None:
         self._val_means.log(self)

@@ -138,10 +138,10 @@ class ConditionalGAN(ConditionalGenerator):
         losses = {"train/d_loss": d_loss, "train/g_loss": g_loss}
         probabilities = {"train/d_real": d_real, "train/d_fake": d_fake}
         norms = {"train/d_gradient_norm": d_norm, "train/g_gradient_norm": g_norm}
-        self._means.add(self, len(images), {**losses, **probabilities, **norms})
+        self._means.add(batch_idx, len(images), {**losses, **probabilities, **norms})
         both = {"fake": self.net.crop(fake), "real": images}
         scatter = {name: compute_scatter(side, labels, self.num_classes) for name, side in both.items()}
-        self._scatter.add(self, 1, scatter)
+        self._scatter.add(batch_idx, 1, scatter)
 
     def judge(self, images: Tensor, labels: Tensor) -> Tensor:
         """The discriminator's logits ``(B,)`` of real or of generated images."""
@@ -180,6 +180,9 @@ class ConditionalGAN(ConditionalGenerator):
         norm = compute_gradient_norm(self.net.generator)
         optimizer.step()
         return loss, norm
+
+    def on_train_epoch_start(self) -> None:
+        self._images_here = 0  # of an epoch that was broken off
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if ends_epoch(self):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any, NamedTuple
 
 import torch
@@ -14,6 +15,8 @@ from medassay.nets.cvae import CVAE, make_label_planes
 from medassay.tasks.generator import Batch, ConditionalGenerator
 from medassay.tasks.optim import OptimizerFactory, SchedulerFactory, adam, configure_optimizer
 from medassay.tasks.steps import EpochMeans, check_finite, ends_epoch
+
+logger = logging.getLogger(__name__)
 
 ACTIVE_VARIANCE = 0.01  # Burda et al. 2016, section 5.2
 
@@ -163,13 +166,23 @@ class ConditionalVAE(ConditionalGenerator):
         reconstruction = reconstruction_loss(logits.to(images.dtype), images, labels, self.num_classes)
         return Terms(reconstruction, kl_divergence(mean, log_variance), mean, log_variance)
 
+    def on_train_start(self) -> None:
+        epochs = self.trainer.max_epochs or 0
+        if self.kl_annealing_epochs >= epochs > 0 and self.trainer.is_global_zero:
+            logger.warning(
+                "warning: training ends after %d epochs, model.kl_annealing_epochs=%d: the KL divergence never gets its full "
+                "weight",
+                epochs,
+                self.kl_annealing_epochs,
+            )
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         reconstruction, kl, mean, log_variance = self.compute_terms(batch)
         charged = kl_with_free_bits(mean, log_variance, self.free_bits) if self.free_bits else kl
         loss = reconstruction + self._compute_kl_weight(batch_idx) * charged
         check_finite(self, batch_idx, loss=loss)
         self._means.add(
-            self, len(batch[0]), {"train/loss": loss, "train/reconstruction": reconstruction, "train/kl": kl}
+            batch_idx, len(batch[0]), {"train/loss": loss, "train/reconstruction": reconstruction, "train/kl": kl}
         )
         return loss
 
@@ -188,7 +201,7 @@ class ConditionalVAE(ConditionalGenerator):
         reconstruction, kl, mean, _ = self.compute_terms(batch)
         self._active_units.add(mean)
         values = {"val/loss": reconstruction + kl, "val/reconstruction": reconstruction, "val/kl": kl}
-        self._val_means.add(self, len(batch[0]), values)
+        self._val_means.add(batch_idx, len(batch[0]), values)
 
     def on_validation_epoch_start(self) -> None:
         self._active_units = ActiveUnits()  # an epoch that was broken off leaves nothing to the next

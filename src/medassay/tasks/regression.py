@@ -88,7 +88,7 @@ class Regression(LightningModule):
         x, y = batch
         loss = F.mse_loss(self(x), y)
         check_finite(self, batch_idx, loss=loss)
-        self._means.add(self, len(x), {"train/loss": loss})
+        self._means.add(batch_idx, len(x), {"train/loss": loss})
         return None if self.frozen else loss / self.y_sd**2  # so that the step does not depend on the unit of y
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -97,7 +97,7 @@ class Regression(LightningModule):
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         x, y = batch
-        self._val_means.add(self, len(x), {"val/loss": F.mse_loss(self(x), y)})
+        self._val_means.add(batch_idx, len(x), {"val/loss": F.mse_loss(self(x), y)})
 
     def on_validation_epoch_end(self) -> None:
         loss = self._val_means.log(self, prog_bar=["val/loss"])["val/loss"]

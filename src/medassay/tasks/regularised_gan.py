@@ -52,7 +52,7 @@ class RegularisedGAN(ConditionalGAN):
     """
 
     collapse_advice: ClassVar[str] = "a larger model.gradient_penalty or a lower model.optimizer.lr"
-    uniform_advice: ClassVar[str] = "model.augment.probability=0 or a longer training"
+    uniform_advice: ClassVar[str] = "a larger model.gradient_penalty, model.augment.probability=0 or a longer training"
 
     def __init__(
         self,
@@ -107,7 +107,7 @@ class RegularisedGAN(ConditionalGAN):
         else:
             judgement = super().judge_both(real, fake, labels, batch_idx)
         right = (judgement.real > judgement.fake).float().mean()
-        self._pair_means.add(self, len(real), {"train/d_right": right})
+        self._pair_means.add(batch_idx, len(real), {"train/d_right": right})
         return judgement
 
     def _judge_and_penalise(self, real: Tensor, fake: Tensor, labels: Tensor, batch_idx: int) -> Judgement:
@@ -127,7 +127,7 @@ class RegularisedGAN(ConditionalGAN):
         check_finite(self, batch_idx, **{f"gradient_penalty_{name}": value for name, value in penalties.items()})
         gamma = self.compute_gamma(batch_idx)
         values = {f"train/{name}": value for name, value in penalties.items()}
-        self._penalty_means.add(self, len(labels), {**values, "train/gamma": real.new_full((), gamma)})
+        self._penalty_means.add(batch_idx, len(labels), {**values, "train/gamma": real.new_full((), gamma)})
         weight = gamma * self.gradient_penalty_every
         return Judgement(logits["r1"], logits["r2"], weight * torch.stack(list(penalties.values())).sum())
 

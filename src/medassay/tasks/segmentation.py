@@ -90,7 +90,7 @@ class Segmentation(AveragedTask):
         images, masks, weights = batch
         loss = segmentation_loss(self.loss_name, self(images), masks, weights)
         check_finite(self, batch_idx, loss=loss)
-        self._means.add(self, len(images), {"train/loss": loss})
+        self._means.add(batch_idx, len(images), {"train/loss": loss})
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -104,7 +104,7 @@ class Segmentation(AveragedTask):
         classes = torch.arange(1, self.num_classes, device=masks.device)[:, None, None]
         dice = compute_dice(logits[0].argmax(0) == classes, masks[0] == classes)
         values = {"val/loss": segmentation_loss(self.loss_name, logits, masks, weights), "val/dice": dice.mean()}
-        self._val_means.add(self, 1, values)
+        self._val_means.add(batch_idx, 1, values)
 
     def on_validation_epoch_end(self) -> None:
         self._val_means.log(self, prog_bar=["val/dice"])

@@ -42,16 +42,18 @@ class EpochMeans:
     """
 
     def __init__(self) -> None:
-        self._epoch = -1
         self._names: list[str] = []
         self._sums: Tensor | None = None
         self._images = 0
 
-    def add(self, task: LightningModule, images: int, values: Mapping[str, Tensor]) -> None:
-        """Adds a batch of so many ``images``, whose means are ``values``, scalars; every batch has the same names."""
+    def add(self, batch_idx: int, images: int, values: Mapping[str, Tensor]) -> None:
+        """Adds a batch of so many ``images``, whose means are ``values``, scalars; every batch has the same names.
+
+        An epoch's first batch, number 0, starts anew: an epoch that was broken off leaves nothing to the one that follows.
+        """
         sums = torch.stack([value.detach().float() for value in values.values()]) * images
-        if task.current_epoch != self._epoch:  # an epoch that was broken off leaves nothing to the next
-            self._epoch, self._sums, self._images = task.current_epoch, None, 0
+        if batch_idx == 0:
+            self._sums, self._images = None, 0
         self._sums = sums if self._sums is None else self._sums + sums
         self._names, self._images = list(values), self._images + images
 

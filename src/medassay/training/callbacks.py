@@ -120,6 +120,12 @@ class History(Callback):
         if trainer.is_global_zero:
             write_json(self.file, {"rows": self.rows})
 
+    def find_values(self, epoch: int) -> dict[str, float]:
+        """What was logged in ``epoch``, counted from 1; of one without a row nothing."""
+        return {
+            name: value for row in self.rows if row["epoch"] == epoch for name, value in row.items() if name != "epoch"
+        }
+
     def state_dict(self) -> dict[str, Any]:
         return {"rows": self.rows}
 

@@ -65,7 +65,7 @@ class Fit:
         last: The file with everything that resuming needs.
         best_epoch: The chosen epoch, counted from 1; None without a finished epoch.
         epochs: Number of epochs trained, resumed ones included.
-        values: The last epoch's logged values; the monitored one is the chosen epoch's.
+        values: The chosen epoch's logged values.
         pruned: Why a callback gave the run up as hopeless; None if none did.
         loggers: The loggers that were used; one of Weights & Biases is still open.
         selection: How a callback chose the epoch by a generator's samples; None if none did.
@@ -137,7 +137,8 @@ def fit(
     monitors = [c.logged for c in CRITERIA.values()] if selection is not None else [monitor] if monitor else []
     progress = _list_progress(settings, monitors, log_epochs)
     deleted = DeletedDirectory(directory)  # before what would write into it again
-    watching = [deleted, set_up, EpochSeed(seed), reason, *callbacks, History(directory), *progress, checkpoints]
+    history = History(directory)
+    watching = [deleted, set_up, EpochSeed(seed), reason, *callbacks, history, *progress, checkpoints]
     with warnings.catch_warnings():
         filter_warnings()
         loggers = [make(directory) for make in (_LOGGERS[log_to] if isinstance(log_to, str) else log_to)]
@@ -155,7 +156,7 @@ def fit(
     except BaseException:
         end_logging(loggers, failed=True)
         raise
-    return _collect_results(trainer, task, checkpoints, loggers)
+    return _collect_results(trainer, task, checkpoints, history, loggers)
 
 
 def _make_checkpoints(
@@ -185,15 +186,20 @@ def _prepare_weights(task: LightningModule, settings: TrainerSettings, start: Pa
     task.train()
 
 
-def _collect_results(trainer: Trainer, task: LightningModule, checkpoints: Checkpoints, loggers: list[Logger]) -> Fit:
+def _collect_results(
+    trainer: Trainer, task: LightningModule, checkpoints: Checkpoints, history: History, loggers: list[Logger]
+) -> Fit:
     """What a finished training left; the chosen epoch's weights are loaded into ``task``."""
     epochs = trainer.current_epoch
     if isinstance(trainer.strategy, DDPStrategy):  # this process launched the training ones and saw nothing of theirs
         contents = read_checkpoint(checkpoints.last)
-        checkpoints.load_state_dict(contents["callbacks"][checkpoints.state_key])
+        for callback in (checkpoints, history):
+            callback.load_state_dict(contents["callbacks"][callback.state_key])
         epochs = contents["epoch"] + 1
     best_epoch = None if checkpoints.best_epoch is None else checkpoints.best_epoch + 1
     values = {name: float(value) for name, value in trainer.callback_metrics.items() if name != "step"}
+    if best_epoch is not None and best_epoch != epochs:
+        values = history.find_values(best_epoch)
     if checkpoints.monitor is not None and checkpoints.best_value is not None:
         values[checkpoints.monitor] = checkpoints.best_value
     selection = None if checkpoints.selection is None else checkpoints.selection.selection
