@@ -221,7 +221,7 @@ def test_every_recipe_is_named_in_a_page(name: str) -> None:
         (
             "bloodmnist_cgan_strong",
             "model=cgan_strong augment=cells model.net.width=24 model.net.discriminator_width=16 recipe.max_epochs=36 "
-            "trainer.precision=32-true trainer.threads=1 hydra.run.dir=outputs/cgan_strong/blood",
+            "trainer.precision=bf16-mixed trainer.threads=1 hydra.run.dir=outputs/cgan_strong/blood",
         ),
     ],
 )

@@ -60,7 +60,7 @@ class RegularisedGAN(ConditionalGAN):
         optimizer: OptimizerFactory | None = None,
         scheduler: SchedulerFactory | None = None,
         loss: GANLoss = "relativistic",
-        gradient_penalty: NonNegative = 0.2,
+        gradient_penalty: NonNegative = 1.0,
         gradient_penalty_final: Probability = 0.1,
         gradient_penalty_every: PositiveInt = 4,
         gradient_penalty_on: Literal["both", "real", "fake"] = "both",
