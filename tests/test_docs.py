@@ -215,7 +215,7 @@ def test_every_recipe_is_named_in_a_page(name: str) -> None:
         ("bloodmnist_cvae", "model=cvae trainer.threads=1 hydra.run.dir=outputs/cvae/blood"),
         (
             "bloodmnist_diffusion",
-            "model=diffusion model.solver=multistep model.steps=15 model.guidance=0.5 trainer.threads=1 "
+            "model=diffusion model.net.width=64 model.solver=multistep model.steps=15 recipe.max_epochs=85 trainer.threads=1 "
             "hydra.run.dir=outputs/diffusion/blood",
         ),
         (
