@@ -90,7 +90,7 @@ def test_given_splits_are_served_as_they_are_with_their_shape_and_classes() -> N
 
 @pytest.mark.parametrize("steps", [None, 1, 2, 7])
 def test_a_training_epoch_has_so_many_batches_and_validation_one_pass(steps: int | None) -> None:
-    data = memory_data("mine", ["a", "b"], Splits(square(9), square(5), square(1)[:0]), batch_size=4, steps=steps)
+    data = memory_data("mine", ["a", "b"], Splits(square(10), square(5), square(1)[:0]), batch_size=4, steps=steps)
     assert len(list(data.train_dataloader())) == (steps or 3)
     assert len(list(data.val_dataloader())) == 2
 

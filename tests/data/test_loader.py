@@ -86,6 +86,10 @@ def test_a_rest_that_leaves_a_process_with_fewer_than_two_images_joins_the_batch
     assert sum(len(batches[-1]) for batches in found) == step + n % step
 
 
+def test_validation_has_no_more_images_in_a_batch_than_asked_for() -> None:
+    assert [len(batch) for batch in shards(9, 4, 1, shuffle=False)[0]] == [4, 4, 1]
+
+
 def test_batches_of_one_image_are_served_where_they_are_asked_for() -> None:
     assert [len(batch) for batch in shards(5, 1, 1)[0]] == [1] * 5
 

@@ -36,8 +36,9 @@ def test_without_a_terminal_each_epoch_is_a_line_with_its_losses_and_the_monitor
     lines = [match for message in caplog.messages if (match := LINE.fullmatch(message))]
     assert [match[1] for match in lines] == ["1", "2"]
     assert fitted.best_epoch is not None
-    assert float(lines[-1][2]) == pytest.approx(fitted.values["train/loss"], rel=1e-3)
-    assert float(lines[fitted.best_epoch - 1][4]) == pytest.approx(fitted.values["val/auroc"], rel=1e-3)
+    chosen = lines[fitted.best_epoch - 1]
+    assert float(chosen[2]) == pytest.approx(fitted.values["train/loss"], rel=1e-3)
+    assert float(chosen[4]) == pytest.approx(fitted.values["val/auroc"], rel=1e-3)
     captured = capsys.readouterr()
     assert "it/s" not in captured.out + captured.err
 

@@ -21,8 +21,8 @@ class ShardedBatches:
     """Which images make which batch of an epoch, for one of ``world_size`` processes.
 
     Over all processes every image comes once per epoch, and all processes have the same number of batches: a last
-    batch that would leave a process without an image, or with a single one, of which batch normalisation has no
-    statistics, is added to the batch before it. With ``steps`` an epoch is so many batches
+    batch that would leave a process without an image, or in training (``shuffle``) with a single one, of which batch
+    normalisation has no statistics, is added to the batch before it. With ``steps`` an epoch is so many batches
     instead, and the next one goes on where it ended: the same batches in the same order, cut elsewhere. With ``cells``, the
     number of each image's cell, a shuffled order holds every cell equally often instead of every image once.
     """
@@ -42,7 +42,8 @@ class ShardedBatches:
         if self.n < self.world_size:
             raise ConfigError(f"{self.n} images for {self.world_size} processes: use fewer devices")
         starts = list(range(0, self.n, self.batch_size * self.world_size))
-        if len(starts) > 1 and self.n - starts[-1] < self.world_size * min(2, self.batch_size):
+        least = min(2, self.batch_size) if self.shuffle else 1  # of each process
+        if len(starts) > 1 and self.n - starts[-1] < self.world_size * least:
             starts.pop()
         self.bounds = [*starts, self.n]
 
