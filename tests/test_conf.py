@@ -191,6 +191,17 @@ def write_beats(data: str, tmp_path: Path) -> list[str]:
     return [f"data.file={tmp_path / 'beats.csv'}"]
 
 
+ALIKE = (
+    "breastmnist",
+    "dermamnist",
+    "pathmnist",
+    "retinamnist",
+    "tissuemnist",
+    "organcmnist",
+    "organsmnist",
+)  # names apart
+
+
 def is_usual(model: str, data: str) -> bool:
     """Whether ``make test`` runs the pair: what differs from others in names alone meets every model in ``make test-long``."""
     if model == "curve" or data in CURVES:
@@ -203,7 +214,9 @@ def is_usual(model: str, data: str) -> bool:
         return (model == "digit_mlp" and data in ("digits", "mnist")) or (model == "pneumonia_cnn" and data != "mnist")
     if model == "oct_classifier" or data == "oct_phantom":
         return data.startswith("oct") and model in ("oct_classifier", "pneumonia_cnn")
-    return model == "pneumonia_cnn" or not data.endswith("mnist") or data in ("pneumoniamnist", "bloodmnist")
+    if model == "pneumonia_cnn":
+        return data not in ALIKE
+    return data in ("bloodmnist", "samples") or (model != "tstr" and data in ("blood_phantom", "chest_phantom"))
 
 
 PAIRS = [

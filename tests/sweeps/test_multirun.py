@@ -109,7 +109,7 @@ def table(sweep: Path) -> dict[int, float]:
 
 
 @unix
-@pytest.mark.parametrize("moment", ["jobs are listed", "two checkpoints"])
+@pytest.mark.parametrize("moment", [pytest.param("jobs are listed", marks=pytest.mark.long), "two checkpoints"])
 def test_after_kill_9_the_jobs_end_too_and_a_restart_gives_the_numbers_of_an_uninterrupted_sweep(
     moment: str, tmp_path: Path
 ) -> None:
@@ -133,7 +133,9 @@ def test_after_kill_9_the_jobs_end_too_and_a_restart_gives_the_numbers_of_an_uni
 
 
 @unix
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("signum", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.long)]
+)
 def test_a_sweep_that_is_stopped_records_its_running_jobs_and_says_how_to_go_on(
     signum: signal.Signals, code: int, tmp_path: Path
 ) -> None:
