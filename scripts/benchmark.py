@@ -694,14 +694,16 @@ VARIANTS: dict[str, dict[str, Callable[[], Values]]] = {
         COMPILED: lambda: time_own_step("bf16-mixed", compile=True),
     },
     "generators": {
-        "cgan": lambda: time_generator_step("model=cgan"),
-        "cgan_strong": lambda: time_generator_step("model=cgan_strong"),
-        "cgan, bfloat16": lambda: time_generator_step("model=cgan", "trainer.precision=bf16-mixed"),
-        "cgan_strong, bfloat16": lambda: time_generator_step("model=cgan_strong", "trainer.precision=bf16-mixed"),
-        "cgan_strong of its experiment": lambda: time_generator_step("experiment=bloodmnist_cgan_strong"),
-        "diffusion": lambda: time_generator_step("model=diffusion"),
-        "diffusion of its experiment": lambda: time_generator_step("experiment=bloodmnist_diffusion"),
-        "cvae, batch 128": lambda: time_generator_step("model=cvae"),
+        "a step of cgan": lambda: time_generator_step("model=cgan"),
+        "a step of cgan_strong": lambda: time_generator_step("model=cgan_strong"),
+        "a step of cgan, bfloat16": lambda: time_generator_step("model=cgan", "trainer.precision=bf16-mixed"),
+        "a step of cgan_strong, bfloat16": lambda: time_generator_step(
+            "model=cgan_strong", "trainer.precision=bf16-mixed"
+        ),
+        "a step of cgan_strong of its experiment": lambda: time_generator_step("experiment=bloodmnist_cgan_strong"),
+        "a step of diffusion": lambda: time_generator_step("model=diffusion"),
+        "a step of diffusion of its experiment": lambda: time_generator_step("experiment=bloodmnist_diffusion"),
+        "a step of cvae, batch 128": lambda: time_generator_step("model=cvae"),
     },
     "draw": {
         "cgan": lambda: time_drawing("model=cgan"),

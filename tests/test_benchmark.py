@@ -32,6 +32,11 @@ def measure(benchmark: ModuleType) -> Any:
     return lambda part, variant: benchmark.VARIANTS[part][variant]()
 
 
+def test_a_variant_is_found_by_its_name_alone(benchmark: ModuleType) -> None:
+    names = [name for variants in benchmark.VARIANTS.values() for name in variants]
+    assert len(names) == len(set(names))
+
+
 @pytest.mark.long
 def test_all_variants_of_a_part_are_measured_in_the_same_unit(measure: Any, benchmark: ModuleType) -> None:
     skipped = ("with 2 workers", "seed 1", "seed 2", "compiled")
