@@ -81,12 +81,12 @@ def test_the_task_of_the_configuration_trains_that_net_and_no_other_weights() ->
     assert sum(p.numel() for p in task.parameters() if p.requires_grad) == count_by_hand(3, 8, 4, 1)
 
 
-@NETS
-def test_one_call_of_the_configured_net_keeps_within_the_limit(choice: str, parameters: int) -> None:
+@pytest.mark.parametrize("choice", ["model=diffusion", "experiment=bloodmnist_diffusion"])
+def test_one_call_of_the_configured_net_keeps_within_the_limit(choice: str) -> None:
     given = [torch.empty(shape, device="meta") for shape in ((1, 3, 28, 28), (1,), (1, 8), (1, 3))]
     with FlopCounterMode(display=False) as counter:
         configured_by(choice)(*given)
-    assert 30 * parameters < counter.get_total_flops() / 2 < LIMIT
+    assert 0.03 * 1e9 < counter.get_total_flops() / 2 < LIMIT
 
 
 def test_a_new_net_answers_zero_so_that_the_preconditioned_denoiser_starts_at_its_skip() -> None:
