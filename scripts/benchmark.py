@@ -53,6 +53,7 @@ SIZES = {  # images, epochs, steps; small ones for tests
     "epochs": 4,
     "steps": 24,
     "generator_steps": 24,
+    "generator_warm_up": 4,
     "width": 64,
     "jobs": 4,
     "job_epochs": 20,
@@ -85,12 +86,27 @@ def main() -> int:
     options = ["--threads", str(threads), "--device", arguments.device, "--sizes", json.dumps(arguments.sizes)]
     found: dict[str, dict[str, list[Values]]] = {}
     for part in arguments.parts or VARIANTS:
-        variants = [name for name in VARIANTS[part] if name != COMPILED or arguments.device == "cuda"]
+        variants = choose_variants(part, arguments.device)
         found[part] = take_turns(variants, 1 if part == "precision" else arguments.repeats, options)
         print(f"\n**{part}**\n\n{make_table(found[part])}", flush=True)
     if arguments.json:
         arguments.json.write_text(json.dumps({"machine": machine, "sizes": SIZES, "parts": found}, indent=1) + "\n")
     return 0
+
+
+def choose_variants(part: str, device: str) -> list[str]:
+    """The part's variants that make sense on the device; says which ones are left out for want of bfloat16."""
+    if device == "cuda":
+        return list(VARIANTS[part])
+    names = [name for name in VARIANTS[part] if name != COMPILED]
+    coarse = [name for name in names if "bfloat16" in name or "bf16" in name]
+    if coarse:
+        from medassay.training.trainer import lacks_bfloat16
+
+        if lacks_bfloat16("cpu"):
+            print(f"\n{part}: left out, as this CPU has no instructions for bfloat16: {'; '.join(coarse)}", flush=True)
+            return [name for name in names if name not in coarse]
+    return names
 
 
 def take_turns(variants: list[str], repeats: int, options: list[str]) -> dict[str, list[Values]]:
@@ -422,17 +438,25 @@ def time_plain_lightning() -> Values:
 # --- a step of the conditional GAN -----------------------------------------------------------------------------------
 
 
-def time_own_step(precision: Any, **options: Any) -> Values:
-    """Ours, with the averaged generator and the gradients' norms."""
+def clock_steps(task: Any, **options: Any) -> list[float]:
+    """When each step of an epoch of ``task`` on rendered blood cells began, in seconds, by the trainer's ``options``."""
     from medassay.training.fit import fit
 
     _, clock = make_clocks()
-    data, steps = render("blood"), SIZES["steps"]
-    task = build_task("cgan", f"model.net.width={SIZES['width']}")
-    settings = make_settings(precision=precision, limit_batches=steps, **options)
+    data, settings = render("blood"), make_settings(**options)
     with tempfile.TemporaryDirectory() as directory, silence():
         fit(task, data, directory=directory, max_epochs=1, settings=settings, callbacks=[clock], overwrite=True)
-    return describe_step(later_median(clock.batches, steps // 4))
+    times: list[float] = clock.batches
+    return times
+
+
+def time_own_step(precision: Any, **options: Any) -> Values:
+    """Ours, with the averaged generator and the gradients' norms."""
+    steps = SIZES["steps"]
+    task = build_task("cgan", f"model.net.width={SIZES['width']}")
+    return describe_step(
+        later_median(clock_steps(task, precision=precision, limit_batches=steps, **options), steps // 4)
+    )
 
 
 def time_generator_step(*settings: str) -> Values:
@@ -440,24 +464,12 @@ def time_generator_step(*settings: str) -> Values:
     import torch
 
     import medassay
-    from medassay.training.fit import fit
 
-    _, clock = make_clocks()
     torch.manual_seed(0)
     config = medassay.compose(*settings, "data=blood_phantom")
-    trainer = make_settings(precision=config.trainer.precision, limit_batches=SIZES["generator_steps"] + 5)
-    with tempfile.TemporaryDirectory() as directory, silence():
-        task = medassay.build(config.model)
-        fit(
-            task,
-            render("blood"),
-            directory=directory,
-            max_epochs=1,
-            settings=trainer,
-            callbacks=[clock],
-            overwrite=True,
-        )
-    begun = clock.batches[4:]
+    task = medassay.build(config.model)
+    steps, warm_up = SIZES["generator_steps"], SIZES["generator_warm_up"]
+    begun = clock_steps(task, precision=config.trainer.precision, limit_batches=warm_up + steps + 1)[warm_up:]
     return {"ms a step": 1e3 * (begun[-1] - begun[0]) / (len(begun) - 1)}
 
 
@@ -700,7 +712,12 @@ VARIANTS: dict[str, dict[str, Callable[[], Values]]] = {
         "a step of cgan_strong, bfloat16": lambda: time_generator_step(
             "model=cgan_strong", "trainer.precision=bf16-mixed"
         ),
-        "a step of cgan_strong of its experiment": lambda: time_generator_step("experiment=bloodmnist_cgan_strong"),
+        "a step of cgan_strong of its experiment": lambda: time_generator_step(
+            "experiment=bloodmnist_cgan_strong", "trainer.precision=32-true"
+        ),
+        "a step of cgan_strong of its experiment, bfloat16": lambda: time_generator_step(
+            "experiment=bloodmnist_cgan_strong"
+        ),
         "a step of diffusion": lambda: time_generator_step("model=diffusion"),
         "a step of diffusion of its experiment": lambda: time_generator_step("experiment=bloodmnist_diffusion"),
         "a step of cvae, batch 128": lambda: time_generator_step("model=cvae"),

@@ -15,8 +15,15 @@ import torch
 from medassay import config as configuration
 from tests.helpers import load_script
 
-SMALL = {"chest": 130, "chest_val": 40, "blood": 200, "blood_val": 80, "samples": 100, "drawn": 16, "epochs": 2}
-SMALL |= {"drawn_by_diffusion": 2, "generator_steps": 4, "steps": 3, "width": 2, "gan_epochs": 1}
+SMALL = {"chest": 130, "chest_val": 40, "blood": 400, "blood_val": 80, "samples": 100, "drawn": 16, "epochs": 2}
+SMALL |= {
+    "drawn_by_diffusion": 2,
+    "generator_steps": 4,
+    "generator_warm_up": 1,
+    "steps": 3,
+    "width": 2,
+    "gan_epochs": 1,
+}
 
 
 @pytest.fixture
@@ -37,16 +44,29 @@ def test_a_variant_is_found_by_its_name_alone(benchmark: ModuleType) -> None:
     assert len(names) == len(set(names))
 
 
+@pytest.mark.parametrize("lacking", [True, False])
+def test_variants_in_bfloat16_are_left_out_aloud_where_it_would_be_emulated(
+    benchmark: ModuleType, lacking: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("medassay.training.trainer.lacks_bfloat16", lambda _: lacking)
+    chosen = benchmark.choose_variants("gan", "cpu")
+    assert chosen == ["textbook loop, float32", "ours, float32", *(() if lacking else ("ours, bfloat16",))]
+    assert (
+        "left out, as this CPU has no instructions for bfloat16: ours, bfloat16\n" in capsys.readouterr().out
+    ) is lacking
+    assert benchmark.choose_variants("gan", "cuda") == list(benchmark.VARIANTS["gan"])
+
+
 @pytest.mark.long
 def test_all_variants_of_a_part_are_measured_in_the_same_unit(measure: Any, benchmark: ModuleType) -> None:
-    skipped = ("with 2 workers", "seed 1", "seed 2", "compiled")
+    skipped = ("with 2 workers", "seed 1", "seed 2")
     for part, unit in (
         ("cnn", "seconds an epoch"),
         ("gan", "ms a step"),
         ("generators", "ms a step"),
         ("precision", "Fréchet distance"),
     ):
-        for variant in benchmark.VARIANTS[part]:
+        for variant in benchmark.choose_variants(part, "cpu"):
             if not variant.endswith(skipped):
                 values = measure(part, variant)
                 assert next(iter(values)) == unit

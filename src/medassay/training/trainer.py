@@ -50,7 +50,7 @@ def make_trainer(
     """
     accelerator, devices = choose_devices(settings, torch.cuda.device_count(), torch.backends.mps.is_available())
     _refuse_unfitting(task, settings, accelerator)
-    if settings.precision == "bf16-mixed" and _lacks_bfloat16(accelerator):
+    if settings.precision == "bf16-mixed" and lacks_bfloat16(accelerator):
         logger.warning(
             "trainer.precision=bf16-mixed: this CPU has no instructions for bfloat16, and training takes many times as long as "
             "with trainer.precision=32-true"
@@ -111,7 +111,7 @@ def _refuse_unfitting(task: LightningModule, settings: TrainerSettings, accelera
         )
 
 
-def _lacks_bfloat16(accelerator: str) -> bool:
+def lacks_bfloat16(accelerator: str) -> bool:
     """Whether the training runs on a CPU that can only emulate bfloat16; asked of the library that multiplies there."""
     on_cpu = accelerator == "cpu" or (accelerator == "auto" and not torch.cuda.is_available())
     if not on_cpu or not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
