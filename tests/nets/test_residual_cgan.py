@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from medassay.core.errors import ConfigError
 from medassay.nets.cgan import CGAN
 from medassay.nets.residual_cgan import (
     SLOPE,
@@ -214,3 +215,10 @@ def test_the_memory_format_changes_no_second_derivative() -> None:
         found.append(torch.cat([p.grad.contiguous().flatten() for p in net.parameters() if p.grad is not None]))
     assert found[0].any()
     torch.testing.assert_close(found[0], found[1], rtol=1e-3, atol=1e-6)
+
+
+def test_normalising_each_image_is_refused_where_the_smallest_maps_are_single_pixels() -> None:
+    with pytest.raises(ConfigError, match=r"model\.net\.normalisation=instance: .* none, group or batch"):
+        ResidualCGAN(1, 2, image_size=8, normalisation="instance")
+    net = ResidualCGAN(1, 2, image_size=9, width=2, discriminator_width=2, normalisation="instance")
+    assert net.discriminator(torch.rand(3, 1, 9, 9), torch.zeros(3, dtype=torch.int64)).isfinite().all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Literal
 
 import pytest
 import torch
@@ -127,6 +128,7 @@ def test_with_padding_sides_stay_and_must_be_halved_to_the_end() -> None:
         ({}, 100, "188, the smallest"),
         ({"padding": "same"}, 28, "16 or 32"),
         ({"padding": "same"}, 7, "16, the smallest"),
+        ({"padding": "same", "normalisation": "instance"}, 16, "32, the smallest"),
     ],
 )
 def test_an_impossible_side_is_refused_in_one_line_with_the_nearest(
@@ -137,6 +139,13 @@ def test_an_impossible_side_is_refused_in_one_line_with_the_nearest(
         with pytest.raises(ConfigError, match=rf"{size} pixels.*: {nearest}$") as caught:
             net(torch.empty(1, 1, net.find_input_size(1), size))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("padding", ["valid", "same"])
+def test_each_image_can_be_normalised_by_itself_at_the_smallest_side(padding: Literal["valid", "same"]) -> None:
+    net = UNet(1, 2, width=2, depth=2, normalisation="instance", padding=padding)
+    side = net.find_input_size(1)
+    assert net.train()(images(2, 1, side, side)).isfinite().all()
 
 
 def test_height_and_width_may_differ_without_padding() -> None:

@@ -94,6 +94,17 @@ def test_fewer_samples_can_be_drawn_and_too_few_are_refused(tmp_path: Path) -> N
         PrepareQuickScores(7, 20, 0, tmp_path)(data, CPU)
 
 
+def test_validation_images_too_few_for_a_rare_class_are_said_as_that(tmp_path: Path) -> None:
+    images = {"train": 80, "val": 20, "test": 20}
+    rare = {name: torch.zeros(n, dtype=torch.int64) for name, n in images.items()}
+    for labels in rare.values():
+        labels[0] = 1  # one image of the second class in each split: 0.25 of 20 are none
+    parts = [LabelledImages(torch.randint(256, (n, 3, 12, 12)).byte(), rare[name]) for name, n in images.items()]
+    data = memory_data("b", ["common", "rare"], Splits(*parts))
+    with pytest.raises(ConfigError, match=r"validation images, 20: too few .*callbacks\.tstr_selection\.by=null"):
+        PrepareQuickScores(None, 20, 0, tmp_path)(data, CPU)
+
+
 def test_too_few_real_images_are_said_before_training(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="at least 16 validation images"):
         PrepareQuickScores(None, 20, 0, tmp_path)(data_of(val=8), CPU)

@@ -306,26 +306,40 @@ def test_the_validation_loss_is_the_averages_at_fixed_noise_whatever_the_epoch_a
     assert found == pytest.approx([found[0]] * 3, rel=1e-4)
 
 
-def test_the_validation_loss_is_the_formula_at_the_quantiles(tiny_chest: Factory, tmp_path: Path) -> None:
-    task, data = diffusion_of(awake=True), tiny_chest(train=32, val=40)
+def test_the_validation_loss_is_the_formula_at_the_quantiles_for_the_average(
+    tiny_chest: Factory, tmp_path: Path
+) -> None:
+    task = diffusion_of(awake=True, optimizer=adam(lr=1e-2), ema_half_life=40, ema_ramp_up=1.0)
+    data = tiny_chest(train=32, val=40)
     values = trained(task, data, tmp_path)
     val = data.splits.val
     clean = task.centre(val.images.float() / 255)
     sigma = task.levels[torch.arange(40) % LEVELS][:, None, None, None]
     noisy = clean + sigma * torch.randn(clean.shape, generator=rng(0))
     variance = task.sigma_data.square()
-    with torch.no_grad():
-        answer = task.ema.net(
-            noisy / (sigma.square() + variance).sqrt(),
-            sigma.log().flatten() / 4,
-            torch.eye(2)[val.labels],
-            torch.zeros(40, 3),
-        )
-    denoised = variance / (sigma.square() + variance) * noisy
-    denoised += sigma * task.sigma_data / (sigma.square() + variance).sqrt() * answer
-    loss = ((sigma.square() + variance) / (sigma.square() * variance) * (denoised - clean).square()).mean()
-    assert values["val/loss"] == pytest.approx(float(loss), rel=1e-3)
+
+    def loss_of(net: nn.Module) -> float:
+        given = noisy / (sigma.square() + variance).sqrt(), sigma.log().flatten() / 4, torch.eye(2)[val.labels]
+        with torch.no_grad():
+            answer = net.eval()(*given, torch.zeros(40, 3))
+        denoised = variance / (sigma.square() + variance) * noisy
+        denoised += sigma * task.sigma_data / (sigma.square() + variance).sqrt() * answer
+        return float(((sigma.square() + variance) / (sigma.square() * variance) * (denoised - clean).square()).mean())
+
+    assert values["val/loss"] == pytest.approx(loss_of(task.ema.net), rel=1e-3)
+    assert values["val/loss"] != pytest.approx(loss_of(task.net), rel=1e-2)
     assert set(values) == {"train/loss", "val/loss"}
+
+
+@pytest.mark.parametrize("loop", ["lean", "lightning"])
+def test_both_losses_are_shown_by_the_images_seen(loop: Any, tiny_chest: Factory, tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    settings = TrainerSettings(gpus=0, loop=loop)
+    trained(diffusion_of(), tiny_chest(train=24), tmp_path, max_epochs=2, log_to="tensorboard", settings=settings)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    for name in ("train/loss", "val/loss"):
+        assert [point.step for point in events.Scalars(name)] == [24, 48]
 
 
 def test_a_loss_that_is_no_number_stops_in_one_line(tiny_chest: Factory, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -235,6 +236,25 @@ def test_the_logged_gradient_norm_is_the_euclidean_norm_of_all_gradients() -> No
     net(torch.rand(4, 3)).sum().backward()
     flat = np.concatenate([p.grad.numpy().ravel() for p in net.parameters()])
     assert float(conditional_gan.compute_gradient_norm(net)) == pytest.approx(float(np.sqrt((flat**2).sum())))
+
+
+def test_under_float16_the_norms_are_those_without_the_losses_scale(monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_norms(scale: float) -> list[float]:
+        task = gan_of()
+        scaler = SimpleNamespace(get_scale=lambda: scale)
+        task._trainer = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=scaler))  # type: ignore[assignment]
+        players = (task.net.discriminator, task.net.generator)
+        optimizers = [torch.optim.SGD(player.parameters(), lr=0.0) for player in players]
+        monkeypatch.setattr(ConditionalGAN, "optimizers", lambda _: optimizers)
+        monkeypatch.setattr(ConditionalGAN, "manual_backward", lambda _, loss: (scale * loss).backward())
+        rng, labels = torch.Generator().manual_seed(0), torch.arange(4) % 2
+        real = torch.rand(4, 1, 32, 32, generator=rng)
+        fake = task.net.generator(torch.randn(4, LATENT, generator=rng), labels)
+        *_, d_norm = task._discriminator_step(real, fake.detach(), labels, 0)
+        _, g_norm = task._generator_step(real, fake, labels)
+        return [float(d_norm), float(g_norm)]
+
+    assert find_norms(1024.0) == pytest.approx(find_norms(1.0), rel=1e-4)
 
 
 # --- losses ----------------------------------------------------------------------------------------------------------

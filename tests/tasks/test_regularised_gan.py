@@ -138,7 +138,7 @@ def test_the_schedules_go_on_where_an_interrupted_run_was(tiny_chest: Factory, t
 def alone(task: RegularisedGAN, *, epochs: int = 1) -> RegularisedGAN:
     """A task outside of any training, at the first step of ``epochs``."""
     task._trainer = SimpleNamespace(  # type: ignore[assignment]
-        num_training_batches=8, max_epochs=epochs, current_epoch=0
+        num_training_batches=8, max_epochs=epochs, current_epoch=0, precision_plugin=None
     )
     return task
 
@@ -180,7 +180,8 @@ def test_a_penalised_step_is_the_papers_loss_written_out(on: Any, sides: str, mo
     monkeypatch.setattr(module, "check_finite", lambda *_, **__: None)
     task = alone(gan_of(gradient_penalty=0.7, gradient_penalty_every=3, gradient_penalty_on=on))
     found = players_gradients(task, 0, batch_of())
-    expected = [gradient for gradient in textbook_gradients(task, sides, 3 * 0.7) if gradient is not None]
+    # three of the epoch's eight steps have penalties
+    expected = [gradient for gradient in textbook_gradients(task, sides, 8 / 3 * 0.7) if gradient is not None]
     assert len(found) == len(expected)
     for a, b in zip(found, expected, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-6)
@@ -210,12 +211,40 @@ def test_the_penalty_is_computed_in_float32_under_bfloat16(monkeypatch: pytest.M
     assert not torch.equal(coarse, task.judge_both(real, fake, labels, 1).real)  # other steps are in bfloat16
 
 
-def test_the_generators_images_get_no_gradient_from_the_discriminators_step(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("steps", "every", "penalised"), [(8, 3, 3), (8, 4, 2), (2, 4, 1), (1, 4, 1), (9, 1, 9)])
+def test_penalties_have_their_weight_in_the_mean_over_an_epochs_steps(
+    steps: int, every: int, penalised: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "check_finite", lambda *_, **__: None)
-    real, fake, labels = batch_of()
-    alone(gan_of()).judge_both(real, fake.clone(), labels, 0)
+    monkeypatch.setattr(module, "gradient_penalty", lambda *_: torch.tensor(0.5))
+    task = alone(gan_of(gradient_penalty=0.7, gradient_penalty_final=1.0, gradient_penalty_every=every))
+    task.trainer.num_training_batches = steps
+    found = [task.judge_both(*batch_of(2), step).penalty for step in range(steps)]
+    weights = [float(penalty) for penalty in found if penalty is not None]  # of R1 and R2, a half each
+    assert len(weights) == penalised
+    assert sum(weights) / steps == pytest.approx(0.7)
+
+
+def test_the_generator_gets_no_gradient_from_the_discriminators_step_with_penalties(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "check_finite", lambda *_, **__: None)
+    monkeypatch.setattr(conditional_gan, "check_finite", lambda *_, **__: None)
+    monkeypatch.setattr(RegularisedGAN, "manual_backward", lambda _, loss: loss.backward())
+    task = alone(gan_of())
+    generator, discriminator = (list(player.parameters()) for player in (task.net.generator, task.net.discriminator))
+    reached: list[bool] = []
+
+    class Watching(torch.optim.SGD):
+        def step(self, closure: Any = None) -> None:
+            reached.append(any(p.grad is not None for p in generator))
+
+    monkeypatch.setattr(RegularisedGAN, "optimizers", lambda _: [Watching(discriminator), Watching(generator)])
+    real, _, labels = batch_of()
+    task.training_step((real, labels), 0)
+    assert reached == [False, True]
+    assert all(p.grad is not None for p in discriminator)
     assert not real.requires_grad
-    assert real.grad is None
 
 
 # --- what the discriminator sees -------------------------------------------------------------------------------------
@@ -378,27 +407,32 @@ def test_a_step_has_no_more_multiply_adds_than_the_plain_gans_and_less_than_twic
     assert (with_penalty + (every - 1) * without) / every <= 0.8 * limit
 
 
-def test_each_ingredient_is_left_out_by_one_override() -> None:
-    default = configured("model=cgan_strong", "model.net.width=2")
-    without = configured(
-        "model=cgan_strong",
-        "model.net.width=2",
-        "model.loss=bce",
-        "model.gradient_penalty=0",
-        "model.net.projection=false",
-        "model.net.normalisation=batch",
-        "model.augment.translation=0",
-        "model.scheduler.final_share=1",
-        "model.ema_decay=0",
-    )
-    ingredients: list[Callable[[RegularisedGAN], bool]] = [
-        lambda task: task.loss == "relativistic",
-        lambda task: task.gradient_penalty > 0,
-        lambda task: task.net.discriminator.embedding is not None,
-        lambda task: not any(isinstance(m, nn.BatchNorm2d) for m in task.net.discriminator.modules()),
-        lambda task: task.augment is not None and task.augment.translation > 0,
-        lambda task: task._scheduler.arguments["arguments"]["final_share"] < 1,  # type: ignore[union-attr]
-        lambda task: task.ema.maximum > 0,
-    ]
-    assert [holds(default) for holds in ingredients] == [True] * len(ingredients)
-    assert [holds(without) for holds in ingredients] == [False] * len(ingredients)
+INGREDIENTS: dict[str, Callable[[RegularisedGAN], bool]] = {  # what leaves it out: whether it is there
+    "model.loss=bce": lambda task: task.loss == "relativistic",
+    "model.optimizer.betas=[0.5,0.999]": lambda task: betas_of(task) == (0.0, 0.99),
+    "model.scheduler.final_share=1": lambda task: task._scheduler.arguments["arguments"]["final_share"] < 1,  # type: ignore[union-attr]
+    "model.gradient_penalty=0": lambda task: task.gradient_penalty > 0,
+    "model.gradient_penalty_final=1": lambda task: task.gradient_penalty_final < 1,
+    "model.gradient_penalty_every=1": lambda task: task.gradient_penalty_every > 1,
+    "model.gradient_penalty_on=real": lambda task: task.gradient_penalty_on == "both",
+    "model.net.projection=false": lambda task: task.net.discriminator.embedding is not None,
+    "model.net.normalisation=batch": lambda task: (
+        not any(isinstance(module, nn.BatchNorm2d) for module in task.net.discriminator.modules())
+    ),
+    "model.augment.flip=false": lambda task: task.augment.flip,  # type: ignore[union-attr]
+    "model.augment.quarter_turn=false": lambda task: task.augment.quarter_turn,  # type: ignore[union-attr]
+    "model.augment.translation=0": lambda task: task.augment.translation > 0,  # type: ignore[union-attr]
+    "model.augment.cutout=0": lambda task: task.augment.cutout > 0,  # type: ignore[union-attr]
+    "model.ema_decay=0": lambda task: task.ema.maximum > 0,
+}
+
+
+def betas_of(task: RegularisedGAN) -> tuple[float, float]:
+    found: tuple[float, float] = task._optimizer([nn.Parameter(torch.zeros(1))]).defaults["betas"]
+    return found
+
+
+@pytest.mark.parametrize("override", [None, *INGREDIENTS])
+def test_each_ingredient_is_left_out_by_one_override_and_no_other_with_it(override: str | None) -> None:
+    task = configured("model=cgan_strong", "model.net.width=2", *([override] if override else []))
+    assert [key for key, is_there in INGREDIENTS.items() if not is_there(task)] == ([override] if override else [])

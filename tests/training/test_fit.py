@@ -25,10 +25,14 @@ from medassay.data.modules import LabelledData
 from medassay.data.sources import phantom_data
 from medassay.nets.block_cnn import BlockCNN
 from medassay.nets.cgan import CGAN
+from medassay.nets.diffusion import DenoisingUNet
+from medassay.nets.residual_cgan import ResidualCGAN
 from medassay.runs.directory import RunDirectory
 from medassay.tasks.classification import Classification
+from medassay.tasks.conditional_diffusion import ConditionalDiffusion
 from medassay.tasks.conditional_gan import ConditionalGAN
 from medassay.tasks.optim import adam, cosine, sgd
+from medassay.tasks.regularised_gan import RegularisedGAN
 from medassay.training.callbacks import early_stopping
 from medassay.training.checkpoints import AtomicCheckpointIO, Checkpoints, load_weights, read_checkpoint
 from medassay.training.fit import Fit, fit
@@ -781,6 +785,27 @@ def test_two_processes_with_half_the_batch_each_train_as_one_does(
     for name, number in alone.values.items():
         swap = 0.01 if name == "val/auroc" else 0.0  # rounding may swap the ranks of two images
         assert both.values[name] == pytest.approx(number, rel=1e-3, abs=swap), name
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("penalised", [True, False])
+def test_other_generators_keep_the_same_weights_in_two_processes(
+    penalised: bool, several_processes: None, tiny_chest: Factory, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    task: RegularisedGAN | ConditionalDiffusion
+    if penalised:
+        task = RegularisedGAN(ResidualCGAN(1, 2, width=2, discriminator_width=2, latent=4), gradient_penalty_every=2)
+    else:
+        task = ConditionalDiffusion(DenoisingUNet(1, 2, width=2))
+    start = {name: p.detach().clone() for name, p in task.named_parameters()}
+    data = tiny_chest(train=49, batch_size=8)  # one process gets an image more than the other
+    found = run(task, data, tmp_path, max_epochs=2, settings=TWO, callbacks=[KeepEachProcessesWeights()])
+    first, second = weights_of_processes(tmp_path)
+    assert list_differences(first, second) == []
+    assert sum(not torch.equal(p, start[name]) for name, p in first.items()) > len(first) / 2
+    assert task.images_seen == 98
+    assert np.isfinite(list(found.values.values())).all()
 
 
 def test_a_gan_trains_in_two_processes_that_keep_the_same_weights(

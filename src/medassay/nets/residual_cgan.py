@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from medassay.core.errors import ConfigError
 from medassay.core.types import PositiveInt, Range
 from medassay.nets.layers import Normalisation, Normalise, make_normalisation
 
@@ -186,6 +187,9 @@ class ResidualCGAN(nn.Module):
             the image.
         normalisation: Normalisation in the discriminator's blocks; batches of real and of generated images have statistics
             of their own.
+
+    Raises:
+        ConfigError: ``normalisation`` is ``instance`` and the smallest maps are single pixels.
     """
 
     def __init__(
@@ -203,6 +207,11 @@ class ResidualCGAN(nn.Module):
         super().__init__()
         self.image_shape = (channels, image_size, image_size)
         self.num_classes = num_classes
+        if normalisation == "instance" and list_sides(image_size)[0] == 1:
+            raise ConfigError(
+                "model.net.normalisation=instance: the discriminator's smallest maps of images of 8 pixels are single pixels, "
+                "of which nothing would be left; use none, group or batch, or a larger data.size"
+            )
         widths = [width * 2**i for i in range(HALVINGS, -1, -1)]
         self.generator = ResidualGenerator(channels, num_classes, image_size, widths, blocks, latent)
         widths = [discriminator_width * 2**i for i in range(HALVINGS + 1)]

@@ -72,6 +72,8 @@ class UNet(nn.Module):
         widths = [width * 2**level for level in range(depth + 1)]
         self.depth, self.padding = depth, padding
         self.alignment: int = 2**depth
+        # normalisation of each image by itself leaves nothing of deepest maps of one pixel
+        self._least_output = 2 * self.alignment if normalisation == "instance" and padding == "same" else 1
         self.normalise = Normalise()
         self.contracting = nn.ModuleList(
             make_convolutions(a, b, normalisation, padding) for a, b in pairwise([in_channels, *widths])
@@ -96,6 +98,7 @@ class UNet(nn.Module):
         """The least side in pixels of an input whose output is at least ``output`` pixels a side; ``output`` >= 1."""
         # without padding two convolutions take 4 pixels before the first pooling, and what is left must be halved
         taken = 4 if self.padding == "valid" else 0
+        output = max(output, self._least_output)
         return math.ceil((output + 2 * self.margin + taken) / self.alignment) * self.alignment - taken
 
     def output_size(self, size: int) -> int:
@@ -107,7 +110,7 @@ class UNet(nn.Module):
         above = self.find_input_size(max(1, size - 2 * self.margin))
         if size != above:
             below = above - self.alignment
-            nearest = f"{below} or {above}" if below > 2 * self.margin else f"{above}, the smallest"
+            nearest = f"{below} or {above}" if below >= self.find_input_size(1) else f"{above}, the smallest"
             raise ConfigError(
                 f"model.net.depth={self.depth}: with padding={self.padding} the U-Net takes no image of {size} pixels a side; "
                 f"the nearest possible: {nearest}"

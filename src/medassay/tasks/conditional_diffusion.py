@@ -88,8 +88,8 @@ class ConditionalDiffusion(ConditionalGenerator):
     ) -> None:
         if guidance > 0 and label_dropout == 0:
             raise ConfigError(
-                f"model.guidance={guidance:g} needs a net that also knows images of no class: use model.label_dropout=0.1, or "
-                "model.guidance=0"
+                f"model.guidance={guidance:g} needs a net that also knows images of no class: train with "
+                "model.label_dropout=0.1, or use model.guidance=0"
             )
         if sigma_min >= sigma_max:
             raise ConfigError(
@@ -104,8 +104,8 @@ class ConditionalDiffusion(ConditionalGenerator):
         self.solver = solver
         self.sigmas = make_sigmas(steps, sigma_min, sigma_max, rho)
         self.images_seen = 0  # up to the last epoch's end, by all processes
-        self._images_here = 0  # since then, by this process
-        self._images_averaged = 0  # of these, up to the last step of the average
+        self._images_averaged = 0  # since then, by all processes
+        self._images_here = 0  # since the average's last step, by this process
         self._optimizer = optimizer or adam()
         self._scheduler = scheduler
         self._means, self._val_means = EpochMeans(), EpochMeans()
@@ -175,7 +175,7 @@ class ConditionalDiffusion(ConditionalGenerator):
         return denoising_loss(denoised, clean, sigma, self.sigma_data)
 
     def on_train_epoch_start(self) -> None:
-        self._images_here = self._images_averaged = 0  # of an epoch that was broken off
+        self._images_averaged = self._images_here = 0  # of an epoch that was broken off
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         loss = self.compute_loss(batch)
@@ -186,23 +186,25 @@ class ConditionalDiffusion(ConditionalGenerator):
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)  # and not after each batch: several batches may share one step
-        processes = self.trainer.world_size
-        seen = self.images_seen + processes * self._images_averaged
-        step = processes * (self._images_here - self._images_averaged)
+        step = self._images_here
+        if self.trainer.world_size > 1:  # the last batches may differ in size, the averages may not
+            step = int(self.trainer.strategy.reduce(torch.tensor(step, device=self.device), reduce_op="sum"))
+        seen = self.images_seen + self._images_averaged
         self.ema.update(self.net, compute_decay_by_images(seen, step, self.ema_half_life, self.ema_ramp_up))
-        self._images_averaged = self._images_here
+        self._images_averaged, self._images_here = self._images_averaged + step, 0
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         if ends_epoch(self):
             self._means.log(self, prog_bar=["train/loss"])
-            here = torch.tensor(self._images_here, device=self.device)
-            self.images_seen += int(self.trainer.strategy.reduce(here, reduce_op="sum"))
-            self._images_here = self._images_averaged = 0
+            self.images_seen += self._images_averaged
+            self._images_averaged = 0
 
     def on_train_epoch_end(self) -> None:
-        self.log(
-            "step", float(self.images_seen), sync_dist=True
-        )  # Lightning takes this name as the x axis of the epoch's scalars
+        self._log_images_seen()
+
+    def _log_images_seen(self) -> None:
+        """Makes the images seen the x axis of what is logged at the end of an epoch or of a validation."""
+        self.log("step", float(self.images_seen), sync_dist=True)  # the name that Lightning takes for it
 
     def configure_optimizers(self) -> Any:
         return configure_optimizer(self, self._optimizer, self._scheduler)
@@ -226,6 +228,7 @@ class ConditionalDiffusion(ConditionalGenerator):
 
     def on_validation_epoch_end(self) -> None:
         self._val_means.log(self)
+        self._log_images_seen()
 
     # --- checkpoints ---
 

@@ -160,7 +160,7 @@ class ConditionalGAN(ConditionalGenerator):
         loss = discriminator_loss(self.loss, real_logits, fake_logits)
         optimizer.zero_grad()
         self.manual_backward(loss if penalty is None else loss + penalty)
-        norm = compute_gradient_norm(self.net.discriminator)
+        norm = compute_gradient_norm(self.net.discriminator) / self._loss_scale()
         optimizer.step()
         probabilities = real_logits.detach().sigmoid().mean(), fake_logits.detach().sigmoid().mean()
         return loss, *probabilities, norm
@@ -177,9 +177,14 @@ class ConditionalGAN(ConditionalGenerator):
             self.manual_backward(loss)
         finally:
             discriminator.requires_grad_(True)
-        norm = compute_gradient_norm(self.net.generator)
+        norm = compute_gradient_norm(self.net.generator) / self._loss_scale()
         optimizer.step()
         return loss, norm
+
+    def _loss_scale(self) -> float:
+        """What float16 training multiplies losses by before their gradients are taken; 1 in other precisions."""
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        return 1.0 if scaler is None else scaler.get_scale()
 
     def on_train_epoch_start(self) -> None:
         self._images_here = 0  # of an epoch that was broken off

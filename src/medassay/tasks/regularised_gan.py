@@ -41,8 +41,8 @@ class RegularisedGAN(ConditionalGAN):
         loss: Kind of the players' losses.
         gradient_penalty: Weight of the penalties at the start, gamma; 0 for none.
         gradient_penalty_final: Weight at the end as a share of that; between them half a cosine.
-        gradient_penalty_every: Number of discriminator steps from one with penalties, then weighted by this number, to the
-            next (Karras et al. 2020, arXiv:1912.04958, section 3.1).
+        gradient_penalty_every: Number of discriminator steps from one with penalties to the next, which weigh as much more
+            (Karras et al. 2020, arXiv:1912.04958, section 3.1). An epoch's first step is one with penalties.
         gradient_penalty_on: Which images are penalised: ``real`` (R1), ``fake`` (R2) or ``both``.
         augment: What real and generated images go through before the discriminator; None for nothing.
         ema_decay: Largest decay of the averaged generator.
@@ -128,7 +128,10 @@ class RegularisedGAN(ConditionalGAN):
         gamma = self.compute_gamma(batch_idx)
         values = {f"train/{name}": value for name, value in penalties.items()}
         self._penalty_means.add(batch_idx, len(labels), {**values, "train/gamma": real.new_full((), gamma)})
-        weight = gamma * self.gradient_penalty_every
+        steps = self.trainer.num_training_batches
+        weight = (
+            gamma * steps / math.ceil(steps / self.gradient_penalty_every)
+        )  # gamma in the mean over an epoch's steps
         return Judgement(logits["r1"], logits["r2"], weight * torch.stack(list(penalties.values())).sum())
 
     def compute_gamma(self, batch_idx: int) -> float:

@@ -70,7 +70,16 @@ class PrepareQuickScores:
         real, counts = Real.from_data(data, "val"), data.class_counts()
         samples = len(real.train) if self.samples is None else self.samples
         sizes = {"train": samples, "val": min(samples, len(real.val))}
-        if any(len(set(make_proportional_labels(counts, n).tolist())) < data.num_classes for n in sizes.values()):
+
+        def lacks_a_class(n: int) -> bool:
+            return len(set(make_proportional_labels(counts, n).tolist())) < data.num_classes
+
+        if lacks_a_class(len(real.val)):
+            raise ConfigError(
+                f"{KEY} draws no more samples than there are validation images, {len(real.val)}: too few for some of every "
+                f"class; train on data with more of them, or leave the selection out: {KEY}.by=null"
+            )
+        if lacks_a_class(samples):
             raise ConfigError(
                 f"{KEY}.samples={samples}: too few for some of every class; give more, or null for {len(real.train)}"
             )
