@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -158,6 +158,25 @@ def test_images_of_8_bits_are_the_same_with_any_window(tmp_path: Path) -> None:
         assert np.array_equal(ImageReader(8, 1, window=window).read(tmp_path / "a.png")[0].numpy(), pixels(8, 8))  # type: ignore[arg-type]
 
 
+def test_a_tiff_of_16_bits_is_a_negative_where_it_says_so(tmp_path: Path) -> None:
+    values = pixels(8, 8, high=65536, dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.tif")
+    found = ImageReader(8, 1, window=(0, 65535)).read(tmp_path / "a.tif")
+    content = (tmp_path / "a.tif").read_bytes()
+    black_is_zero, white_is_zero = (struct.pack("<HHIHH", 262, 3, 1, kind, 0) for kind in (1, 0))
+    assert content.count(black_is_zero) == 1
+    (tmp_path / "b.tif").write_bytes(content.replace(black_is_zero, white_is_zero))
+    assert torch.equal(ImageReader(8, 1, window=(0, 65535)).read(tmp_path / "b.tif"), 255 - found)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_tiff_in_lab_is_read(channels: Literal[1, 3], tmp_path: Path) -> None:
+    Image.new("LAB", (8, 8), (200, 128, 128)).save(tmp_path / "a.tif")
+    found = ImageReader(8, channels).read(tmp_path / "a.tif")
+    assert found.shape == (channels, 8, 8)
+    assert 180 < float(found.float().mean()) < 210
+
+
 def test_a_range_is_linear_and_clips_what_lies_outside() -> None:
     values = np.array([-2000.0, -160, 40, 240, 3000, np.nan, np.inf, -np.inf])
     assert apply_window(values, (-160, 240)).tolist() == [0, 0, 128, 255, 255, 0, 255, 0]
@@ -213,6 +232,22 @@ def test_rescaling_and_window_of_a_dicom_file_are_obeyed(tmp_path: Path) -> None
     assert np.abs(found - expected.clip(0, 255)).max() <= 0.51
     other = ImageReader(8, 1, window=(-1000, 1000)).read(tmp_path / "a.dcm")[0].numpy()
     assert np.array_equal(other, apply_window(units, (-1000, 1000)))
+
+
+def test_a_window_of_ones_own_takes_the_place_of_the_files_table(tmp_path: Path) -> None:
+    pydicom = pytest.importorskip("pydicom")
+    values = np.arange(0, 4096, 64, dtype=np.uint16).reshape(8, 8)
+    table = pydicom.dataset.Dataset()
+    table.LUTDescriptor = [4096, 0, 16]
+    table.LUTData = (np.linspace(0, 1, 4096) ** 3 * 65535).astype(np.uint16).tobytes()
+    plain = write_dicom(tmp_path / "plain.dcm", values, BitsStored=12, HighBit=11)
+    tabled = write_dicom(tmp_path / "tabled.dcm", values, BitsStored=12, HighBit=11, VOILUTSequence=[table])
+    window = (1000.0, 2000.0)
+    shown = [ImageReader(8, 1, window=window).read(file)[0].numpy() for file in (plain, tabled)]
+    assert np.array_equal(shown[0], apply_window(values.astype(float), window))
+    assert np.array_equal(shown[1], shown[0])
+    by_table = ImageReader(8, 1).read(tabled)[0].numpy()
+    assert np.abs(by_table - (values / 4095.0) ** 3 * 255).max() <= 1.5
 
 
 def test_monochrome1_is_white_where_values_are_low(tmp_path: Path) -> None:

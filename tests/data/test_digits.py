@@ -97,26 +97,64 @@ def test_the_first_images_are_for_training_and_those_after_them_for_validation(
     assert len(found["md5"]) == 32
 
 
-def test_it_is_published_where_the_packed_files_are_torchvision_s(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    write_raw(tmp_path, monkeypatch)
+def pack_raw(root: Path) -> list[tuple[str, str]]:
+    """Puts the packed files beside the unpacked ones; their names and md5."""
     from torchvision.datasets import MNIST
 
     known = []
     for name, _ in MNIST.resources:
-        packed = gzip.compress((tmp_path / "MNIST" / "raw" / name.removesuffix(".gz")).read_bytes(), mtime=0)
-        (tmp_path / "MNIST" / "raw" / name).write_bytes(packed)
+        packed = gzip.compress((root / "MNIST" / "raw" / name.removesuffix(".gz")).read_bytes(), mtime=0)
+        (root / "MNIST" / "raw" / name).write_bytes(packed)
         known.append((name, compute_md5(torch.frombuffer(bytearray(packed), dtype=torch.uint8))))
+    return known
+
+
+def test_it_is_published_where_the_packed_files_are_torchvision_s(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_raw(tmp_path, monkeypatch)
+    known = pack_raw(tmp_path)
     assert not digits.is_published(tmp_path)
-    monkeypatch.setattr(MNIST, "resources", known)
+    monkeypatch.setattr("torchvision.datasets.MNIST.resources", known)
     assert digits.is_published(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\0\x08", None])
+def test_what_an_interrupted_unpacking_left_is_unpacked_anew(
+    content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_raw(tmp_path, monkeypatch)
+    monkeypatch.setattr("torchvision.datasets.MNIST.resources", pack_raw(tmp_path))
+    damaged, raw = [tmp_path / "MNIST" / "raw" / f"train-{name}-ubyte" for name in ("images-idx3", "labels-idx1")], []
+    for file in damaged:
+        raw.append(file.read_bytes())
+        file.unlink()
+        if content is not None:
+            file.write_bytes(content)
+    data = mnist_data("mnist", TEN, 1, root=str(tmp_path), train=4, val=3, test=2)
+    assert data.splits.train.labels.tolist() == [0, 1, 2, 3]
+    assert [file.read_bytes() for file in damaged] == raw
+    assert len(list((tmp_path / "MNIST" / "raw").iterdir())) == 8  # packed and unpacked, nothing else
+
+
+def test_damaged_files_that_cannot_be_downloaded_anew_stay_and_are_said_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_raw(tmp_path, monkeypatch)
+    damaged = tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte"
+    damaged.write_bytes(b"")
+    with pytest.raises(
+        DataError, match=r"not in .* as a whole and could not be downloaded .*the four packed files"
+    ) as caught:
+        _ = mnist_data("mnist", TEN, 1, root=str(tmp_path), train=4, val=3, test=2).splits
+    assert "\n" not in str(caught.value)
+    assert len(list(damaged.parent.iterdir())) == 4
 
 
 def test_without_a_network_one_line_names_a_file_and_nothing_is_left_behind(tmp_path: Path) -> None:
     data = mnist_data("mnist", TEN, 1, root=str(tmp_path / "new"))
     with pytest.raises(
-        DataError, match=r"MNIST is not in .*new and could not be downloaded .*data\.file=<npz>.*data=digits"
+        DataError, match=r"MNIST is not in .*new as a whole and could not be downloaded .*data\.file=<npz>.*data=digits"
     ):
         _ = data.splits
     assert not (tmp_path / "new").exists()

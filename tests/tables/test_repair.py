@@ -9,6 +9,7 @@ import pytest
 from medassay.core.errors import DataError
 from medassay.tables import read_values
 from medassay.tables.repair import Change, Repair, repair_sheet
+from medassay.tables.rows import find_comma
 from medassay.tables.sheet import read_sheet
 from tests.tables.laboratory import ROWS, SPOILT, STRAY, write_report
 
@@ -135,6 +136,22 @@ def test_dates_in_german_and_english_have_the_readings_worked_out_by_hand(
 def test_what_no_number_becomes_is_flagged_and_empty(table: Path, value: str) -> None:
     change = repair_value(table, value, "1-9")
     assert (change.action, change.after, change.is_flagged) == ("unreadable", "", True)
+
+
+@pytest.mark.parametrize("dates", [("04.07.2023", "05.07.2023"), ("04. Jul", "05. Jul")])
+def test_points_of_dates_do_not_decide_what_a_comma_means(table: Path, dates: tuple[str, str]) -> None:
+    """However they are written: one value has become 1000 times as large, and repaired ones points, when they did."""
+    rows = [
+        ("Dichte", "", "1,005-1,030", "1,015"),
+        ("Natrium", "mmol/l", "135-145", "141,2"),
+        ("Leukozyten", "/nl", "4-10", "7,3"),
+        ("Kalium", "mmol/l", "3,5-5,1", dates[0]),
+        ("Erythrozyten", "/pl", "3,1-5,2", dates[1]),
+    ]
+    content = "\n".join(";".join(row) for row in [("Name", "Einheit", "Normbereich", "Wert"), *rows]) + "\n"
+    written = repair(table, content).content.decode()
+    assert find_comma(read_sheet(table))
+    assert "Erythrozyten;/pl;3,1-5,2;5,07\n" in written
 
 
 def test_a_date_with_one_reading_is_taken_outside_the_normal_range_and_says_so(table: Path) -> None:

@@ -89,6 +89,8 @@ class ImageReader:
         Raises:
             DataError: The picture has another size, where that is refused.
         """
+        if picture.mode == "LAB":  # goes to no other mode but RGB
+            picture = picture.convert("RGB")
         if picture.mode == "P":  # a palette may hold transparency, which only RGBA can take
             picture = picture.convert("RGBA")
         colours = picture.convert("L" if self.channels == 1 else "RGB")
@@ -111,7 +113,10 @@ class ImageReader:
             turned = read_orientation(image)  # Pillow turns a TIFF upright while it is loaded
             if _is_deep(image, file):
                 values = _read_deep(image, file)
-                picture: Image.Image = Image.fromarray(self._show(values, file))
+                pixels = self._show(values, file)
+                is_negative = image.format == "TIFF" and image.tag_v2.get(262) == 0  # type: ignore[attr-defined]
+                # PhotometricInterpretation: low values are white, which Pillow undoes of up to 8 bits
+                picture: Image.Image = Image.fromarray(255 - pixels if is_negative else pixels)
                 steps = [describe_window(self.window)] if self.window is not None else []
             else:
                 image.load()
@@ -125,12 +130,13 @@ class ImageReader:
         from PIL import Image
 
         dicom = read_dicom(file)
-        window = self.window if dicom.deep and self.window is not None else dicom.window
+        has_own = dicom.deep and self.window is not None
+        values, window = (dicom.values, self.window) if has_own else (dicom.shown, dicom.window)
         if window is not None:
-            pixels = apply_window(dicom.values, window)
+            pixels = apply_window(values, window)
             steps = [f"DICOM, {describe_window(window).removeprefix('more than 8 bits: ')}"]
         else:
-            pixels, steps = (self._show(dicom.values, file) if dicom.deep else dicom.values), []
+            pixels, steps = (self._show(values, file) if dicom.deep else values), []
         return DecodedImage(Image.fromarray(255 - pixels if dicom.inverted else pixels), tuple(steps))
 
     def _show(self, values: _Array, file: Path) -> _Array:

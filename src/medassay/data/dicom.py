@@ -18,12 +18,14 @@ class DicomImage(NamedTuple):
 
     Attributes:
         values: ``(H, W)`` after the rescaling that the file names (Hounsfield units of a CT), or ``(H, W, 3) uint8``.
+        shown: The same as the file's own table shows them, if it has one; ``window`` is of these.
         window: Lowest and highest value to be shown, as the file says; else all values of up to 8 bits, or None.
         deep: Whether the file has more than 8 bits a value.
         inverted: Whether low values are white (MONOCHROME1).
     """
 
     values: _Array
+    shown: _Array
     window: tuple[float, float] | None
     deep: bool
     inverted: bool
@@ -52,20 +54,20 @@ def read_dicom(file: Path) -> DicomImage:
     kind = str(dataset.PhotometricInterpretation)
     stored: _Array = pixel_array(dataset)  # YBR becomes RGB
     if stored.ndim == 3 and stored.dtype == np.uint8:
-        return DicomImage(stored, None, deep=False, inverted=False)
+        return DicomImage(stored, stored, None, deep=False, inverted=False)
     if kind not in ("MONOCHROME1", "MONOCHROME2"):
         raise DataError(f"{file} is a DICOM file of {kind} colours, which are not read: convert it to PNG")
     values: _Array = apply_modality_lut(stored, dataset)
-    window = _find_window(dataset)
+    shown, window = values, _find_window(dataset)
     if "VOILUTSequence" in dataset:  # a table instead of a window
-        values = apply_voi(values, dataset)
+        shown = apply_voi(values, dataset)
         window = (0.0, 2.0 ** int(dataset.VOILUTSequence[0].LUTDescriptor[2]) - 1)
     bits = int(dataset.BitsStored)
     if window is None and bits <= 8:
         ends = np.array([0, 2**bits - 1]) - (2 ** (bits - 1) if int(dataset.PixelRepresentation) else 0)
         low, high = sorted(apply_modality_lut(ends, dataset).tolist())
         window = (float(low), float(high))
-    return DicomImage(values, window, deep=bits > 8, inverted=kind == "MONOCHROME1")
+    return DicomImage(values, shown, window, deep=bits > 8, inverted=kind == "MONOCHROME1")
 
 
 def _find_window(dataset: Any) -> tuple[float, float] | None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
+import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,31 +150,57 @@ def check_digits(declared: ImageFormat, size: int, advice: str) -> None:
 
 
 def load_mnist(root: Path, train: bool) -> tuple[Tensor, Tensor]:
-    """All images ``(N, 1, 28, 28) uint8`` and labels ``(N,) int64`` of one of MNIST's two files, downloaded where missing.
+    """All images ``(N, 1, 28, 28) uint8`` and labels ``(N,) int64`` of one of MNIST's two files.
+
+    What is missing, or damaged by an unpacking that was broken off, is unpacked from the packed files beside it or downloaded.
 
     Raises:
-        DataError: It is not there and cannot be downloaded, or is damaged.
+        DataError: It is not there or damaged, and cannot be downloaded.
     """
     from torchvision.datasets import MNIST as Downloaded  # slow
 
     raw = root / "MNIST" / "raw"
-    new_folders = [folder for folder in (raw, *raw.parents) if not folder.exists()]
+    unreadable = (OSError, RuntimeError, ValueError, AssertionError)
     try:
-        with watch_download():
-            read = Downloaded(root, train=train, download=True)
-    except (OSError, RuntimeError, ValueError, AssertionError) as error:
-        with contextlib.suppress(OSError):
-            for folder in new_folders:  # a mistyped data.root leaves nothing behind
-                folder.rmdir()
+        try:
+            read = Downloaded(root, train=train)
+        except unreadable:
+            _fetch_mnist(raw)
+            read = Downloaded(root, train=train)
+    except unreadable as error:
         cause = (str(error).strip().splitlines() or [type(error).__name__])[-1]
         raise DataError(
-            f"MNIST is not in {root} and could not be downloaded ({cause}): name a file of digits in MedMNIST's layout, "
-            f"data.file=<npz>, or put the four files into {raw}, or run without it: data=digits"
+            f"MNIST is not in {root} as a whole and could not be downloaded ({cause}): name a file of digits in MedMNIST's "
+            f"layout, data.file=<npz>, or put the four packed files into {raw}, or run without it: data=digits"
         ) from error
     images, labels = read.data, read.targets.long()
     if images.shape != (OFFICIAL[not train], LARGE, LARGE) or labels.shape != images.shape[:1]:
         raise DataError(f"{root / 'MNIST'} is not MNIST ({tuple(images.shape)}): delete it so that it is downloaded")
     return images[:, None].contiguous(), labels
+
+
+def _fetch_mnist(raw: Path) -> None:
+    """Downloads and unpacks MNIST beside ``raw``, then moves each file there: whole, whatever else is under way there."""
+    from torchvision.datasets import MNIST as Downloaded
+
+    new_folders = [folder for folder in (raw, *raw.parents) if not folder.exists()]
+    try:
+        raw.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=raw, prefix=".mnist-") as temporary:
+            arriving = Path(temporary) / "MNIST" / "raw"
+            arriving.mkdir(parents=True)
+            for name, _ in Downloaded.resources:
+                if (raw / name).is_file():  # torchvision downloads it anew where its md5 is wrong
+                    shutil.copyfile(raw / name, arriving / name)
+            with watch_download():
+                Downloaded(temporary, download=True)
+            for file in arriving.iterdir():
+                os.replace(file, raw / file.name)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            for folder in new_folders:  # a mistyped data.root leaves nothing behind
+                folder.rmdir()
+        raise
 
 
 def is_published(root: Path) -> bool:

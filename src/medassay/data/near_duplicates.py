@@ -46,8 +46,8 @@ def hash_perceptually(images: Tensor) -> Hashes:
     return np.concatenate(parts)
 
 
-def find_near_pairs(hashes: Hashes, distance: int = NEAR) -> list[NearPair]:
-    """All pairs of ``hashes (N,)`` that differ in at most ``distance`` bits; the search ends at 100,000 pairs.
+def find_near_pairs(hashes: Hashes, distance: int = NEAR, most: float = MOST_PAIRS) -> list[NearPair]:
+    """All pairs of ``hashes (N,)`` that differ in at most ``distance`` bits; the search ends at ``most`` pairs or a few more.
 
     Hashes so near have at least one of ``distance + 1`` sets of bits in common, so that only those need be compared.
     """
@@ -58,13 +58,13 @@ def find_near_pairs(hashes: Hashes, distance: int = NEAR) -> list[NearPair]:
         cuts = np.nonzero(np.diff((hashes & mask)[order]))[0] + 1
         for group in np.split(order, cuts):
             if len(group) > 1:
-                pairs.update(_compare(hashes, np.sort(group), distance))
-            if len(pairs) >= MOST_PAIRS:
+                pairs.update(_compare(hashes, np.sort(group), distance, most))
+            if len(pairs) >= most:
                 return sorted(pairs)
     return sorted(pairs)
 
 
-def _compare(hashes: Hashes, group: npt.NDArray[np.intp], distance: int) -> list[NearPair]:
+def _compare(hashes: Hashes, group: npt.NDArray[np.intp], distance: int, most: float) -> list[NearPair]:
     """The near pairs of the images ``group``, sorted indices."""
     pairs: list[NearPair] = []
     for start in range(0, len(group), _CHUNK):
@@ -73,6 +73,6 @@ def _compare(hashes: Hashes, group: npt.NDArray[np.intp], distance: int) -> list
         later = columns > rows + start
         for row, column in zip(rows[later], columns[later], strict=True):
             pairs.append(NearPair(int(group[start + row]), int(group[column]), int(bits[row, column])))
-        if len(pairs) >= MOST_PAIRS:
+        if len(pairs) >= most:
             break
     return pairs

@@ -47,7 +47,9 @@ class Value:
 
 def find_comma(sheet: Sheet) -> bool:
     """Whether the table writes decimal commas: as most of its values do, or, if none has decimals, its normal ranges."""
-    values, ranges = ([sheet.get(row, role) for row in sheet.rows] for role in ("value", "range"))
+    values, ranges = (
+        [text for row in sheet.rows if read_date(text := sheet.get(row, role)) is None] for role in ("value", "range")
+    )  # a date's points are none of a number
     return uses_comma(values if re.search(r"\d[.,]\d", "\n".join(values)) else ranges)
 
 

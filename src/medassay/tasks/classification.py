@@ -101,9 +101,9 @@ class Classification(AveragedTask):
         self._balanced = class_weights == "balanced"
         self._optimizer = optimizer or adam()
         self._scheduler = scheduler
-        self._means, self._val_means = EpochMeans(), EpochMeans()
+        self._means = EpochMeans()
         self.register_buffer("class_weights", torch.ones(num_classes))
-        self._validated: list[tuple[Tensor, Tensor]] = []  # probabilities and labels of the epoch's batches
+        self._validated: list[tuple[Tensor, Tensor]] = []  # logits and labels of the epoch's batches
 
     def setup(self, stage: str) -> None:
         if stage == "fit" and self._balanced:
@@ -180,15 +180,17 @@ class Classification(AveragedTask):
         logits = self(images)
         if batch_idx == 0:  # a validation that was broken off leaves nothing to the next
             self._validated = []
-        self._validated.append((logits.float().softmax(1), labels))
-        self._val_means.add(batch_idx, len(images), {"val/loss": self.loss(logits, labels)})
+        self._validated.append((logits.to(torch.promote_types(logits.dtype, torch.float32)), labels))
 
     def on_validation_epoch_end(self) -> None:
-        self._val_means.log(self)
-        probabilities, labels = (torch.cat(parts) for parts in zip(*self._validated, strict=True))
+        logits, labels = (torch.cat(parts) for parts in zip(*self._validated, strict=True))
         self._validated = []
         if self.trainer.world_size > 1:
-            probabilities, labels = (torch.cat(gather_all_tensors(part)) for part in (probabilities, labels))
+            logits, labels = (torch.cat(gather_all_tensors(part)) for part in (logits, labels))
+        loss = self.loss(
+            logits, labels
+        )  # of all images at once: in a mean over batches, weights would cancel within each
+        probabilities = logits.softmax(1)
         if bool(probabilities.isfinite().all()):
             measured = measure_classification(probabilities, labels)
         else:  # the checkpoint's turn comes next, and refuses weights that are not finite
@@ -196,6 +198,7 @@ class Classification(AveragedTask):
         areas = [area for area in measured["per_class"]["auroc"] if not math.isnan(area)]
         auroc = sum(areas) / len(areas) if areas else math.nan
         # The same in every process already; said so that Lightning does not warn
+        self.log("val/loss", loss, sync_dist=True)
         self.log("val/accuracy", measured["accuracy"], sync_dist=True)
         self.log("val/balanced_accuracy", measured["balanced_accuracy"], sync_dist=True)
         self.log("val/auroc", auroc, prog_bar=True, sync_dist=True)

@@ -84,6 +84,13 @@ def test_a_missing_file_and_one_that_is_no_text_are_said(tmp_path: Path) -> None
         _ = beats_data("qrs", str(tmp_path / "b.csv")).splits
 
 
+def test_times_that_single_precision_cannot_tell_apart_are_refused(tmp_path: Path) -> None:
+    lines = "".join(f"{1.7e9 + 0.00278 * i:.5f},{i},1,2\n" for i in range(5))  # seconds since 1970
+    file = write(tmp_path / "b.csv", TEXT.splitlines()[0] + "\n" + lines)
+    with pytest.raises(DataError, match=r"1700000000 to .* too far from 0 .* subtract its first value"):
+        _ = beats_data("qrs", file, val=1, test=1).splits
+
+
 def test_a_beat_must_be_left_to_learn_from(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="of 3 beats none is left"):
         _ = beats_data("qrs", write(tmp_path / "b.csv"), val=1, test=2).splits

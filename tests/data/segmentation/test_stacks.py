@@ -11,8 +11,10 @@ import pytest
 import torch
 
 from medassay.core.errors import ConfigError, DataError
+from medassay.core.types import SegmentedImages
 from medassay.data import npz
 from medassay.data.segmentation.sources import membranes_data, nuclei_data
+from medassay.data.segmentation.splitting import split_segmented
 from medassay.data.segmentation.weights import PixelWeights
 
 Find = Callable[[str], Path]
@@ -65,12 +67,12 @@ def test_colour_sections_are_read(tmp_path: Path) -> None:
 # --- objects ---------------------------------------------------------------------------------------------------------
 
 
-def test_objects_keep_their_numbers_and_the_mask_parts_those_that_touch(tmp_path: Path) -> None:
+def test_objects_are_told_apart_and_the_mask_parts_those_that_touch(tmp_path: Path) -> None:
     data = nuclei_data("nuclei", ["background", "nucleus"], file=save(tmp_path, objects()))
     assert [len(split) for split in data.splits] == [6, 2, 2]
     train = data.splits.train
     assert train.instances is not None
-    assert train.instances[0].unique().tolist() == [0, 1, 7]
+    assert train.instances[0][8].tolist() == [0] * 4 + [1] * 10 + [2] * 6 + [0] * 12
     assert train.masks[0][8].tolist() == [0] * 4 + [1] * 9 + [0] * 2 + [1] * 5 + [0] * 12
 
 
@@ -90,6 +92,34 @@ def test_nearly_identical_images_come_into_the_same_split_and_are_recorded(tmp_p
     record = data.provenance()
     assert record["near_duplicates"] == {"pairs": 4, "bits": 2, "kept_together": True}
     assert (record["split_seed"], record["split"]) == (split_seed, [0.7, 0.15, 0.15])
+
+
+def test_numbers_as_large_as_colours_cost_neither_time_nor_memory(tmp_path: Path) -> None:
+    arrays = objects()
+    arrays["instances"] = arrays["instances"].astype(np.int64) * (2**31 - 1) // 7
+    assert arrays["instances"].max() == 2**31 - 1
+    large = nuclei_data("nuclei", ["background", "nucleus"], file=save(tmp_path, arrays)).splits.train.instances
+    small = nuclei_data("nuclei", ["background", "nucleus"], file=save(tmp_path, objects())).splits.train.instances
+    assert large is not None
+    assert small is not None
+    assert all(torch.equal(a, b) for a, b in zip(large, small, strict=True))
+    whole = arrays["instances"][:, :14, 4:14]  # no background
+    arrays = {"images": arrays["images"][:, :14, 4:14], "instances": whole + (whole == 0)}
+    data = nuclei_data("nuclei", ["background", "nucleus"], file=save(tmp_path, arrays))
+    assert data.splits.train.instances is not None
+    assert int(data.splits.train.instances[0].min()) == 1
+
+
+def test_images_that_all_look_alike_hide_no_other_nearly_identical_ones() -> None:
+    """460 black images are 105,570 pairs."""
+    noise = torch.randint(0, 250, (20, 1, 32, 32), generator=torch.Generator().manual_seed(0)).byte()
+    images = [*torch.zeros(460, 1, 32, 32).byte(), *noise, *(noise + 1)]
+    split = split_segmented(SegmentedImages(images, [image[0] for image in images]), (0.4, 0.3, 0.3), seed=1)
+    home = {row: name for name, rows in split.rows.items() for row in rows}
+    assert len({home[row] for row in range(460)}) == 1
+    assert all(home[460 + i] == home[480 + i] for i in range(20))
+    assert len({home[460 + i] for i in range(20)}) > 1
+    assert split.near_pairs == 460 * 459 // 2 + 20
 
 
 def test_the_seed_decides_the_split(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 import torch
 from torch import Tensor
 
-from medassay.core.errors import ConfigError
+from medassay.core.errors import ConfigError, DataError
 from medassay.core.types import Curve, CurveSplits, NonNegativeInt, Positive, PositiveInt
 from medassay.data.curves.loader import CurveLoader
 from medassay.data.loader import ShardedBatches
@@ -154,7 +154,14 @@ class CurveData(ResidentData):
     def _take(self, repetitions: Repetitions, chosen: list[int]) -> Curve:
         """The points of the ``chosen`` repetitions, one repetition after the other."""
         places = len(repetitions.x)
-        x = (repetitions.x / self.x_scale).float().repeat(len(chosen))[:, None]
+        times = (repetitions.x / self.x_scale).float()
+        if len(set(times.tolist())) < places:
+            low, high = float(repetitions.x.min()), float(repetitions.x.max())
+            raise DataError(
+                f"data={self.name}: the first column, {low:.10g} to {high:.10g}, lies too far from 0 for the single precision "
+                "that nets compute in, where some of its values are the same: subtract its first value from all"
+            )
+        x = times.repeat(len(chosen))[:, None]
         y = (repetitions.y[chosen] / self.y_scale).float().reshape(-1, 1)
         return Curve(x, y, torch.tensor(chosen).repeat_interleave(places))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -49,10 +50,13 @@ def split_segmented(images: SegmentedImages, shares: Shares, seed: int) -> Rando
         DataError: The shares are not valid, or there are too few images for three splits.
     """
     hashes = np.concatenate([hash_perceptually(image[None]) for image in images.images])
-    pairs = find_near_pairs(hashes)
-    ties: list[list[str]] = [[] for _ in images.images]
-    for first, second, _ in pairs:
+    looks, look_of, counts = np.unique(hashes, return_inverse=True, return_counts=True)
+    ties_of = [[f"look {index}"] if count > 1 else [] for index, count in enumerate(counts)]
+    near_pairs = int((counts * (counts - 1) // 2).sum())
+    for first, second, _ in find_near_pairs(looks, most=math.inf):  # all of them: a pair that is left out may be split
+        near_pairs += int(counts[first] * counts[second])
         for index in (first, second):
-            ties[index].append(f"{first} like {second}")
+            ties_of[index].append(f"{first} like {second}")
+    ties = [ties_of[index] for index in look_of]
     rows = {part: chosen[IMAGES] for part, chosen in split_at_random({IMAGES: ties}, shares, seed).items()}
-    return RandomSplit(SegmentedSplits(*(images[torch.tensor(own)] for own in rows.values())), rows, len(pairs))
+    return RandomSplit(SegmentedSplits(*(images[torch.tensor(own)] for own in rows.values())), rows, near_pairs)

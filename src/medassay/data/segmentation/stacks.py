@@ -157,7 +157,7 @@ class NumberedObjects(Stack):
         if low < 0 or high >= 2**31:
             expected = "expected 0 for background and a positive number below 2**31 for each object: save it so"
             raise DataError(f"{self.find_file()}: 'instances' holds numbers {low}..{high}, {expected}, or {_OTHER}")
-        instances = [torch.from_numpy(one.astype(np.int32)) for one in numbers]
+        instances = [torch.from_numpy(_renumber(one)) for one in numbers]
         masks = [separate_touching(one) for one in instances]
         every = SegmentedImages(_to_tensors(images), masks, instances)
         self._random_split: RandomSplit = split_segmented(every, self.shares, self.split_seed)
@@ -165,6 +165,13 @@ class NumberedObjects(Stack):
 
     def describe_split(self) -> dict[str, Any]:
         return self._random_split.describe(self.shares, self.split_seed)
+
+
+def _renumber(objects: _Array) -> _Array:
+    """Objects numbered 1, 2, ... in the order of their numbers, int32: what looks for each object counts to the largest."""
+    numbers, places = np.unique(objects, return_inverse=True)
+    renumbered: _Array = (places.reshape(objects.shape) + (numbers[0] != 0)).astype(np.int32)
+    return renumbered
 
 
 def _to_tensors(images: _Array) -> list[torch.Tensor]:
