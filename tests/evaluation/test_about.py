@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
+import pkgutil
+import shlex
 from typing import Any
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from medassay import protocols
 from medassay.evaluation.about import About, flatten, format_command, list_data_warnings, list_warnings
 
 PUBLISHED = {"name": "bloodmnist", "published": True}
@@ -91,6 +97,13 @@ def test_the_command_names_every_setting_and_override() -> None:
     )
 
 
+def test_letters_that_hydra_takes_only_in_quotes_are_quoted() -> None:
+    command = format_command({"run": "outputs/é_ü", "protocol": {"name": "gradcam"}})
+    assert command is not None
+    (override,) = (word for word in shlex.split(command) if word.startswith("run="))
+    assert OverridesParser.create().parse_override(override).value() == "outputs/é_ü"
+
+
 def test_a_null_that_is_the_default_is_left_out_and_another_is_named() -> None:
     record = {"run": "x", "protocol": {**SHORTCUT, "stamp": None, "seed": None}}
     assert format_command(record) == "python evaluate.py run=x protocol=shortcut protocol.seed=null"
@@ -123,3 +136,16 @@ def test_without_a_record_of_what_was_evaluated_there_is_no_command() -> None:
 def test_nested_values_are_shown_by_the_names_of_all_levels() -> None:
     values = {"best_epoch": None, "hardware": {"gpus": 0, "fast": True}}
     assert dict(flatten(values)) == {"best epoch": "–", "hardware: gpus": 0, "hardware: fast": "yes"}
+
+
+def test_no_result_takes_the_place_of_what_is_known_of_the_run() -> None:
+    """``<protocol>.json`` holds both beside each other; what both have is the same in both."""
+    facts = {field.name for field in dataclasses.fields(About)} | {"run", "checkpoint", "protocol", "environment"}
+    taken: dict[str, set[str]] = {}
+    for found in pkgutil.walk_packages(protocols.__path__, f"{protocols.__name__}."):
+        for name, kind in vars(importlib.import_module(found.name)).items():
+            if name.endswith("Results") and dataclasses.is_dataclass(kind):
+                names = {field.metadata.get("name", field.name) for field in dataclasses.fields(kind)}
+                taken[name] = names & facts - {"name", "data", "classes"}
+    assert len(taken) > 15
+    assert {name: names for name, names in taken.items() if names} == {}

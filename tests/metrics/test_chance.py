@@ -6,10 +6,13 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
+from scipy import stats
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 from medassay.core.estimate import Estimate
-from medassay.metrics.chance import ChanceCheck, check_against_chance
+from medassay.metrics.chance import ChanceCheck, are_enough, check_against_chance
+from medassay.reporting.classification import describe_chance
 from tests.helpers import predictions
 
 
@@ -56,6 +59,27 @@ def test_both_intervals_must_be_clear_of_chance(
     balanced_accuracy: tuple[float, float], auroc: tuple[float, float], passed: bool
 ) -> None:
     assert ChanceCheck(Estimate(0.6, *balanced_accuracy), Estimate(0.6, *auroc), 0.5).passed is passed
+
+
+@pytest.mark.parametrize(
+    ("counts", "enough"),
+    [([6, 6], True), ([5, 5], False), ([1, 1], False), ([1, 500], False), ([2] * 8, True), ([1] * 8, False)],
+)
+def test_images_are_enough_where_being_right_on_all_of_them_would_show_something(
+    counts: list[int], enough: bool
+) -> None:
+    lowest = min(stats.binomtest(n, n).proportion_ci(0.95, "exact").low for n in counts)
+    assert (lowest > 1 / len(counts)) is enough
+    assert are_enough(counts, 1 / len(counts)) is enough
+
+
+@pytest.mark.parametrize(("images", "passed"), [(4, False), (40, True)])
+def test_a_few_images_that_are_all_right_show_nothing(images: int, passed: bool) -> None:
+    labels = torch.arange(images) % 2
+    check = check_against_chance(F.one_hot(labels, 2) * 0.8 + 0.1, labels)
+    assert check.balanced_accuracy.low == check.balanced_accuracy.high == 1
+    assert check.passed is passed
+    assert ("too few images of a class to tell" in describe_chance(check)) is not passed
 
 
 def test_an_interval_lies_above_a_limit_reaches_it_or_lies_below() -> None:

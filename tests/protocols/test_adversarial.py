@@ -261,7 +261,7 @@ def test_a_check_that_was_not_made_fails_nothing() -> None:
 def test_a_net_at_chance_is_not_judged() -> None:
     level, reason = verdict.judge(BAD, attacked(0.9, 1), attacked(1, 1, "noise"), [FAILED])
     assert level == "not judged"
-    assert "not above chance" in reason
+    assert "not shown to be above chance" in reason
 
 
 # --- a whole run -----------------------------------------------------------------------------------------------------

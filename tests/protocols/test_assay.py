@@ -18,7 +18,7 @@ from torch import Tensor
 
 from medassay import config as configuration
 from medassay.config.moved import update_targets
-from medassay.core.errors import ConfigError
+from medassay.core.errors import ConfigError, DataError
 from medassay.core.estimate import Estimate
 from medassay.core.results import to_json
 from medassay.core.types import LabelledImages, Splits
@@ -330,6 +330,29 @@ def test_the_largest_class_is_dropped_and_the_floor_cut_to_the_same_number() -> 
     assert made["floor_same_m"].images.counts(8)[dropped] > 0
 
 
+def test_a_control_that_would_be_too_small_is_left_out_aloud(caplog: pytest.LogCaptureFixture) -> None:
+    labels = {"train": [40, 40], "val": [34, 6], "test": [10, 10]}
+    parts = []
+    for counts in labels.values():
+        images = split_of(sum(counts), 0).images
+        parts.append(LabelledImages(images, torch.arange(2).repeat_interleave(torch.tensor(counts))))
+    real = Real(["common", "rare"], *parts, {})
+    made = controls.make_controls(real, 40)
+    assert [one.key for one in made] == ["copies", "noisy_copies", "shuffled_labels"]
+    assert "“floor without common” is left out: its 6 images are too few" in caplog.text
+    with pytest.raises(DataError, match="compares 3 images finds too few neighbours"):
+        controls.make_floor(real, 3)
+
+
+def test_rows_are_kept_by_the_images_that_they_are_of(real: Real, place: ComputeContext, results: AssayResults) -> None:
+    kept = controls.KeptControls([], unused(real, place, results), performance.Trainer(place), arms.QUICK_STEPS)
+    one, other = (
+        controls.Control("floor_same_m", "floor", "control", real.val, [rows])
+        for rows in torch.arange(10).unfold(0, 9, 1)
+    )
+    assert kept._place(one) == kept._place(replace(one, name="renamed")) != kept._place(other)
+
+
 # --- the verdict -----------------------------------------------------------------------------------------------------
 
 
@@ -604,13 +627,21 @@ def test_the_floor_is_measured_for_copying_on_one_half_against_the_other(real: R
     space = Space(make_pixels_encoder(real.unique, place.device, place.cache), real, place.device)
     everything = torch.arange(len(real.val))
     found = space.measure(real.val.images, [PoolSet(everything, real.val.labels)]).sets[0].values
-    first, second = space.halves
+    first, second = space.real.halves
     assert len(first) + len(second) == len(real.val)
     nearest_of = lambda a, b: torch.cdist(a, b).min(1).values  # noqa: E731
     ratio = nearest_of(space.validation[first].double(), space.reference.features).median()
     ratio /= nearest_of(space.validation[second].double(), space.reference.features).median()
     assert found["memorisation_ratio"] == pytest.approx(float(ratio), rel=0.02)
     assert found["membership_auc"] == pytest.approx(0.5, abs=0.1)
+
+
+def test_more_validation_than_training_images_can_be_measured(place: ComputeContext) -> None:
+    real = Real(CLASSES, split_of(64, 0), split_of(96, 1), split_of(24, 2), {})
+    space = Space(make_pixels_encoder(real.unique, place.device, place.cache), real, place.device)
+    fresh = split_of(96, 3)
+    found = space.measure(fresh.images, [PoolSet(torch.arange(96), fresh.labels)]).sets[0].values
+    assert found["membership_null_auc"] == pytest.approx(0.5, abs=0.2)
 
 
 def test_settings_of_a_full_assay_need_three_seeds() -> None:

@@ -251,7 +251,7 @@ def test_a_net_at_chance_is_not_called_fair() -> None:
     assert verdict.judge_comparison(scores, gaps, GOOD, EXTREMES)[0] == "none"
     level, text = verdict.judge_comparison(scores, gaps, POOR, EXTREMES)
     assert level == "undecided"
-    assert "not above chance" in text
+    assert "not shown to be above chance" in text
     gaps["accuracy"] = make_gap(0.4, torch.linspace(0, 0.04, 1000))
     assert verdict.judge_comparison(scores, gaps, POOR, EXTREMES)[0] == "found"
 

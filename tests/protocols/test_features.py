@@ -311,8 +311,9 @@ AT_CHANCE = {"balanced_accuracy": Estimate(0.55, 0.45, 0.65), "auroc": Estimate(
 )
 def test_the_verdict_reads_the_whole_interval_of_the_difference(low: float, high: float, level: str) -> None:
     difference = Estimate((low + high) / 2, low, high)
-    assert verdict.judge(difference, GOOD, chance=0.5) == level
-    assert verdict.judge(difference, AT_CHANCE, chance=0.5) == "undecided"
+    assert verdict.judge(difference, GOOD, [50, 50]) == level
+    assert verdict.judge(difference, AT_CHANCE, [50, 50]) == "undecided"
+    assert verdict.judge(difference, GOOD, [2, 2]) == "undecided"
 
 
 def test_the_verdict_is_about_the_classifier_that_validation_images_prefer(tiny_chest: Factory, tmp_path: Path) -> None:

@@ -255,9 +255,11 @@ def test_a_net_above_chance_is_judged(squares: Subject) -> None:
 def test_on_a_net_at_chance_no_method_is_judged(squares: Subject) -> None:
     guessed = replace(squares, labels=torch.arange(24) // 2 % 2)  # brightness says nothing of these labels
     found = compare_methods(guessed, ["dark", "bright"], ["gradcam"], None, 1)
-    assert (found.rows[0].trusted, found.rows[0].reasons) == (None, ["the net is not above chance"])
+    assert (found.rows[0].trusted, found.rows[0].reasons) == (None, ["the net is not shown to be above chance"])
     verdict = summarise_scores(found)
-    assert verdict.startswith("Not judged: the net is not above chance on these 24 images (balanced accuracy 0.500")
+    assert verdict.startswith(
+        "Not judged: the net is not shown to be above chance on these 24 images (balanced accuracy 0.500"
+    )
     assert not {"trusted/gradcam"} & set(flatten_scores(found))
 
 

@@ -90,6 +90,8 @@ def outputs(tmp_path: Path) -> Path:
     """Three generators' assays: two runs and a file of samples."""
     for name, tstr, frechet in (("a", 0.5, 3.0), ("b", 0.7, 2.0)):
         run = tmp_path / "cgan" / name
+        run.mkdir(parents=True)
+        (run / "run.json").write_text("{}")
         assay(run / "eval" / "assay_1", run, tstr=tstr, frechet=frechet, pixels=frechet)
     assay(tmp_path / "eval" / "assay_2", "samples.npz", tstr=0.6, frechet=1.0, pixels=4.0)
     return tmp_path
@@ -119,6 +121,17 @@ def test_a_moved_run_is_still_the_same_generator(outputs: Path) -> None:
     run = outputs / "cgan" / "a"
     assay(run / "eval" / "assay_9", outputs / "where" / "it" / "was", tstr=0.9)
     assert len(find_assays([outputs])) == 3
+
+
+def test_assays_of_several_runs_in_a_folder_of_their_own_stay_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As ``evaluate.py 'run=[a,b]' eval_dir=judged`` leaves them."""
+    for place, name in enumerate("abc"):
+        assay(tmp_path / "judged" / f"assay_{place}", tmp_path / "runs" / name, tstr=0.5)
+    assert sorted(one.source[-1] for one in find_assays([tmp_path / "judged"])) == ["a", "b", "c"]
+    monkeypatch.chdir(tmp_path / "judged")
+    assert len(find_assays(["."])) == 3
 
 
 @pytest.mark.parametrize("change", [{"m": 50}, {"digest": "other images"}])

@@ -360,7 +360,9 @@ def test_a_net_at_chance_is_not_judged(studied: Studied, tmp_path: Path) -> None
     found = evaluate(replace(run, data=data), tmp_path, permutations=1)
     assert found.results.findings == []
     assert {one.borne for one in found.results.lesions} == {None} == {found.results.limit}
-    assert found.verdict[0].startswith("lesion: Not judged: the whole net is no better than guessing on these images")
+    assert found.verdict[0].startswith(
+        "lesion: Not judged: the whole net is not shown to be better than guessing on these"
+    )
     assert "borne" not in found.metrics["lesion"]
     assert "Not judged" in (tmp_path / "report.html").read_text()
 

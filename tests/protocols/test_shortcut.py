@@ -126,7 +126,9 @@ def test_a_net_at_chance_is_undecided_even_where_any_mark_moves_it() -> None:
     assert numbers.outranks.is_above(verdict.LIMIT)
     assert numbers.drawn_over.is_above(verdict.MOVED)
     assert level == "undecided"
-    assert text.startswith("Undecided, since the net is not above chance at telling pneumonia from the others")
+    assert text.startswith(
+        "Undecided, since the net is not shown to be above chance at telling pneumonia from the others"
+    )
 
 
 def estimated(numbers: Numbers, **shares: tuple[float, float]) -> Numbers:

@@ -81,7 +81,7 @@ def test_the_trace_of_the_given_net_has_its_answers(run: Path, command: Command,
     assert [one["answer"] for one in found["inputs"]] == [0.0, 6.0, 7.0]
     assert found["inputs"][2]["layers"][1] == {
         "name": "hidden 2", "activation": "relu", "sums": [12.0, 1.0], "activations": [12.0, 1.0]}  # fmt: skip
-    assert [layer["weights"] for layer in found["weights"]] == WEIGHTS
+    assert [layer["weights"] for layer in found["layers"]] == WEIGHTS
     assert len(found["curve"]["x"]) == 50
     assert found["curve"]["y"][-1] == pytest.approx(-20)  # 2·15 − 5·(15 − 5)
     with (directory / "steps.csv").open() as file:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 
 from medassay.core.estimate import Estimate
 from medassay.metrics.scores import ClassificationScores, score_classification
 from medassay.reporting import classification, figures
+from medassay.reporting.charts import make_small_axes
+from medassay.reporting.html import draw_svg
 from tests.helpers import EIGHT, TWO, predictions
 
 
@@ -121,3 +125,28 @@ def test_the_headline_names_numbers_intervals_and_images() -> None:
         "accuracy 0.800 [0.500, 0.900], balanced accuracy 0.810 [0.500, 0.900], auroc 0.820 [0.500, 0.900], "
         "f1 0.830 [0.500, 0.900] (n = 32, 95 % bootstrap intervals)"
     )
+
+
+NAMES = ["a$_$b", "x$1$", "_hidden", "50 % <b>"]
+
+
+def test_names_are_drawn_as_they_are_written_whatever_they_hold(tmp_path: Path) -> None:
+    given = torch.rand(40, 4, generator=torch.Generator().manual_seed(0)).softmax(1), torch.arange(40) % 4, NAMES
+    curves = classification.draw_roc_curves(*given), classification.draw_pr_curves(*given)
+    confusion = classification.draw_confusion_matrix(torch.ones(4, 4, dtype=torch.int64), NAMES)
+    labels: dict[str, Any] = {"row_labels": NAMES[:2], "column_labels": NAMES[2:], "title": NAMES[0]}
+    grid = figures.draw_image_grid(torch.rand(4, 1, 8, 8), columns=2, **labels)
+    for figure in (*curves, confusion, grid):
+        figures.save_figure(figure, tmp_path / "a.png")  # as mathematics, some of them could not be set
+        draw_svg(figure, "a", "names")
+    for figure, others in zip(curves, (1, 0), strict=True):  # chance has a line of its own
+        texts = [text.get_text().strip() for text in figure.legends[0].get_texts()]
+        assert len(texts) == 4 + others
+        assert all(any(text.startswith(name) for text in texts) for name in NAMES)
+
+
+def test_powers_of_ten_at_ticks_stay_mathematics(tmp_path: Path) -> None:
+    figure, axes = make_small_axes(3, 3)
+    axes.set(xscale="log", xlim=(1e-4, 1e2))
+    figures.save_figure(figure, tmp_path / "a.png")
+    assert all(label.get_parse_math() for label in axes.get_xticklabels())

@@ -182,4 +182,4 @@ def _format_value(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"{{{','.join(f'{key}:{_format_value(one)}' for key, one in value.items())}}}"
     text = "null" if value is None else str(value)
-    return text if re.fullmatch(r"[\w./:+-]*", text) else "'" + text.replace("'", "\\'") + "'"
+    return text if re.fullmatch(r"[\w./:+-]*", text, re.ASCII) else "'" + text.replace("'", "\\'") + "'"

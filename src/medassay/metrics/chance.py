@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -10,6 +11,7 @@ from medassay.core.estimate import Estimate
 from medassay.metrics.scores import ClassificationScores, score_classification
 
 CHANCE_AUROC = 0.5  # of scores that know nothing
+_TAIL = 0.025  # of a 95 % interval
 
 
 @dataclass(frozen=True)
@@ -21,16 +23,19 @@ class ChanceCheck:
     Attributes:
         balanced_accuracy, auroc: What the classifier reaches, with 95 % intervals over images.
         chance: Balanced accuracy of guessing; the AUROC of guessing is 0.5.
+        enough: Whether :func:`are_enough` images of the classes were there. Resamples of a few images that are all right are
+            all right, too: the intervals have no width, and say nothing.
     """
 
     balanced_accuracy: Estimate
     auroc: Estimate
     chance: float
+    enough: bool = True
 
     @property
     def passed(self) -> bool:
         """Whether both intervals lie above chance as a whole; False where one of the numbers is undefined."""
-        return self.balanced_accuracy.is_above(self.chance) and self.auroc.is_above(CHANCE_AUROC)
+        return self.enough and self.balanced_accuracy.is_above(self.chance) and self.auroc.is_above(CHANCE_AUROC)
 
 
 def check_against_chance(probabilities: Tensor, labels: Tensor) -> ChanceCheck:
@@ -45,5 +50,20 @@ def check_against_chance(probabilities: Tensor, labels: Tensor) -> ChanceCheck:
 
 def compare_with_chance(scores: ClassificationScores) -> ChanceCheck:
     """:func:`check_against_chance` of predictions that have been scored."""
-    present = sum(1 for row in scores.confusion if sum(row))
-    return ChanceCheck(scores.estimates["balanced_accuracy"], scores.estimates["auroc"], 1 / present)
+    counts = [sum(row) for row in scores.confusion if any(row)]
+    chance, estimates = 1 / len(counts), scores.estimates
+    return ChanceCheck(estimates["balanced_accuracy"], estimates["auroc"], chance, are_enough(counts, chance))
+
+
+def are_enough(counts: Sequence[int], chance: float) -> bool:
+    """Whether a classifier that is right on all images of each class would be shown to be above chance.
+
+    By the exact lower bound of the recall of the class with the fewest (Clopper & Pearson 1934): six images of each of two
+    classes are enough, two of each of eight.
+
+    Args:
+        counts: Number of images of each class, at least 1.
+        chance: Balanced accuracy of guessing.
+    """
+    lowest: float = _TAIL ** (1 / min(counts))
+    return lowest > chance

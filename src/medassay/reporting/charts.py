@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 
 import matplotlib
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis, Tick
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from medassay.core.estimate import Estimate
@@ -41,6 +43,24 @@ def add_legend_below(figure: Figure, axes: Axes, columns: int, title: str | None
     place: Any = "outside lower center"  # understood by figures only, and left out of their type hints
     with matplotlib.rc_context(STYLE):
         figure.legend(*axes.get_legend_handles_labels(), loc=place, ncols=columns, title=title)
+
+
+def name_line(text: str) -> str:
+    """``text`` as a label for a legend: matplotlib leaves out those that begin with an underscore."""
+    return f" {text}" if text.startswith("_") else text
+
+
+def show_literally(figure: Figure) -> None:
+    """Has all texts of a figure drawn as they are written, also names that hold dollar signs.
+
+    Tick labels are left as they are: matplotlib itself writes powers of ten as mathematics. Names at ticks want
+    ``parse_math=False``.
+    """
+    own = {id(label) for tick in figure.findobj(Tick) for label in (tick.label1, tick.label2)}
+    own |= {id(axis.offsetText) for axis in figure.findobj(Axis)}
+    for text in figure.findobj(Text):
+        if id(text) not in own:
+            text.set_parse_math(False)
 
 
 def space_ticks(axes: Axes) -> None:

@@ -17,7 +17,7 @@ from medassay.core.estimate import Estimate
 from medassay.metrics import classification
 from medassay.metrics.chance import CHANCE_AUROC, ChanceCheck
 from medassay.metrics.scores import ClassificationScores
-from medassay.reporting.charts import DPI, GREY, PALETTE, STYLE, add_legend_below, make_small_axes
+from medassay.reporting.charts import DPI, GREY, PALETTE, STYLE, add_legend_below, make_small_axes, name_line
 from medassay.reporting.figures import measure_text_width
 from medassay.reporting.numbers import format_fixed, format_with_bounds
 
@@ -46,7 +46,7 @@ def describe_chance(check: ChanceCheck) -> str:
     chance = {"balanced_accuracy": check.chance, "auroc": CHANCE_AUROC}
     named = {"balanced_accuracy": "balanced accuracy", "auroc": "AUROC"}
     parts = [f"{named[key]} {format_with_bounds(getattr(check, key))}, chance {chance[key]:.3f}" for key in named]
-    return "; ".join(parts)
+    return "; ".join(parts if check.enough else ["too few images of a class to tell", *parts])
 
 
 def summarise_scores(scores: ClassificationScores) -> str:
@@ -82,8 +82,8 @@ def draw_confusion_matrix(confusion: Tensor | Sequence[Sequence[int]], class_nam
         for column in range(k):
             text, color = _format_cell(int(counts[row, column]), float(share[row, column]))
             axes.text(column, row, text, ha="center", va="center", color=color, fontsize=11 if large else 8)
-    axes.set_xticks(range(k), class_names)
-    axes.set_yticks(range(k), class_names)
+    axes.set_xticks(range(k), class_names, parse_math=False)
+    axes.set_yticks(range(k), class_names, parse_math=False)
     axes.set(xlabel="Predicted class", ylabel="True class")
     axes.tick_params(length=0, pad=6)
     axes.spines[:].set_visible(False)
@@ -114,7 +114,7 @@ def draw_roc_curves(probabilities: Tensor, labels: Tensor, class_names: Sequence
         scores, is_positive = probabilities[:, index], labels == index
         areas.append(classification.auroc(scores, is_positive))
         false_positive_rate, true_positive_rate = classification.roc_curve(scores, is_positive)
-        label = f"{class_names[index]}  {format_fixed(areas[-1])}"
+        label = name_line(f"{class_names[index]}  {format_fixed(areas[-1])}")
         axes.plot(false_positive_rate.numpy(), true_positive_rate.numpy(), label=label, **look)
     _enlarge_corner(axes, areas, right=False)
     add_legend_below(figure, axes, 1, "AUROC")
@@ -135,7 +135,7 @@ def draw_pr_curves(probabilities: Tensor, labels: Tensor, class_names: Sequence[
         recall, precision = classification.pr_curve(scores, is_positive)
         # Only where another positive is found: the area under these steps is the average precision.
         steps = F.pad(recall.diff() > 0, (1, 0))
-        label = f"{class_names[index]}  {format_fixed(areas[-1])} ({prevalence:.3f})"
+        label = name_line(f"{class_names[index]}  {format_fixed(areas[-1])} ({prevalence:.3f})")
         x, y = recall[steps].tolist(), precision[steps].tolist()
         axes.step([0, *x] if x else [], y[:1] + y, where="pre", label=label, **look)
         axes.axhline(prevalence, color=look["color"], linewidth=0.9, linestyle=":", zorder=1)

@@ -20,7 +20,7 @@ from torch.nn import functional as F
 from torchvision.utils import make_grid
 
 from medassay.core.files import atomic_write
-from medassay.reporting.charts import DPI, SMALL, STYLE
+from medassay.reporting.charts import DPI, SMALL, STYLE, show_literally
 from medassay.reporting.fonts import choose_families, prepared_fonts
 
 
@@ -119,6 +119,7 @@ def save_figure(figure: Figure, path: Path, dpi: float = 2 * DPI) -> None:
         OutputError: if the file cannot be written.
     """
     drawn = io.BytesIO()
+    show_literally(figure)
     with (
         matplotlib.rc_context(STYLE),
         prepared_fonts(figure),
@@ -142,4 +143,4 @@ def measure_text_width(text: str, *, bold: bool = False) -> int:
         return 0
     font = FontProperties(family=choose_families([text]), size=SMALL, weight="bold" if bold else "normal")
     with prepared_fonts():
-        return int(TextPath((0, 0), text, prop=font).get_extents().width * DPI / 72) + 1
+        return int(TextPath((0, 0), text.replace("$", r"\$"), prop=font).get_extents().width * DPI / 72) + 1

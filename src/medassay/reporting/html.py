@@ -22,7 +22,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from medassay.reporting.charts import PALETTE, STYLE, Chart
+from medassay.reporting.charts import PALETTE, STYLE, Chart, show_literally
 from medassay.reporting.fonts import prepared_fonts
 from medassay.reporting.numbers import (
     format_bounds,
@@ -75,6 +75,7 @@ def draw_svg(figure: Figure, name: str, description: str) -> Markup:
         description: A text for those who cannot see it.
     """
     drawn = io.StringIO()
+    show_literally(figure)
     # Text stays text: a page's fonts are no wider than matplotlib's, so that what fits there fits here
     with matplotlib.rc_context({**STYLE, "svg.fonttype": "none", "svg.hashsalt": name}), prepared_fonts():
         figure.savefig(drawn, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

@@ -269,7 +269,7 @@ def draw_parameter_importance(shares: Mapping[str, float], note: str) -> Figure:
     axes.barh(range(len(shares)), list(shares.values()), color=PALETTE[0], height=0.62)
     for row, share in enumerate(shares.values()):
         axes.annotate(f"{share:.0%}", (share, row), (4, 0), textcoords="offset points", va="center", size=9)
-    axes.set_yticks(range(len(shares)), list(shares))
+    axes.set_yticks(range(len(shares)), list(shares), parse_math=False)
     axes.invert_yaxis()
     axes.set(xlabel="Share of the objective's variance (fANOVA)", xlim=(0, max(shares.values()) * 1.12))
     axes.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))

@@ -132,7 +132,7 @@ class AdversarialResults:
     shape: Sequence[int]
     steps: int
     restarts: int
-    seed: int
+    seed: int = field(metadata={"name": "protocol_seed"})
     norms: Sequence[Norm]
     judged_at: float
     surrogate: str | None

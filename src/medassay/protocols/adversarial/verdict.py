@@ -66,7 +66,7 @@ def judge(chance: ChanceCheck, attacked: Attacked, noise: Attacked, checks: Sequ
         checks: Signs that the attack works.
     """
     if not chance.passed:
-        return "not judged", f"The net is not above chance on the plain images: {describe_chance(chance)}."
+        return "not judged", f"The net is not shown to be above chance on the plain images: {describe_chance(chance)}."
     level, failed = judge_lead(attacked), list_failed(checks)
     found = describe_loss(chance, attacked, noise)
     if not failed:

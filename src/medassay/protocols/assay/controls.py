@@ -9,14 +9,16 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from medassay.core.errors import CheckpointError
+from medassay.core.errors import CheckpointError, DataError
 from medassay.core.files import read_cached, read_checked_json, write_checked_json
 from medassay.core.results import from_json, to_json
 from medassay.core.types import LabelledImages
@@ -28,6 +30,9 @@ from medassay.protocols.assay.performance import Trainer
 from medassay.protocols.assay.results import SCORES, Row, Scores
 from medassay.protocols.assay.subjects import Real, Subject, choose_in_proportion
 
+logger = logging.getLogger(__name__)
+
+NEIGHBOURS = 3  # k of the balls of precision and recall
 NOISE = 0.05  # standard deviation of the noise on copies, in units of the full range
 TRAIN_SHARE = 0.8  # of the validation images, for TSTR on the floor and on shuffled labels; the rest chooses the epoch
 
@@ -40,13 +45,19 @@ class Control(Subject):
 
 
 def make_floor(real: Real, m: int) -> Control:
-    """The floor: ``m`` real validation images."""
+    """The floor: ``m`` real validation images.
+
+    Raises:
+        DataError: Neighbours of so few would mean nothing.
+    """
     chosen = choose_in_proportion(real.val.labels, m)
+    if not _are_enough(real, chosen):
+        raise DataError(f"an assay that compares {m} images finds too few neighbours among them: give more samples")
     return Control("floor", "real validation images (floor)", "floor", real.val, [chosen], tstr=True)
 
 
 def make_controls(real: Real, m: int) -> list[Control]:
-    """All controls but the floor, for a table of ``m`` images a row."""
+    """All controls but the floor, for a table of ``m`` images a row; those that would be too small are left out aloud."""
     chosen = make_stratified_order(real.unique.labels, 2)[:m].sort().values
     copied, indices = real.unique[chosen], choose_in_proportion(real.val.labels, m)
     rng = torch.Generator().manual_seed(0)
@@ -59,6 +70,15 @@ def make_controls(real: Real, m: int) -> list[Control]:
     shuffled = real.val.labels.clone()
     shuffled[indices] = labels[torch.randperm(len(labels), generator=rng)]
     without, mislabelled = f"floor without {real.classes[largest]}", LabelledImages(real.val.images, shuffled)
+    smaller = [
+        Control("without_class", without, "control", real.val, [remaining]),
+        Control("floor_same_m", f"floor, {len(fewer)} images", "control", real.val, [fewer]),
+    ]
+    if not all(_are_enough(real, one.sets[0]) for one in smaller):
+        logger.warning(
+            "the control “%s” is left out: its %d images are too few for neighbours", without, len(remaining)
+        )
+        smaller = []
     return [
         Control("copies", "copies of training images", "control", real.unique, [chosen], chosen),
         Control(
@@ -69,10 +89,14 @@ def make_controls(real: Real, m: int) -> list[Control]:
             [torch.arange(len(noisy))],
             chosen,
         ),
-        Control("without_class", without, "control", real.val, [remaining]),
-        Control("floor_same_m", f"floor, {len(fewer)} images", "control", real.val, [fewer]),
+        *smaller,
         Control("shuffled_labels", "floor with shuffled labels", "control", mislabelled, [indices], tstr=True),
     ]
+
+
+def _are_enough(real: Real, chosen: Tensor) -> bool:
+    """Whether the part of validation images that plays a generator where copying is looked for has neighbours of its own."""
+    return int(torch.isin(chosen, real.halves[0]).sum()) > NEIGHBOURS
 
 
 class KeptControls:
@@ -106,7 +130,8 @@ class KeptControls:
         return [row for row in self._rows.values() if row is not None]
 
     def _place(self, control: Control) -> Path:
-        parts = [*self._shared, len(control.sets[0]), control.key, self.steps]
+        images = hashlib.sha256(control.sets[0].numpy().tobytes()).hexdigest()
+        parts = [*self._shared, images, control.key, self.steps]
         key = hashlib.sha256(json.dumps([*parts, str(torch.__version__)]).encode()).hexdigest()[:16]
         return self.trainer.context.cache / "controls" / f"{control.key}_{key}.json"
 

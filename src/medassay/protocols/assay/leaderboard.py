@@ -56,7 +56,7 @@ def find_assays(paths: Iterable[str | Path]) -> list[Assayed]:
     for file in sorted(files, key=lambda file: (file.stat().st_mtime, str(file))):
         results = read_result(AssayResults, file, "delete it, or assay the generator again")
         source = str(results.generator.get("run") or results.generator.get("samples"))
-        place = str(file.parents[2].resolve()) if "run" in results.generator else source  # a moved run is the same
+        place = _find_run(file) or source  # a moved run is the same
         weights = results.generator.get("checkpoint")  # other ones than those that were chosen
         assayed = Assayed(file.parent, f"{source}, checkpoint={weights}" if weights else source, results)
         latest[place, weights, *assayed.conditions] = assayed
@@ -65,6 +65,13 @@ def find_assays(paths: Iterable[str | Path]) -> list[Assayed]:
             f"no assay in {', '.join(map(str, paths))}: make one with python evaluate.py run=<generator's run>"
         )
     return list(latest.values())
+
+
+def _find_run(file: Path) -> str | None:
+    """The run directory that an assay lies in, ``<run>/eval/assay_<...>/assay.json``; None for an assay that lies elsewhere."""
+    parents = file.resolve().parents
+    is_inside = len(parents) > 2 and parents[1].name == "eval" and (parents[2] / "run.json").is_file()
+    return str(parents[2]) if is_inside else None
 
 
 def group_comparable(assays: Iterable[Assayed]) -> list[Table]:

@@ -95,6 +95,8 @@ class Assay(Protocol, SamplesProtocol):
         """Measures the candidate, the floor and the controls; gives the results and the most suspicious samples."""
         if "inception" in self.encoders:  # a missing file is said before anything is trained
             make_inception_encoder(self.inception_weights, context.device)
+        m = min(len(real.val), len(candidate.images))
+        chosen = [make_floor(real, m), *(make_controls(real, m) if self.controls else [])]
         seconds: dict[str, float] = {}
         trainer, full = Trainer(context, self.jobs), self.budget == "full"
         steps, seeds = (arms.count_full_steps(len(real.train)), self.seeds) if full else (arms.QUICK_STEPS, 1)
@@ -108,9 +110,7 @@ class Assay(Protocol, SamplesProtocol):
             self.encoders, real.unique, task, context.device, context.cache, self.inception_weights
         )
         yardstick = Yardstick(real, encoders, task, context.device)
-        m = min(len(real.val), len(candidate.images))
         with time_part("metrics", seconds):
-            chosen = [make_floor(real, m), *(make_controls(real, m) if self.controls else [])]
             controls = KeptControls(chosen, yardstick, trainer, steps)
             subjects = make_subjects(candidate, m, self.sets)
             measured = yardstick.measure_rows([*subjects, *controls.missing])

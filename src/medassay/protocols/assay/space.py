@@ -12,7 +12,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from medassay.data.order import make_stratified_order
 from medassay.evaluation.encoders import Encoder
 from medassay.metrics import authenticity, fidelity, frechet
 from medassay.metrics.distances import check_features, find_nearest
@@ -63,8 +62,6 @@ class Space:
         self.num_classes, self.labels = len(real.classes), real.unique.labels
         self.reference = Reference(self._encode(real.unique.images))
         self.validation = check_features(self._encode(real.val.images), "validation features")
-        order = make_stratified_order(real.val.labels, 1)
-        self.halves = order[: len(order) // 2], order[len(order) // 2 :]
         self._to_training: Tensor | None = None
 
     def _encode(self, images: Tensor) -> Tensor:
@@ -123,7 +120,7 @@ class Space:
         rows = [torch.searchsorted(used, one.rows) for one in sets]
         copying, unseen = rows, torch.arange(len(self.validation))
         if of_validation:
-            generated, unseen = self.halves
+            generated, unseen = self.real.halves
             copying = [chosen[torch.isin(chosen, generated)] for chosen in rows]
         compared = compare_sets(self.reference, features, [*rows, *copying] if of_validation else rows)
         if of_validation:
@@ -193,7 +190,8 @@ class Space:
         attack = authenticity.membership_attack(known, to_samples)
         # The null: training images against training images
         shuffled = torch.randperm(len(of_training), generator=torch.Generator().manual_seed(0))
-        pretended, rest = shuffled[: len(unseen)], shuffled[len(unseen) :]
+        cut = min(len(unseen), len(shuffled) // 2)
+        pretended, rest = shuffled[:cut], shuffled[cut:]
         null = authenticity.membership_attack(of_training[rest], of_training[pretended])
         values = {
             "memorisation_ratio": authenticity.memorisation_ratio(distances, to_training),

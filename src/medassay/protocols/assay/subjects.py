@@ -70,6 +70,12 @@ class Real:
         return drop_duplicates(self.train)
 
     @cached_property
+    def halves(self) -> tuple[Tensor, Tensor]:
+        """Indices of the validation images that play a generator where copying is looked for, and of those nobody has seen."""
+        order = make_stratified_order(self.val.labels, 1)
+        return order[: len(order) // 2], order[len(order) // 2 :]
+
+    @cached_property
     def digest(self) -> str:
         """Of all that metrics and controls depend on."""
         return compute_digest(self.train, self.val, self.test)

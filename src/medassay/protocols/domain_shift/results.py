@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import typing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from medassay.core.estimate import Estimate
@@ -176,7 +176,7 @@ class DomainShiftResults:
     classes: list[str]
     n_by_class: list[int]
     severities: list[int]
-    seed: int
+    seed: int = field(metadata={"name": "protocol_seed"})
     chance: ChanceCheck
     clean: Condition
     corrupted: list[Condition]

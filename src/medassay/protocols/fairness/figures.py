@@ -19,6 +19,7 @@ from medassay.reporting.charts import (
     Chart,
     add_legend_below,
     make_small_axes,
+    name_line,
 )
 from medassay.reporting.numbers import format_fixed
 
@@ -78,7 +79,7 @@ def draw_curves(one: Comparison) -> Chart | None:
     for place, group in enumerate(drawn):
         area = format_fixed(group.metrics["auroc"].value)
         look: dict[str, Any] = {"color": PALETTE[place % len(PALETTE)], "linestyle": _STYLES[place % len(_STYLES)]}
-        axes.plot(*group.curve, label=f"{group.name}  {area}", **look)
+        axes.plot(*group.curve, label=name_line(f"{group.name}  {area}"), **look)
     axes.set(xlabel="False positive rate", ylabel="True positive rate", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     add_legend_below(figure, axes, 1, "AUROC")
     areas = "; ".join(f"{group.name} {format_fixed(group.metrics['auroc'].value)}" for group in drawn)

@@ -111,8 +111,8 @@ def judge_comparison(
         return "found", f"Disparity found: {'; '.join(texts)}.{beside}"
     if not chance.passed:
         return "undecided", (
-            f"Undecided: no gap was found, but the net is not above chance on these images ({describe_chance(chance)}), and "
-            f"one that knows nothing is as wrong on all groups.{beside}"
+            f"Undecided: no gap was found, but the net is not shown to be above chance on these images "
+            f"({describe_chance(chance)}), and one that knows nothing is as wrong on all groups.{beside}"
         )
     if "undecided" in levels:
         doubts = [_describe_doubt(name, gaps[name]) for name in DECIDING if gaps[name].level == "undecided"]

@@ -18,6 +18,7 @@ from medassay.reporting.charts import (
     add_legend_below,
     draw_dot_plot,
     make_small_axes,
+    name_line,
     space_ticks,
 )
 from medassay.reporting.numbers import format_fixed, format_percent
@@ -85,7 +86,7 @@ def draw_projection(projection: Projection, judged: LabelledFeatures, classes: S
     for label, name in enumerate(classes):
         x, y = places[labels == label].T.tolist()
         marker, colour = _MARKERS[label // len(PALETTE) % len(_MARKERS)], PALETTE[label % len(PALETTE)]
-        axes.plot(x, y, marker, color=colour, markersize=3.5, alpha=0.6, markeredgewidth=0, label=name)
+        axes.plot(x, y, marker, color=colour, markersize=3.5, alpha=0.6, markeredgewidth=0, label=name_line(name))
     first, second = (format_percent(share) for share in projection.shares)
     axes.set(xlabel=f"first component ({first} of the variance)", ylabel=f"second component ({second})")
     space_ticks(axes)

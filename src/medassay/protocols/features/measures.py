@@ -68,7 +68,7 @@ def judge_classifiers(
         difference = level = None
         if last_layer is not None:
             difference = scores.subtract(last_layer)
-            level = verdict.judge(difference, last_layer.estimates, compute_chance(judged.labels))
+            level = verdict.judge(difference, last_layer.estimates, count_classes(judged.labels))
         result = ClassifierResult(
             name, NAMES[name], choice.chosen, choice.candidates, scores.estimates, difference, level
         )
@@ -81,6 +81,6 @@ def find_best(results: Sequence[ClassifierResult]) -> ClassifierResult:
     return max(results, key=lambda one: one.chosen.score)
 
 
-def compute_chance(labels: Tensor) -> float:
-    """The balanced accuracy of guessing, over the classes that have images."""
-    return 1 / len(set(labels.tolist()))
+def count_classes(labels: Tensor) -> list[int]:
+    """Number of images of each class that has any, at least 1."""
+    return labels.unique(return_counts=True)[1].tolist()  # type: ignore[no-any-return, no-untyped-call]

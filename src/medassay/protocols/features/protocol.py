@@ -29,7 +29,7 @@ from medassay.protocols.features.classifiers import (
     describe_settings,
     list_settings,
 )
-from medassay.protocols.features.measures import Scores, compute_chance, find_best, judge_classifiers
+from medassay.protocols.features.measures import Scores, count_classes, find_best, judge_classifiers
 from medassay.protocols.features.other_images import OtherImages, read_other_images
 from medassay.protocols.features.results import METRICS, FeatureResults, LastLayer
 from medassay.reporting.charts import Chart
@@ -148,7 +148,7 @@ class Features(Protocol):
         words = ""
         if results:
             best = find_best(results)
-            words = verdict.summarise(best, last_layer, compute_chance(judged.labels), SPLITS[self.split])
+            words = verdict.summarise(best, last_layer, count_classes(judged.labels), SPLITS[self.split])
         return FeatureResults(
             split=self.split,
             file=FILE,

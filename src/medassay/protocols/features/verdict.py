@@ -6,10 +6,10 @@ good by chance. The margin is what a reader would call the same; it was fixed be
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from medassay.core.estimate import Estimate
-from medassay.metrics.chance import ChanceCheck
+from medassay.metrics.chance import ChanceCheck, are_enough
 from medassay.protocols.features.classifiers import CRITERION
 from medassay.protocols.features.results import ClassifierResult, LastLayer, Level
 from medassay.reporting.numbers import format_bounds, format_fixed, format_with_bounds
@@ -25,45 +25,47 @@ RULE = (
 )
 
 
-def judge(difference: Estimate, last_layer: Mapping[str, Estimate], chance: float) -> Level:
+def judge(difference: Estimate, last_layer: Mapping[str, Estimate], counts: Sequence[int]) -> Level:
     """What the rule says.
 
     Args:
         difference: Balanced accuracy of the classifier minus that of the last layer.
         last_layer: The last layer's scores.
-        chance: Balanced accuracy of guessing.
+        counts: Number of the judged images of each class that has any.
     """
     low, high = difference.low, difference.high
-    if low is None or high is None or not is_above_chance(last_layer, chance):
+    if low is None or high is None or not is_above_chance(last_layer, counts):
         return "undecided"
     if low > -MARGIN and high < MARGIN:
         return "as_good"
     return "better" if low > 0 else "worse" if high < 0 else "undecided"
 
 
-def is_above_chance(scores: Mapping[str, Estimate], chance: float) -> bool:
+def is_above_chance(scores: Mapping[str, Estimate], counts: Sequence[int]) -> bool:
     """Whether the intervals of balanced accuracy and AUROC both lie above those of guessing as a whole."""
-    return ChanceCheck(scores[CRITERION], scores["auroc"], chance).passed
+    chance = 1 / len(counts)
+    return ChanceCheck(scores[CRITERION], scores["auroc"], chance, are_enough(counts, chance)).passed
 
 
-def summarise(best: ClassifierResult, last_layer: LastLayer | None, chance: float, images: str) -> str:
+def summarise(best: ClassifierResult, last_layer: LastLayer | None, counts: Sequence[int], images: str) -> str:
     """The verdict in two sentences.
 
     Args:
         best: The classifier that validation images prefer.
         last_layer: The net's own last layer; None where it does not apply.
-        chance: Balanced accuracy of guessing.
+        counts: Number of the judged images of each class that has any.
         images: The judged images, in words.
     """
+    chance = 1 / len(counts)
     reached = f"balanced accuracy of {format_with_bounds(best.scores[CRITERION])} on the {images}"
     if last_layer is None or best.difference is None:
-        if is_above_chance(best.scores, chance):
+        if is_above_chance(best.scores, counts):
             return f"The features tell the classes apart: {best.name} reaches a {reached}, chance is {chance:.3f}."
         return f"Undecided: {best.name} is not shown to be above chance, {chance:.3f}, with a {reached}."
     own = format_with_bounds(last_layer.scores[CRITERION])
     numbers = f"{best.name} reaches a {reached}, the last layer {own}; the difference is {format_difference(best.difference)}."
     if best.level == "undecided":
-        if not is_above_chance(last_layer.scores, chance):
+        if not is_above_chance(last_layer.scores, counts):
             return f"Undecided, since the net’s last layer is not shown to be above chance, {chance:.3f}: {numbers}"
         return f"Undecided, since the interval of the difference is too wide; more images would narrow it: {numbers}"
     assert best.level is not None

@@ -12,7 +12,7 @@ from medassay.reporting.numbers import format_percent
 
 SIMILAR = 0.5  # correlation with a random net's maps from which a map does not depend on what was learnt
 FEWEST_MASKS = 10  # images with a true mask, below which an interval says nothing
-AT_CHANCE = "the net is not above chance"
+AT_CHANCE = "the net is not shown to be above chance"
 CENTRED = 0.9  # share of the images with the true mask at the centre, from which the pointing game separates nothing
 
 

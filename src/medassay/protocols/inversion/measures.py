@@ -188,7 +188,7 @@ class InversionResults:
     restarts: int
     lr: float
     total_variation: float
-    seed: int
+    seed: int = field(metadata={"name": "protocol_seed"})
     bound: float
     delta: float
     sampling_rate: float

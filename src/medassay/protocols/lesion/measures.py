@@ -7,7 +7,7 @@ percentile bootstrap intervals over images. Every net is judged on the same resa
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
 import torch
@@ -96,7 +96,7 @@ class LesionResults:
     rises: MeanRises
     several: list[Estimate]
     permutations: int
-    seed: int
+    seed: int = field(metadata={"name": "protocol_seed"})
     rule: str
     limit: float | None
     findings: list[Finding]

@@ -73,7 +73,7 @@ def judge_kinds(rises: MeanRises) -> Finding:
 def refuse_judgement(chance: ChanceCheck, error: Estimate, guessing: float) -> str:
     """Why a net that is no better than guessing is not judged."""
     return (
-        "Not judged: the whole net is no better than guessing on these images, so it has nothing to lose (error "
+        "Not judged: the whole net is not shown to be better than guessing on these images, so it has nothing to lose (error "
         f"{format_with_bounds(error)}, guessing the most frequent class {format_fixed(guessing)}; {describe_chance(chance)})."
     )
 

@@ -15,8 +15,9 @@ from torch import Tensor
 from medassay.core.estimate import Estimate
 from medassay.core.results import UNWRITTEN
 from medassay.metrics.bootstrap import draw_resample_weights, percentile_interval
-from medassay.metrics.chance import ChanceCheck
+from medassay.metrics.chance import ChanceCheck, are_enough
 from medassay.metrics.explanation import energy_inside
+from medassay.metrics.out_of_distribution import estimate_detection
 from medassay.metrics.scores import score_decisions
 
 Level = Literal["learned", "sensitive", "undecided", "none"]  # what the rule says of a stamp
@@ -131,8 +132,12 @@ def check_class(logits: Tensor, labels: Tensor, label: int) -> ChanceCheck:
     own = labels == label
     decisions = score_decisions(logits.argmax(1) == label, own.long())
     ranks = log_odds(logits, label)
+    counts = int(own.sum()), int((~own).sum())
     return ChanceCheck(
-        decisions.estimates["balanced_accuracy"], measure_outranking(ranks[own], ranks[~own]), chance=0.5
+        decisions.estimates["balanced_accuracy"],
+        measure_outranking(ranks[own], ranks[~own]),
+        chance=0.5,
+        enough=are_enough(counts, 0.5),
     )
 
 
@@ -157,11 +162,7 @@ def measure_outranking(first: Tensor, second: Tensor) -> Estimate:
     Args:
         first, second: What images are ranked by, ``(N,)`` and ``(M,)``.
     """
-    above = (first[:, None] > second[None]).double() + 0.5 * (first[:, None] == second[None]).double()
-    two_groups = (  # drawn apart, in equal chunks however large
-        draw_resample_weights(len(group), resamples=RESAMPLES, seed=seed, chunk_elements=100 * len(group))
-        for seed, group in enumerate((first, second), _SEED)
-    )
-    sums = torch.cat([((one @ above) * two).sum(1) for one, two in zip(*two_groups, strict=True)])
-    low, high = percentile_interval(sums / len(first) / len(second))
-    return Estimate(float(above.mean()), low, high, n=above.numel())
+    below = estimate_detection(first, second, paired=False, seed=_SEED)
+    assert below.low is not None
+    assert below.high is not None
+    return Estimate(1 - below.value, 1 - below.high, 1 - below.low, n=len(first) * len(second))

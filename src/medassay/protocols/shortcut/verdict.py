@@ -78,7 +78,7 @@ def list_doubts(numbers: Numbers, chance: ChanceCheck) -> list[str]:
     """Why nothing can be decided, a sentence each; empty where something can."""
     if not chance.passed:
         return [
-            f"Undecided, since the net is not above chance at telling {numbers.class_name} from the others "
+            f"Undecided, since the net is not shown to be above chance at telling {numbers.class_name} from the others "
             f"({describe_chance(chance)}): a net that knows nothing may react to any mark."
         ]
     parts = ((numbers.outranks, LIMIT, "of the pairs"), (numbers.drawn_over, MOVED, "of the images moved to the class"))

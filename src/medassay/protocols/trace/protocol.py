@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -51,7 +51,7 @@ class TraceResults:
 
     inputs: list[InputTrace]
     parameters: int
-    weights: list[dict[str, Any]] | None
+    weights: list[dict[str, Any]] | None = field(metadata={"name": "layers"})
     scaling: dict[str, Any] | None
     curve: dict[str, list[float]] | None
     classes: list[str]
