@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import shlex
 import shutil
@@ -17,6 +18,7 @@ import torch
 from PIL import Image
 
 from medassay import cli
+from medassay.config.command_line import quote_value
 from medassay.core import files
 from medassay.evaluation.protocol import ComputeContext, Report
 from medassay.protocols.assay.protocol import Assay
@@ -330,7 +332,54 @@ def test_a_killed_run_whose_record_is_older_than_its_checkpoints_is_resumed(own:
 def test_the_checkpoints_of_fit_are_not_overwritten_by_a_run(own: Path, command: Command) -> None:
     (own / "run.json").unlink()
     result = command("train", "data=chest_phantom", *TINY, f"hydra.run.dir={own}")
-    assert_one_line(result, "holds the checkpoints of medassay.fit", "hydra.run.dir")
+    assert_one_line(result, f"{own} already holds checkpoints and ", "hydra.run.dir", "move them away")
+
+
+def test_folders_of_ones_own_are_not_replaced_by_a_run(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "csv").mkdir()
+    (tmp_path / "csv" / "measured.csv").write_text("mine")
+    result = command("train", "data=chest_phantom", *TINY, f"hydra.run.dir={tmp_path}")
+    assert_one_line(result, "already holds csv, which a training would replace", "move it away")
+    assert (tmp_path / "csv" / "measured.csv").read_text() == "mine"
+    assert not (tmp_path / "run.json").exists()
+
+
+def test_a_mistake_in_resuming_holds_for_that_time_only(own: Path, command: Command) -> None:
+    interrupt(own)
+    assert_one_line(command("train", f"resume={own}", "trainer.gpus=[9]"), "trainer.gpus=")
+    assert "resumed_with" not in numbers(own, "run.json")
+    assert command("train", f"resume={own}", "trainer.threads=1").code == 0
+    assert numbers(own, "run.json")["resumed_with"] == {"trainer.threads": 1}
+
+
+def test_a_path_that_needs_quotes_is_quoted_where_it_is_advised(own: Path, command: Command, tmp_path: Path) -> None:
+    odd = shutil.move(own, tmp_path / "a b=c,d")
+    interrupt(odd)
+    flip_byte(odd / "checkpoints" / "best.ckpt")
+    result = command("train", f"resume={quote_value(str(odd))}")
+    advised = result.err.partition("then python train.py ")[2]
+    shutil.rmtree(odd / "checkpoints")
+    assert command("train", *shlex.split(advised)).code == 0
+
+
+def test_a_folder_of_yamls_may_have_an_apostrophe_in_its_name(command: Command, tmp_path: Path) -> None:
+    (tmp_path / "it's" / "model").mkdir(parents=True)
+    (tmp_path / "it's" / "model" / "mine.yaml").write_text("defaults: [pneumonia_cnn]\nnet: {width: 2}\n")
+    argv = ["--config-dir", str(tmp_path / "it's"), "model=mine", "data=chest_phantom", *TINY]
+    assert command("train", *argv, f"hydra.run.dir={tmp_path}/run").code == 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "facts"),
+    [
+        (["resume=x", "--cfg", "job"], ["--cfg", ".hydra/config.yaml", "leave out resume="]),
+        (["data=chest_phantom", "sweep.name=x"], ["sweep.name: one training has none", "add -m"]),
+        (["-m", "data=chest_phantom", "seed=0,1", "hydra.run.dir=x"], ["hydra.run.dir", "hydra.sweep.dir"]),
+        (["-m", "data=chest_phantom", "seed=0,1", "hydra.sweep.subdir=x"], ["hydra.sweep.subdir", "leave it out"]),
+    ],
+)
+def test_what_would_be_passed_over_is_refused(argv: list[str], facts: list[str], command: Command) -> None:
+    assert_one_line(command("train", *argv), *facts)
 
 
 class ReadOnly:
@@ -568,6 +617,22 @@ def test_a_finished_run_given_more_epochs_continues_in_a_new_directory(
     assert numbers(longer, "run.json")["continues"] == str(run)
 
 
+def test_a_run_that_a_time_limit_ended_trains_on_when_it_is_given_more_epochs(command: Command, tmp_path: Path) -> None:
+    argv = ["data=chest_phantom", *TINY, "trainer.max_epochs=9999", "trainer.max_time=00:00:00:01", "logger=none"]
+    run = tmp_path / "run"
+    assert command("train", *argv, f"hydra.run.dir={run}").code == 0
+    trained = numbers(run)["epochs"]
+    assert trained == len(numbers(run, "history.json")["rows"]) < 9999
+    interrupt(run)  # while it was being tested
+    assert command("train", f"resume={run}").code == 0
+    assert numbers(run)["epochs"] == trained
+    result = command("train", f"resume={run}", f"trainer.max_epochs={trained + 2}")
+    assert result.code == 0
+    assert "00:00:00:01 was the first training's" in result.out + result.err
+    (longer,) = (path for path in tmp_path.iterdir() if (path / "run.json").exists() and path != run)
+    assert numbers(longer)["epochs"] == trained + 2
+
+
 # --- train on synthetic, test on real -------------------------------------------------------------------------------
 
 
@@ -675,6 +740,47 @@ def test_a_failed_job_does_not_stop_the_others_and_the_sweep_exits_with_1(comman
     assert last == "medassay: 1 of 2 jobs failed; start the same command again to retry them"
     assert [numbers(job, "run.json")["status"] for job in (failed, done)] == ["failed", "done"]
     assert first.endswith(numbers(failed, "run.json")["reason"])
+
+
+def test_a_damaged_record_is_one_jobs_matter_and_deleting_it_goes_on_with_the_job(
+    command: Command, tmp_path: Path
+) -> None:
+    sweep = tmp_path / "sweep"
+    argv = ["-m", "data=chest_phantom", *TINY, "model.net.width=2", f"hydra.sweep.dir={sweep}", "test=true"]
+    assert command("train", *argv, "seed=0").code == 0
+    (first,) = jobs_of(sweep)
+    weights = (first / "checkpoints" / "best.ckpt").read_bytes()
+    (first / "run.json").write_text('{"status": "do')
+    result = command("train", *argv, "seed=0,1")
+    assert result.code == 1
+    assert "run.json" in result.err
+    second = next(job for job in jobs_of(sweep) if job != first)
+    assert numbers(second, "run.json")["status"] == "done"
+    (first / "run.json").unlink()
+    assert command("train", *argv, "seed=0,1").code == 0
+    assert numbers(first, "run.json")["status"] == "done"
+    assert torch.equal(
+        *(weights_in(content) for content in (weights, (first / "checkpoints" / "best.ckpt").read_bytes()))
+    )
+    (first / "run.json").write_text('{"status": "do')
+    assert command("train", *argv, "seed=0,1", "sweep.force=true").code == 0
+
+
+def weights_in(checkpoint: bytes) -> torch.Tensor:
+    state = torch.load(io.BytesIO(checkpoint), weights_only=True)["state_dict"]
+    return torch.cat([value.flatten().double() for value in state.values()])
+
+
+def test_the_final_test_of_a_sweep_is_made_where_it_is_started(command: Command, tmp_path: Path) -> None:
+    sweep = tmp_path / "sweep"
+    argv = ["-m", "data=chest_phantom", *TINY, "model.net.width=2,3", f"hydra.sweep.dir={sweep}"]
+    assert command("train", *argv).code == 0
+    for job in jobs_of(sweep):  # as if they had been trained on another machine
+        file = job / ".hydra" / "config.yaml"
+        assert "gpus: 0" in file.read_text()
+        file.write_text(file.read_text().replace("gpus: 0", "gpus: 3"))
+    assert command("train", *argv, "sweep.final=true").code == 0
+    assert len(list(sweep.glob("*/eval/*/metrics.json"))) == 1
 
 
 def test_several_devices_in_a_job_of_a_multirun_are_refused(command: Command, tmp_path: Path) -> None:

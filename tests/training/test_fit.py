@@ -33,7 +33,7 @@ from medassay.tasks.conditional_diffusion import ConditionalDiffusion
 from medassay.tasks.conditional_gan import ConditionalGAN
 from medassay.tasks.optim import adam, cosine, sgd
 from medassay.tasks.regularised_gan import RegularisedGAN
-from medassay.training.callbacks import early_stopping
+from medassay.training.callbacks import Patience, SampleGrid, early_stopping
 from medassay.training.checkpoints import AtomicCheckpointIO, Checkpoints, load_weights, read_checkpoint
 from medassay.training.fit import Fit, fit
 from medassay.training.settings import TrainerSettings, choose_devices
@@ -243,6 +243,39 @@ def test_patience_is_counted_across_a_resumption(tiny_chest: Factory, tmp_path: 
     with pytest.raises(PowerCutError):
         run(never_better(), tiny_chest(train=32), tmp_path, **cut)
     assert run(never_better(), tiny_chest(train=32), tmp_path, resume=True, **options()).epochs == 4
+
+
+def test_a_training_that_patience_ended_stays_ended_until_other_epochs_are_asked_for(
+    tiny_chest: Factory, tmp_path: Path
+) -> None:
+    def go_on(epochs: int, *, anew: bool = False) -> Fit:
+        stop = early_stopping("val/auroc", patience=3)
+        assert isinstance(stop, Patience)
+        stop.starts_anew = anew
+        options: dict[str, Any] = {"max_epochs": epochs, "monitor": "val/auroc", "callbacks": [stop]}
+        return run(never_better(), tiny_chest(train=32), tmp_path, resume=True, **options)
+
+    first, again = go_on(9), go_on(9)  # interrupted before its end was recorded
+    assert (
+        (again.epochs, again.best_epoch, again.values)
+        == (first.epochs, first.best_epoch, first.values)
+        == (4, 1, first.values)
+    )
+    assert go_on(12).epochs == 7
+    assert go_on(12).epochs == 7
+    assert go_on(12, anew=True).epochs == 10
+
+
+def test_what_was_left_to_do_after_the_last_epoch_is_done_when_resumed(tiny_chest: Factory, tmp_path: Path) -> None:
+    data = tiny_chest(train=16)
+    first = run(gan_of(), data, tmp_path, max_epochs=3, callbacks=[SampleGrid(2)])
+    last = tmp_path / "figures" / "samples_epoch_0003.png"
+    drawn = last.read_bytes()
+    last.unlink()
+    again = run(gan_of(seed=1), data, tmp_path, max_epochs=3, callbacks=[SampleGrid(2)], resume=True)
+    assert again.values == first.values
+    assert "train/spread" in again.values
+    assert last.read_bytes() == drawn
 
 
 def test_there_is_no_early_stopping_without_something_to_watch_or_patience() -> None:

@@ -54,6 +54,11 @@ def run_train(argv: list[str]) -> int:
         if override.key_or_group in GROUPS and override.value() is None:
             key = override.key_or_group
             raise ConfigError(f"{key}=null: choose one, see --help" + NULL_HINTS.get(key, ""))
+    given = {override.key_or_group for override in overrides}
+    if flags & SHOWING and "resume" in given:
+        raise ConfigError(
+            f"{min(flags & SHOWING)}: a run's configuration lies in its .hydra/config.yaml; leave out resume="
+        )
     if (path := _run_to_resume(overrides, flags)) is not None:
         directory = _resume(path, overrides)
     elif flags & SHOWING:
@@ -66,8 +71,12 @@ def run_train(argv: list[str]) -> int:
             raise ConfigError(f"{min(others)}: a sweep does not take it; leave it out, or start the jobs one by one")
         from medassay.sweeps.multirun import multirun
 
+        if "hydra.run.dir" in given:
+            raise ConfigError("hydra.run.dir: a sweep's place is named by sweep.name or hydra.sweep.dir")
         return multirun(argv, overrides)
     else:
+        if sweeping := sorted(key for key in given if key.partition(".")[0] == "sweep"):
+            raise ConfigError(f"{sweeping[0]}: one training has none; for a sweep add -m")
         directory = _train(list_override_texts(argv), None, log=True)
     directory = directory.absolute()  # what is printed may be read, and typed, elsewhere
     print(f"run directory: {directory}")

@@ -83,7 +83,7 @@ def replace_config_dir(argv: Sequence[str]) -> list[str]:
     directory = expand_home(folder or "")
     if not folder or not directory.is_dir():
         raise ConfigError(f"--config-dir {folder or ''} is not a directory: give one with yamls in <group>/<name>.yaml")
-    return [*arguments, f"hydra.searchpath=['file://{directory.absolute()}']"]
+    return [*arguments, f"hydra.searchpath=[{quote_value(f'file://{directory.absolute()}')}]"]
 
 
 def start_log(cfg: DictConfig, directory: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from medassay import config as configuration
+from medassay.config.command_line import format_shell_override
 from medassay.core.errors import ConfigError, DataError, advise
 from medassay.core.files import refuse_unwritable
 from medassay.core.paths import expand_home
@@ -147,7 +148,7 @@ def assay_after_training(path: Path, budget: str, *, test: bool) -> Path | None:
     outputs = Path(run.config()["outputs"])
     here = record.get("resumed_with", {})  # where data and device are now; the saved configuration does not say
     node = load_protocol_node("assay", budget=budget, split="test" if test else "val")
-    again = f"then judge the run with: python evaluate.py run={path}"
+    again = f"then judge the run with: python evaluate.py {format_shell_override('run', path)}"
     with advise(full=f"free some space, {again}", refused=f"make it writable, {again}"):
         return evaluate(str(path), node, {}, outputs, here)
 

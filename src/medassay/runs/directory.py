@@ -22,6 +22,7 @@ from typing import Any, Literal
 from omegaconf import OmegaConf
 
 from medassay import config as configuration
+from medassay.config.command_line import format_shell_override
 from medassay.core.errors import CheckpointError, Interrupted, OutputError, UserError, advise
 from medassay.core.files import (
     atomic_write,
@@ -147,8 +148,9 @@ class RunDirectory:
         """
         with file_lock(self.lock) as mine:
             if not mine or (self.path / "run.json").exists():
+                again = format_shell_override("resume", self.path)
                 raise OutputError(
-                    f"{self.path} already holds a run: continue it with resume={self.path}, or choose another hydra.run.dir"
+                    f"{self.path} already holds a run: continue it with {again}, or choose another hydra.run.dir"
                 )
             for name, values in (("config.yaml", config), ("overrides.yaml", overrides)):
                 with atomic_write(self.path / ".hydra" / name) as partial:
@@ -211,14 +213,14 @@ class RunDirectory:
         try:
             # without digests: they are those of the last ending, and a run that is killed leaves other checkpoints
             self.update(status="running", reason=None, process=here, sha256=None)
-            again = f"continue with: python train.py resume={self.path}"
+            again = f"continue with: python train.py {format_shell_override('resume', self.path)}"
             with advise(full=f"free some space, then {again}", refused=f"make it writable, then {again}"):
                 yield ending
         except KeyboardInterrupt as error:
             signum = error.signum if isinstance(error, Interrupted) else signal.SIGINT
             name = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
             with suppress(OutputError):  # the directory is gone, say: an interruption it is still
-                end("interrupted", f"{name}; continue with resume={self.path}")
+                end("interrupted", f"{name}; continue with {format_shell_override('resume', self.path)}")
             raise Interrupted(signum, self.path) from error
         except BaseException as error:
             try:
@@ -285,7 +287,7 @@ class RunDirectory:
         """How to train the run again where its checkpoints are of no use any more."""
         record = self.record()
         if record.get("status") != "done":
-            return f"start over: delete {self.best.parent}, then python train.py resume={self.path}"
+            return f"start over: delete {self.best.parent}, then python train.py {format_shell_override('resume', self.path)}"
         overrides = [text for text in record.get("overrides") or [] if not text.startswith("hydra.run.dir=")]
         return f"train anew: python train.py {shlex.join(overrides)}"
 

@@ -11,6 +11,7 @@ import torch
 from pytorch_lightning import LightningModule
 
 from medassay import config as configuration
+from medassay.config.command_line import format_shell_override
 from medassay.config.messages import explain_foreign_key
 from medassay.config.moved import DEVICE_KEYS
 from medassay.core.errors import CheckpointError, ConfigError, suggest_nearest
@@ -177,7 +178,7 @@ def find_weights(run: RunDirectory, checkpoint: str) -> Path:
                 )
             raise CheckpointError(
                 f"{run.path} has no checkpoints/best.ckpt (status: {status}): no epoch was finished; continue it with "
-                f"resume={run.path}"
+                f"{format_shell_override('resume', run.path)}"
             )
         return run.best
     inside = run.last if checkpoint == "last" else run.best.parent / checkpoint

@@ -33,14 +33,17 @@ from medassay.runs.recording import (
     show_results,
 )
 from medassay.runs.transfer import load_pretrained
-from medassay.training.fit import fit
+from medassay.training.callbacks import Patience
+from medassay.training.fit import OWN, fit
 from medassay.training.loggers import LoggerFactory
 from medassay.training.settings import Recipe, TrainerSettings
 
 logger = logging.getLogger(__name__)
 
 
-def train(config: dict[str, Any], path: Path, overrides: list[str], part: SweepPart | None = None) -> None:
+def train(
+    config: dict[str, Any], path: Path, overrides: list[str], part: SweepPart | None = None, *, resume: bool = False
+) -> None:
     """Trains what ``config`` says into a new run directory.
 
     Args:
@@ -48,21 +51,33 @@ def train(config: dict[str, Any], path: Path, overrides: list[str], part: SweepP
         path: The run directory.
         overrides: Overrides of the command line, for the record.
         part: The run's part in a sweep; None for a single run.
+        resume: Whether a training that is there is this run's, whose record was lost, and goes on.
 
     Raises:
         UserError: Something in the configuration, the data or the place of the run is wrong; its record then says failed and
             why.
     """
     run = RunDirectory(path)
-    if run.last.exists() and not run.record():
-        raise OutputError(f"{path} holds the checkpoints of medassay.fit: choose another hydra.run.dir, or remove them")
+    found = [name for name in (*OWN, "history.json") if (path / name).exists()]
+    if found and not resume and not run.record():
+        raise OutputError(
+            f"{path} already holds {' and '.join(found)}, which a training would replace: choose another hydra.run.dir, or "
+            f"move {'it' if len(found) == 1 else 'them'} away"
+        )
     config = {**config, "test": config["test"] is not False, "resume": None}
     _ = _build_loggers(config)  # an extra that is not installed is said before anything is written
     run.create(config, overrides)
-    train_in(run, config, part=part)
+    train_in(run, config, resume=resume, part=part)
 
 
-def train_in(run: RunDirectory, config: dict[str, Any], *, resume: bool = False, part: SweepPart | None = None) -> None:
+def train_in(
+    run: RunDirectory,
+    config: dict[str, Any],
+    *,
+    resume: bool = False,
+    part: SweepPart | None = None,
+    resumed_with: Mapping[str, Any] | None = None,
+) -> None:
     """Trains in the directory of a run that has been created: data, task, fit, test, record.
 
     Args:
@@ -70,6 +85,8 @@ def train_in(run: RunDirectory, config: dict[str, Any], *, resume: bool = False,
         config: The checked configuration.
         resume: Whether to continue from ``last.ckpt`` where that exists.
         part: The run's part in a sweep; None for a single run.
+        resumed_with: Changes that the run was resumed with; recorded once they have proved possible, as they then hold for
+            whatever goes on with the run.
     """
     with run.record_ending() as ending:
         settings: TrainerSettings = configuration.build(config["trainer"])
@@ -83,9 +100,16 @@ def train_in(run: RunDirectory, config: dict[str, Any], *, resume: bool = False,
         if not (resume and run.last.exists()):
             _start_from_pretrained(run, task, data)
         _ = data.splits
+        if resumed_with is not None:
+            run.update(resumed_with=dict(resumed_with))
         hyperparameters = list_hyperparameters(config, part)
         overview = record_start(run, data, task, show_table=part is None or part.is_first)
 
+        callbacks = _build_callbacks(config)
+        if run.record().get("continues") and not run.history():  # a finished run is given more epochs
+            for callback in callbacks:
+                if isinstance(callback, Patience):
+                    callback.starts_anew = True
         fitted = fit(
             task,
             data,
@@ -93,7 +117,7 @@ def train_in(run: RunDirectory, config: dict[str, Any], *, resume: bool = False,
             settings=settings,
             monitor=recipe.monitor,
             mode=recipe.mode,
-            callbacks=_build_callbacks(config),
+            callbacks=callbacks,
             log_to=_build_loggers(config),
             hyperparameters={**hyperparameters, **describe_purpose(config)},
             seed=config["seed"],
@@ -165,8 +189,7 @@ def resume(path: str | Path, overrides: Mapping[str, Any], part: SweepPart | Non
             _refuse_damaged(run)
         else:
             logger.info("%s has no finished epoch: starting over", path)
-        run.update(resumed_with=changes)
-        train_in(run, config, resume=True, part=part)
+        train_in(run, config, resume=True, part=part, resumed_with=changes)
         return run.path
     config = apply_overrides(saved, overrides)
     trained = int(run.metrics().get("epochs", saved["trainer"]["max_epochs"]))
@@ -178,8 +201,13 @@ def resume(path: str | Path, overrides: Mapping[str, Any], part: SweepPart | Non
     if not run.last.exists():
         raise CheckpointError(f"resume={path}: this run is done and has no checkpoints/last.ckpt to continue from")
     _refuse_damaged(run)
+    if config["trainer"]["max_time"] is not None and "trainer.max_time" not in overrides:
+        logger.info(
+            "trainer.max_time=%s was the first training's: this one has no limit", config["trainer"]["max_time"]
+        )
+        config["trainer"]["max_time"] = None
     now = datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
-    longer = RunDirectory(run.path.parent / f"{now}_{configuration.make_run_id(config['data']['name'])}")
+    longer = RunDirectory(run.path.absolute().parent / f"{now}_{configuration.make_run_id(config['data']['name'])}")
     for name in ("last.ckpt", "best.ckpt"):
         with atomic_write(longer.path / "checkpoints" / name) as partial:
             shutil.copyfile(run.path / "checkpoints" / name, partial)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from medassay.core.errors import ConfigError, TrainingError, advise
 from medassay.core.paths import expand_home
 from medassay.runs.directory import RunDirectory
 from medassay.runs.settings import SweepSettings
+from medassay.runs.table import DATA_PLACES, TRAINER_PLACES
 from medassay.sweeps.directory import SweepDirectory, now
 from medassay.sweeps.job import TrainJob
 from medassay.sweeps.launchers.base import SweepLauncher
@@ -48,22 +49,23 @@ def multirun(argv: Sequence[str], overrides: Sequence[Override]) -> int:
     Raises:
         UserError: Something is wrong with the command line as a whole; a job's own errors are listed instead.
     """
-    directory, settings, added = _prepare_sweep(overrides)
+    directory, settings, added, here = _prepare_sweep(overrides)
     sweep = SweepDirectory(directory)
     placed = any(override.key_or_group == "hydra.sweep.dir" for override in overrides)
     elsewhere = f"choose another place with {'hydra.sweep.dir' if placed else 'outputs'}=<directory>"
     with advise(full="free some space, then start the same command again", refused=elsewhere), sweep.lock():
         command = [argument for argument, _ in pair_arguments(argv) if argument not in ("-m", "--multirun")]
         sweep.begin(name=directory.name, command=command, metric=settings.metric, mode=settings.mode)
-        here = f"hydra.sweep.dir={quote_value(str(directory))}"
+        place = f"hydra.sweep.dir={quote_value(str(directory))}"
         try:
             ended_early: TrainingError | None = None
             try:
-                _launch([*argv, *added, here])
+                _launch([*argv, *added, place])
             except TrainingError as error:  # of a study: its jobs are summarised nonetheless
                 ended_early = error
             hydra = [a for a, o in pair_arguments([*argv, *added]) if o is not None and is_hydra(o)]
-            return _conclude(sweep, settings, [*(a for a in hydra if not a.startswith(SWEEPER)), here], ended_early)
+            hydra = [*(a for a in hydra if not a.startswith(SWEEPER)), place]
+            return _conclude(sweep, settings, hydra, here, ended_early)
         except KeyboardInterrupt as error:
             again = _describe_repetition(sweep, settings)
             _say(f"interrupted; finished jobs are kept: start the same command again{again} to continue")
@@ -82,13 +84,19 @@ def _leave_nothing_of(sweep: SweepDirectory) -> None:
         sweep.path.rmdir()
 
 
-def _prepare_sweep(overrides: Sequence[Override]) -> tuple[Path, SweepSettings, list[str]]:
-    """The sweep's directory, its settings, and what to add to the command line: whether jobs look at test images."""
+def _prepare_sweep(overrides: Sequence[Override]) -> tuple[Path, SweepSettings, list[str], dict[str, Any]]:
+    """The sweep's directory, its settings, what to add to the command line (whether jobs look at test images), and where data
+    and device are now."""
     plain: list[str] = []
     for override in overrides:
         if override.is_sweep_override():
             if override.key_or_group.partition(".")[0] in OF_THE_SWEEP or is_hydra(override):
                 raise ConfigError(f"{override.input_line}: one value for the whole sweep, please")
+        elif override.key_or_group == "hydra.sweep.subdir":
+            raise ConfigError(
+                f"{override.input_line}: a sweep finds what is finished by the names that it gives to its jobs' directories; "
+                "leave it out (sweep.name and hydra.sweep.dir name the sweep's own)"
+            )
         elif override.input_line is not None:
             plain.append(override.input_line)
     cfg = configuration.compose_with_hydra("train", plain)
@@ -108,7 +116,9 @@ def _prepare_sweep(overrides: Sequence[Override]) -> tuple[Path, SweepSettings, 
         added.append("hydra/launcher=serial")
         if any(override.key_or_group == "hydra/launcher" for override in overrides):
             _say("that launcher can neither list nor skip jobs: hydra/launcher=serial runs them")
-    return expand_home(str(cfg.hydra.sweep.dir)).absolute(), configuration.build(node), added
+    here = {f"trainer.{key}": cfg.trainer[key] for key in TRAINER_PLACES}
+    here |= {f"data.{key}": cfg.data[key] for key in DATA_PLACES if key in cfg.data}
+    return expand_home(str(cfg.hydra.sweep.dir)).absolute(), configuration.build(node), added, here
 
 
 def _find_plugin(node: DictConfig, kind: type[Plugin]) -> type[Plugin]:
@@ -129,16 +139,23 @@ def _launch(argv: Sequence[str]) -> None:
 
 
 def _conclude(
-    sweep: SweepDirectory, settings: SweepSettings, hydra: list[str], ended_early: TrainingError | None
+    sweep: SweepDirectory,
+    settings: SweepSettings,
+    hydra: list[str],
+    here: Mapping[str, Any],
+    ended_early: TrainingError | None,
 ) -> int:
-    """Makes the choice, tests it, writes the summary; gives the exit code. Nothing is tested where the sweep ended early."""
+    """Makes the choice, tests it, writes the summary; gives the exit code. Nothing is tested where the sweep ended early.
+
+    ``here`` says where data and device are now, ``hydra`` what further seeds have on their command line.
+    """
     from medassay.sweeps import page, study, summary
 
     result = summary.summarise(sweep.path, settings.metric, settings.mode)
     failure: Exception | None = None
     if result.best is not None and settings.final and not result.unfinished and ended_early is None:
         try:
-            _test_chosen(sweep, settings, result, hydra)
+            _test_chosen(sweep, settings, result, hydra, here)
         except Exception as error:  # the summary is written nonetheless
             failure = error
         result = summary.summarise(sweep.path, settings.metric, settings.mode)
@@ -163,7 +180,9 @@ def _conclude(
     return FAILED if without_result or ended_early else OK
 
 
-def _test_chosen(sweep: SweepDirectory, settings: SweepSettings, result: Summary, hydra: list[str]) -> None:
+def _test_chosen(
+    sweep: SweepDirectory, settings: SweepSettings, result: Summary, hydra: list[str], here: Mapping[str, Any]
+) -> None:
     """Trains the further seeds of the chosen configuration and looks at the test set with all its runs."""
     best = result.best
     assert best is not None
@@ -189,7 +208,12 @@ def _test_chosen(sweep: SweepDirectory, settings: SweepSettings, result: Summary
     for run in runs:
         if run.state() == "done" and not _is_tested(run):
             print(f"testing {run.path.name}")
-            evaluate(str(run.path), protocol, {}, Path(run.config()["outputs"]))
+            config = run.config()
+            known = {
+                key: value for key, value in here.items() if key.partition(".")[2] in config[key.partition(".")[0]]
+            }
+            places = {**run.record().get("resumed_with", {}), **known}
+            evaluate(str(run.path), protocol, {}, Path(config["outputs"]), places)
 
 
 def _is_tested(run: RunDirectory) -> bool:

@@ -103,11 +103,18 @@ class History(Callback):
 
     Args:
         directory: The run directory.
+
+    Attributes:
+        has_begun: Whether this process has trained; a training whose epochs were all there already does not.
     """
 
     def __init__(self, directory: Path) -> None:
         self.file = directory / "history.json"
         self.rows: list[dict[str, float]] = []
+        self.has_begun = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.has_begun = True
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.record(trainer)
@@ -134,10 +141,26 @@ class History(Callback):
 
 
 class Patience(EarlyStopping):
-    """Early stopping that a continued run starts anew where it had already ended training.
+    """Early stopping that ends a continued training at once where it had ended it before.
 
-    An epoch whose value is undefined (NaN) is not counted as one without a better value.
+    Where another number of epochs is asked for meanwhile, it counts anew. An epoch whose value is undefined (NaN) is not
+    counted as one without a better value.
+
+    Attributes:
+        starts_anew: Whether it counts anew in any case.
     """
+
+    starts_anew = False
+    _max_epochs: int | None = None  # that were asked for when it counted
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        if self.wait_count >= self.patience:
+            if self.starts_anew or self._max_epochs != trainer.max_epochs:
+                self.wait_count = 0
+            else:
+                trainer.should_stop = True
+        self._max_epochs = trainer.max_epochs
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         value = trainer.callback_metrics.get(self.monitor)
@@ -146,8 +169,10 @@ class Patience(EarlyStopping):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        if self.wait_count >= self.patience:
-            self.wait_count = 0
+        self._max_epochs = state_dict.get("max_epochs")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**super().state_dict(), "max_epochs": self._max_epochs}
 
 
 def early_stopping(

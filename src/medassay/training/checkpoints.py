@@ -123,7 +123,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise
     except FileNotFoundError as error:
         raise CheckpointError(
-            f"{path} is missing: this run has no finished epoch; train it first, e.g. with resume="
+            f"{path} is missing: this run has no finished epoch; continue it with resume=<its directory>, with a later "
+            "trainer.max_time where that ended it"
         ) from error
     except Exception as error:  # torch raises many kinds here: pickle, end of file, its own
         raise CheckpointError(

@@ -27,7 +27,7 @@ from medassay.core.seeds import derive_seed
 from medassay.data.curves.modules import CurveData
 from medassay.data.kinds import AnyData
 from medassay.reporting.tensorboard import quiet_writers
-from medassay.training.callbacks import DeletedDirectory, EpochSeed, History, ProcessSetUp
+from medassay.training.callbacks import DeletedDirectory, EpochSeed, History, Pictures, ProcessSetUp
 from medassay.training.checkpoints import Checkpoints, load_weights, read_checkpoint
 from medassay.training.epoch_scores import CRITERIA, Selection
 from medassay.training.loggers import LoggerFactory, end_logging, log_settings, log_to_csv, log_to_tensorboard
@@ -44,6 +44,8 @@ _LOGGERS: dict[LoggerName, list[LoggerFactory]] = {
     "csv": [log_to_csv()],
     "none": [],
 }
+
+OWN = ("checkpoints", "tensorboard", "csv")  # folders of a training in its directory; another one replaces them
 
 
 class _Reason(Callback):
@@ -153,6 +155,10 @@ def fit(
     log_settings(loggers, hyperparameters or {})
     try:
         _run(trainer, task, data, start, reason, deleted)
+        if start is not None and not history.has_begun and not isinstance(trainer.strategy, DDPStrategy):
+            for callback in callbacks:
+                if isinstance(callback, Pictures):  # interrupted after the last epoch, and perhaps before its picture
+                    callback.on_train_end(trainer, task)
     except BaseException:
         end_logging(loggers, failed=True)
         raise
@@ -190,7 +196,9 @@ def _collect_results(
     trainer: Trainer, task: LightningModule, checkpoints: Checkpoints, history: History, loggers: list[Logger]
 ) -> Fit:
     """What a finished training left; the chosen epoch's weights are loaded into ``task``."""
-    epochs = trainer.current_epoch
+    epochs = max(
+        [trainer.current_epoch, *(int(row["epoch"]) for row in history.rows)]
+    )  # Lightning forgets one after a Timer
     if isinstance(trainer.strategy, DDPStrategy):  # this process launched the training ones and saw nothing of theirs
         contents = read_checkpoint(checkpoints.last)
         for callback in (checkpoints, history):
@@ -198,8 +206,8 @@ def _collect_results(
         epochs = contents["epoch"] + 1
     best_epoch = None if checkpoints.best_epoch is None else checkpoints.best_epoch + 1
     values = {name: float(value) for name, value in trainer.callback_metrics.items() if name != "step"}
-    if best_epoch is not None and best_epoch != epochs:
-        values = history.find_values(best_epoch)
+    if not values or (best_epoch is not None and best_epoch != epochs):  # none: all epochs were trained before
+        values = history.find_values(best_epoch or epochs)
     if checkpoints.monitor is not None and checkpoints.best_value is not None:
         values[checkpoints.monitor] = checkpoints.best_value
     selection = None if checkpoints.selection is None else checkpoints.selection.selection
@@ -253,7 +261,7 @@ def _list_progress(settings: TrainerSettings, monitors: Sequence[str], log_epoch
 
 def _remove_training(directory: Path) -> None:
     """Removes what :func:`fit` leaves in its directory."""
-    for name in ("checkpoints", "tensorboard", "csv"):
+    for name in OWN:
         shutil.rmtree(directory / name, ignore_errors=True)
     (directory / "history.json").unlink(missing_ok=True)
 

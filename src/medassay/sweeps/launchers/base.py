@@ -130,7 +130,7 @@ class SweepLauncher(Launcher):
         force = bool(OmegaConf.select(self.config, "sweep.force", default=False))
         results: dict[Path, Any] = {}
         for directory, task in tasks.items():
-            if force and directory not in self.redone and task.run.state() != "running":
+            if force and directory not in self.redone and not _is_running(task.run):
                 shutil.rmtree(directory, ignore_errors=True)
                 self.redone.add(directory)
                 continue
@@ -173,6 +173,14 @@ class SweepLauncher(Launcher):
             )
             config.hydra.sweep.subdir = name  # decided here: where the job runs, the code may have changed since
         return Task(name, top / name, config, overrides)
+
+
+def _is_running(run: RunDirectory) -> bool:
+    """Whether a process is at the run; none is known to be where its record is damaged."""
+    try:
+        return run.state() == "running"
+    except CheckpointError:
+        return False
 
 
 def _name_directory(top: Path, usual: str, swept: Sequence[str]) -> str:

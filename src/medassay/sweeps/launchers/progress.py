@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 from tqdm import tqdm
 
+from medassay.core.errors import CheckpointError
 from medassay.runs.directory import RunDirectory
 
 
@@ -47,7 +49,10 @@ class Progress:
         if not self.live or time.monotonic() < self.shown.get(name, 0.0) + 1.0:
             return
         self.shown[name] = time.monotonic()
-        if run.record().get("status") != "running":  # it waits in a queue
+        status = None
+        with suppress(CheckpointError):
+            status = run.record().get("status")
+        if status != "running":  # it waits in a queue
             return
         if name not in self.bars:
             self.places[name] = min({*range(1, len(self.places) + 2)} - {*self.places.values()})
@@ -67,9 +72,11 @@ class Progress:
             self.bars.pop(name).close()
             del self.places[name]
         self.count += 1
-        record = run.record()
-        status, seconds = run.state(), record.get("seconds")
-        cause = record.get("reason")
+        try:
+            record, status = run.record(), run.state()
+        except CheckpointError as error:  # damaged: this job's matter, not that of the sweep's others
+            record, status = {"reason": str(error)}, "failed"
+        seconds, cause = record.get("seconds"), record.get("reason")
         if unrecorded is not None:
             status, cause = "failed", unrecorded
         if judged := record.get("assay_failed"):
