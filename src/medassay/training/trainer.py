@@ -153,6 +153,8 @@ def filter_warnings() -> None:
     # a GAN has nothing to validate, and its averaged generator is in evaluation mode by intention
     warnings.filterwarnings("ignore", message="You passed in a `val_dataloader` but have no")
     warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")
+    # a run that goes on without its time limit; every other callback is the configuration's
+    warnings.filterwarnings("ignore", message="Be aware that when using `ckpt_path`.*'Timer'")
     # on a machine with Slurm; its jobs are started by the launcher, not by srun inside of one
     warnings.filterwarnings("ignore", message="The `srun` command is available")
 
