@@ -216,6 +216,8 @@ def is_usual(model: str, data: str) -> bool:
         return data.startswith("oct") and model in ("oct_classifier", "pneumonia_cnn")
     if model == "pneumonia_cnn":
         return data not in ALIKE
+    if model in ("cgan_strong", "cvae", "diffusion"):  # to the data all generators are alike
+        return data in ("blood_phantom", "chest_phantom")
     return data in ("bloodmnist", "samples") or (model != "tstr" and data in ("blood_phantom", "chest_phantom"))
 
 

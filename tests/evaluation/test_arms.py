@@ -87,6 +87,7 @@ def test_an_arm_on_a_generators_images_is_the_run_of_tstr_bit_for_bit(tmp_path: 
     assert same(weights_of(task), expected)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("one_thread_set")
 def test_an_arm_on_real_images_is_the_run_of_tstr_without_a_generator(
     tmp_path: Path, tiny_blood: Callable[..., LabelledData]
