@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,6 @@ import torch
 from pytorch_lightning import LightningModule
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from medassay.config.command_line import format_shell_override
 from medassay.core.files import write_text
 from medassay.core.results import to_json
 from medassay.core.types import LabelledImages, SegmentedImages
@@ -76,7 +76,7 @@ def record_start(run: RunDirectory, data: AnyData, task: LightningModule, *, sho
     if left_out := provenance.get("left_out"):
         logger.warning("left out of %s: %s", provenance["path"], describe_left_out(left_out))
     if (duplicates := describe_duplicates(provenance)) is not None:
-        command = f"python scripts/check_data.py {format_shell_override('run', run.path)}"
+        command = shlex.join(["python", "scripts/check_data.py", f"run={run.path}"])  # which takes the path as it is
         logger.warning("warning: %s To see them: %s", duplicates, command)
     lacking = {} if isinstance(data, CurveData) else _list_lacking(data)
     for split, names in lacking.items():
