@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import shlex
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
