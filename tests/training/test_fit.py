@@ -278,6 +278,21 @@ def test_what_was_left_to_do_after_the_last_epoch_is_done_when_resumed(tiny_ches
     assert last.read_bytes() == drawn
 
 
+def test_after_a_time_limit_the_last_picture_is_of_the_last_epoch_also_when_it_is_drawn_later(
+    tiny_chest: Factory, tmp_path: Path
+) -> None:
+    limited = TrainerSettings(gpus=0, max_time="00:00:00:01")
+    names, epochs = [], []
+    for resume in (False, True):
+        options: dict[str, Any] = {"max_epochs": 9999, "settings": limited, "callbacks": [SampleGrid(10**6)]}
+        epochs.append(run(gan_of(), tiny_chest(train=16), tmp_path, resume=resume, **options).epochs)
+        (picture,) = (tmp_path / "figures").iterdir()
+        names.append(picture.name)
+        picture.unlink()
+    assert names == [f"samples_epoch_{trained:04d}.png" for trained in epochs]
+    assert epochs[0] == epochs[1]
+
+
 def test_there_is_no_early_stopping_without_something_to_watch_or_patience() -> None:
     assert early_stopping(None) is None
     assert early_stopping("val/auroc", patience=None) is None

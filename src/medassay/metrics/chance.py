@@ -11,6 +11,7 @@ from medassay.core.estimate import Estimate
 from medassay.metrics.scores import ClassificationScores, score_classification
 
 CHANCE_AUROC = 0.5  # of scores that know nothing
+ENOUGH = "and each class must have enough images for that (of two classes, six each)"  # said in the rules of verdicts
 _TAIL = 0.025  # of a 95 % interval
 
 
@@ -52,7 +53,8 @@ def compare_with_chance(scores: ClassificationScores) -> ChanceCheck:
     """:func:`check_against_chance` of predictions that have been scored."""
     counts = [sum(row) for row in scores.confusion if any(row)]
     chance, estimates = 1 / len(counts), scores.estimates
-    return ChanceCheck(estimates["balanced_accuracy"], estimates["auroc"], chance, are_enough(counts, chance))
+    enough = len(counts) == 1 or are_enough(counts, chance)  # of one class alone no number of images is
+    return ChanceCheck(estimates["balanced_accuracy"], estimates["auroc"], chance, enough)
 
 
 def are_enough(counts: Sequence[int], chance: float) -> bool:

@@ -13,7 +13,7 @@ import torch
 from pytorch_lightning import Callback, LightningModule
 
 from medassay import config as configuration
-from medassay.core.errors import CheckpointError, ConfigError, OutputError
+from medassay.core.errors import CheckpointError, ConfigError, DataError, OutputError
 from medassay.core.files import atomic_write, write_json
 from medassay.core.types import Sampler
 from medassay.data.curves.modules import CurveData
@@ -76,7 +76,7 @@ def train_in(
     *,
     resume: bool = False,
     part: SweepPart | None = None,
-    resumed_with: Mapping[str, Any] | None = None,
+    undo: Mapping[str, Any] | None = None,
 ) -> None:
     """Trains in the directory of a run that has been created: data, task, fit, test, record.
 
@@ -85,23 +85,24 @@ def train_in(
         config: The checked configuration.
         resume: Whether to continue from ``last.ckpt`` where that exists.
         part: The run's part in a sweep; None for a single run.
-        resumed_with: Changes that the run was resumed with; recorded once they have proved possible, as they then hold for
-            whatever goes on with the run.
+        undo: What the record says of earlier changes, put back where those of now turn out to be mistaken before training.
     """
     with run.record_ending() as ending:
         settings: TrainerSettings = configuration.build(config["trainer"])
         recipe: Recipe = configuration.build(config["recipe"])
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
-        choose_device(settings)  # an absent GPU is said before any image is read
-
-        data = build_any_data(config)
-        task = build_task(config, config["seed"])
-        if not (resume and run.last.exists()):
-            _start_from_pretrained(run, task, data)
-        _ = data.splits
-        if resumed_with is not None:
-            run.update(resumed_with=dict(resumed_with))
+        try:
+            choose_device(settings)  # an absent GPU is said before any image is read
+            data = build_any_data(config)
+            task = build_task(config, config["seed"])
+            if not (resume and run.last.exists()):
+                _start_from_pretrained(run, task, data)
+            _ = data.splits
+        except (ConfigError, DataError):
+            if undo is not None:
+                run.update(resumed_with=dict(undo))
+            raise
         hyperparameters = list_hyperparameters(config, part)
         overview = record_start(run, data, task, show_table=part is None or part.is_first)
 
@@ -183,13 +184,15 @@ def resume(path: str | Path, overrides: Mapping[str, Any], part: SweepPart | Non
     saved, record = run.config(), run.record()
     if record.get("status") != "done":
         run.refuse_if_alive()
-        changes = {**record.get("resumed_with", {}), **overrides}  # an earlier resume's epochs still hold
+        before = record.get("resumed_with", {})
+        changes = {**before, **overrides}  # an earlier resume's epochs still hold
         config = apply_overrides(saved, changes)
         if run.last.exists():
             _refuse_damaged(run)
         else:
             logger.info("%s has no finished epoch: starting over", path)
-        train_in(run, config, resume=True, part=part, resumed_with=changes)
+        run.update(resumed_with=changes)
+        train_in(run, config, resume=True, part=part, undo=before)
         return run.path
     config = apply_overrides(saved, overrides)
     trained = int(run.metrics().get("epochs", saved["trainer"]["max_epochs"]))

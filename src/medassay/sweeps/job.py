@@ -84,9 +84,7 @@ def _train(cfg: DictConfig, run: RunDirectory, overrides: list[str]) -> None:
     state = run.state()
     if state == "waiting" or not (run.path / ".hydra" / "config.yaml").is_file():
         (run.path / "run.json").unlink(missing_ok=True)  # of a job that failed before it began
-        train(
-            config, run.path, overrides, part, resume=run.last.exists()
-        )  # its record may have been damaged, and removed
+        train(config, run.path, overrides, part, resume=True)  # or one whose record was damaged, and removed
     elif state != "done":
         # where it trains may be what has to be mended: a missing file, a GPU that there is not
         where = {f"trainer.{key}": config["trainer"][key] for key in TRAINER_PLACES}

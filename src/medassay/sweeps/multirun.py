@@ -85,8 +85,8 @@ def _leave_nothing_of(sweep: SweepDirectory) -> None:
 
 
 def _prepare_sweep(overrides: Sequence[Override]) -> tuple[Path, SweepSettings, list[str], dict[str, Any]]:
-    """The sweep's directory, its settings, what to add to the command line (whether jobs look at test images), and where data
-    and device are now."""
+    """The sweep's directory, its settings, what to add to the command line (whether jobs look at test images), and where the
+    command says that data and device are."""
     plain: list[str] = []
     for override in overrides:
         if override.is_sweep_override():
@@ -116,8 +116,10 @@ def _prepare_sweep(overrides: Sequence[Override]) -> tuple[Path, SweepSettings, 
         added.append("hydra/launcher=serial")
         if any(override.key_or_group == "hydra/launcher" for override in overrides):
             _say("that launcher can neither list nor skip jobs: hydra/launcher=serial runs them")
-    here = {f"trainer.{key}": cfg.trainer[key] for key in TRAINER_PLACES}
-    here |= {f"data.{key}": cfg.data[key] for key in DATA_PLACES if key in cfg.data}
+    places = {*(f"trainer.{key}" for key in TRAINER_PLACES), *(f"data.{key}" for key in DATA_PLACES)}
+    named = {override.key_or_group for override in overrides if not override.is_sweep_override()} & places
+    values = {key: OmegaConf.select(cfg, key) for key in sorted(named)}
+    here = {key: OmegaConf.to_container(one) if OmegaConf.is_config(one) else one for key, one in values.items()}
     return expand_home(str(cfg.hydra.sweep.dir)).absolute(), configuration.build(node), added, here
 
 

@@ -156,6 +156,8 @@ def fit(
     try:
         _run(trainer, task, data, start, reason, deleted)
         if start is not None and not history.has_begun and not isinstance(trainer.strategy, DDPStrategy):
+            passed = trainer.fit_loop.epoch_progress.current
+            passed.completed = max(passed.completed, len(history.rows))  # Lightning forgets an epoch after a Timer
             for callback in callbacks:
                 if isinstance(callback, Pictures):  # interrupted after the last epoch, and perhaps before its picture
                     callback.on_train_end(trainer, task)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from medassay.attacks.norms import NAMES
 from medassay.evaluation.protocol import Outcome
-from medassay.metrics.chance import ChanceCheck
+from medassay.metrics.chance import ENOUGH, ChanceCheck
 from medassay.protocols.adversarial.results import Attacked, Check, Level
 from medassay.protocols.adversarial.soundness import list_failed
 from medassay.reporting.classification import describe_chance
@@ -43,7 +43,7 @@ RULE = (
     "verdict is undecided. An attack that fails one of the checks of soundness may have missed what is there, so then nothing "
     "but fragile can be said: the verdict is not sound. A fragile net stays fragile, since the images that it errs on have "
     "been found. A net that is not above chance on plain images has nothing to lose and is not judged: the intervals of its "
-    "balanced accuracy and of its AUROC must lie above what guessing reaches."
+    f"balanced accuracy and of its AUROC must lie above what guessing reaches, {ENOUGH}."
 )
 
 

@@ -85,7 +85,7 @@ class ClassifierScores(Protocol):
         )
         mistaken = images.images[[mistake.index for mistake in results.mistakes.shown]]
         chance = compare_with_chance(scores)
-        verdict = [] if chance.passed else [f"not above chance: {describe_chance(chance)}"]
+        verdict = [] if chance.passed else [f"not shown to be above chance: {describe_chance(chance)}"]
         verdict.append(f"{split}: {summarise_scores(scores)}")
         metrics: dict[str, Any] = {split: scores}
         if isinstance(results.threshold, Threshold):
@@ -104,7 +104,7 @@ class ClassifierScores(Protocol):
             },
             warnings=[FLATTERING] if split == "val" else [],
             page=Page(Path(__file__).with_name("page.html.j2"), {"scores": SCORES, "mistaken": mistaken}),
-            outcome="good" if chance.passed else "bad",
+            outcome="good" if chance.passed else "bad" if chance.enough else "undecided",
         )
 
     def combine(self, directories: Sequence[Path]) -> Combined | None:

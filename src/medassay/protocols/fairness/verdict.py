@@ -43,9 +43,9 @@ RULE = (
     f"and intersections. There is a disparity if a gap is at least {format_fixed(RELEVANT, 2)} and its corrected p-value at "
     f"most {SHARE:g} ({LEVEL:g} for both gaps together). There is none if neither gap is, and a gap of "
     f"{format_fixed(VISIBLE, 2)} would have been found in both. Otherwise it is undecided, and so it is where no disparity "
-    "is found and the net is no better than guessing. Demographic parity does not decide, since it differs wherever a "
-    "disease is more frequent in one group; equal opportunity is a part of equalised odds. A disparity in an attribute or "
-    "an intersection is a disparity; what is undecided in an intersection alone is said beside."
+    "is found and the net is not shown to be better than guessing. Demographic parity does not decide, since it differs "
+    "wherever a disease is more frequent in one group; equal opportunity is a part of equalised odds. A disparity in an "
+    "attribute or an intersection is a disparity; what is undecided in an intersection alone is said beside."
 )
 
 

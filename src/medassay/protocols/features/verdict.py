@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from medassay.core.estimate import Estimate
-from medassay.metrics.chance import ChanceCheck, are_enough
+from medassay.metrics.chance import ENOUGH, ChanceCheck, are_enough
 from medassay.protocols.features.classifiers import CRITERION
 from medassay.protocols.features.results import ClassifierResult, LastLayer, Level
 from medassay.reporting.numbers import format_bounds, format_fixed, format_with_bounds
@@ -21,7 +21,8 @@ RULE = (
     "The classifier that is best on validation images is compared with the net’s last layer, image by image, in balanced "
     f"accuracy. It does as well if the whole 95 % interval of the difference lies between −{MARGIN} and +{MARGIN}; otherwise "
     "it does better if the whole interval lies above 0, and worse if the whole interval lies below 0. In all other cases, and "
-    "where the last layer itself is not above chance, nothing is decided."
+    "where the last layer itself is not shown to be above chance, nothing is decided: the intervals of its balanced accuracy "
+    f"and of its AUROC must lie above what guessing reaches, {ENOUGH}."
 )
 
 

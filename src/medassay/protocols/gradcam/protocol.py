@@ -26,6 +26,7 @@ from medassay.explain.activation_maps import (
     find_layer,
     has_feature_maps,
 )
+from medassay.metrics.chance import ENOUGH
 from medassay.protocols.gradcam import figures, measures, verdict
 from medassay.protocols.gradcam.results import Comparison, ExplainedImage, GradCAMResults, Layer, MethodScores
 from medassay.reporting.charts import Chart
@@ -208,6 +209,7 @@ class GradCAM(Protocol):
             "class_free": _CLASS_FREE,
             "scores": {key: title for key, (title, _) in figures.SCORES.items() if key in measured},
             "limit": verdict.SIMILAR,
+            "enough": ENOUGH,
             "images": images,
             "maps": maps,
             "empty": sum(int((~of_method.flatten(2).any(2)).sum()) for of_method in maps.values()),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medassay.core.estimate import Estimate
-from medassay.metrics.chance import ChanceCheck
+from medassay.metrics.chance import ENOUGH, ChanceCheck
 from medassay.protocols.lesion.measures import Finding, Lesion, Level, MeanRises
 from medassay.reporting.classification import describe_chance
 from medassay.reporting.numbers import format_fixed, format_percent, format_with_bounds
@@ -19,7 +19,7 @@ RULE = (
     "every block. The downsampling blocks matter most if the error rises more without one of them than without one of the "
     "others, on average. The 95 % interval must lie on one side of the limit as a whole; where it contains the limit, the "
     "answer is undecided. A net that is no better than guessing is not judged: the intervals of its error, its balanced "
-    "accuracy and its AUROC must lie on the better side of guessing."
+    f"accuracy and its AUROC must lie on the better side of guessing, {ENOUGH}."
 )
 
 

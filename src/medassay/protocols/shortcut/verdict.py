@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from medassay.evaluation.protocol import Outcome
-from medassay.metrics.chance import ChanceCheck
+from medassay.metrics.chance import ENOUGH, ChanceCheck
 from medassay.protocols.shortcut.measures import Level, Numbers, Trial
 from medassay.reporting.classification import describe_chance
 from medassay.reporting.numbers import format_percent, format_percent_bounds
@@ -50,8 +50,8 @@ RULE = (
     "images only, and so can be a net that never saw it. If neither holds, each interval lying below its limit as a whole, "
     "there is no sign of the stamp. The verdict is undecided where an interval contains its limit, and where the net is not "
     "above chance: on images like those it was trained on, the intervals of its balanced accuracy and of its AUROC for the "
-    "class must lie above 0.5. A net that knows nothing ranks at random, and any mark may move it. Heat maps are shown beside "
-    "the verdict and do not decide it."
+    f"class must lie above 0.5, {ENOUGH}. A net that knows nothing ranks at random, and any mark may move it. Heat maps are "
+    "shown beside the verdict and do not decide it."
 )
 
 
