@@ -41,7 +41,7 @@ def called(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
         for file in (run.last, run.best):
             file.touch()
 
-    def train(config: dict[str, Any], path: Path, overrides: list[str], part: SweepPart) -> None:
+    def train(config: dict[str, Any], path: Path, overrides: list[str], part: SweepPart, *, resume: bool) -> None:
         calls.append(("train", path, overrides, config["test"]))
         RunDirectory(path).create(config, overrides)
         finish(path)
@@ -147,7 +147,7 @@ def test_a_job_that_cannot_begin_says_why_with_its_overrides_and_begins_when_it_
 def test_a_reason_that_the_run_has_recorded_stays(
     run: RunDirectory, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def train(config: dict[str, Any], path: Path, overrides: list[str], part: SweepPart) -> None:
+    def train(config: dict[str, Any], path: Path, overrides: list[str], part: SweepPart, *, resume: bool) -> None:
         run.create(config, overrides)
         with run.record_ending():
             raise DataError("the first reason")
