@@ -101,6 +101,7 @@ def test_training_says_little_and_names_the_run_directory(trained: Result, run: 
     assert f"next:          python evaluate.py run={run}" in lines
 
 
+@pytest.mark.long
 def test_evaluating_a_run_named_relative_to_the_working_directory_adds_to_that_run(run: Path, elsewhere: Path) -> None:
     result = command("evaluate.py", f"run={run.relative_to(elsewhere)}", cwd=elsewhere)
     assert (result.code, result.err) == (0, "")

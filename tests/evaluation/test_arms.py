@@ -312,6 +312,7 @@ def test_arms_finished_before_an_interruption_are_kept(
 # --- several processes -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_two_processes_give_the_weights_of_one(tmp_path: Path) -> None:
     wanted = [arm_of(), arm_of(seed=1)]
     masks = torch.ones(16, 8, 8, dtype=torch.bool)  # phantoms have them

@@ -122,6 +122,7 @@ def test_from_scratch_no_weights_are_read(command: Command, tmp_path: Path) -> N
     assert "transfer" not in json.loads((run / "run.json").read_text())
 
 
+@pytest.mark.long
 def test_reports_name_the_start_also_of_a_run_that_went_on(source: Path, command: Command, tmp_path: Path) -> None:
     run = tmp_path / "runs" / "run"
     assert command("train", *SMALL, *CHEST, f"model.transfer.weights={source}", f"hydra.run.dir={run}").code == 0

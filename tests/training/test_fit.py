@@ -98,7 +98,7 @@ CASES = {
 EPOCHS = 4
 
 
-@pytest.fixture(params=[*CASES, "gan, same object"])
+@pytest.fixture(params=[*CASES, pytest.param("gan, same object", marks=pytest.mark.long)])
 def both_ways(request: pytest.FixtureRequest, tiny_chest: Factory, tmp_path: Path) -> tuple[Any, ...]:
     """The same run without and with a power cut, continued by a new task or by the one it hit: tasks, fits and directories."""
     name, _, same = request.param.partition(", ")
