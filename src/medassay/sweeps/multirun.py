@@ -211,10 +211,11 @@ def _test_chosen(
         if run.state() == "done" and not _is_tested(run):
             print(f"testing {run.path.name}")
             config = run.config()
-            known = {
-                key: value for key, value in here.items() if key.partition(".")[2] in config[key.partition(".")[0]]
-            }
-            places = {**run.record().get("resumed_with", {}), **known}
+            places = dict(run.record().get("resumed_with", {}))
+            for key, value in here.items():
+                group, _, name = key.partition(".")
+                if name in config[group]:
+                    places[key] = value
             evaluate(str(run.path), protocol, {}, Path(config["outputs"]), places)
 
 

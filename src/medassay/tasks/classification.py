@@ -187,9 +187,8 @@ class Classification(AveragedTask):
         self._validated = []
         if self.trainer.world_size > 1:
             logits, labels = (torch.cat(gather_all_tensors(part)) for part in (logits, labels))
-        loss = self.loss(
-            logits, labels
-        )  # of all images at once: in a mean over batches, weights would cancel within each
+        # of all images at once: in a mean over batches, weights would cancel within each
+        loss = self.loss(logits, labels)
         probabilities = logits.softmax(1)
         if bool(probabilities.isfinite().all()):
             measured = measure_classification(probabilities, labels)

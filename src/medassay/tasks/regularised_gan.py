@@ -129,9 +129,8 @@ class RegularisedGAN(ConditionalGAN):
         values = {f"train/{name}": value for name, value in penalties.items()}
         self._penalty_means.add(batch_idx, len(labels), {**values, "train/gamma": real.new_full((), gamma)})
         steps = self.trainer.num_training_batches
-        weight = (
-            gamma * steps / math.ceil(steps / self.gradient_penalty_every)
-        )  # gamma in the mean over an epoch's steps
+        # gamma in the mean over an epoch's steps
+        weight = gamma * steps / math.ceil(steps / self.gradient_penalty_every)
         return Judgement(logits["r1"], logits["r2"], weight * torch.stack(list(penalties.values())).sum())
 
     def compute_gamma(self, batch_idx: int) -> float:
