@@ -48,8 +48,18 @@ def test_the_saved_runs_are_small() -> None:
         ("tstr", ["protocol.split=val"], "report.html"),
         ("interrupted", [], "report.html"),
         ("cnn", ["protocol=gradcam", "protocol.scores=false", "protocol.n=1"], "gradcam.json"),
-        ("cnn", ["protocol=shortcut", "protocol.heat_maps=4", "protocol.shown=1"], "shortcut.json"),
-        ("cnn", ["protocol=domain_shift", "protocol.budget=quick", "protocol.corruptions=[blur]"], "domain_shift.json"),
+        pytest.param(
+            "cnn",
+            ["protocol=shortcut", "protocol.heat_maps=4", "protocol.shown=1"],
+            "shortcut.json",
+            marks=pytest.mark.long,
+        ),
+        pytest.param(
+            "cnn",
+            ["protocol=domain_shift", "protocol.budget=quick", "protocol.corruptions=[blur]"],
+            "domain_shift.json",
+            marks=pytest.mark.long,
+        ),
         ("cgan", ["protocol=sample", "protocol.n=1"], "samples.npz"),
         ("cvae", ["protocol=sample", "protocol.n=1"], "samples.npz"),
     ],
@@ -70,7 +80,7 @@ def test_evaluating_a_saved_run_gives_its_saved_numbers(saved: Path, capsys: pyt
         assert read(file)["test"]["auroc"] == pytest.approx(trained["auroc"], abs=0.02)
 
 
-@pytest.mark.parametrize("run", ["cnn", "cgan", "cvae", "tstr"])
+@pytest.mark.parametrize("run", ["cnn", "cgan", *(pytest.param(r, marks=pytest.mark.long) for r in ("cvae", "tstr"))])
 def test_a_finished_saved_run_is_continued_with_more_epochs(
     run: str, saved: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -86,8 +86,14 @@ def compare(first: Path, second: Path) -> list[str]:
     return left + [name for name in files if (first / name).read_text() != (second / name).read_text()]
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize(
+    ("name", "precision"),
+    [(name, "32-true") for name in MAKERS]
+    + [
+        pytest.param(name, "bf16-mixed", marks=[pytest.mark.long] * (name not in ("averaged, with a schedule", "gan")))
+        for name in MAKERS
+    ],
+)
 def test_both_loops_leave_the_same_files_bit_for_bit(
     name: str, precision: Any, tiny_chest: Factory, tmp_path: Path
 ) -> None:

@@ -119,7 +119,14 @@ def test_a_generator_trains_in_every_precision_and_draws_float32_images(
         assert images.std() > 0
 
 
-@ON_THE_CPU
+@pytest.mark.parametrize(
+    "precision",  # how 32-bit runs resume is tested with the rest of their training
+    [
+        pytest.param(name, marks=[pytest.mark.long] * (name == "32-true"))
+        for name in get_args(Precision)
+        if name != NEEDS_A_GPU
+    ],
+)
 @pytest.mark.parametrize("make", [classifier, gan, strong_gan, diffusion])
 def test_a_run_in_any_precision_resumes_to_the_weights_of_an_uninterrupted_one(
     make: Callable[[], LightningModule], precision: str, tiny_chest: Factory, tmp_path: Path

@@ -16,6 +16,9 @@ from torch import Tensor
 
 from medassay.metrics.distances import CHUNK_ELEMENTS, check_features, check_pair, find_nearest, iterate_chunks
 
+MANIFOLD_K = 3  # as Kynkäänniemi et al. 2019 choose it
+DENSITY_K = 5  # as Naeem et al. 2020 choose it
+
 
 class Reference:
     """The real training features, and what is computed once of them for every set they are compared with.
@@ -28,7 +31,7 @@ class Reference:
         ValueError: if the features are not ``(n, d)`` float and finite, or there are fewer than ``k + 1`` of them.
     """
 
-    def __init__(self, features: Tensor, *, k: int = 5) -> None:
+    def __init__(self, features: Tensor, *, k: int = DENSITY_K) -> None:
         self.features = check_features(features, "real features")
         self.k = k
         if not 1 <= k < self.n:
@@ -94,8 +97,8 @@ def find_neighbours(
     reference: Reference | Tensor,
     generated: Tensor,
     *,
-    manifold_k: int = 3,
-    density_k: int = 5,
+    manifold_k: int = MANIFOLD_K,
+    density_k: int = DENSITY_K,
     chunk_elements: int = CHUNK_ELEMENTS,
 ) -> Neighbours:
     """The neighbours of one set of generated points; arguments and errors are those of :func:`compare_sets`.
@@ -131,8 +134,8 @@ def compare_sets(
     points: Tensor,
     sets: Sequence[Tensor],
     *,
-    manifold_k: int = 3,
-    density_k: int = 5,
+    manifold_k: int = MANIFOLD_K,
+    density_k: int = DENSITY_K,
     chunk_elements: int = CHUNK_ELEMENTS,
 ) -> Comparison:
     """The neighbours of several sets of generated points that are parts of ``points``, and may have points in common.

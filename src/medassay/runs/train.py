@@ -93,24 +93,13 @@ def train_in(
         if settings.threads is not None:
             torch.set_num_threads(settings.threads)
         try:
-            choose_device(settings)  # an absent GPU is said before any image is read
-            data = build_any_data(config)
-            task = build_task(config, config["seed"])
-            if not (resume and run.last.exists()):
-                _start_from_pretrained(run, task, data)
-            _ = data.splits
+            data, task = _prepare(run, config, settings, resume=resume)
         except (ConfigError, DataError):
             if undo is not None:
                 run.update(resumed_with=dict(undo))
             raise
         hyperparameters = list_hyperparameters(config, part)
         overview = record_start(run, data, task, show_table=part is None or part.is_first)
-
-        callbacks = _build_callbacks(config)
-        if run.record().get("continues") and not run.history():  # a finished run is given more epochs
-            for callback in callbacks:
-                if isinstance(callback, Patience):
-                    callback.starts_anew = True
         fitted = fit(
             task,
             data,
@@ -118,7 +107,7 @@ def train_in(
             settings=settings,
             monitor=recipe.monitor,
             mode=recipe.mode,
-            callbacks=callbacks,
+            callbacks=_list_callbacks(run, config),
             log_to=_build_loggers(config),
             hyperparameters={**hyperparameters, **describe_purpose(config)},
             seed=config["seed"],
@@ -142,6 +131,29 @@ def train_in(
         show_results(run, config, hyperparameters, numbers, pictures, overview, step, fitted)
 
 
+def _prepare(
+    run: RunDirectory, config: Mapping[str, Any], settings: TrainerSettings, *, resume: bool
+) -> tuple[AnyData, LightningModule]:
+    """The data, read, and the task, with the weights that it starts from."""
+    choose_device(settings)  # an absent GPU is said before any image is read
+    data = build_any_data(config)
+    task = build_task(config, config["seed"])
+    if not (resume and run.last.exists()) and (transfer := load_pretrained(task, data.classes)) is not None:
+        run.update(transfer=transfer)
+    _ = data.splits
+    return data, task
+
+
+def _list_callbacks(run: RunDirectory, config: Mapping[str, Any]) -> list[Callback]:
+    """The callbacks of the configuration; patience starts anew where a finished run is given more epochs."""
+    callbacks = _build_callbacks(config)
+    if run.record().get("continues") and not run.history():
+        for callback in callbacks:
+            if isinstance(callback, Patience):
+                callback.starts_anew = True
+    return callbacks
+
+
 def _score(
     task: LightningModule, data: AnyData, split: str, settings: TrainerSettings, directory: Path
 ) -> tuple[dict[str, Any], list[Path]]:
@@ -157,12 +169,6 @@ def _score(
     if absent := [name for name, row in zip(data.classes, scores.confusion, strict=True) if not sum(row)]:
         numbers["classes_without_images"] = absent
     return numbers, drawn
-
-
-def _start_from_pretrained(run: RunDirectory, task: LightningModule, data: AnyData) -> None:
-    """Gives the task the weights that ``model.transfer`` names, if any, and records which layers got them."""
-    if (transfer := load_pretrained(task, data.classes)) is not None:
-        run.update(transfer=transfer)
 
 
 def resume(path: str | Path, overrides: Mapping[str, Any], part: SweepPart | None = None) -> Path:

@@ -24,6 +24,7 @@ from medassay.core.results import from_json, to_json
 from medassay.core.types import LabelledImages
 from medassay.data.order import make_stratified_order
 from medassay.evaluation import arms
+from medassay.metrics.neighbours import MANIFOLD_K
 from medassay.protocols.assay import measures
 from medassay.protocols.assay.measures import Yardstick
 from medassay.protocols.assay.performance import Trainer
@@ -32,7 +33,6 @@ from medassay.protocols.assay.subjects import Real, Subject, choose_in_proportio
 
 logger = logging.getLogger(__name__)
 
-NEIGHBOURS = 3  # k of the balls of precision and recall
 NOISE = 0.05  # standard deviation of the noise on copies, in units of the full range
 TRAIN_SHARE = 0.8  # of the validation images, for TSTR on the floor and on shuffled labels; the rest chooses the epoch
 
@@ -96,7 +96,7 @@ def make_controls(real: Real, m: int) -> list[Control]:
 
 def _are_enough(real: Real, chosen: Tensor) -> bool:
     """Whether the part of validation images that plays a generator where copying is looked for has neighbours of its own."""
-    return int(torch.isin(chosen, real.halves[0]).sum()) > NEIGHBOURS
+    return int(torch.isin(chosen, real.halves[0]).sum()) > MANIFOLD_K
 
 
 class KeptControls:
