@@ -14,6 +14,7 @@ import torch
 import medassay
 from medassay.core.errors import CheckpointError
 from medassay.protocols.assay.leaderboard import find_assays
+from medassay.runs.directory import RunDirectory
 from medassay.runs.samples import write_run_samples
 from medassay.runs.table import read_row
 from medassay.sweeps.job import TrainJob
@@ -110,6 +111,13 @@ def test_averaged_weights_answer_whichever_checkpoint_they_come_from(tmp_path: P
     assert all(torch.equal(best[name], now[name]) for name in best)
 
 
+def test_an_evaluation_of_fewer_images_is_not_the_runs_own(cnn: Path, command: Command) -> None:
+    assert command("evaluate", f"run={cnn}", "trainer.limit_batches=1", *CPU).code == 0
+    (file,) = cnn.glob("eval/*/metrics.json")
+    assert json.loads(file.read_text())["changes"] == {"trainer.limit_batches": 1}
+    assert RunDirectory(cnn).evaluations() == []
+
+
 def test_samples_of_other_weights_are_drawn_anew(tmp_path: Path) -> None:
     path = copy_run("cgan", tmp_path)
     contents = torch.load(path / "checkpoints" / "last.ckpt", weights_only=True)
@@ -121,18 +129,26 @@ def test_samples_of_other_weights_are_drawn_anew(tmp_path: Path) -> None:
     assert len(files) == 2
 
 
-def test_an_assay_of_other_weights_finishes_no_job_and_replaces_none_in_the_leaderboard(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("record", "generator", "named"),
+    [
+        ({"checkpoint": "last"}, {"checkpoint": "last"}, "checkpoint=last"),
+        ({"changes": {"model.guidance": 0.5}}, {"sampling": {"model.guidance": 0.5}}, "model.guidance=0.5"),
+    ],
+)
+def test_an_assay_of_other_weights_or_images_finishes_no_job_and_replaces_none_in_the_leaderboard(
+    record: dict[str, Any], generator: dict[str, Any], named: str, tmp_path: Path
+) -> None:
     run = Path(shutil.copytree(SAVED / "cgan", tmp_path / "cgan"))
     (assay,) = (run / "eval").glob("assay_*")
     other = Path(shutil.copytree(assay, run / "eval" / "assay_other"))
     for name in ("assay.json", "metrics.json"):
-        values = json.loads((other / name).read_text())
-        values["checkpoint"] = "last"
+        values = json.loads((other / name).read_text()) | record
         if "generator" in values:
-            values["generator"]["checkpoint"] = "last"
+            values["generator"] |= generator
         (other / name).write_text(json.dumps(values))
     sources = sorted(one.source.partition(", ")[2] for one in find_assays([run]))
-    assert sources == ["", "checkpoint=last"]
+    assert sources == ["", named]
     shutil.rmtree(assay)
     cfg = medassay.compose("model=cgan", "data=blood_phantom", "assay=quick")
     assert not TrainJob().is_finished(cfg, run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import re
@@ -26,7 +27,7 @@ from medassay.data.modules import LabelledData
 from medassay.data.phantoms import blood
 from medassay.data.sources import medmnist_data, phantom_data
 from medassay.evaluation import arms
-from medassay.evaluation.encoders import Encoder, make_pixels_encoder
+from medassay.evaluation.encoders import Encoder, make_pixels_encoder, train_encoder
 from medassay.evaluation.protocol import ComputeContext
 from medassay.metrics.estimates import mean_over_seeds
 from medassay.protocols.assay import controls, measures, performance, verdict
@@ -176,6 +177,32 @@ def test_the_null_of_the_membership_attack_is_one_half(rows: dict[str, Row]) -> 
     assert value(rows["floor"], "membership_auc", "random_conv") == pytest.approx(0.5, abs=0.1)
 
 
+def test_controls_of_other_encoder_weights_are_measured_anew(
+    real: Real, place: ComputeContext, results: AssayResults
+) -> None:
+    yardstick, floor = unused(real, place, results), controls.make_floor(real, 320)
+    trainer = performance.Trainer(place)
+    assert controls.KeptControls([floor], yardstick, trainer, arms.QUICK_STEPS).missing == []
+    task = copy.deepcopy(yardstick.task)
+    with torch.no_grad():
+        next(task.parameters())[0] += 1
+    other = controls.KeptControls([floor], replace(yardstick, task=task), trainer, arms.QUICK_STEPS)
+    assert other.missing == [floor]
+
+
+@pytest.mark.parametrize("counts", [(38, 2), (14, 2), (198, 2)])
+def test_a_few_images_of_a_class_are_enough_to_choose_an_epoch(counts: tuple[int, int]) -> None:
+    labels = torch.arange(2).repeat_interleave(torch.tensor(counts))
+    parts = controls.split_for_training(labels)
+    assert parts is not None
+    assert sorted(torch.cat(parts).tolist()) == [*range(sum(counts))]
+    assert all(len(labels[part].unique()) == 2 for part in parts)
+
+
+def test_one_image_of_a_class_is_not_enough_to_choose_an_epoch() -> None:
+    assert controls.split_for_training(torch.tensor([0] * 20 + [1])) is None
+
+
 def test_a_second_assay_trains_nothing_and_measures_no_control_again(
     real: Real, place: ComputeContext, results: AssayResults, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -205,7 +232,8 @@ def unused(real: Real, place: ComputeContext, results: AssayResults) -> Yardstic
         raise AssertionError("measured again")
 
     named: Any = results.encoders.items()
-    return Yardstick(real, [Encoder(name, text, fail, place.device) for name, text in named], _no_task(), place.device)
+    task = train_encoder(real.train, real.val, len(real.classes), place.cache)  # is kept
+    return Yardstick(real, [Encoder(name, text, fail, place.device) for name, text in named], task, place.device)
 
 
 def test_a_control_that_an_older_version_kept_is_read(real: Real, place: ComputeContext, results: AssayResults) -> None:
@@ -268,10 +296,6 @@ def test_the_most_suspicious_samples_are_the_copies(real: Real, place: ComputeCo
     assert (gallery.suspicion[10:] > 0).all()
     assert torch.equal(gallery.samples[:10], gallery.nearest[:10])
     assert sorted(gallery.sample_labels[:10].tolist()) == sorted(copied.labels.tolist())
-
-
-def _no_task() -> Any:
-    return None
 
 
 def test_examples_are_the_first_images_of_every_class(real: Real) -> None:
@@ -376,9 +400,9 @@ def row(**changes: Any) -> Row:
         40,
         1,
         {"classifier": metrics},
-        class_consistency=Estimate(changes.get("class_consistency", 0.9), kind="sets"),
+        class_consistency=Estimate(changes.get("consistent", 0.9), kind="sets"),
         exact_copies=Estimate(changes.get("exact_copies", 0.0), kind="sets"),
-        per_class=PerClass(changes.get("per_class", [0.5, 0.4]), [], [], []),
+        per_class=PerClass(changes.get("per_class", [0.5, 0.4]), [], [], changes.get("class_consistency", [0.9, 0.9])),
         curves=Curves([], []),
     )
 
@@ -393,8 +417,10 @@ def row(**changes: Any) -> Row:
         ({"coverage": 0.34}, "diversity"),
         ({"per_class": [0.5, 0.11]}, None),
         ({"per_class": [0.5, 0.09]}, "missing_class"),
-        ({"class_consistency": 0.7}, None),
-        ({"class_consistency": 0.6}, "labels"),
+        ({"class_consistency": [0.6, 0.8]}, None),
+        ({"class_consistency": [0.4, 0.8]}, "labels"),
+        ({"class_consistency": [math.nan, 0.8]}, None),  # a class without images
+        ({"class_consistency": [0.9, 0.1], "consistent": 0.82}, "labels"),  # the first class is nine of ten images
         ({"exact_copies": 0.005}, None),
         ({"exact_copies": 0.02}, "copies"),
         ({"authenticity": 0.3}, None),  # crowded, but no attack succeeds
@@ -466,7 +492,7 @@ def test_a_classifier_at_chance_is_no_yardstick_for_usefulness_or_labels(
 ) -> None:
     reached = seeded(balanced_accuracy, auroc)
     usefulness = verdict.judge_usefulness(reached)
-    findings = verdict.judge(row(class_consistency=0.9), row(class_consistency=0.9), ["a", "b"], reached.trtr)
+    findings = verdict.judge(row(), row(), ["a", "b"], reached.trtr)
     (labels,) = [one for one in findings if "requested class" in one.text]
     assert usefulness.level == labels.level == level
     assert ("cannot be judged" in usefulness.text) == ("cannot be judged" in labels.text) == (level == "undecided")
@@ -478,7 +504,8 @@ def test_labels_are_not_judged_by_a_classifier_that_does_not_find_the_class_of_r
     floor: float, level: str
 ) -> None:
     reached = seeded([0.80, 0.82, 0.81], [0.88, 0.90, 0.89])
-    findings = verdict.judge(row(class_consistency=0.2), row(class_consistency=floor), ["a", "b"], reached.trtr)
+    judged, best = row(class_consistency=[0.2, 0.2]), row(class_consistency=[floor, floor])
+    findings = verdict.judge(judged, best, ["a", "b"], reached.trtr)
     (labels,) = [one for one in findings if "requested class" in one.text]
     assert labels.level == level
 

@@ -18,7 +18,16 @@ from medassay.core.types import LabelledImages, Splits
 from medassay.data.modules import LabelledData
 from medassay.data.npz import read_splits
 from medassay.data.sources import memory_data
-from medassay.protocols.assay.subjects import Candidate, Real, choose_in_proportion, take_file_samples, take_run_samples
+from medassay.protocols.assay.protocol import make_subjects
+from medassay.protocols.assay.subjects import (
+    Candidate,
+    Real,
+    choose_in_proportion,
+    fit_in_proportion,
+    make_sets,
+    take_file_samples,
+    take_run_samples,
+)
 from medassay.runs import samples
 from medassay.runs.run import Run
 
@@ -122,6 +131,49 @@ def test_a_part_as_large_as_the_whole_is_the_whole(n: int) -> None:
 def test_a_part_is_a_beginning_of_every_larger_part() -> None:
     labels = torch.arange(50) % 3
     assert set(choose_in_proportion(labels, 10).tolist()) < set(choose_in_proportion(labels, 20).tolist())
+
+
+@pytest.mark.parametrize(
+    ("available", "n"),
+    [([60, 30, 10], 100), ([600, 300, 100], 100), ([30, 30, 10], 50), ([60, 30, 1], 14), ([60, 30, 0], 4)],
+)
+def test_as_many_images_are_compared_as_there_are_in_the_real_proportions(available: list[int], n: int) -> None:
+    labels = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
+    fitting = fit_in_proportion(labels, torch.tensor(available))
+    assert fitting == pytest.approx(n, abs=2)
+    counts = [torch.bincount(labels[choose_in_proportion(labels, n)], minlength=3) for n in (fitting, fitting + 1)]
+    assert (counts[0] <= torch.tensor(available)).all()
+    assert fitting == 100 or not (counts[1] <= torch.tensor(available)).all()
+
+
+def test_sets_are_disjoint_and_hold_the_same_number_of_each_class() -> None:
+    labels = torch.arange(3).repeat_interleave(torch.tensor([13, 9, 20]))[torch.randperm(42)]
+    counts = torch.tensor([4, 3, 0])
+    sets = make_sets(labels, counts, 5)
+    assert [torch.bincount(labels[one], minlength=3).tolist() for one in sets] == [[4, 3, 0]] * 3
+    assert all(one.tolist() == sorted(one.tolist()) for one in sets)
+    assert len(torch.cat(sets).unique()) == 21
+    assert len(make_sets(labels, counts, 2)) == 2
+    assert make_sets(labels, torch.tensor([14, 1, 1]), 5) == []
+
+
+def test_images_in_equal_shares_are_compared_in_the_real_proportions() -> None:
+    rare = torch.tensor([0] * 38 + [1] * 2)
+    val = LabelledImages(split_of(40, 2).images, rare)
+    real = Real(CLASSES, split_of(40, 1), val, val, {})
+    candidate = Candidate("equal shares", split_of(40, 5), split_of(4, 6), None, {})
+    m = fit_in_proportion(val.labels, candidate.images.counts(2))
+    (subject,) = make_subjects(candidate, real, m, 5)
+    assert subject.images.counts(2).tolist() == val[choose_in_proportion(val.labels, m)].counts(2).tolist() == [20, 1]
+
+
+@pytest.mark.parametrize(("m", "subjects"), [(9000, 2), (10_000, 1)])
+def test_the_large_set_is_larger_than_those_of_the_comparison(m: int, subjects: int) -> None:
+    labels = torch.arange(11_000) % 2
+    many = LabelledImages(torch.zeros(11_000, 1, 1, 1, dtype=torch.uint8), labels)
+    real = Real(CLASSES, split_of(40), many, many, {})
+    found = make_subjects(Candidate("many", many, many[:2], None, {}), real, m, 5)
+    assert [len(one.images) for one in found] == [m, 10_000][:subjects]
 
 
 # --- a generator's run -----------------------------------------------------------------------------------------------

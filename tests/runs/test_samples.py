@@ -395,7 +395,7 @@ def test_the_command_line_takes_settings_of_sampling_and_no_others(
     assert code == 0
     (written,) = tmp_path.rglob("sample.json")
     record = json.loads(written.read_text())
-    assert record["overrides"]["model.guidance"] == 1
+    assert record["overrides"]["model.guidance"] == record["changes"]["model.guidance"] == 1
     wrong = command("evaluate", f"run={diffusion}", "model.step=3", *common)
     assert_one_line(wrong, "model.step: a finished run's", "Did you mean 'model.steps'?")
     assert_one_line(command("evaluate", f"run={diffusion}", "model.steps=0", *common), "model.steps=0", "integer >= 1")

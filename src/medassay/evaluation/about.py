@@ -90,6 +90,10 @@ def list_warnings(about: About, record: Mapping[str, Any], split: str | None) ->
     if (checkpoint := record.get("checkpoint", "best")) != "best":
         epoch = "" if about.weights["epoch"] is None else f" (epoch {about.weights['epoch']})"
         warnings.append(f"The weights are those of checkpoint={checkpoint}{epoch}, not the ones that training chose.")
+    drawn = {key: value for key, value in (record.get("changes") or {}).items() if key.startswith("model.")}
+    if drawn:
+        settings = ", ".join(f"{key}={value}" for key, value in drawn.items())
+        warnings.append(f"The images were drawn with {settings}, not as the run was trained.")
     status = record.get("status", "done")
     if status != "done":
         warnings.append(f"The run's status is {status}: the model was judged before its training was finished.")

@@ -25,6 +25,7 @@ from medassay.runs.compose import compose_training
 from medassay.runs.directory import RunDirectory
 from medassay.runs.load import build_data, open_run
 from medassay.runs.run import Run, describe_kind
+from medassay.runs.samples import find_changed_sampling
 from medassay.training.settings import TrainerSettings
 
 logger = logging.getLogger(__name__)
@@ -78,6 +79,8 @@ def evaluate(
         report = chosen.run(run, ComputeContext.from_settings(run.settings, outputs))
     record = {"run": str(path), "checkpoint": checkpoint, "status": status}
     record |= {"protocol": dict(protocol), "overrides": dict(overrides)}
+    if changes := _find_changes(run, overrides):
+        record["changes"] = changes
     write_report(report, describe_run(run, report.split), record, directory)
     return directory
 
@@ -183,6 +186,27 @@ def _list_protocols() -> list[str]:
 def _find_requirement(name: str) -> type | UnionType:
     requirement: type | UnionType = configuration.locate(load_protocol_node(name)["_target_"], "protocol").requires  # type: ignore[attr-defined]
     return requirement
+
+
+def _find_changes(run: Run, overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of ``overrides`` that make the evaluation one of other images, or of fewer, than the run's own."""
+    changes = find_changed_sampling(run)
+    batches = "trainer.limit_batches"
+    if batches in overrides and overrides[batches] != run.directory.config()["trainer"].get("limit_batches"):
+        changes[batches] = overrides[batches]
+    places = {key: value for key, value in overrides.items() if key in ("data.file", "data.path", "data.root")}
+    if places and _is_other_data(run):
+        changes |= places
+    return changes
+
+
+def _is_other_data(run: Run) -> bool:
+    """Whether the images are not those on record, by all that is known of both but where they lie."""
+    data, recorded = run.data.data_of("test"), run.directory.record().get("data", {})
+    _ = data.splits
+    recorded, now = recorded.get("real", recorded), data.provenance()
+    known = (set(recorded) & set(now)) - {"file", "path", "root", "groups", "duplicates"}
+    return any(recorded[key] != now[key] for key in known)
 
 
 def _refuse_changed_data(run: Run, overrides: Mapping[str, Any]) -> None:

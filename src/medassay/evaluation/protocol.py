@@ -30,7 +30,7 @@ class ComputeContext:
 
     Attributes:
         device: Device of nets, encoders and distances.
-        gpus: As in the trainer settings, for classifiers that a protocol trains.
+        gpus: As in the trainer settings, for classifiers that a protocol trains: the device where it is a GPU, else none.
         cache: Folder of what is kept.
     """
 
@@ -41,7 +41,8 @@ class ComputeContext:
     @classmethod
     def from_settings(cls, settings: TrainerSettings, outputs: Path) -> ComputeContext:
         """The context of an evaluation with these trainer settings, caches in ``<outputs>/.cache``."""
-        return cls(choose_device(settings), settings.gpus, outputs / ".cache")
+        device = choose_device(settings)
+        return cls(device, [device.index or 0] if device.type == "cuda" else 0, outputs / ".cache")
 
 
 @dataclass(frozen=True)

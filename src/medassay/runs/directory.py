@@ -134,9 +134,13 @@ class RunDirectory:
         return (eval_dir or self.path / "eval") / f"{protocol}_{secrets.token_hex(3)}"
 
     def evaluations(self) -> list[Path]:
-        """The directories of its finished evaluations of the weights that training chose, the latest last."""
+        """The directories of its finished evaluations as it was trained, the latest last.
+
+        Those of other weights than training chose, of images drawn in another way, or of other data are left out.
+        """
         files = sorted(self.path.glob("eval/*/metrics.json"), key=lambda file: file.stat().st_mtime)
-        return [file.parent for file in files if read_json(file).get("checkpoint", "best") == "best"]
+        records = [(file.parent, read_json(file)) for file in files]
+        return [place for place, one in records if one.get("checkpoint", "best") == "best" and not one.get("changes")]
 
     # --- writing ---
 

@@ -30,6 +30,7 @@ from medassay.protocols.assay.measures import Yardstick
 from medassay.protocols.assay.performance import Trainer
 from medassay.protocols.assay.results import SCORES, Row, Scores
 from medassay.protocols.assay.subjects import Real, Subject, choose_in_proportion
+from medassay.tasks.classification import Classification
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +113,8 @@ class KeptControls:
     def __init__(self, chosen: Sequence[Control], yardstick: Yardstick, trainer: Trainer, steps: int) -> None:
         self.chosen, self.real, self.trainer, self.steps = chosen, yardstick.real, trainer, steps
         encoders = [f"{encoder.name}: {encoder.description}" for encoder in yardstick.encoders]
-        self._shared = [measures.VERSION, arms.RECIPE, yardstick.real.digest, encoders]
+        weights = digest_weights(yardstick.task)  # trained anew on another machine, it is another encoder
+        self._shared = [measures.VERSION, arms.RECIPE, yardstick.real.digest, encoders, weights]
         self._rows = {control.key: read_cached(self._place(control), _reader(control)) for control in chosen}
 
     @property
@@ -157,14 +159,39 @@ def _read_row(path: Path, named: Mapping[str, Any]) -> Row:
 
 def _train_on(chosen: Sequence[Control], real: Real, trainer: Trainer, steps: int) -> dict[str, Scores]:
     """TSTR on sets as small as the validation images, by control: comparable with each other, not with a generator's."""
-    all_arms = []
+    trained: dict[str, arms.Arm] = {}
     for control in chosen:
-        images, order = control.images, make_stratified_order(control.images.labels, 3)
-        n = round(TRAIN_SHARE * len(order))
-        train, held_out = images[order[:n]], images[order[n:]]
-        all_arms.append(arms.Arm(f"TSTR: {control.name}", train, held_out, len(real.classes), 0, steps))
-    tested = [trainer.test(task, real.test) for task in trainer.train(all_arms)] if all_arms else []
-    return {
-        control.key: Scores(*(metrics[name] for name in SCORES))
-        for control, metrics in zip(chosen, tested, strict=True)
-    }
+        images = control.images
+        parts = split_for_training(images.labels)
+        if parts is None:
+            logger.warning(
+                "no classifier is trained on “%s”: too few of its images are of a second class", control.name
+            )
+            continue
+        train, held_out = (images[part] for part in parts)
+        trained[control.key] = arms.Arm(f"TSTR: {control.name}", train, held_out, len(real.classes), 0, steps)
+    tested = [trainer.test(task, real.test) for task in trainer.train([*trained.values()])] if trained else []
+    return {key: Scores(*(metrics[name] for name in SCORES)) for key, metrics in zip(trained, tested, strict=True)}
+
+
+def digest_weights(task: Classification) -> str:
+    """16 hexadecimal digits of all weights of a classifier, wherever it was trained."""
+    total = hashlib.sha256()
+    for value in task.state_dict().values():
+        total.update(value.cpu().contiguous().numpy().tobytes())
+    return total.hexdigest()[:16]
+
+
+def split_for_training(labels: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Indices of the images to learn from, and of those that choose the epoch, which must be of two classes at least.
+
+    Where these would be of one, an image of each other class is taken from the rest; None where there are too few.
+    """
+    order = make_stratified_order(labels, 3)
+    n = round(TRAIN_SHARE * len(order))
+    train, held_out = order[:n], order[n:]
+    if len(labels[held_out].unique()) < 2:
+        spare = [members[-1:] for label in labels.unique() if len(members := train[labels[train] == label]) > 1]
+        moved = torch.cat([held_out[:0], *spare])
+        train, held_out = train[~torch.isin(train, moved)], torch.cat([held_out, moved])
+    return (train, held_out) if len(labels[held_out].unique()) > 1 else None

@@ -58,8 +58,11 @@ def find_assays(paths: Iterable[str | Path]) -> list[Assayed]:
         source = str(results.generator.get("run") or results.generator.get("samples"))
         place = _find_run(file) or source  # a moved run is the same
         weights = results.generator.get("checkpoint")  # other ones than those that were chosen
-        assayed = Assayed(file.parent, f"{source}, checkpoint={weights}" if weights else source, results)
-        latest[place, weights, *assayed.conditions] = assayed
+        changes = {"checkpoint": weights} if weights else {}
+        changes |= results.generator.get("sampling", {})  # settings other than the trained ones
+        settings = tuple(f"{key}={value}" for key, value in changes.items())
+        assayed = Assayed(file.parent, ", ".join([source, *settings]), results)
+        latest[place, settings, *assayed.conditions] = assayed
     if not latest:
         raise CheckpointError(
             f"no assay in {', '.join(map(str, paths))}: make one with python evaluate.py run=<generator's run>"

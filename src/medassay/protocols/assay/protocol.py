@@ -27,8 +27,18 @@ from medassay.protocols.assay.figures import SEARCHED, Examples, Gallery, choose
 from medassay.protocols.assay.measures import Yardstick
 from medassay.protocols.assay.performance import Trainer, measure_performance
 from medassay.protocols.assay.results import AssayResults, Budget, RealCounts, Split
-from medassay.protocols.assay.subjects import Candidate, Real, Subject, take_file_samples, take_run_samples
+from medassay.protocols.assay.subjects import (
+    Candidate,
+    Real,
+    Subject,
+    choose_in_proportion,
+    fit_in_proportion,
+    make_sets,
+    take_file_samples,
+    take_run_samples,
+)
 from medassay.runs.run import Run
+from medassay.runs.samples import make_proportional_labels
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +105,7 @@ class Assay(Protocol, SamplesProtocol):
         """Measures the candidate, the floor and the controls; gives the results and the most suspicious samples."""
         if "inception" in self.encoders:  # a missing file is said before anything is trained
             make_inception_encoder(self.inception_weights, context.device)
-        m = min(len(real.val), len(candidate.images))
+        m = fit_in_proportion(real.val.labels, candidate.images.counts(len(real.classes)))
         chosen = [make_floor(real, m), *(make_controls(real, m) if self.controls else [])]
         seconds: dict[str, float] = {}
         trainer, full = Trainer(context, self.jobs), self.budget == "full"
@@ -112,7 +122,7 @@ class Assay(Protocol, SamplesProtocol):
         yardstick = Yardstick(real, encoders, task, context.device)
         with time_part("metrics", seconds):
             controls = KeptControls(chosen, yardstick, trainer, steps)
-            subjects = make_subjects(candidate, m, self.sets)
+            subjects = make_subjects(candidate, real, m, self.sets)
             measured = yardstick.measure_rows([*subjects, *controls.missing])
         with time_part("controls", seconds):
             row, *large = (one.row for one in measured[: len(subjects)])
@@ -145,14 +155,21 @@ class Assay(Protocol, SamplesProtocol):
         return results, gallery
 
 
-def make_subjects(candidate: Candidate, m: int, most: int) -> list[Subject]:
+def make_subjects(candidate: Candidate, real: Real, m: int, most: int) -> list[Subject]:
     """What is measured of a generator's images: disjoint sets of ``m``, ``most`` of them at most, and, where there are enough,
-    one of 10,000 for the second table."""
-    images, searched = candidate.images, min(SEARCHED, len(candidate.images))
-    sets = [torch.arange(start, start + m) for start in range(0, len(images) - m + 1, m)][:most]
+    one of 10,000 for the second table.
+
+    Their classes have the floor's proportions: coverage, say, of images in equal shares would be lower than that of real ones
+    only because they are many of a rare class and few of a frequent one.
+    """
+    images, classes, searched = candidate.images, len(real.classes), min(SEARCHED, len(candidate.images))
+    of_floor = real.val[choose_in_proportion(real.val.labels, m)].counts(classes)
+    sets = make_sets(images.labels, of_floor, most)
     subjects = [Subject("generator", candidate.name, "generator", images, sets, searched=searched)]
-    if len(images) >= LARGE:
-        subjects.append(Subject("generator", candidate.name, "generator", images, [torch.arange(LARGE)]))
+    labels = make_proportional_labels(real.val.counts(classes), LARGE)
+    large = make_sets(images.labels, torch.bincount(labels, minlength=classes), 1) if m < LARGE else []
+    if large:
+        subjects.append(Subject("generator", candidate.name, "generator", images, large))
     return subjects
 
 

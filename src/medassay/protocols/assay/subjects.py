@@ -26,7 +26,7 @@ from medassay.data.modules import LabelledData
 from medassay.data.order import make_stratified_order
 from medassay.protocols.assay.results import Kind
 from medassay.runs.run import Run
-from medassay.runs.samples import write_run_samples
+from medassay.runs.samples import find_changed_sampling, write_run_samples
 from medassay.training.epoch_scores import Selection
 
 logger = logging.getLogger(__name__)
@@ -149,12 +149,16 @@ def take_run_samples(run: Run, cache: Path, seed: int) -> Candidate:
         "samples_seed": seed,
         "code": run.directory.record().get("code"),
     }
+    if sampling := find_changed_sampling(run):
+        provenance["sampling"] = sampling
     selection = None
     if run.checkpoint != "best":
         provenance["checkpoint"] = run.checkpoint
     elif "selection" in metrics:
         selection = from_json(Selection, metrics["selection"])
-    return Candidate(f"{provenance['model']}, seed {provenance['seed']}", train, val, more, provenance, selection)
+    settings = "".join(f", {key}={value}" for key, value in sampling.items())
+    name = f"{provenance['model']}, seed {provenance['seed']}{settings}"
+    return Candidate(name, train, val, more, provenance, selection)
 
 
 def take_file_samples(path: Path, data: LabelledData, *, resize: bool) -> Candidate:
@@ -213,6 +217,34 @@ def take_file_samples(path: Path, data: LabelledData, *, resize: bool) -> Candid
     images = images[torch.randperm(len(images), generator=torch.Generator().manual_seed(0))]
     provenance = {"samples": str(path), "md5": checksum, "images": len(images), "held_out": len(held_out), **left_out}
     return Candidate(path.name, images, held_out, None, provenance)
+
+
+def fit_in_proportion(labels: Tensor, available: Tensor) -> int:
+    """The largest number of images, N at most, for which there are ``available (K,)`` ones of each class in the proportions of
+    ``labels (N,)``: as many as :func:`choose_in_proportion` would choose."""
+    order = make_stratified_order(labels, 0)
+    needed = torch.nn.functional.one_hot(labels[order], len(available)).cumsum(0)  # (N, K)
+    return int((needed <= available).all(1).sum())
+
+
+def make_sets(labels: Tensor, counts: Tensor, most: int) -> list[Tensor]:
+    """Disjoint sets of images, ``counts (K,)`` of each class in every one, from the first on; ``most`` of them at most.
+
+    Args:
+        labels: Classes of the images that there are, ``(N,) int64``, in random order.
+        counts: Number of images of each class in a set.
+        most: Largest number of sets.
+
+    Returns:
+        Of each set, the indices of its images, rising; none where there are not enough images of a class.
+    """
+    members = [(labels == label).nonzero().flatten() for label in range(len(counts))]
+    sizes = counts.tolist()
+    number = min([most, *(len(own) // size for own, size in zip(members, sizes, strict=True) if size)])
+    return [
+        torch.cat([own[i * size : (i + 1) * size] for own, size in zip(members, sizes, strict=True)]).sort().values
+        for i in range(number)
+    ]
 
 
 def choose_in_proportion(labels: Tensor, n: int) -> Tensor:

@@ -14,7 +14,7 @@ GENERAL = ("class_consistency", "exact_copies")  # numbers of a row that depend 
 EXPECTED = {
     "floor": "no fault: the best to expect at this m",
     "copies": "copying",
-    "noisy_copies": "copying, in at least one encoder",
+    "noisy_copies": "copying, in at least one encoder; noise may look like other faults, too",
     "without_class": "a missing class; precision unchanged",
     "floor_same_m": "no fault: the floor for the set without a class",
     "shuffled_labels": "wrong labels; distances unchanged",

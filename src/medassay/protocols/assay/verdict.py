@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from statistics import fmean
 
 from medassay.metrics.chance import CHANCE_AUROC
 from medassay.protocols.assay.results import ArmScores, Fault, Finding, Level, Metrics, Performance, Row
@@ -16,7 +17,7 @@ EXACT_COPIES = 0.01  # share of pixel-identical training images above the floor'
 AUTHENTICITY = 0.5  # of the floor's in an encoder: below, and found by the membership attack there too: copying
 MEMBERSHIP_DIFFERENCE, MEMBERSHIP_Z = 0.03, 4.0  # above the floor's area, and in standard errors
 CLASS_COVERAGE = 0.25  # of the floor's coverage of that class: below, the class is missing
-CLASS_CONSISTENCY = 0.75  # of the floor's: below, labels and images do not agree
+CLASS_CONSISTENCY = 0.75  # of the floor's, means over the classes: below, labels and images do not agree
 PRECISION = 0.8  # of the floor's
 COVERAGE = 0.7  # of the floor's
 # times chance: a balanced accuracy of TRTR below it is no yardstick, nor is one whose interval reaches chance
@@ -42,7 +43,7 @@ def judge(row: Row, floor: Row, classes: Sequence[str], trtr: ArmScores) -> list
         _judge_fidelity(row.headline, floor.headline),
         _judge_diversity(row.headline, floor.headline),
         *_find_missing_classes(row, floor, classes),
-        _judge_labels(row.class_consistency.value, floor.class_consistency.value, len(classes), trtr),
+        _judge_labels(row, floor, trtr),
         _judge_copying(row, floor),
     ]
 
@@ -111,12 +112,16 @@ def _find_missing_classes(row: Row, floor: Row, classes: Sequence[str]) -> list[
     return [_make_finding("missing_class", text, ", ".join(gone))] if gone else []
 
 
-def _judge_labels(own: float, best: float, num_classes: int, trtr: ArmScores) -> Finding:
+def _judge_labels(row: Row, floor: Row, trtr: ArmScores) -> Finding:
+    """Takes means over the classes: where one is frequent, wrong labels would be right by chance."""
+    pairs = zip(row.per_class.class_consistency, floor.per_class.class_consistency, strict=True)
+    both = [(own, best) for own, best in pairs if not math.isnan(own) and not math.isnan(best)]
+    own, best = (fmean(values) for values in zip(*both, strict=True))
     numbers = (
-        f"a classifier of real images finds the requested class in {format_percent(own)} of the samples "
-        f"(in new real images: {format_percent(best)})"
+        f"a classifier of real images finds the requested class in {format_percent(own)} of the samples of a class "
+        f"(in new real images: {format_percent(best)}, means over the classes)"
     )
-    if is_at_chance(trtr) or best < LEARNABLE / num_classes:
+    if is_at_chance(trtr) or best < LEARNABLE / len(both):
         return _make_undecided("Whether labels and images agree cannot be judged", numbers)
     if own < CLASS_CONSISTENCY * best:
         return _make_finding("labels", "Labels and images do not agree", numbers)
