@@ -182,8 +182,31 @@ def test_no_stamp_needs_no_class() -> None:
     assert check_stamp(Stamp(), CLASSES, 28) is None
 
 
-@pytest.mark.parametrize("given", [{"label": "pneumonia"}, {"label": 0}, {"text": "R"}])
-def test_a_label_or_text_without_a_stamp_is_not_left_out_in_silence(given: dict[str, Any]) -> None:
+@pytest.mark.parametrize("letters", [(7, 64, True), (9, 80, True), (7, 128, True), (8, 64, False), (8, 128, False)])
+def test_how_many_letters_fit_is_as_documented(letters: tuple[int, int, bool]) -> None:
+    count, size, fits = letters
+    stamp = Stamp(kind="text", text="A" * count, label=1)
+    if fits:
+        assert stamp.ink(size).any()
+    else:
+        with pytest.raises(ConfigError, match=r"shorten it, or give data\.stamp\.kind=square"):
+            stamp.ink(size)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"label": "pneumonia"},
+        {"label": 0},
+        {"text": "R"},
+        {"position": "bottom_right"},
+        {"opacity": 0.3},
+        {"value": 0.5},
+        {"share": 0.9},
+        {"seed": 1},
+    ],
+)
+def test_a_setting_without_a_stamp_is_not_left_out_in_silence(given: dict[str, Any]) -> None:
     (name,) = given
     with pytest.raises(ConfigError, match=rf"stamp\.{name}=.* say which, stamp\.kind=date"):
         Stamp(**given)

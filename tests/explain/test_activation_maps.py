@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,6 +117,63 @@ def test_score_cam_weighs_maps_by_the_logits_of_images_masked_with_them(net: Blo
         weighted = (logits.softmax(0)[:, None, None] * maps[0]).sum(0, keepdim=True)
     expected = scaled(weighted.relu().numpy())
     np.testing.assert_allclose(ActivationMaps(net, "scorecam")(image, [1])[:, 0].numpy(), expected, atol=1e-4)
+
+
+def test_score_cam_keeps_no_maps_of_masked_copies(
+    net: BlockCNN, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    together = ActivationMaps(net, "scorecam")(images, [1])
+    kept: list[int] = []
+    explain = ActivationMaps(net, "scorecam")
+    hooked = explain._cam.activations_and_grads
+    clear = hooked.clear
+    monkeypatch.setattr(hooked, "clear", lambda: (kept.append(len(hooked.activations)), clear()))
+    monkeypatch.setattr(activation_maps, "MASKED", 32 * 28 * 28)  # of one image
+    assert torch.allclose(explain(images, [1]), together, atol=1e-6)
+    assert kept == [1, 1, 1]
+
+
+def test_eigen_cam_does_not_depend_on_the_sign_of_the_component(
+    net: BlockCNN, images: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = ActivationMaps(net, "eigencam")(images, [1])
+    decompose = np.linalg.svd
+
+    def negated(*args: Any, **kwargs: Any) -> Any:
+        u, s, vt = decompose(*args, **kwargs)
+        return -u, s, -vt
+
+    monkeypatch.setattr(np.linalg, "svd", negated)
+    assert torch.allclose(ActivationMaps(net, "eigencam")(images, [1]), before, atol=1e-5)
+
+
+@pytest.mark.parametrize("in_steps", [False, True])
+def test_a_layer_before_a_sum_in_place_is_seen_as_it_was(images: Tensor, in_steps: bool) -> None:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.stem, self.conv, self.pool = nn.Conv2d(1, 4, 3, 4), nn.Conv2d(4, 4, 3, padding=1), nn.AvgPool2d(7)
+            self.head = nn.Linear(4, 2)
+
+        def forward(self, x: Tensor) -> Tensor:
+            stem = self.stem(x)
+            out = self.conv(stem)
+            out += stem
+            return self.head(self.pool(out.relu()).flatten(1))  # type: ignore[no-any-return]
+
+    torch.manual_seed(0)
+    net = Residual().eval()
+    with torch.no_grad():
+        expected = net.conv(net.stem(images[:1]))[0]
+    if in_steps:
+        found = compute_grad_cam_steps(net, images[0], 1, "conv").maps
+    else:
+        explain = ActivationMaps(net, "gradcam", "conv")
+        hooked, kept = explain._cam.activations_and_grads, []
+        explain._cam.activations_and_grads.clear = lambda: kept.extend(hooked.activations)
+        explain(images[:1], [1])
+        found = kept[0][0]
+    assert torch.allclose(found, expected, atol=1e-6)
 
 
 def test_a_layer_before_an_in_place_activation_is_seen_as_it_was(net: BlockCNN, images: Tensor) -> None:

@@ -37,6 +37,7 @@ from medassay.protocols.features import classifiers, verdict
 from medassay.protocols.features.classifiers import LabelledFeatures, choose_classifier, predict_probabilities
 from medassay.protocols.features.figures import draw_projection, project
 from medassay.protocols.features.measures import Scores
+from medassay.protocols.features.other_images import read_other_images
 from medassay.protocols.features.protocol import Features
 from medassay.protocols.features.results import FeatureResults
 from medassay.reporting.charts import Chart
@@ -427,6 +428,26 @@ def test_another_set_that_cannot_be_read_is_refused_by_the_name_of_its_setting(
     message = refused(run, tmp_path, images=str(file))
     assert "has no train_labels" in message
     assert "name another protocol.images" in message
+
+
+@pytest.mark.parametrize(
+    ("shape", "advice"),
+    [
+        ((4, 28, 28, 1), "save train_images[..., 0]"),
+        ((4, 1, 28, 28), "save train_images[:, 0]"),
+        ((4, 3, 28, 28), "save train_images.transpose(0, 2, 3, 1)"),
+    ],
+)
+def test_another_set_of_another_layout_is_refused_with_what_brings_it_there(
+    shape: tuple[int, ...], advice: str, tmp_path: Path
+) -> None:
+    arrays = {f"{split}_images": np.zeros(shape, dtype=np.uint8) for split in ("train", "val", "test")}
+    labels = {f"{split}_labels": np.arange(4)[:, None] % 2 for split in ("train", "val", "test")}
+    np.savez(tmp_path / "other.npz", **arrays, **labels)
+    with pytest.raises(DataError) as caught:
+        read_other_images(str(tmp_path / "other.npz"), size=28, channels=1)
+    assert advice in str(caught.value)
+    assert "data." not in str(caught.value)
 
 
 def test_a_generator_and_an_unknown_classifier_are_refused_in_one_line(command: Command) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 import re
@@ -26,18 +27,23 @@ from medassay.evaluation.protocol import ComputeContext
 from medassay.evaluation.writer import write_report
 from medassay.metrics.chance import ChanceCheck
 from medassay.metrics.explanation import energy_inside
+from medassay.nets.resnet import ResNet
 from medassay.protocols.shortcut import measures, verdict
 from medassay.protocols.shortcut.figures import draw_ranks
 from medassay.protocols.shortcut.measures import Group, Heat, Level, Numbers, Trial
 from medassay.protocols.shortcut.protocol import (
     Shortcut,
+    ShortcutAudit,
     choose_plain_views,
     evaluate_stamp,
+    flatten_metrics,
+    has_both_sides,
     list_stamps,
     stamp_as_trained,
     stamp_images,
 )
 from medassay.runs.run import Run
+from medassay.tasks.classification import Classification
 from medassay.tasks.predictions import predict_logits
 from tests.helpers import assert_ticks_apart
 
@@ -228,6 +234,10 @@ def test_by_default_the_runs_own_stamp_is_tried_else_a_date_on_each_class() -> N
     ]  # fmt: skip
 
 
+def test_images_too_small_for_a_date_get_a_square() -> None:
+    assert [stamp.kind for stamp in list_stamps(None, None, CLASSES, 8)] == ["square", "square"]
+
+
 def test_a_stamp_that_is_asked_for_is_tried_instead() -> None:
     asked = Stamp(kind="text", text="L", label="NORMAL")
     assert list_stamps(asked, Stamp(kind="square", label=1), CLASSES, 28) == [Stamp(kind="text", text="L", label=0)]
@@ -346,6 +356,24 @@ def test_the_ticks_of_the_ranks_do_not_touch_however_small_or_large_the_log_odds
     assert_ticks_apart(draw_ranks(drawn).figure)
 
 
+def trial_of(label: int, level: Level, outranks: float, moved: float) -> Trial:
+    """A trial with these numbers; the rest is that of a reader."""
+    numbers, _, text = judged(Reader(disease=0.05, stamp=0, threshold=4), n=20)
+    chance = ChanceCheck(Estimate(0.9, kind="images"), Estimate(0.9, kind="images"), 0.5)
+    changed = vars(numbers) | {
+        "label": label,
+        "outranks": Estimate(outranks, kind="images"),
+        "drawn_over": Estimate(moved, kind="images"),
+    }
+    return Trial(**changed, own=False, chance=chance, heat=None, level=level, text=text)
+
+
+def test_single_numbers_are_those_of_the_class_that_the_verdict_is_of() -> None:
+    trials = [trial_of(0, "learned", 0.65, 0.3), trial_of(1, "sensitive", 0.8, 0.02)]
+    flat = flatten_metrics(ShortcutAudit(20, "test", None, "", "learned", True, "", trials))
+    assert (flat["learned"], flat["label"], flat["drawn_over"]) == (1, 0, 0.3)
+
+
 # --- a whole run -----------------------------------------------------------------------------------------------------
 
 
@@ -408,3 +436,22 @@ def test_the_report_is_one_file_with_verdict_rule_and_command(run: Run, tmp_path
     for name in ("gray", "jet", "summer", "flag", "rainbow"):
         assert f'<th scope="row">{name}</th>' in page
     assert not re.search(r'(?:src|href)="(?!data:|#)', page)
+
+
+def test_a_net_whose_layer_fits_no_heat_map_is_audited_without_and_the_page_says_why(run: Run, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    small = replace(run, task=Classification(ResNet(1, 2, width=4, small_images=False), 2).eval())
+    record = {"run": "outputs/r", "status": "done", "protocol": {"name": "shortcut"}, "overrides": {}}
+    audit(small, Shortcut(heat_maps=4, shown=2), record, tmp_path, tmp_path)
+    results = json.loads((tmp_path / "shortcut.json").read_text())
+    assert [trial["heat"] for trial in results["trials"]] == [None]
+    assert "a heat map needs" in results["without_heat"]
+    assert f"No heat maps: {results['without_heat'][:20]}" in html.unescape((tmp_path / "report.html").read_text())
+    with pytest.raises(ConfigError, match=r"protocol\.layer=body\.layer4: its output is"):
+        Shortcut(layer="body.layer4").run(small, ComputeContext(CPU, 0, tmp_path))
+
+
+def test_a_class_without_test_images_is_named_and_the_others_are_tried() -> None:
+    split = images_of(8)
+    stamps = [Stamp(kind="date", label=label) for label in range(3)]
+    assert [has_both_sides(stamp, split) for stamp in stamps] == [True, True, False]

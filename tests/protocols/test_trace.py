@@ -159,7 +159,8 @@ def test_a_net_that_is_no_fully_connected_one_is_refused(command: Command) -> No
 
 
 @pytest.mark.parametrize(("setting", "said"), [("inputs=[]", "at least one"), ("interval=[5,-5]", "lower end first"),
-                                               ("inputs=[a]", "expected a list")])  # fmt: skip
+                                               ("inputs=[a]", "expected a list"), ("inputs=[nan]", "finite numbers"),
+                                               ("interval=[-inf,inf]", "finite numbers")])  # fmt: skip
 def test_a_wrong_setting_is_one_line(setting: str, said: str, run: Path, command: Command) -> None:
     assert_one_line(
         command("evaluate", f"run={run}", "protocol=trace", f"protocol.{setting}"), setting.split("=")[0], said

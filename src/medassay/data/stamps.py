@@ -67,7 +67,7 @@ class Stamp:
         seed: Seed of the choice of these images; nothing else changes it.
 
     Raises:
-        ConfigError: The text has a sign that cannot be written, or a label or text is given without a stamp.
+        ConfigError: The text has a sign that cannot be written, or settings are given without a stamp.
     """
 
     kind: Kind = "none"
@@ -80,9 +80,8 @@ class Stamp:
     seed: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
-        settings = [
-            f"stamp.{name}={getattr(self, name)}" for name in ("label", "text") if getattr(self, name) is not None
-        ]
+        others = [one for one in dataclasses.fields(self) if one.name != "kind"]
+        settings = [f"stamp.{one.name}={value}" for one in others if (value := getattr(self, one.name)) != one.default]
         if not self.active and settings:
             raise ConfigError(f"{settings[0]} without a stamp: say which, stamp.kind=date, text or square")
         unknown = sorted(set(self.words.upper()) - _GLYPHS.keys())
@@ -135,9 +134,10 @@ class Stamp:
         drawn = drawn.repeat_interleave(side, 0).repeat_interleave(side, 1)
         height, width = drawn.shape
         if max(height, width) + 2 * margin > size:
-            raise ConfigError(
-                f"{key}.text={self.words}: {width} pixels wide, and the image has room for {size - 2 * margin}; shorten it"
-            )
+            what = f"text={self.words}" if self.words else "kind=square"
+            instead = f"; shorten it, or give {key}.kind=square" if self.words else ""
+            room = size - 2 * margin
+            raise ConfigError(f"{key}.{what}: {width} pixels wide, and the image has room for {room}{instead}")
         top = margin if self.position.startswith("top") else size - margin - height
         left = margin if self.position.endswith("left") else size - margin - width
         ink = torch.zeros(size, size, dtype=torch.bool)

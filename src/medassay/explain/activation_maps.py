@@ -29,6 +29,7 @@ NAMES: dict[Method, str] = {
     "hirescam": "HiResCAM",
 }
 CHUNK = 64  # images at a time: their feature maps and gradients are held together
+MASKED = 2**25  # values of masked copies that Score-CAM holds at a time: one copy of an image for each feature map
 
 _ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish)
 _POOLINGS = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.AdaptiveMaxPool2d)
@@ -113,9 +114,15 @@ class ActivationMaps:
         self.layer = find_layer(net, layer)
         self.device = device
         self._net = _copy_frozen(net, device)
-        self._cam = _import_method(method)(self._net, [self._net.get_submodule(self.layer)])
-        self._cam.batch_size = 256  # of Score-CAM, whose masked copies of one image are a batch
-        self._classes: int | None = None  # known, and the layer checked, after the first image
+        target = self._net.get_submodule(self.layer)
+        self._cam = _import_method(method)(self._net, [target])
+        target.register_forward_hook(_hand_on_copy)  # after the package's own hooks
+        if method == "scorecam":
+            self._cam.batch_size = 256  # masked copies of one image at a time
+            self._cam.model = _copy_frozen(net, device)  # without the hooks, which would keep the maps of all copies
+        self._shape: tuple[int, int] | None = (
+            None  # classes and maps: known, and the layer checked, after the first image
+        )
 
     def __call__(self, images: Tensor, classes: Sequence[int] | None = None) -> Tensor:
         """One map per image and class.
@@ -131,7 +138,7 @@ class ActivationMaps:
         Raises:
             ConfigError: the target layer gives no feature maps.
         """
-        chosen = range(self._check(images)) if classes is None else classes
+        chosen = range(self._check(images)[0]) if classes is None else classes
         n, _, height, width = images.shape
         maps = torch.zeros(n, len(chosen), height, width)
         for place, label in enumerate(chosen):
@@ -142,8 +149,9 @@ class ActivationMaps:
         """One map per image, of a class of its own: ``images (N, C, H, W), labels (N,) -> (N, H, W)``, else as a call."""
         if len(images) == 0:
             return torch.zeros(0, *images.shape[2:])
-        self._check(images)
-        chunks = zip(torch.split(images, CHUNK), torch.split(labels, CHUNK), strict=True)
+        _, maps = self._check(images)
+        size = CHUNK if self.method != "scorecam" else max(1, min(CHUNK, MASKED // (maps * images[0].numel())))
+        chunks = zip(torch.split(images, size), torch.split(labels, size), strict=True)
         return torch.cat([self._chunk(*chunk) for chunk in chunks])
 
     def _chunk(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -159,22 +167,25 @@ class ActivationMaps:
         return torch.from_numpy(np.nan_to_num(maps, nan=0.0, posinf=0.0, neginf=0.0)).clamp(0, 1)
 
     @torch.no_grad()
-    def _check(self, images: Tensor) -> int:
-        """The number of classes; refuses a target layer whose output is no set of feature maps."""
-        if self._classes is None:
+    def _check(self, images: Tensor) -> tuple[int, int]:
+        """The numbers of classes and of feature maps; refuses a target layer whose output is no set of feature maps."""
+        if self._shape is None:
             probe = images[:1] if len(images) else torch.zeros(1, *images.shape[1:])
-            self._classes = _classify(self._net, self.layer, probe.to(self.device, torch.float32))[0].shape[1]
-        return self._classes
+            logits, maps = _classify(self._net, self.layer, probe.to(self.device, torch.float32))
+            self._shape = logits.shape[1], maps.shape[1]
+        return self._shape
 
 
 def _classify(net: nn.Module, layer: str, images: Tensor) -> tuple[Tensor, Tensor]:
     """Logits and the layer's feature maps; refuses a layer whose output is no set of feature maps."""
     outputs: list[Any] = []
-    handle = net.get_submodule(layer).register_forward_hook(lambda *call: outputs.append(call[2]))
+    target = net.get_submodule(layer)
+    handles = [target.register_forward_hook(hook) for hook in (lambda *call: outputs.append(call[2]), _hand_on_copy)]
     try:
         logits: Tensor = net(images)
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
     if len(outputs) != 1:
         raise ConfigError(
             f"protocol.layer={layer}: it runs {len(outputs)} times per image, where a heat map needs one output; "
@@ -184,7 +195,7 @@ def _classify(net: nn.Module, layer: str, images: Tensor) -> tuple[Tensor, Tenso
     if not isinstance(outputs[0], Tensor) or outputs[0].ndim != 4 or outputs[0].shape[2:].numel() < 2:
         raise ConfigError(
             f"protocol.layer={layer}: its output is {shape}, and a heat map needs (images, maps, height, width) with more "
-            "than one position; name a module before the last pooling, or null"
+            "than one position; name a module before the last pooling"
         )
     return logits, outputs[0]
 
@@ -199,12 +210,35 @@ def _copy_frozen(net: nn.Module, device: torch.device) -> nn.Module:
     return copied
 
 
+def _hand_on_copy(module: nn.Module, inputs: Any, output: Any) -> Any:
+    """What a layer's output goes on as: a sum in place, as of a residual block, would change the maps that were kept."""
+    return output.clone() if isinstance(output, Tensor) else None
+
+
+def _turn_towards_largest(projections: np.ndarray) -> np.ndarray:
+    """Eigen-CAM's projections ``(N, h, w)``, each with its largest absolute value positive.
+
+    A principal component has no sign: which of a map and its complement the negative part is cut off from would be up to the
+    processor (the correction of Seg-Eigen-CAM, Chung & Ying 2025, equation 13).
+    """
+    low, high = projections.min((1, 2), keepdims=True), projections.max((1, 2), keepdims=True)
+    turned: np.ndarray = np.where(-low > high, -projections, projections)
+    return turned
+
+
 def _import_method(method: Method) -> Any:
     """The package's class; it takes seconds to import, so only where a map is made."""
     import pytorch_grad_cam as package
     from pytorch_grad_cam import score_cam
 
     score_cam.tqdm = SimpleNamespace(tqdm=iter)  # it prints a progress bar for every image, terminal or not
+    if method == "eigencam":
+
+        class EigenCAM(package.EigenCAM):  # type: ignore[misc]
+            def get_cam_image(self, *args: Any, **kwargs: Any) -> np.ndarray:
+                return _turn_towards_largest(super().get_cam_image(*args, **kwargs))
+
+        return EigenCAM
     return getattr(
         package, NAMES[method].replace("-", "").replace("++", "PlusPlus")
     )  # Grad-CAM++ is GradCAMPlusPlus there

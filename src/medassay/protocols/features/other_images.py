@@ -53,7 +53,8 @@ def read_other_images(path: str, *, size: int, channels: int) -> OtherImages:
     try:
         stored, md5 = _read_as_stored(file), npz.md5(file)
     except DataError as error:
-        raise DataError(str(error).replace("data.file", "protocol.images")) from error
+        message = str(error).replace("data.file", "protocol.images")
+        raise DataError(message.replace("set data.size and data.channels to what the file holds, or ", "")) from error
     classes = 1 + max(int(split.labels.max()) for split in stored)
     reader = ImageReader(size, channels)
     splits = Splits(*(LabelledImages(_fit(split.images, reader, file), split.labels) for split in stored))
@@ -64,7 +65,11 @@ def read_other_images(path: str, *, size: int, channels: int) -> OtherImages:
 
 def _read_as_stored(file: Path) -> Splits:
     shape = npz.read_shape(file, "train_images")
-    channels, size = (3 if len(shape) == 4 else 1), (shape[1] if len(shape) > 1 else 0)
+    in_colour = len(shape) == 4 and 3 in (
+        shape[1],
+        shape[3],
+    )  # wherever the channels stand: a wrong place is refused by name
+    channels, size = (3 if in_colour else 1), (shape[2] if len(shape) > 2 else 0)
     return Splits(*npz.read_splits(file, Splits._fields, channels=channels, size=size, num_classes=MOST_CLASSES))
 
 

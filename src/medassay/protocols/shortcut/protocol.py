@@ -43,6 +43,8 @@ class ShortcutAudit:
         rule: The verdict's rule in words.
         level, learned, verdict: The worst of all trials, whether that is ``learned``, and that in words.
         trials: One stamp on one class each.
+        without_heat: Why there are no heat maps; None where there are.
+        left_out: Classes that no stamp was tried on, as there are no images of them, or of others.
     """
 
     n: int
@@ -53,6 +55,8 @@ class ShortcutAudit:
     learned: bool
     verdict: str
     trials: list[Trial]
+    without_heat: str | None = None
+    left_out: list[str] = dataclasses.field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -61,9 +65,10 @@ class Shortcut(Protocol):
 
     Attributes:
         name: Name of the protocol.
-        stamp: Stamp to put on; None, or of kind ``none``, for the run's own stamp, or a date on each class in turn where it
-            has none. A stamp without a label is tried on each class.
+        stamp: Stamp to put on; None, or of kind ``none``, for the run's own stamp, or, where it has none, a date on each class
+            in turn (a square on images too small for a date). A stamp without a label is tried on each class.
         method: Method of the heat maps.
+        layer: Dotted name of the module that the heat maps are made of; None for the activation before the last pooling.
         heat_maps: Number of images of each group that heat maps are made of, at most.
         shown: Number of images of each group in the report.
         colormaps: Names of colours in matplotlib, for views of plain images.
@@ -74,6 +79,7 @@ class Shortcut(Protocol):
     name: str = "shortcut"
     stamp: Stamp | None = None
     method: Method = "gradcam"
+    layer: str | None = None
     heat_maps: PositiveInt = 200
     shown: Annotated[int, Range(ge=1, le=12)] = 6
     colormaps: list[str] = dataclasses.field(default_factory=lambda: ["gray", "jet", "summer", "flag", "rainbow"])
@@ -99,11 +105,11 @@ class Shortcut(Protocol):
         data, own = run.data, run.data.stamp
         split = select_evaluated_images(data, "test", run.settings)
         familiar = predict_logits(run.task, stamp_as_trained(own, split, data.classes), context.device)
-        maps = None
-        if has_feature_maps(run.task.net):
-            maps = ActivationMaps(run.task.net, self.method, device=context.device)
+        maps, without_heat = self.make_maps(run.task.net, split, context.device)
+        stamps = list_stamps(self.stamp, own, data.classes, data.size)
+        fitting = [stamp for stamp in stamps if has_both_sides(stamp, split)] or stamps[:1]
         trials, pictures = [], []
-        for stamp in track(list_stamps(self.stamp, own, data.classes, data.size), "stamping", "stamps"):
+        for stamp in track(fitting, "stamping", "stamps"):
             is_own = own is not None and stamp == own.with_class(own.class_index(data.classes))
             numbers = evaluate_stamp(run.task, stamp, split, data.classes, context.device)
             heat, shown = self.measure_heat(maps, stamp, split)
@@ -115,10 +121,39 @@ class Shortcut(Protocol):
         if own is not None:
             trained_with = f"{own}, on {format_percent(own.share)} of {data.classes[own.class_index(data.classes)]}"
         level, words = verdict.judge_all(trials)
+        tried = {trial.label for trial in trials}
         results = ShortcutAudit(
-            len(split), "test", trained_with, verdict.RULE, level, level == "learned", words, trials
+            len(split),
+            "test",
+            trained_with,
+            verdict.RULE,
+            level,
+            level == "learned",
+            words,
+            trials,
+            without_heat,
+            [data.classes[stamp.class_index(data.classes)] for stamp in stamps if stamp.label not in tried],
         )
         return self.report(results, pictures)
+
+    def make_maps(
+        self, net: nn.Module, split: LabelledImages, device: torch.device
+    ) -> tuple[ActivationMaps | None, str | None]:
+        """What makes the heat maps, or why there are none: they do not decide, so the audit goes on without them.
+
+        Raises:
+            ConfigError: a layer that was asked for does not fit.
+        """
+        if not has_feature_maps(net):
+            return None, "the net has no feature maps to make them of"
+        try:
+            maps = ActivationMaps(net, self.method, self.layer, device)
+            maps(split.images[:1].float() / 255, [0])
+        except ConfigError as error:
+            if self.layer is not None:
+                raise
+            return None, str(error)
+        return maps, None
 
     def measure_heat(
         self, maps: ActivationMaps | None, stamp: Stamp, split: LabelledImages
@@ -170,6 +205,9 @@ class Shortcut(Protocol):
             hyperparameters={"stamp": results.trials[0].described},
             page=Page(Path(__file__).with_name("page.html.j2"), values),
             outcome=verdict.OUTCOMES[results.level],
+            warnings=[
+                f"No stamp was tried on {name}: test images of both sides are needed." for name in results.left_out
+            ],
         )
 
 
@@ -187,12 +225,28 @@ def list_stamps(asked: Stamp | None, own: Stamp | None, classes: list[str], size
     Raises:
         ConfigError: a stamp that does not fit the data.
     """
-    stamp = (asked if asked is not None and asked.active else None) or own or Stamp(kind="date")
+    stamp = (asked if asked is not None and asked.active else None) or own or choose_usual_stamp(size)
     labels = range(len(classes)) if stamp.label is None else [stamp.class_index(classes, "protocol.stamp")]
     stamps = [stamp.with_class(label) for label in labels]
     for each in stamps:
         check_stamp(each, classes, size, "protocol.stamp")
     return stamps
+
+
+def choose_usual_stamp(size: int) -> Stamp:
+    """What is tried where nothing is asked for: a date, or a square where ``size`` pixels a side are too few for a date."""
+    date = Stamp(kind="date")
+    try:
+        date.ink(size)
+    except ConfigError:
+        return Stamp(kind="square")
+    return date
+
+
+def has_both_sides(stamp: Stamp, split: LabelledImages) -> bool:
+    """Whether there are images of the stamp's class, and of others."""
+    own = split.labels == stamp.label
+    return bool(own.any()) and not bool(own.all())
 
 
 def stamp_as_trained(own: Stamp | None, split: LabelledImages, classes: list[str]) -> Tensor:
@@ -234,10 +288,10 @@ def evaluate_stamp(
     label = stamp.label
     assert isinstance(label, int)
     own = split.labels == label
-    if own.all() or not own.any():
+    if not has_both_sides(stamp, split):
         raise DataError(
             f"protocol=shortcut: of {len(own)} test images {int(own.sum())} are {classes[label]}, and both sides are needed; "
-            "give more images, or another class with protocol.stamp.label"
+            f"give more images, or another class with protocol.stamp.kind={stamp.kind} protocol.stamp.label=<class>"
         )
     stamped_images = stamp_images(stamp, split, classes)
     scores = {name: predict_logits(task, images, device) for name, images in stamped_images.items()}
@@ -262,8 +316,8 @@ def evaluate_stamp(
 
 
 def flatten_metrics(results: ShortcutAudit) -> dict[str, float]:
-    """Single numbers by name: of the class on which the stamp does most, and ``learned`` and ``undecided`` as 0 or 1."""
-    trial = max(results.trials, key=lambda one: one.outranks.value)
+    """Single numbers by name: of the class that the verdict is of, and ``learned`` and ``undecided`` as 0 or 1."""
+    trial = max(results.trials, key=lambda one: (verdict.LEVELS.index(one.level), one.outranks.value))
     flat = {"learned": float(results.learned), "undecided": float(results.level == "undecided")}
     flat["label"] = float(trial.label)
     flat |= {name: getattr(trial, name).value for name in ("outranks", "outranks_clean", "drawn_over")}

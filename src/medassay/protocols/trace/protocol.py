@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -82,6 +83,9 @@ class Trace(Protocol):
     def __post_init__(self) -> None:
         if self.inputs is not None and not self.inputs:
             raise ConfigError(f"{KEY}=[]: give at least one number, or null")
+        for name, numbers in (("inputs", self.inputs), ("interval", self.interval)):
+            if not all(map(math.isfinite, numbers or ())):
+                raise ConfigError(f"protocol.{name}={list(numbers or ())}: expected finite numbers")
         if self.interval is not None and not self.interval[0] < self.interval[1]:
             raise ConfigError(f"protocol.interval={list(self.interval)}: expected its lower end first")
 
