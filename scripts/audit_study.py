@@ -216,11 +216,23 @@ def read_value(text: str) -> Any:
 
 
 def list_settings(study: Study, arm: str, overrides: Sequence[str], seed: int) -> list[str]:
-    """What is said to train.py. Phantoms are of the seed too: audits of the same test images would not be independent."""
-    said = [*study.settings, *overrides, *study.arms[arm].settings]
-    data = [text for text in said if text.startswith("data=")][-1]
-    own = [f"data.phantom_seed={seed}"] if data.endswith("_phantom") else []
-    return [text.replace("{seed}", str(seed)) for text in [f"seed={seed}", "test=false", *own, *said]]
+    """What is said to train.py. Phantoms are of the seed too: audits of the same test images would not be independent.
+
+    Real images have no such seed, and are as many as there are: the study's numbers of phantoms are left out.
+
+    Raises:
+        UserError: The arm needs groups that only phantoms can be given.
+    """
+    arms = study.arms[arm].settings
+    data = [text for text in [*study.settings, *overrides] if text.startswith("data=")][-1]
+    if data.endswith("_phantom"):
+        own = [f"data.phantom_seed={seed}", *study.settings]
+    else:
+        if any(text.startswith("data.group.") for text in arms):
+            raise UserError(f"{data}: the groups of arm '{arm}' are drawn into phantoms: choose one of these")
+        own = [text for text in study.settings if not text.startswith(("data.train=", "data.val=", "data.test="))]
+    said = [*own, *overrides, *arms]
+    return [text.replace("{seed}", str(seed)) for text in [f"seed={seed}", "test=false", *said]]
 
 
 def keep_settings(file: Path, settings: dict[str, Any]) -> None:

@@ -26,7 +26,7 @@ from medassay.metrics.estimates import estimate_share
 from medassay.nets.mlp import MLP, Unit
 from medassay.reporting.numbers import format_with_bounds
 from medassay.tables import read_values
-from medassay.tables.lab_phantom import CLASSES, Floats, render_cohort, standardise
+from medassay.tables.lab_phantom import CLASSES, Floats, draw_signs, render_cohort, standardise
 
 TRAIN, TEST = 4000, 2000  # patients
 EPOCHS, BATCH = 40, 64
@@ -51,7 +51,8 @@ def main() -> int:
         return 2
     rng = np.random.default_rng(arguments.seed)
     torch.manual_seed(arguments.seed)
-    train, test = (render_cohort(len(names), n, rng=rng) for n in (TRAIN, TEST))
+    signs = draw_signs(len(names), rng)
+    train, test = (render_cohort(signs, n, rng=rng) for n in (TRAIN, TEST))
     counts = torch.from_numpy(test.labels)
     print(f"cohort: {TRAIN} and {TEST} phantoms with {len(names)} values, one in ten missing")
     farthest = np.nanmax(np.abs(train.values))
@@ -62,7 +63,7 @@ def main() -> int:
         share = format_with_bounds(estimate_share(right, TEST))
         print(f"net {len(names)}-100-2, {unit} units: accuracy {share} on phantoms not seen")
     for path, values in zip(arguments.tables, patients, strict=True):
-        print("\n".join(describe_patient(path, names, values, nets["relu"], rng)))
+        print("\n".join(describe_patient(path, names, values, nets["relu"], signs, rng)))
         if unseen := [name for name, value in zip(names, values, strict=True) if abs(value) > farthest]:
             print(f"  farther from normal than anything the net has learnt from: {', '.join(unseen)}")
     return 0
@@ -114,13 +115,15 @@ def answer(net: MLP, values: Floats) -> Tensor:
     return probabilities
 
 
-def describe_patient(path: Path, names: list[str], values: Floats, net: MLP, rng: np.random.Generator) -> list[str]:
-    """What the net answers about a patient, and how far it hangs on missing values."""
+def describe_patient(
+    path: Path, names: list[str], values: Floats, net: MLP, signs: Floats, rng: np.random.Generator
+) -> list[str]:
+    """What the net answers about a patient, and how far it hangs on missing values, which are drawn of its own population."""
     missing = np.isnan(values)
     ill = float(answer(net, values[None])[0, 1])
     lines = [f"{path.name}: {CLASSES[int(ill > 0.5)]}, probability of ill {ill:.3f}"]
     if missing.any():
-        drawn = np.where(missing, render_cohort(len(names), DRAWS, missing=0, rng=rng).values, values)
+        drawn = np.where(missing, render_cohort(signs, DRAWS, missing=0, rng=rng).values, values)
         low, middle, high = np.quantile(answer(net, drawn)[:, 1].numpy(), [0.025, 0.5, 0.975])
         absent = ", ".join(name for name, gone in zip(names, missing, strict=True) if gone)
         lines.append(f"  missing, put in the middle of the normal range: {absent}")

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 
+from medassay.core.errors import UserError
 from medassay.core.files import read_json
 from medassay.evaluation.evaluate import load_protocol_node
+from medassay.runs.check import check_training
 from medassay.runs.compose import compose_training
 from tests.helpers import load_script
 
@@ -31,9 +33,18 @@ def test_an_arm_of_each_kind_is_the_default_and_the_audit_knows_its_settings(aud
     assert load_protocol_node(audit, **one.protocol)["name"] == audit
 
 
-def test_data_from_elsewhere_has_no_seed_of_its_own() -> None:
-    settings = study.list_settings(study.STUDIES["shortcut"], "clean", ["data=pneumoniamnist"], 0)
+@pytest.mark.parametrize("arm", ["clean", "infected", "every"])
+def test_data_from_elsewhere_are_taken_as_they_are(arm: str) -> None:
+    settings = study.list_settings(study.STUDIES["shortcut"], arm, ["data=pneumoniamnist"], 0)
+    assert check_training(compose_training(settings))["data"]["name"] == "pneumoniamnist"
     assert not any(text.startswith("data.phantom_seed") for text in settings)
+    asked = study.list_settings(study.STUDIES["shortcut"], arm, ["data=pneumoniamnist", "data.subset=64"], 0)
+    assert "data.subset=64" in asked
+
+
+def test_groups_drawn_into_phantoms_are_refused_with_other_data() -> None:
+    with pytest.raises(UserError, match=r"data=pneumoniamnist: the groups of arm 'planted' are drawn into phantoms"):
+        study.list_settings(study.STUDIES["fairness"], "planted", ["data=pneumoniamnist"], 0)
 
 
 def test_settings_are_divided_between_training_and_audit() -> None:

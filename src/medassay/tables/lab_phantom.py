@@ -50,17 +50,21 @@ def standardise(values: Floats, low: Floats, high: Floats) -> Floats:
     return scaled
 
 
-def render_cohort(analytes: int, patients: int, missing: float = 0.1, *, rng: np.random.Generator) -> Cohort:
-    """Renders patients, healthy and ill in turn.
+def draw_signs(analytes: int, rng: np.random.Generator) -> Floats:
+    """Which values of a population rise and fall together, ``(F,)`` of -1 and 1: two of one sign are correlated positively."""
+    return rng.choice([-1.0, 1.0], size=analytes)
+
+
+def render_cohort(signs: Floats, patients: int, missing: float = 0.1, *, rng: np.random.Generator) -> Cohort:
+    """Renders patients of one population, healthy and ill in turn.
 
     Args:
-        analytes: Number of values of a patient.
+        signs: The population's, of :func:`draw_signs`, ``(F,)``: cohorts to be compared are of the same one.
         patients: Number of patients.
         missing: Share of values that are missing, at random.
         rng: The only source of randomness.
     """
-    labels = np.arange(patients) % len(CLASSES)
-    signs = rng.choice([-1.0, 1.0], size=analytes)
+    labels, analytes = np.arange(patients) % len(CLASSES), len(signs)
     common = rng.standard_normal((patients, 1))
     values = np.sqrt(SHARED) * common * signs + np.sqrt(1 - SHARED) * rng.standard_normal((patients, analytes))
     moved = rng.integers(MOVED[0], MOVED[1] + 1, size=(patients, 1))
