@@ -1,11 +1,13 @@
 """One table of the nets: parameters, multiply-adds, what each stage sees and gives, images a second.
 
 usage: python scripts/architectures.py [--size 28] [--channels 1] [--classes 2] [--speed] [--out outputs/architectures]
-       python scripts/architectures.py --size 224 --channels 3 --classes 1000          (ImageNet's, as published)
+       python scripts/architectures.py --size 224 --channels 3 --classes 1000          (ImageNet's images)
 
 From 64 pixels on the nets for ImageNet have their published stem, below a 3x3 one with stride 1; VGG's images are enlarged to
-32. Leaves architectures.html and architectures.md. Nothing but --speed computes with images: shapes and counts come from
-torch's meta device and its counter of operations, receptive fields from the rule of medassay.nets.receptive_field.
+32. For ImageNet's images the counts are as published, but for the multiply-adds of EfficientNet-B1 to B7: their own images are
+larger, 240 to 600 pixels a side. Leaves architectures.html and architectures.md. Nothing but --speed computes with images:
+shapes and counts come from torch's meta device and its counter of operations, receptive fields from the rule of
+medassay.nets.receptive_field.
 """
 
 from __future__ import annotations

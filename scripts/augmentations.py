@@ -1,6 +1,6 @@
 """A page of every augmentation on one image of each class: how weak and how strong ones look, which are on, and why.
 
-usage: python scripts/augmentations.py data=oct_phantom model=oct_classifier      (whatever train.py takes)
+usage: python scripts/augmentations.py data=oct_phantom model=oct_classifier      (any set of images with one class each)
 
 Leaves augmentations.html, and every image as PNG in images/, in outputs/augmentations/<name>_<id>/. What is on is the
 configuration's; the reasons are the comments of its yaml files.

@@ -1,6 +1,6 @@
 """A page about any data set, before or after training on it: what is in it, what is in it twice, and what looks wrong.
 
-usage: python scripts/check_data.py data=folder data.path=<directory>   (whatever train.py takes)
+usage: python scripts/check_data.py data=folder data.path=<directory>   (any set of images with one class each)
        python scripts/check_data.py run=<run directory>                 (the data of that run)
 
 Leaves check.html and check.json in outputs/data/<name>_<id>/. The exit code is 0 also where faults are found.

@@ -12,6 +12,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote
@@ -105,7 +106,10 @@ def write_runs(rows: Sequence[RunRow], output: Path) -> list[Path]:
 
 def describe_run(row: RunRow, names: Sequence[str], output: Path) -> list[Cell]:
     """The cells of one run."""
-    reports = [file / "report.html" for file in RunDirectory(row.path).evaluations() if (file / "report.html").exists()]
+    reports: list[Path] = []
+    with suppress(CheckpointError):  # of a damaged evaluation, which the row names as its reason
+        files = [directory / "report.html" for directory in RunDirectory(row.path).evaluations()]
+        reports = [file for file in files if file.exists()]
     link = quote(os.path.relpath(reports[-1], output)) if reports else None
     settings = [f"{key}={value}" for key, value in row.overrides.items() if not is_place(key) and key != "model"]
     return [

@@ -135,6 +135,13 @@ def test_every_yaml_says_what_it_is(path: Path) -> None:
     assert any(line.startswith("# ") and "@package" not in line for line in path.read_text().splitlines()[:2])
 
 
+@pytest.mark.parametrize("search", choices("search"))
+def test_a_ready_search_has_its_name_or_says_how_to_give_it_one(search: str) -> None:
+    path = CONF / "search" / f"{search}.yaml"
+    name = OmegaConf.load(path).sweep.name
+    assert name == search or (name is None and "sweep.name=<name>" in path.read_text())
+
+
 def data_overrides(data: str, folder: Path, tmp_path: Path) -> list[str]:
     """Overrides that make ``data`` small: few phantoms, or a made-up file in MedMNIST's layout."""
     if data in CURVES:

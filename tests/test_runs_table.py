@@ -27,6 +27,8 @@ def outputs(tmp_path: Path) -> Path:
     (top / "cnn" / "run.json").write_text(json.dumps(record))
     (top / "cnn" / "eval" / "classification_9a8e89" / "report.html").touch()
     (top / "interrupted" / "metrics.json").write_text("{")
+    (top / "interrupted" / "eval" / "classification_1").mkdir(parents=True)
+    (top / "interrupted" / "eval" / "classification_1" / "metrics.json").write_text("{")
     return top
 
 
@@ -101,6 +103,15 @@ def test_the_csv_has_every_number_and_the_markdown_a_line_per_run(tables: Path, 
     assert lines["cnn"]["tags"] == "thesis final"
     assert float(lines["cnn"]["test/ece"]) == json.loads((outputs / "cnn" / "metrics.json").read_text())["test"]["ece"]
     assert len((tables / "runs.md").read_text().splitlines()) == 2 + 3
+
+
+def test_the_summary_tells_settings_apart(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr("sys.argv", ["summary.py", str(SAVED / "sweep"), "--metrics", "val/auroc"])
+    assert load_script("summary").main() == 0
+    said = capsys.readouterr().out.splitlines()
+    head, _, *lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in said]
+    assert head == ["model", "data", "settings", "seeds", "val/auroc"]
+    assert [line[2:4] for line in lines] == [["lr=0.001", "0, 1"], ["lr=0.01", "0, 1"]]
 
 
 def test_a_folder_without_runs_is_one_line(

@@ -16,11 +16,13 @@ from medassay.attacks.inversion import (
     Search,
     find_last_layer,
     infer_labels,
+    list_sent,
     measure_distance,
     measure_total_variation,
     reconstruct,
 )
 from medassay.nets.block_cnn import BlockCNN
+from medassay.nets.googlenet import GoogLeNet
 from medassay.nets.lenet import LeNet
 from medassay.nets.resnet import ResNet
 from tests.helpers import list_differences
@@ -99,6 +101,38 @@ def test_weights_that_do_not_learn_are_not_sent() -> None:
     assert client.names == ["head.weight", "head.bias"]
     parts = client.split(client.share(images, labels))
     assert {name: tuple(part.shape) for name, part in parts.items()} == {"head.weight": (1, 2, 8), "head.bias": (1, 2)}
+
+
+class Tapped(nn.Module):
+    """A net with a further classifier that has no part in its answers, and a weight that does not learn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Conv2d(1, 2, 3)
+        self.auxiliary = nn.Linear(2, 2)
+        self.head = nn.Linear(2, 2)
+        self.head.bias.requires_grad_(False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.body(images).mean((2, 3)))
+        return logits
+
+
+def test_weights_that_no_gradient_reaches_are_not_sent() -> None:
+    torch.manual_seed(0)
+    net, (images, labels) = Tapped(), make_batches(2, 1)
+    client = Client(net, WEIGHTED, image_shape=(1, 16, 16))
+    assert client.names == list_sent(net, (1, 16, 16)) == ["body.weight", "body.bias", "head.weight"]
+    sent = client.share(images, labels)
+    assert sent.shape == (2, sum(client.sizes)) == (2, 18 + 2 + 4)
+    assert all(bool((part != 0).any()) for part in client.split(sent).values())
+    assert all(weight.grad is None for weight in net.parameters())
+
+
+def test_auxiliary_classifiers_are_no_part_of_the_gradient() -> None:
+    sent = list_sent(GoogLeNet(1, 2, image_size=16), (1, 16, 16))
+    assert not any(name.startswith("auxiliaries") for name in sent)
+    assert {"body.conv1.0.weight", "head.bias"} <= {*sent}
 
 
 # --- labels ----------------------------------------------------------------------------------------------------------

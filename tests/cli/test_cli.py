@@ -23,6 +23,9 @@ from medassay.core import files
 from medassay.evaluation.protocol import ComputeContext, Report
 from medassay.protocols.assay.protocol import Assay
 from medassay.runs import samples
+from medassay.runs import train as train_module
+from medassay.runs.check import check_training
+from medassay.runs.compose import compose_training
 from medassay.runs.directory import RunDirectory
 from medassay.runs.run import Run
 from tests.helpers import Command, assert_one_line, flip_byte
@@ -344,12 +347,84 @@ def test_folders_of_ones_own_are_not_replaced_by_a_run(command: Command, tmp_pat
     assert not (tmp_path / "run.json").exists()
 
 
-def test_a_mistake_in_resuming_holds_for_that_time_only(own: Path, command: Command) -> None:
+@pytest.mark.parametrize(
+    ("mistake", "fact"),
+    [
+        ("trainer.gpus=[9]", "trainer.gpus="),
+        ("trainer.max_epochs=2", "3 epochs are trained already; give 3 or more"),
+        ("trainer.precision=16-mixed", "half precision needs a GPU"),
+    ],
+)
+def test_a_mistake_in_resuming_holds_for_that_time_only(mistake: str, fact: str, own: Path, command: Command) -> None:
     interrupt(own)
-    assert_one_line(command("train", f"resume={own}", "trainer.gpus=[9]"), "trainer.gpus=")
-    assert numbers(own, "run.json")["resumed_with"] == {}
+    last = own / "checkpoints" / "last.ckpt"
+    torch.save({**torch.load(last, weights_only=True), "epoch": 2}, last)
+    RunDirectory(own).update(sha256=None, resumed_with={"trainer.max_epochs": 3})
+    data = numbers(own, "run.json")["data"]
+    assert_one_line(command("train", f"resume={own}", mistake), fact)
+    assert numbers(own, "run.json")["resumed_with"] == {"trainer.max_epochs": 3}
+    assert numbers(own, "run.json")["data"] == data
+
+
+def test_a_change_in_resuming_is_recorded(own: Path, command: Command) -> None:
+    interrupt(own)
     assert command("train", f"resume={own}", "trainer.threads=1").code == 0
     assert numbers(own, "run.json")["resumed_with"] == {"trainer.threads": 1}
+
+
+def paint_class_folders(top: Path, images: int) -> Path:
+    for name, grey in (("cat", 40), ("dog", 160)):
+        (top / name).mkdir(parents=True)
+        for number in range(images):
+            Image.new("L", (28, 28), grey + number).save(top / name / f"{number}.png")
+    return top
+
+
+def test_a_run_whose_images_have_changed_goes_on_only_where_these_are_named(command: Command, tmp_path: Path) -> None:
+    images, run = paint_class_folders(tmp_path / "images", 12), tmp_path / "run"
+    small = ("data.batch_size=8", "model.net.width=2", "trainer.gpus=0", "trainer.max_epochs=1", "logger=none")
+    assert command("train", "data=folder", f"data.path={images}", *small, f"hydra.run.dir={run}").code == 0
+    before = numbers(run, "run.json")["data"]
+    Image.new("L", (28, 28), 99).save(images / "cat" / "new.png")
+    facts = ("the data have changed since training", before["md5"], "data.path=")
+    assert_one_line(command("train", f"resume={run}", "trainer.max_epochs=2"), *facts)
+    interrupt(run)
+    assert_one_line(command("train", f"resume={run}"), *facts)
+    assert numbers(run, "run.json")["data"] == before
+    assert command("train", f"resume={run}", f"data.path={images}").code == 0
+    assert numbers(run, "run.json")["data"]["md5"] != before["md5"]
+
+
+def test_more_epochs_keep_what_an_earlier_resumption_changed(
+    own: Path, command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configs: list[dict[str, Any]] = []
+    monkeypatch.setattr(train_module, "train_in", lambda run, config, **options: configs.append(config))
+    before = {
+        "data.batch_size": 7,
+        "trainer.accelerator": "cpu",
+        "trainer.gpus": None,
+        "trainer.max_time": "0:01:00:00",
+    }
+    RunDirectory(own).update(resumed_with=before)
+    assert command("train", f"resume={own}", "trainer.max_epochs=3", "trainer.gpus=0").code == 0
+    ((data, trainer),) = [(config["data"], config["trainer"]) for config in configs]
+    assert data["batch_size"] == 7
+    assert (trainer["max_epochs"], trainer["max_time"]) == (3, None)
+    assert (trainer["gpus"], trainer["accelerator"]) == (0, None)
+
+
+def test_places_of_data_given_in_resuming_are_recorded_in_full(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDirectory(tmp_path / "run")
+    run.create(check_training(compose_training(["data=pneumoniamnist"])), [])
+    configs: list[dict[str, Any]] = []
+    monkeypatch.setattr(train_module, "train_in", lambda run, config, **options: configs.append(config))
+    monkeypatch.chdir(tmp_path)
+    assert command("train", f"resume={run.path}", "data.file=mine.npz").code == 0
+    assert run.record()["resumed_with"] == {"data.file": f"{tmp_path}/mine.npz"}
+    assert configs[0]["data"]["file"] == f"{tmp_path}/mine.npz"
 
 
 def test_a_path_that_needs_quotes_is_quoted_where_it_is_advised(own: Path, command: Command, tmp_path: Path) -> None:
@@ -631,6 +706,13 @@ def test_a_run_that_a_time_limit_ended_trains_on_when_it_is_given_more_epochs(co
     assert "00:00:00:01 was the first training's" in result.out + result.err
     (longer,) = (path for path in tmp_path.iterdir() if (path / "run.json").exists() and path != run)
     assert numbers(longer)["epochs"] == trained + 2
+    more = (
+        f"trainer.max_epochs={trained + 1}",
+        "trainer.max_time=00:00:00:01",
+    )  # a second more, for an epoch of a fraction
+    assert command("train", f"resume={run}", *more).code == 0
+    (limited,) = (path for path in tmp_path.iterdir() if (path / "run.json").exists() and path not in (run, longer))
+    assert numbers(limited)["epochs"] == trained + 1
 
 
 # --- train on synthetic, test on real -------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -238,6 +239,36 @@ def test_all_processes_come_from_one_that_has_imported_the_modules_once(
     assert server != os.getpid()
     with pytest.raises(ProcessLookupError):
         os.kill(server, 0)
+
+
+class Orders:
+    """Takes a server's orders, and answers each as one that forks a process of always the same number."""
+
+    def __init__(self, answers: int) -> None:
+        self.answers = answers
+
+    def write(self, line: bytes) -> None:
+        os.write(self.answers, b'{"pid": 7}\n')
+
+    def flush(self) -> None:
+        """Everything is written."""
+
+
+def test_a_number_that_the_system_gives_again_is_another_process(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    server = ForkServer.__new__(ForkServer)
+    server._answers, server._rest, server._pids, server._codes = reading, b"", [], []
+    server._popen = SimpleNamespace(stdin=Orders(writing))  # type: ignore[assignment]
+    first = server.start([], tmp_path / "log", False, None, {})
+    os.write(writing, b'{"pid": 7, "code": 3}\n')
+    second = server.start([], tmp_path / "log", False, None, {})
+    assert first is not None
+    assert second is not None
+    assert (first.poll(), second.poll()) == (3, None)
+    os.write(writing, b'{"pid": 7, "code": 0}\n')
+    assert (first.poll(), second.poll()) == (3, 0)
+    os.close(reading)
+    os.close(writing)
 
 
 @forked

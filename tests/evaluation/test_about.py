@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
+from medassay import config as configuration
 from medassay import protocols
 from medassay.evaluation.about import About, flatten, format_command, list_data_warnings, list_warnings
 
@@ -97,11 +98,45 @@ def test_the_command_names_every_setting_and_override() -> None:
     )
 
 
+def test_a_protocol_that_was_renamed_is_named_as_the_command_takes_it() -> None:
+    node = {"_target_": "medassay.protocols.fairness.protocol.Fairness", "name": "fair_b", "split": "val"}
+    words = format_command({"run": "x", "protocol": node})
+    assert words == "python evaluate.py run=x protocol=fairness protocol.name=fair_b protocol.split=val"
+
+
+def test_every_protocol_of_ours_is_named_after_its_yaml() -> None:
+    for path in (configuration.find_conf_directory() / "protocol").glob("*.yaml"):
+        node = configuration.compose_option("protocol", path.stem, "protocol")
+        assert f" protocol={path.stem}" in f"{format_command({'run': 'x', 'protocol': node})} "
+
+
 def test_letters_that_hydra_takes_only_in_quotes_are_quoted() -> None:
     command = format_command({"run": "outputs/é_ü", "protocol": {"name": "gradcam"}})
     assert command is not None
     (override,) = (word for word in shlex.split(command) if word.startswith("run="))
     assert OverridesParser.create().parse_override(override).value() == "outputs/é_ü"
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["42", "-1", "1e3", "1_000", "true", "False", "null", "nan", "inf", "", "a", "cat/dog", "1:2", "..", "a'b", "C:\\x\\",
+     "\\'", "a,b", "${x}", " x "],
+)  # fmt: skip
+def test_a_text_is_read_back_as_the_same_text_alone_and_in_a_list(text: str) -> None:
+    record = {"run": text or "x", "protocol": {"name": "x", "text": text, "texts": [text, "b"]}, "overrides": {}}
+    command = format_command(record)
+    assert command is not None
+    read = {o.key_or_group: o.value() for o in map(OverridesParser.create().parse_override, shlex.split(command)[2:])}
+    assert (read["run"], read["protocol.text"], read["protocol.texts"]) == (text or "x", text, [text, "b"])
+
+
+def test_numbers_and_truth_values_keep_their_kind() -> None:
+    command = format_command({"run": "x", "protocol": {"name": "x", "a": 42, "b": 1e-5, "c": True, "d": [1, "1"]}})
+    assert (
+        command
+        == "python evaluate.py run=x protocol=x protocol.a=42 protocol.b=1e-05 protocol.c=true "
+        + shlex.quote("protocol.d=[1,'1']")
+    )
 
 
 def test_a_null_that_is_the_default_is_left_out_and_another_is_named() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ import torch
 import medassay
 from medassay.core.errors import CheckpointError
 from medassay.protocols.assay.leaderboard import find_assays
+from medassay.runs.check import check_training
+from medassay.runs.compose import compose_training
 from medassay.runs.directory import RunDirectory
 from medassay.runs.samples import write_run_samples
 from medassay.runs.table import read_row
@@ -100,6 +103,20 @@ def test_a_run_without_its_last_checkpoint_says_which_there_are(cnn: Path) -> No
     (cnn / "checkpoints" / "last.ckpt").unlink()
     with pytest.raises(CheckpointError, match=r"checkpoint=last: .*there are best\.ckpt, kept\.ckpt"):
         medassay.load_run(cnn, checkpoint="last")
+
+
+def test_the_advice_on_weights_that_a_sweep_removed_is_a_command_that_trains_them_again(tmp_path: Path) -> None:
+    job = next(path.parent for path in (SAVED / "sweep").glob("*/run.json"))
+    run = RunDirectory(shutil.copytree(job, tmp_path / "job"))
+    run.best.unlink(missing_ok=True)
+    with pytest.raises(CheckpointError, match="train anew: python train") as caught:
+        medassay.load_run(run.path)
+    argv = shlex.split(str(caught.value).partition("train anew: python train.py ")[2])
+    assert not any(argument.startswith("sweep.") for argument in argv)  # which a single run does not take
+    again = check_training(compose_training(argv))
+    before = run.config()
+    assert [again[key] for key in ("seed", "test")] == [before[key] for key in ("seed", "test")]
+    assert again["model"]["optimizer"] == before["model"]["optimizer"]
 
 
 def test_averaged_weights_answer_whichever_checkpoint_they_come_from(tmp_path: Path) -> None:

@@ -153,6 +153,28 @@ def test_runs_of_another_configuration_are_another_column(tmp_path: Path) -> Non
     assert "model=pneumonia_cnn model.optimizer.lr=0.01" in (found.directory / "report.html").read_text()
 
 
+def test_columns_of_the_same_model_data_and_seeds_are_told_apart_by_what_was_typed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain, other = made_run(tmp_path / "a", 0), made_run(tmp_path / "b", 0, lr=1e-2)
+    with caplog.at_level("INFO"):
+        found = many([plain, other], tmp_path / "o")
+    text = (found.directory / "summary.md").read_text()
+    heads = [f"pneumonia_cnn on pneumoniamnist, seed 0, model.optimizer.lr={lr}" for lr in ("0.001", "0.01")]
+    assert f"| metric | {heads[0]} | {heads[1]} |" in text
+    assert [sum(line.startswith(head) for line in caplog.messages) for head in heads] == [1, 1]
+    page = (found.directory / "report.html").read_text()
+    assert all(head in page for head in heads)
+
+
+def test_columns_in_which_nothing_typed_differs_are_told_apart_by_their_directories(tmp_path: Path) -> None:
+    runs = [made_run(tmp_path / "a", 0), made_run(tmp_path / "b", 0, lr=1e-2)]
+    for run in runs:
+        write_json(run / "run.json", {"status": "done", "overrides": ["model=pneumonia_cnn"]})
+    text = (many(runs, tmp_path / "o").directory / "summary.md").read_text()
+    assert all(f"pneumonia_cnn on pneumoniamnist, seed 0, {run}" in text for run in runs)
+
+
 def test_settings_are_shown_as_they_were_typed_without_seed_and_places(tmp_path: Path) -> None:
     run = made_run(tmp_path / "a", 0)
     typed = [

@@ -25,6 +25,7 @@ from medassay.metrics.group_gaps import (
     compute_p_value,
     compute_rates,
     correct_by_holm,
+    find_unlinked,
     permute_gaps,
     resample_gaps,
 )
@@ -166,6 +167,14 @@ def test_a_group_with_more_of_the_disease_differs_in_demographic_parity_alone() 
     p_values = {name: compute_p_value(gaps[name], nulls[name]) for name in GAPS}
     assert p_values["demographic_parity"] == pytest.approx(1 / 201)
     assert {p_values[name] for name in GAPS[1:]} == {1.0}
+
+
+def test_groups_without_a_class_in_common_with_another_are_unlinked() -> None:
+    labels, groups = torch.tensor([0, 0, 1, 0, 1, 1, 2, 2, 3]), torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 2])
+    images = GroupedDecisions(labels, labels, groups, 3, [0, 1, 2, 3])
+    assert find_unlinked(images) == [2]
+    assert find_unlinked(images._replace(least=2)) == [0, 1, 2]  # of class 0, and of class 1, one group has two images
+    assert find_unlinked(images._replace(labels=labels % 2)) == []
 
 
 def test_p_values_are_uniform_where_groups_are_treated_alike() -> None:

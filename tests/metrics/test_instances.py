@@ -110,6 +110,19 @@ def test_means_have_intervals_over_images() -> None:
     assert summary.count_error.n == summary.n == 8
 
 
+def test_few_images_have_intervals_that_end_where_scores_do_and_one_image_has_none() -> None:
+    pairs = [random_instances(seed) for seed in range(3)]
+    summary = score_instances([predicted for _, predicted in pairs], [true for true, _ in pairs]).summarise()
+    for one in (summary.average_precision, *summary.per_threshold, summary.count_error):
+        assert one.kind == "images"
+        assert one.low is not None
+        assert one.low >= 0
+    assert all(one.high is not None and one.high <= 1 for one in summary.per_threshold)
+    true, predicted = pairs[0]
+    alone = score_instances([predicted], [true]).summarise()
+    assert (alone.average_precision.low, alone.count_error.high) == (None, None)
+
+
 def test_maps_of_another_shape_and_no_maps_are_refused() -> None:
     with pytest.raises(ValueError, match="two maps of one shape"):
         match_instances(row(1, 2), row(1, 2, 3))

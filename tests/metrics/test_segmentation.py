@@ -148,6 +148,22 @@ def test_means_have_intervals_over_images_that_hold_them() -> None:
     assert [e.value for e in summary.per_class["hd95"]] == pytest.approx(scores.hd95.mean(0).tolist())
 
 
+def test_five_images_have_students_interval_within_what_scores_can_be_and_one_has_none() -> None:
+    predicted, true = random_blobs(5, 3, seed=0), random_blobs(5, 3, seed=1)
+    scores = score_segmentation(predicted, true, 3)
+    summary = scores.summarise()
+    dice, iou = scores.dice.mean(1), summary.means["iou"]
+    half = 2.776445 * float(dice.std()) / math.sqrt(5)  # the table's t for 4 degrees of freedom
+    found = summary.means["dice"]
+    assert found.kind == "images"
+    assert [found.low, found.high] == pytest.approx([max(0.0, float(dice.mean()) - half), float(dice.mean()) + half])
+    assert iou.low is not None
+    assert all(one.low is not None and one.low >= 0 for column in summary.per_class.values() for one in column)
+    assert all(one.high is not None and one.high <= 1 for one in summary.per_class["dice"])
+    one = score_segmentation(predicted[:1], true[:1], 3).summarise()
+    assert {(mean.low, mean.high) for mean in one.means.values()} == {(None, None)}
+
+
 def test_a_summary_is_written_and_read_again() -> None:
     summary = score_segmentation(random_blobs(3, 3, seed=0), random_blobs(3, 3, seed=1), 3).summarise()
     assert from_json(SegmentationSummary, json.loads(json.dumps(to_json(summary)))) == summary

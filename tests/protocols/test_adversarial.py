@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor, nn
 
 from medassay.core.estimate import Estimate
@@ -167,7 +168,7 @@ def test_a_net_whose_gradient_is_hidden_is_not_called_robust() -> None:
     subject = make_linear([2], ("linf",), spread=100)
     results = measure(replace(subject, net=Masked().eval()))
     pgd = next(one for one in results.attacked if (one.attack, one.epsilon) == ("pgd", 2.0))
-    assert verdict.judge_lead(pgd) == "robust"
+    assert verdict.judge_lead(pgd, enough=True) == "robust"
     assert results.verdict == "not sound"
     assert "cannot be believed" in results.reason
     assert [check.name for check in results.checks if check.passed is False] == [
@@ -217,6 +218,7 @@ def test_steps_are_compared_with_fewer_and_with_more() -> None:
 GOOD = ChanceCheck(Estimate(0.85, 0.8, 0.9), Estimate(0.9, 0.85, 0.95), 0.5)
 BAD = ChanceCheck(Estimate(0.55, 0.45, 0.65), Estimate(0.5, 0.4, 0.6), 0.5)
 PASSED, FAILED = Check("It works.", True, ""), Check("It works.", False, "")
+MANY = [100, 100]  # images of each class
 
 
 def attacked(low: float, high: float, attack: Attack = "pgd") -> Attacked:
@@ -236,7 +238,7 @@ def attacked(low: float, high: float, attack: Attack = "pgd") -> Attacked:
     ],
 )
 def test_the_interval_must_lie_on_one_side_of_each_limit(low: float, high: float, level: Level, words: str) -> None:
-    found, reason = verdict.judge(GOOD, attacked(low, high), attacked(1, 1, "noise"), [PASSED])
+    found, reason = verdict.judge(GOOD, attacked(low, high), attacked(1, 1, "noise"), [PASSED], MANY)
     assert found == level
     assert words in reason
     assert "balanced accuracy falls from 0.850 to 0.600 [0.500," in reason
@@ -248,18 +250,52 @@ def test_the_interval_must_lie_on_one_side_of_each_limit(low: float, high: float
     [(0.85, 0.99, "not sound"), (0.6, 0.7, "not sound"), (0.4, 0.9, "not sound"), (-0.5, 0.1, "fragile")],
 )
 def test_with_a_failed_check_nothing_but_fragile_can_be_said(low: float, high: float, level: Level) -> None:
-    found, reason = verdict.judge(GOOD, attacked(low, high), attacked(1, 1, "noise"), [PASSED, FAILED])
+    found, reason = verdict.judge(GOOD, attacked(low, high), attacked(1, 1, "noise"), [PASSED, FAILED], MANY)
     assert found == level
     assert "“It works.”" in reason
 
 
 def test_a_check_that_was_not_made_fails_nothing() -> None:
     checks = [PASSED, soundness.skip_transfer()]
-    assert verdict.judge(GOOD, attacked(0.9, 1), attacked(1, 1, "noise"), checks)[0] == "robust"
+    assert verdict.judge(GOOD, attacked(0.9, 1), attacked(1, 1, "noise"), checks, MANY)[0] == "robust"
+
+
+@pytest.mark.parametrize(
+    ("counts", "chance", "level"),
+    [
+        ([6, 6], 0.5, "undecided"),
+        ([35, 500], 0.5, "undecided"),
+        ([36, 36], 0.5, "robust"),
+        ([19] * 8, 0.125, "undecided"),
+        ([20] * 8, 0.125, "robust"),
+    ],
+)
+def test_few_images_that_all_withstand_show_no_net_robust(counts: list[int], chance: float, level: Level) -> None:
+    lowest = min(stats.binomtest(n, n).proportion_ci(0.95, "exact").low for n in counts)
+    assert ((lowest - chance) / (1 - chance) > verdict.ROBUST) is (level == "robust")
+    found, reason = verdict.judge(
+        replace(GOOD, chance=chance), attacked(1, 1), attacked(1, 1, "noise"), [PASSED], counts
+    )
+    assert found == level
+    assert ("too few images of a class" in reason) is (level == "undecided")
+
+
+def test_a_net_that_withstands_on_a_dozen_images_is_not_called_robust() -> None:
+    subject = make_linear([2], ("linf",), spread=100)
+    margins = (
+        (Linear()(subject.pixels)[:, 1] * (2 * subject.data.labels - 1)).sort(descending=True, stable=True).indices
+    )
+    chosen = torch.cat(
+        [margins[subject.data.labels[margins] == label][:6] for label in (0, 1)]
+    )  # the surest of each class
+    results = measure(replace(subject, data=subject.data[chosen], positions=chosen))
+    pgd = next(one for one in results.attacked if (one.attack, one.epsilon) == ("pgd", 2.0))
+    assert (pgd.kept.low, pgd.kept.high) == (1, 1)
+    assert results.verdict == "undecided"
 
 
 def test_a_net_at_chance_is_not_judged() -> None:
-    level, reason = verdict.judge(BAD, attacked(0.9, 1), attacked(1, 1, "noise"), [FAILED])
+    level, reason = verdict.judge(BAD, attacked(0.9, 1), attacked(1, 1, "noise"), [FAILED], MANY)
     assert level == "not judged"
     assert "not shown to be above chance" in reason
 

@@ -19,12 +19,12 @@ from medassay.config.checks import TRUSTED_ENVIRONMENT_VARIABLE
 from medassay.core.errors import ConfigError
 from medassay.evaluation.about import format_command
 from medassay.evaluation.evaluate import evaluate, load_protocol_node
-from medassay.evaluation.protocol import ComputeContext, Outcome, Page, Protocol, Report
+from medassay.evaluation.protocol import ComputeContext, Outcome, Page, Part, Protocol, Report
 from medassay.protocols.adversarial import results as adversarial_results
 from medassay.protocols.adversarial import verdict as adversarial
 from medassay.protocols.audit.card import describe_augmentation, describe_node
 from medassay.protocols.audit.parts import build_parts
-from medassay.protocols.audit.protocol import list_limits, merge_metrics
+from medassay.protocols.audit.protocol import describe_verdict, list_limits, merge_metrics, run_part
 from medassay.protocols.audit.results import PartVerdict, summarise
 from medassay.protocols.domain_shift import results as domain_shift_results
 from medassay.protocols.domain_shift import verdict as domain_shift
@@ -35,6 +35,7 @@ from medassay.protocols.inversion import measures as inversion_measures
 from medassay.protocols.inversion import verdict as inversion
 from medassay.protocols.shortcut import measures as shortcut_measures
 from medassay.protocols.shortcut import verdict as shortcut
+from medassay.runs.load import load_run
 from medassay.runs.run import Run
 from medassay.tasks.classification import Classification
 from tests.helpers import Command, assert_one_line
@@ -215,6 +216,32 @@ def test_a_part_gives_the_same_as_alone_whatever_the_one_before_did(left: Path, 
     metrics = json.loads((left / "metrics.json").read_text())
     assert metrics["test"]["auroc"] == own["metrics"]["auroc"]
     assert metrics["stub"] == metrics["last_stub"] == {"number": 3.5}
+
+
+def test_a_renamed_part_that_does_not_fit_is_not_applicable() -> None:
+    run = load_run(SAVED, trainer_gpus=0)
+    (part,) = build_parts([{"fairness": {"name": "fair_b"}}], "quick", {})
+    report, verdict = run_part(part, run, ComputeContext.from_settings(run.settings, SAVED))
+    assert report is None
+    assert (verdict.name, verdict.status) == ("fair_b", "not applicable")
+    assert verdict.verdict.startswith("the test images of ")
+
+
+@pytest.mark.parametrize("speaks_as", ["mine", "stub"])
+def test_a_verdict_does_not_repeat_the_name_of_its_part(speaks_as: str) -> None:
+    (part,) = build_parts([stub(name="mine")], "quick", {})
+    report = Report(Measured(1.0), verdict=[f"{speaks_as}: said", "because"])
+    verdict = describe_verdict(part, report)
+    assert (verdict.verdict, verdict.reasons) == ("said", ["because"])
+
+
+def test_the_numbers_of_parts_are_beside_the_splits_that_they_are_of() -> None:
+    about: Any = None
+    parts = [
+        Part(name, Report(Measured(1.0), split=split, metrics={"split": split, name: {"number": 1.0}}), about, {})
+        for name, split in (("a", "val"), ("b", "train"), ("c", "val"))
+    ]
+    assert merge_metrics(parts) == {"split": "val, train", **{name: {"number": 1.0} for name in "abc"}}
 
 
 def test_the_net_at_chance_is_an_objection(results: dict[str, Any]) -> None:

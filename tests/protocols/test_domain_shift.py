@@ -88,6 +88,17 @@ def test_a_net_fails_where_the_whole_fall_lies_at_or_above_5_points_and_silently
     assert verdict.judge(make_fall(accuracy, surplus)) == level
 
 
+def test_a_net_is_said_to_hold_only_on_so_many_images_that_a_fall_of_5_points_could_not_be_missed_in_all() -> None:
+    assert 0.95**verdict.LEAST <= 0.025 < 0.95 ** (verdict.LEAST - 1)
+    assert f"with fewer than {verdict.LEAST} images nothing is said to hold" in verdict.RULE
+    for n, level in ((verdict.LEAST - 1, "undecided"), (verdict.LEAST, "holds")):
+        flat = Estimate(0.0, 0.0, 0.0, n=n)  # all answers right before and after
+        assert verdict.judge(Fall(flat, flat, flat, flat)) == level
+    few = replace(condition("blur", 1, "undecided", 0.0), n=10)
+    text = verdict.judge_accuracy([few]).text
+    assert text.endswith("Undecided: blur (1); with fewer than 72 images nothing is said to hold.")
+
+
 def batch(m: int, low: float, high: float) -> BatchTest:
     return BatchTest(m, Estimate((low + high) / 2, low, high, n=100, kind="exact"))
 
@@ -340,7 +351,10 @@ def test_an_npz_of_test_images_alone_is_read_resized_and_named(tmp_path: Path, c
             ("its labels go up to 2", "knows 2 classes (normal, pneumonia)", "protocol.external="),
         ),
         ((np.stack([GREY] * 3, 3), [0] * 6), ("its images are RGB", "the run takes grey")),
-        ((GREY, [0, 1]), ("6 'test_images', but 2 'test_labels'", "protocol.external=")),
+        (
+            (GREY, [0, 1]),
+            ("6 'test_images', but 2 'test_labels': save it anew, or name another with protocol.external=",),
+        ),
         ((GREY.astype(float), [0] * 6), ("expected uint8",)),
         ((GREY.reshape(-1), [0] * 6), ("test_images of shape (4704,)", "class folders")),
     ],
@@ -514,6 +528,49 @@ def test_another_set_is_resampled_by_itself_and_its_remedy_uses_its_own_images(a
     assert one.remedy.accuracy.value == pytest.approx(float(right))
     assert one.detection["energy"].n == 240
     assert [test.m for test in one.batch_tests] == [50]
+
+
+def judge_other_set(
+    chests: LabelledData, directory: Path, n: int, corruptions: list[str], monkeypatch: pytest.MonkeyPatch
+) -> DomainShiftResults:
+    """A net that makes no mistake, on the first ``n`` of the unchanged images as if they were another set."""
+    net = fit_statistics(make_net(), chests.splits.train.images)
+    data = relabel(chests, net)
+    test = data.splits.test
+    other = write_npz(directory / "other.npz", test.images[:n, 0].numpy(), test.labels[:n].numpy())
+    monkeypatch.setattr("medassay.reporting.figures.save_figure", lambda *_: None)
+    monkeypatch.setattr("medassay.reporting.html.draw_svg", lambda *_: "")
+    settings: dict[str, Any] = {"corruptions": corruptions, "budget": "quick", "external": other}
+    results = evaluate(run_of(data, directory, net), directory, events=False, **settings).results
+    assert isinstance(results, DomainShiftResults)
+    return results
+
+
+@pytest.mark.parametrize("corruptions", [[], ["brighter"]])
+def test_a_small_set_is_undecided_and_said_to_be_too_small_for_batches(
+    corruptions: list[str], chests: LabelledData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = judge_other_set(chests, tmp_path, 30, corruptions, monkeypatch)
+    assert results.external is not None
+    fall = results.external.condition.fall
+    assert fall is not None
+    assert fall.accuracy.value == 0
+    assert results.external.condition.level == "undecided"
+    assert results.skipped == [
+        "No batches of 200: they need 400 images, half of them usual ones, and there are 120.",
+        "The other set has 30 images, too few for batches of 50.",
+    ]
+    assert any("With fewer than 72 images nothing is said to hold" in finding.text for finding in results.findings)
+
+
+def test_another_set_of_one_image_has_no_remedy_and_a_page(
+    chests: LabelledData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = judge_other_set(chests, tmp_path, 1, [], monkeypatch)
+    assert results.external is not None
+    assert results.external.condition.remedy is None
+    assert "The other set has 1 image, too few for batches of 50." in results.skipped
+    assert '<td>–</td><td class="own">–</td>' in (tmp_path / "report.html").read_text()
 
 
 def test_a_net_at_chance_without_batch_norm_and_without_features_is_measured_and_not_judged(

@@ -256,6 +256,39 @@ def test_a_net_at_chance_is_not_called_fair() -> None:
     assert verdict.judge_comparison(scores, gaps, POOR, EXTREMES)[0] == "found"
 
 
+@pytest.mark.parametrize(("apart", "level"), [(True, "undecided"), (False, "none")])
+def test_groups_that_share_no_class_are_not_called_alike(apart: bool, level: str) -> None:
+    site = torch.arange(400) // 200
+    labels = (
+        2 * site + torch.arange(400) % 2 if apart else torch.arange(400) % 4
+    )  # site a has classes 0 and 1, b 2 and 3
+    right = Predictions(torch.nn.functional.one_hot(labels, 4).double(), labels)
+    groups = Groups({"site": ("a", "b")}, site[:, None])
+    results = measure_fairness(right, groups, EIGHT[:4], positive=None, attributes=["site"], budget="quick")
+    assert results.level == level
+    assert ("a and b share no class of at least 10 images" in results.reasons[0]) is apart
+
+
+def test_a_disparity_stays_one_where_a_further_group_shares_no_class() -> None:
+    gaps = {name: make_gap(0.4, torch.linspace(0, 0.04, 1000)) for name in verdict.NAMES}
+    scores = audit([60, 60], [0.9, 0.9]).comparisons[0].groups
+    assert verdict.judge_comparison(scores, gaps, GOOD, EXTREMES, ["c"])[0] == "found"
+    gaps = {name: make_gap(0.01, torch.linspace(0, 0.04, 1000)) for name in verdict.NAMES}
+    assert "Undecided: c shares no class" in verdict.judge_comparison(scores, gaps, GOOD, EXTREMES, ["c"])[1]
+
+
+def test_every_gap_that_is_found_is_as_large_as_the_one_that_is_needed() -> None:
+    null = torch.linspace(0.2, 0, 999, dtype=torch.float64)
+    observed = [Estimate(value, 0.0, 1.0) for value in (0.3, float(null[18:20].mean()), 0.01)]
+    judged = verdict.judge_gaps([{"accuracy": one} for one in observed[:2]], [{"accuracy": null}] * 2)
+    found = [gaps["accuracy"] for gaps in judged]
+    assert [gap.p for gap in found] == pytest.approx([0.001, 0.02])
+    assert [gap.level for gap in found] == ["found", "found"]
+    assert all(gap.value.value >= gap.needed for gap in found)
+    judged = verdict.judge_gaps([{"accuracy": one} for one in observed[::2]], [{"accuracy": null}] * 2)
+    assert judged[1]["accuracy"].needed == judged[0]["accuracy"].needed == verdict.find_needed(null, 2)
+
+
 def test_p_values_are_corrected_over_attributes_and_intersections() -> None:
     rng = torch.Generator().manual_seed(1)
     indices = torch.randint(2, (300, 3), generator=rng)
@@ -368,6 +401,7 @@ def test_without_a_disparity_none_is_found_and_one_attribute_can_be_chosen(tmp_p
     report = Fairness(budget="quick", attributes=["scanner"]).run(run, here)
     assert report.results.level == "none"
     assert [one.name for one in report.results.comparisons] == ["scanner"]
+    assert report.hyperparameters == {"attributes": "scanner"}
 
 
 def test_metrics_and_files_name_an_intersection_without_signs(tmp_path: Path) -> None:

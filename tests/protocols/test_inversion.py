@@ -6,6 +6,7 @@ import copy
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from medassay.evaluation.protocol import ComputeContext, Report
 from medassay.evaluation.writer import write_report
 from medassay.metrics.estimates import estimate_share, mean_over_few_images
 from medassay.protocols.inversion import verdict
-from medassay.protocols.inversion.attack import Attack, find_bias
+from medassay.protocols.inversion.attack import Attack, Found, find_bias
 from medassay.protocols.inversion.cases import BUDGETS, Case, group_cases, list_batches, list_cases
 from medassay.protocols.inversion.measures import (
     CaseResult,
@@ -76,6 +77,11 @@ def test_batches_for_which_there_are_too_few_images_are_left_out() -> None:
     amounts = BUDGETS["full"]._replace(images=5)
     assert list_batches(amounts) == [1, 2, 4]
     assert max(case.batch for case in list_cases("trained", amounts)) == 4
+
+
+def test_a_first_batch_that_is_too_large_is_left_out_of_every_case() -> None:
+    cases = list_cases("trained", BUDGETS["quick"]._replace(batch_sizes=[8, 1]))
+    assert {case.batch for case in cases} == {1}
 
 
 def test_settings_take_the_place_of_the_budget_s() -> None:
@@ -154,6 +160,22 @@ def test_the_rule_asks_for_gains_outside_their_interval_or_first_ranks_in_most_c
     gains: list[float], ranks: list[int], level: Level
 ) -> None:
     assert verdict.judge_case(make_scores(gains, ranks), luck=0.001)[0] == level
+
+
+@pytest.mark.parametrize(("ranked", "level"), [(1, "undecided"), (2, "undecided"), (1000, "recognisable")])
+def test_what_comes_first_by_luck_is_not_recognised(ranked: int, level: Level) -> None:
+    scores = make_scores([-5.0, 9.0], [1, 1])
+    assert verdict.judge_case(scores, verdict.expect_luck([ranked] * 2))[0] == level
+
+
+def test_luck_is_that_of_the_images_that_the_case_attacked() -> None:
+    split = make_split()
+    split.labels[4] = 2  # alone in its class: it comes first whatever is found
+    originals = choose_originals(split, torch.tensor([3, 5, 4]), seed=0)
+    found = Found(originals.images[:2].view(1, 2, 1, 16, 16), 0.0, None)  # a batch of two: the third is left over
+    assert len(originals.others[2]) == 0
+    result = Inversion().judge(Case("trained", batch=2), found, originals)
+    assert (result.n, result.level) == (2, "recognisable")
 
 
 def make_result(case: Case, level: Level) -> CaseResult:
@@ -237,6 +259,28 @@ def test_labels_of_single_images_are_read_and_those_of_batches_given() -> None:
     assert [one.right_labels.tolist() for one in found if one.right_labels is not None] == [[True, True]] * 3
     assert make_attack().attack([Case("trained", batch=2)])[0].right_labels is None
     assert make_attack(bias=None).attack([Case("trained")])[0].right_labels is None
+
+
+class Narrow(nn.Module):
+    """A net whose last maps are a single pixel, and normalised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 2, 16), nn.BatchNorm2d(2), nn.Flatten())
+        self.head = nn.Linear(2, 2)
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.body(images))
+        return logits
+
+
+def test_where_a_single_image_has_no_statistics_noise_alone_is_left_out() -> None:
+    attack = make_attack(nets={"trained": Narrow()})
+    pair = Case("trained", "train", batch=2)
+    found = attack.attack_defined([pair, replace(pair, noise=0.1), replace(pair, pruned=0.5)])
+    assert [*found] == [pair, replace(pair, pruned=0.5)]
+    assert attack.attack_defined([replace(pair, batch=1)]) == {}
+    assert [*attack.attack_defined([replace(pair, mode="eval", noise=0.1)])] == [replace(pair, mode="eval", noise=0.1)]
 
 
 def test_noise_takes_the_labels_away() -> None:
@@ -362,6 +406,25 @@ def test_what_was_left_out_is_said(attacked: Attacked) -> None:
     told = Inversion(modes=["train", "eval"]).list_left_out(Plain())
     assert told == ["The net has no batch normalisation, so that its mode makes no difference; one is tried."]
     assert choose_modes(Inversion(modes=["train", "eval"]).amounts, Plain()).modes == ["train"]
+
+
+def test_cases_without_statistics_are_named_and_the_rest_is_reported(
+    attacked: Attacked, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    whole = Attack.attack
+
+    def refuse_noise(self: Attack, cases: Sequence[Case]) -> list[Found]:
+        if any(case.noise is not None for case in cases):
+            raise ValueError("Expected more than 1 value per channel when training")
+        return whole(self, cases)
+
+    monkeypatch.setattr(Attack, "attack", refuse_noise)
+    settings: dict[str, Any] = {**TINY, "modes": ["train"], "batch_sizes": [2]}
+    report = Inversion(**settings).run(attacked[0], ComputeContext(CPU, 0, tmp_path))
+    (told,) = report.warnings
+    base = "trained weights, 2 images, batch statistics"
+    assert told == f"Left out, since a single value has no batch statistics: {base}, clipping and noise 0.01."
+    assert base in [one.name for one in report.results.cases]
 
 
 @pytest.mark.parametrize(

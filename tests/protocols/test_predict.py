@@ -337,7 +337,7 @@ def several(path: Path) -> None:
         ("none.png", nothing, "does not exist"),
         ("x.png", broken, "cannot be read as an image"),
         ("x.npz", broken, "cannot be read as npz"),
-        ("x.npz", objects, "test_images"),
+        ("x.npz", objects, "save it anew, or name another with protocol.images=<path>"),
         ("x.npz", several, "holds a, b"),
         ("x.gif", broken, "a .gif is not read"),
         ("folder", Path.mkdir, "no image in it"),

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 from medassay.core.types import SegmentedImages
+from medassay.data.segmentation.objects import separate_touching
+from medassay.evaluation.about import describe_run
+from medassay.evaluation.protocol import ComputeContext
+from medassay.evaluation.writer import write_report
+from medassay.metrics.estimates import mean_over_bounded_scores
 from medassay.metrics.regions import score_regions
+from medassay.protocols.segmentation import figures
 from medassay.protocols.segmentation.protocol import SegmentationScores
 from medassay.reporting.regions import FOUND, INVENTED, MISSED, draw_errors, draw_outlines, find_outline
 from medassay.runs.load import open_run
@@ -78,6 +85,8 @@ def test_runs_of_several_seeds_make_one_table(run: Path, command: Command, tmp_p
             "takes 92 pixels off on each side and answers for sides such as 388; give data.patch=388",
         ),
         (["model=unet", "data.patch=101"], "give data.patch=116 data.margin=92"),
+        (["model=unet", "model.overlap=3"], "model.overlap=3: must be 0 or a multiple of 16 pixels for this net"),
+        (["model=unet", "model.tile=3"], "model.tile=3: of its output 4 pixels a side are left, fewer than the 16"),
         (["model=unet", "data=nuclei"], "data.file: missing"),
         (["model=unet", "data=nuclei", "data.file=none.npz"], "none.npz"),
     ],
@@ -87,6 +96,7 @@ def test_what_does_not_fit_is_one_line(argv: list[str], message: str, command: C
     assert result.code == 2
     assert message in result.err
     assert len(result.err.strip().splitlines()) == 1
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("protocol", ["gradcam", "classification", "shortcut", "lesion", "features", "export", "assay"])
@@ -113,6 +123,40 @@ def test_the_truth_as_prediction_is_perfect() -> None:
         "count_error": 0,
     }
     assert results.objects == [(2, 2)]
+
+
+def test_objects_that_touch_are_beside_the_most_that_their_true_mask_can_reach() -> None:
+    instances = torch.zeros(20, 20, dtype=torch.int32)
+    instances[2:12, 2:12], instances[2:12, 12:18] = 1, 2  # 10 x 10 and 10 x 6, of which the border takes a column each
+    mask = separate_touching(instances)
+    images = SegmentedImages([torch.zeros(1, 20, 20, dtype=torch.uint8)], [mask], [instances])
+    merged = (instances > 0).to(torch.uint8)
+    scores = SegmentationScores().measure(images, [merged], 2).scores
+    # IoU 0.9 and 0.83: both found at seven thresholds, one of them at two more
+    assert scores.reachable == {"average_precision": pytest.approx((7 + 2 / 3) / 10), "ap50": 1, "count_error": 0}
+    assert scores.estimates["count_error"].value == 1
+    assert scores.to_json()["reachable"] == scores.reachable
+
+
+def test_the_page_of_one_test_image_shows_no_interval_and_what_can_be_reached(run: Path, tmp_path: Path) -> None:
+    loaded = open_run(run, {})
+    loaded = replace(loaded, settings=replace(loaded.settings, limit_batches=1))  # the first image alone
+    report = SegmentationScores().run(loaded, ComputeContext(torch.device("cpu"), 0, tmp_path))
+    assert report.results.scores.n == 1
+    assert report.figures["objects"].description.startswith("Average precision of objects, TP / (TP + FP + FN). 0.50:")
+    record = {"run": str(run), "status": "done", "protocol": {"name": "segmentation"}, "overrides": {}}
+    write_report(report, describe_run(loaded, report.split), record, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    assert "Means over the images without intervals: there is one image; class 0" in page
+    assert '<th scope="col">at most</th>' in page
+
+
+@pytest.mark.parametrize(
+    ("n", "words"), [(11, "with 95 % bootstrap intervals"), (5, "with 95 % intervals by Student’s t, as of so few")]
+)
+def test_the_caption_says_what_kind_the_intervals_are_of(n: int, words: str) -> None:
+    mean = mean_over_bounded_scores(torch.linspace(0, 1, n), most=1.0)
+    assert figures.describe_intervals(mean).startswith(words)
 
 
 def test_pictures_colour_what_was_found_missed_and_invented() -> None:

@@ -156,6 +156,24 @@ def test_the_page_shows_everything_and_asks_for_nothing_from_outside(run: Run, t
     assert {path.stem for path in (tmp_path / "out" / "figures").iterdir()} == {"kept", "confidence", "ambiguous"}
 
 
+def test_shares_that_differ_by_a_thousandth_have_names_of_their_own(run: Run, tmp_path: Path) -> None:
+    settings = {"shares": [1.0, 0.999, 0.995, 0.57], "foreign": [], "blurred": False}
+    numbers = judge(run, tmp_path, **settings).results.flatten()
+    names = {name for name in numbers if name.startswith("accuracy_kept/")}
+    assert names == {f"accuracy_kept/{share}" for share in ("100", "99.9", "99.5", "57")}
+
+
+def test_sentences_say_the_limit_and_a_share_as_they_were_asked_for(run: Run, tmp_path: Path) -> None:
+    report = judge(run, tmp_path, sure=0.999, shares=[0.5], foreign=[], blurred=False)
+    kept, sure = report.verdict[:2]
+    assert kept.endswith("on the 90 % of them that the net is surest of")  # of equal certainty, so that all are kept
+    assert "at least 99.9 % sure of" in sure
+    write_report(report, describe_run(run, None), {"run": "r", "protocol": {"name": "uncertainty"}}, tmp_path / "out")
+    page = (tmp_path / "out" / "report.html").read_text().replace("\N{NO-BREAK SPACE}", " ")
+    assert "At least 99.9 % sure of" in page
+    assert "100 % sure" not in page
+
+
 def test_parts_can_be_left_out(run: Run, tmp_path: Path) -> None:
     report = judge(run, tmp_path, foreign=[], blurred=False)
     assert (report.results.foreign, report.results.blurred) == ([], [])

@@ -27,6 +27,7 @@ from medassay.core.files import file_lock
 from medassay.core.interrupts import interrupt
 from medassay.runs import directory as module
 from medassay.runs.directory import RunDirectory, describe_code_version
+from tests.helpers import flip_byte
 
 CONFIG: dict[str, Any] = {
     "seed": 3,
@@ -319,6 +320,23 @@ def test_a_finished_run_knows_the_digests_of_its_checkpoints_and_a_running_one_n
     run.best.write_bytes(b"weight5")
     with pytest.raises(CheckpointError, match=r"best\.ckpt is damaged .*restore it from a copy, or train anew: python"):
         run.refuse_damaged(run.best)
+
+
+def test_a_copy_elsewhere_is_no_damaged_checkpoint_whatever_its_name(run: RunDirectory) -> None:
+    run.last.parent.mkdir()
+    torch.save({"weights": torch.zeros(3)}, run.last)
+    with run.record_ending():
+        pass
+    backup = run.path.parent / "backup" / "last.ckpt"
+    backup.parent.mkdir()
+    torch.save({"weights": torch.ones(3)}, backup)  # of an earlier epoch
+    run.refuse_damaged(backup)
+    flip_byte(backup)
+    with pytest.raises(CheckpointError, match=r"backup/last\.ckpt is damaged"):
+        run.refuse_damaged(backup)
+    torch.save({"weights": torch.ones(3)}, run.last)
+    with pytest.raises(CheckpointError, match="not the file that training left"):
+        run.refuse_damaged(run.last)
 
 
 def test_on_a_full_disk_an_interruption_is_still_one(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from medassay.core.errors import CheckpointError, ConfigError, UserError
 from medassay.data.modules import LabelledData
 from medassay.nets.block_cnn import BlockCNN
 from medassay.runs import load
-from medassay.runs.load import apply_overrides, choose_device
+from medassay.runs.load import apply_overrides, choose_device, join_overrides
 from medassay.runs.run import Run, makes_images
 from medassay.tasks.classification import Classification
 from medassay.tasks.predictions import predict
@@ -222,6 +222,41 @@ def test_the_keys_that_may_change_do_and_no_others(key: str, value: Any) -> None
 def test_a_key_that_may_not_change_or_a_wrong_value_is_one_line(key: str, value: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         apply_overrides(CONFIG, {key: value})
+
+
+@pytest.mark.parametrize(
+    ("saved", "given", "left"),
+    [
+        ({"accelerator": "cuda", "devices": 2}, {"gpus": 0}, {"gpus": 0, "accelerator": None, "devices": None}),
+        ({"gpus": 1}, {"accelerator": "cpu"}, {"gpus": None, "accelerator": "cpu", "devices": None}),
+        ({"accelerator": "cuda"}, {"devices": 2}, {"gpus": None, "accelerator": "cuda", "devices": 2}),
+        ({"accelerator": "cpu"}, {"gpus": None}, {"gpus": None, "accelerator": "cpu", "devices": None}),
+        ({"gpus": 1}, {"gpus": 0, "accelerator": "cpu"}, {"gpus": 0, "accelerator": "cpu", "devices": None}),
+    ],
+)
+def test_one_way_of_saying_on_what_device_takes_the_place_of_the_other(
+    saved: dict[str, Any], given: dict[str, Any], left: dict[str, Any]
+) -> None:
+    node = {"gpus": None, "accelerator": None, "devices": None, **saved}
+    data = {
+        **FILE_DATA,
+        "_target_": "medassay.runs.samples.generated_data",
+        "generator": "g",
+        "real": FILE_DATA,
+        **node,
+    }
+    del data["flag"], data["phantom"]
+    config = {**CONFIG, "trainer": {**CONFIG["trainer"], **node}, "data": {**data, "size": 28}}
+    changed = apply_overrides(config, {f"trainer.{name}": value for name, value in given.items()})
+    for changed_node in (changed["trainer"], changed["data"]):
+        assert {name: changed_node[name] for name in left} == left
+
+
+def test_what_is_given_now_replaces_what_was_given_before_in_another_way() -> None:
+    before = {"trainer.accelerator": "cpu", "data.batch_size": 4}
+    assert join_overrides(before, {"trainer.gpus": 0}) == {"trainer.gpus": 0, "data.batch_size": 4}
+    assert join_overrides(before, {"data.batch_size": 5}) == {"trainer.accelerator": "cpu", "data.batch_size": 5}
+    assert join_overrides({"trainer.gpus": 1}, {"trainer.devices": 1}) == {"trainer.devices": 1}
 
 
 def test_no_overrides_leave_the_configuration_as_it_was() -> None:

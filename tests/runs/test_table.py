@@ -6,6 +6,7 @@ import copy
 import json
 import os
 from pathlib import Path
+from pydoc import locate
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from medassay.runs.compose import compose_training
 from medassay.runs.groups import group_over_seeds
 from medassay.runs.table import RunRow, hash_configuration, read_row, read_rows
 from medassay.tasks.transfer import Transfer
+from medassay.training.callbacks import Pictures
 
 
 def config(seed: int, lr: float = 1e-3, root: str | None = None) -> dict[str, Any]:
@@ -98,6 +100,20 @@ def test_what_its_owner_wrote_about_a_run_is_in_its_row_and_makes_it_no_other_ex
     row = read_row(tmp_path / "a")
     assert (row.tags, row.notes) == (("thesis", "b"), "wider")
     assert hash_configuration({**config(0), "tags": ["thesis"], "notes": "wider"}) == hash_configuration(config(0))
+
+
+@pytest.mark.parametrize("data", [["data=chest_phantom"], ["model=unet"], ["model=curve"], ["model=cvae"]])
+def test_what_is_drawn_while_a_run_trains_makes_it_no_other_experiment(data: list[str]) -> None:
+    values = check_training(compose_training(data))
+    pictures = [
+        name
+        for name, node in values["callbacks"].items()
+        if node is not None and isinstance(build := locate(node["_target_"]), type) and issubclass(build, Pictures)
+    ]
+    assert len(pictures) >= 4
+    for name in pictures:
+        others = {key: node for key, node in values["callbacks"].items() if key != name}
+        assert hash_configuration({**values, "callbacks": others}) == hash_configuration(values), name
 
 
 def test_a_callback_that_is_switched_off_is_as_if_there_were_none() -> None:
@@ -203,6 +219,41 @@ def test_an_evaluation_elsewhere_on_the_same_data_counts(tmp_path: Path) -> None
     made_run(tmp_path / "a", 0.8, seed=0)
     evaluated(tmp_path / "a", "classification_1", 100, val={"auroc": 0.75}, overrides={"trainer.gpus": 0})
     assert values(tmp_path)["val/auroc"] == 0.75
+
+
+def test_an_evaluation_that_recorded_no_change_counts_wherever_the_data_were(tmp_path: Path) -> None:
+    made_run(tmp_path / "a", 0.8, seed=0)
+    moved: dict[str, Any] = {"overrides": {"data.path": "elsewhere"}, "changes": {}}
+    evaluated(tmp_path / "a", "classification_1", 100, val={"auroc": 0.75}, **moved)
+    assert values(tmp_path)["val/auroc"] == 0.75
+    other = {**moved, "changes": {"data.path": "elsewhere"}}
+    evaluated(tmp_path / "a", "classification_2", 200, val={"auroc": 0.5}, **other)
+    assert values(tmp_path)["val/auroc"] == 0.75
+
+
+@pytest.mark.parametrize(("images", "counts"), [(64, True), (None, True), ("scans/", False)])
+def test_a_number_of_images_is_of_the_runs_own_and_a_path_of_others(
+    images: int | str | None, counts: bool, tmp_path: Path
+) -> None:
+    made_run(tmp_path / "a", 0.8, seed=0)
+    evaluated(tmp_path / "a", "x_1", 100, adversarial={"accuracy": 0.5}, protocol={"images": images})
+    assert ("adversarial/accuracy" in values(tmp_path)) is counts
+
+
+def test_numbers_on_validation_images_do_not_replace_those_on_test_images(tmp_path: Path) -> None:
+    made_run(tmp_path / "a", 0.8, seed=0)
+    evaluated(tmp_path / "a", "x_1", 100, adversarial={"accuracy": 0.5}, protocol={"split": "test"})
+    evaluated(tmp_path / "a", "x_2", 200, adversarial={"accuracy": 0.9, "gap": 0.1}, protocol={"split": "val"})
+    found = values(tmp_path)
+    assert (found["adversarial/accuracy"], found["adversarial/gap"]) == (0.5, 0.1)
+
+
+def test_a_run_that_was_finished_with_another_batch_size_is_no_repetition(tmp_path: Path) -> None:
+    for seed in (0, 1, 2):
+        made_run(tmp_path / f"{seed}", 0.8, seed=seed)
+    (tmp_path / "1" / "run.json").write_text('{"status": "done", "resumed_with": {"data.batch_size": 4}}')
+    (tmp_path / "2" / "run.json").write_text('{"status": "done", "resumed_with": {"trainer.gpus": 0}}')
+    assert [group.seeds for group in group_over_seeds(read_rows([tmp_path]))] == [[0, 2], [1]]
 
 
 def test_an_evaluation_is_no_run_of_its_own(tmp_path: Path) -> None:

@@ -181,10 +181,36 @@ def test_a_generator_that_is_to_be_judged_is_finished_when_it_has_been(
     called.clear()
     assert start(*argv) is None
     assert called == [("assay", run.path, "quick", False)]  # it was interrupted between training and assay
-    write_json(run.path / "eval" / "assay_1" / "metrics.json", {"assay": {"tstr_balanced_accuracy": 0.5}})
+    assayed(run, "quick", "val")
     called.clear()
     assert start(*argv) == 0.5
     assert called == []
+
+
+def assayed(run: RunDirectory, budget: str, split: str) -> None:
+    directory = run.path / "eval" / "assay_1"
+    write_json(directory / "assay.json", {"budget": budget, "split": split})
+    numbers = {"assay": {"tstr_balanced_accuracy": 0.5}, "protocol": {"budget": budget, "split": split}}
+    write_json(directory / "metrics.json", numbers)
+
+
+@pytest.mark.parametrize(
+    ("budget", "split", "asked", "is_enough"),
+    [
+        ("quick", "val", "assay=quick", True),
+        ("full", "val", "assay=quick", True),
+        ("quick", "val", "assay=full", False),
+        ("quick", "test", "assay=quick", False),  # its images are to choose nothing
+    ],
+)
+def test_an_assay_of_another_extent_or_on_other_images_is_not_the_one_that_is_asked_for(
+    budget: str, split: str, asked: str, is_enough: bool, run: RunDirectory, start: Start, called: list[tuple[Any, ...]]
+) -> None:
+    start("model=cgan", "data=blood_phantom")
+    assayed(run, budget, split)
+    called.clear()
+    start("model=cgan", "data=blood_phantom", asked)
+    assert [call[0] for call in called] == ([] if is_enough else ["assay"])
 
 
 def test_a_generator_that_was_interrupted_is_judged_when_it_has_been_trained(

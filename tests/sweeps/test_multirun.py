@@ -208,6 +208,10 @@ def prepared(*argv: str) -> list[str]:
         (["model.net.width=2,3"], "false"),
         (["+hydra.sweeper.params={model.net.width: '2,3'}", "seed=0,1"], "false"),
         (["+hydra.sweeper.params={seed: '0,1'}"], "true"),
+        (["hydra/sweeper=arguments", "seed=0,1"], "true"),
+        (["hydra/sweeper=optuna_study", "seed=choice(0,1)"], "true"),
+        (["hydra/sweeper=optuna_study", "hydra.sweeper.custom_search_space=a.suggest", "seed=choice(0,1)"], "false"),
+        (["hydra/sweeper=optuna_study", "hydra.sweeper.custom_search_space=a.suggest"], "false"),
     ],
 )
 def test_jobs_look_at_test_images_only_where_nothing_is_chosen_among_them(argv: list[str], test: str) -> None:

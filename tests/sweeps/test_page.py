@@ -121,7 +121,7 @@ def test_the_markdown_begins_with_the_best_and_its_test(written: list[Path], top
     title, best, test = [line for line in text(top, "summary.md").splitlines() if line][:3]
     assert title == "# Sweep tuning"
     assert best == "best: model.optimizer.lr=1e-3 model/optimizer=adamw: val/auroc 0.9050 ± 0.0071, seeds 0, 1 (2 runs)"
-    assert test == "test: auroc 0.8000 ± 0.1000 (n = 3)"
+    assert test == "test: auroc 0.8000 ± 0.1000 (3 seeds)"
 
 
 def test_the_markdown_ranks_the_configurations_and_names_what_failed(written: list[Path], top: Path) -> None:
@@ -147,6 +147,42 @@ def test_the_page_marks_the_best_and_says_what_was_chosen_on_what(written: list[
     assert "The data are rendered phantoms" in page
     assert "python train.py -m search=x sweep.name=tuning" in page
     assert NOT_BEGUN in page
+
+
+def test_where_the_chosen_one_alone_was_tested_the_page_says_so(written: list[Path], top: Path) -> None:
+    page = text(top, "sweep.html")
+    assert "The test images were looked at afterwards, for the chosen configuration only." in page
+    assert "test images, 3 seeds" in page
+    assert '<th scope="col">test/auroc</th>' not in page
+
+
+def test_where_every_configuration_was_tested_the_page_says_so_and_the_ranking_has_their_test_numbers(
+    tmp_path: Path,
+) -> None:
+    jobs = [
+        job(tmp_path / f"{lr}_{seed}", seed, lr, "adamw", val, test={"auroc": test + seed / 10, "n": 32})
+        for lr, val, test in (("1e-3", 0.9, 0.6), ("1e-2", 0.8, 0.7))
+        for seed in (0, 1)
+    ]
+    summary = sweep_of(tmp_path, *jobs)
+    sweep_page.write_summary(summary)
+    page = text(tmp_path, "sweep.html")
+    assert "Every configuration was tested; do not choose by these numbers." in page
+    assert "for the chosen configuration only" not in page
+    ranking = sweep_page.make_ranking(summary)
+    shown = [dict(zip(ranking.header, row, strict=True)) for row in ranking.rows]
+    assert [row["test/auroc"] for row in shown] == ["0.6500 ± 0.0707", "0.7500 ± 0.0707"]
+    assert [row["val/accuracy"] for row in shown] == ["0.8000 ± 0.0000", "0.7000 ± 0.0000"]
+    lines = {(line["row"], line["group"]): line["test/auroc"] for line in csv_lines(tmp_path)}
+    assert float(lines["mean", "2"]) == pytest.approx(0.75)
+    assert float(lines["sd", "2"]) == pytest.approx(0.1 / math.sqrt(2))
+
+
+def test_where_some_configurations_were_tested_the_page_says_how_many(tmp_path: Path) -> None:
+    for lr, metrics in (("1e-3", {"test": {"auroc": 0.6}}), ("1e-2", {"test": {"auroc": 0.7}}), ("1e-1", {})):
+        job(tmp_path / lr, 0, lr, "adamw", 0.9, **metrics)
+    sweep_page.write_summary(summarise(tmp_path))
+    assert "2 of 3 configurations were tested; do not choose by these numbers." in text(tmp_path, "sweep.html")
 
 
 def test_the_page_has_every_chart_inside(written: list[Path], top: Path) -> None:

@@ -32,7 +32,9 @@ def learning_rate_matters(params: dict[str, Any]) -> float:
     return 1 - abs(math.log10(params["model.optimizer.lr"]) + 2) / 4 + 0.01 * params["model.net.dropout"]
 
 
-def stored(path: Path, count: int, *, failed: int = 0, space: dict[str, Any] = SPACE, value: Any = None) -> None:
+def stored(
+    path: Path, count: int, *, failed: int = 0, space: dict[str, Any] = SPACE, value: Any = None, **attributes: str
+) -> None:
     """A study of ``count`` finished and ``failed`` failed trials in ``path``, drawn at random."""
     path.mkdir(exist_ok=True)
     storage = optuna.storages.RDBStorage(f"sqlite:///{path / 'study.db'}")
@@ -48,7 +50,11 @@ def stored(path: Path, count: int, *, failed: int = 0, space: dict[str, Any] = S
         result = value if value is not None else learning_rate_matters(params)
         state = optuna.trial.TrialState.COMPLETE if number < count else optuna.trial.TrialState.FAIL
         trial = optuna.trial.create_trial(
-            state=state, value=result if number < count else None, params=drawn, distributions=space
+            state=state,
+            value=result if number < count else None,
+            params=drawn,
+            distributions=space,
+            user_attrs=attributes,
         )
         study.add_trial(trial)
     storage.remove_session()
@@ -143,6 +149,25 @@ def test_a_trials_run_is_not_mistaken_for_a_further_seed_of_it(tmp_path: Path) -
     (tmp_path / "damaged" / "run.json").write_text("{")
     studies.draw_study(tmp_path)
     assert table(tmp_path)[0]["run"] == "the_trial"
+
+
+def test_a_further_seed_is_not_mistaken_for_a_trial_whose_own_seed_the_command_line_gave(tmp_path: Path) -> None:
+    stored(tmp_path, 2, seed="5")
+    run(tmp_path, "a_further_seed", [*overrides_of(tmp_path, 0), "seed=1"])
+    run(tmp_path, "the_trial", [*overrides_of(tmp_path, 0), "seed=5"])
+    studies.draw_study(tmp_path)
+    assert table(tmp_path)[0]["run"] == "the_trial"
+
+
+@pytest.mark.parametrize(("own", "expected"), [("the_trial", "the_trial"), ("deleted", "")])
+def test_a_trial_has_the_run_in_the_directory_that_it_names_and_no_other(
+    own: str, expected: str, tmp_path: Path
+) -> None:
+    stored(tmp_path, 1, directory=own)
+    run(tmp_path, "a_further_seed", overrides_of(tmp_path, 0))
+    run(tmp_path, "the_trial", [*overrides_of(tmp_path, 0), "seed=5"])
+    studies.draw_study(tmp_path)
+    assert table(tmp_path)[0]["run"] == expected
 
 
 def test_a_damaged_study_is_refused_in_one_line(tmp_path: Path) -> None:

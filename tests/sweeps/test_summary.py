@@ -306,6 +306,17 @@ def test_what_was_chosen_stays_chosen_and_the_difference_is_said(sweep: Sweep) -
     assert any("was the best when it was chosen" in note for note in found.notes)
 
 
+def test_by_another_number_than_it_was_chosen_by_another_configuration_may_be_first_and_both_are_named(
+    sweep: Sweep,
+) -> None:
+    for lr, auroc, accuracy in (("1e-3", 0.9, 0.7), ("1e-2", 0.8, 0.75)):
+        run = sweep.job(None, lr=lr)
+        write(run / "metrics.json", {"val": {"auroc": auroc, "accuracy": accuracy}, "test": {"auroc": auroc}})
+    chosen = {"configuration": hash_configuration(sweep.config(0, "1e-3", 8)), "metric": "val/auroc"}
+    notes = summarise(sweep.listed(chosen=chosen), metric="val/accuracy").notes
+    assert notes == ["The tested configuration was chosen by val/auroc; by val/accuracy another one is first."]
+
+
 # --- as text ---------------------------------------------------------------------------------------------------------
 
 
@@ -317,7 +328,7 @@ def test_the_terminal_gets_aligned_columns_the_best_and_its_test(sweep: Sweep) -
     assert head.index("val/auroc") == first.index("0.9100 ± 0.0141") == second.index("0.8000 ± 0.0000")
     assert "0.0001235" in first
     assert best == "best: model.optimizer.lr=0.00012345678: val/auroc 0.9100 ± 0.0141, seeds 0, 1 (2 runs)"
-    assert test == "test: auroc 0.8500 ± 0.0000 (n = 2)"
+    assert test == "test: auroc 0.8500 ± 0.0000 (2 seeds)"
 
 
 def test_the_terminal_gets_no_more_than_asked_for(sweep: Sweep) -> None:

@@ -274,7 +274,7 @@ def test_a_loss_that_is_no_number_stops_in_one_line_and_the_last_good_checkpoint
     torch.manual_seed(0)
     task = Classification(BlockCNN(1, 2, width=2), 2)
     with pytest.raises(
-        TrainingError, match=r"loss is not finite in epoch 1: try a lower model\.optimizer\.lr"
+        TrainingError, match=r"loss is not finite in epoch 2: try a lower model\.optimizer\.lr"
     ) as caught:
         fit(task, tiny_chest(), directory=tmp_path, max_epochs=3, settings=CPU, callbacks=[Poison(1)], log_to="none")
     assert "\n" not in str(caught.value)

@@ -318,7 +318,7 @@ def test_a_penalty_that_is_no_number_stops_the_run(tiny_chest: Factory, tmp_path
         def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
             pl_module.augment = lambda images: images + (images * 0).sqrt()  # of infinite slope
 
-    with pytest.raises(TrainingError, match="gradient penalty r1 is not finite in epoch 0"):
+    with pytest.raises(TrainingError, match="gradient penalty r1 is not finite in epoch 1"):
         trained(gan_of(), tiny_chest(train=32), tmp_path, callbacks=[Poison()])
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 from medassay.core.errors import ConfigError
 from medassay.data.segmentation.loader import mirror
 from medassay.nets.unet import UNet
+from medassay.tasks.segmentation import Segmentation
 from medassay.tasks.tiles import Box, cut_box, list_tiles, predict_tiled
 
 
@@ -66,6 +67,14 @@ def test_the_papers_tiles_answer_for_384_of_their_388_pixels() -> None:
         Box(0, 0, 384, 384), Box(0, 384, 384, 512), Box(384, 0, 512, 384), Box(384, 384, 512, 512),
     ]  # fmt: skip
     assert tiles[1].seen == Box(-92, 292, 480, 864)
+
+
+@pytest.mark.parametrize(("side", "count"), [(384, 1), (385, 1), (388, 1), (389, 4)])
+def test_an_image_that_one_tile_answers_for_is_not_cut(side: int, count: int) -> None:
+    with torch.device("meta"):
+        net = UNet(1, 2)
+    assert len(list_tiles(net, side, side, 572)) == count
+    assert len(Segmentation(net, 2).list_tiles(side, side)) == count
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,19 @@ def test_overwriting_leaves_nothing_of_the_earlier_training(tiny_chest: Factory,
     assert len((tmp_path / "csv" / "metrics.csv").read_text().splitlines()) == 2 + 1
 
 
+def test_to_continue_and_to_replace_a_training_exclude_each_other(tiny_chest: Factory, tmp_path: Path) -> None:
+    run(classifier_of(), tiny_chest(train=32), tmp_path, max_epochs=1)
+    with pytest.raises(ConfigError, match=r"resume=True .* overwrite=True .*: give one of them"):
+        run(classifier_of(), tiny_chest(train=32), tmp_path, max_epochs=2, resume=True, overwrite=True)
+    assert (tmp_path / "checkpoints" / "last.ckpt").exists()
+
+
+def test_fewer_epochs_than_are_trained_are_refused_in_one_line(tiny_chest: Factory, tmp_path: Path) -> None:
+    run(classifier_of(), tiny_chest(train=32), tmp_path, max_epochs=2)
+    with pytest.raises(ConfigError, match=r"^trainer\.max_epochs=1: 2 epochs are trained already; give 2 or more$"):
+        run(classifier_of(), tiny_chest(train=32), tmp_path, max_epochs=1, resume=True)
+
+
 def test_resuming_where_nothing_was_saved_starts_over(tiny_chest: Factory, tmp_path: Path) -> None:
     assert run(classifier_of(), tiny_chest(train=32), tmp_path, max_epochs=1, resume=True).epochs == 1
 

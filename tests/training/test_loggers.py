@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,9 +16,13 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 from medassay.config.moved import update_config
 from medassay.core.errors import ConfigError
+from medassay.nets.block_cnn import BlockCNN
 from medassay.runs.check import check_training
 from medassay.runs.compose import compose_training
+from medassay.tasks.classification import Classification
 from medassay.training import loggers
+from medassay.training.fit import fit
+from medassay.training.settings import TrainerSettings
 from tests.helpers import Command, assert_one_line
 
 SMALL = (
@@ -66,6 +71,33 @@ def test_several_loggers_hold_the_same_numbers_and_tensorboard_what_its_owner_wr
     record = json.loads((run / "run.json").read_text())
     assert (record["tags"], record["notes"]) == (["thesis", "2"], "wider, same data")
     assert read_texts(run) == {"tags": "thesis, 2", "notes": "wider, same data"}
+
+
+def test_a_resumed_run_keeps_the_curve_of_earlier_epochs(tiny_chest: Callable[..., Any], tmp_path: Path) -> None:
+    settings = TrainerSettings(gpus=0)
+    for epochs in (2, 4):
+        task = Classification(BlockCNN(1, 2, width=2), 2)
+        fit(
+            task,
+            tiny_chest(train=32),
+            directory=tmp_path,
+            max_epochs=epochs,
+            settings=settings,
+            log_to="csv",
+            resume=True,
+        )
+    assert sorted(row["epoch"] for row in read_csv(tmp_path) if row["val/loss"]) == ["0", "1", "2", "3"]
+    assert sorted(row["epoch"] for row in read_csv(tmp_path) if row["train/loss"]) == ["0", "1", "2", "3"]
+
+
+def test_rows_of_an_epoch_that_is_trained_again_are_replaced_and_new_values_get_a_column(tmp_path: Path) -> None:
+    first = loggers.log_to_csv()(tmp_path)
+    for epoch in (0, 1):  # and killed: nothing more is written
+        first.log_metrics({"epoch": epoch, "val/loss": 1.0 - epoch}, step=epoch)
+    again = loggers.log_to_csv()(tmp_path)
+    again.log_metrics({"epoch": 1, "val/loss": 0.25, "val/auroc": 0.5}, step=1)
+    rows = [(row["epoch"], row["val/loss"], row["val/auroc"]) for row in read_csv(tmp_path)]
+    assert rows == [("0", "1.0", ""), ("1", "0.25", "0.5")]
 
 
 @pytest.mark.parametrize("choice", ["logger=[]", "logger=none", "logger.tensorboard=null"])

@@ -13,21 +13,32 @@ from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from medassay.core.errors import ConfigError
+from medassay.data.curves.sources import ecg_phantom_data
 from medassay.data.modules import LabelledData
+from medassay.data.segmentation.sources import cell_phantom_data
 from medassay.nets.block_cnn import BlockCNN
 from medassay.nets.cgan import CGAN
+from medassay.nets.cvae import CVAE
 from medassay.nets.diffusion import DenoisingUNet
+from medassay.nets.mlp import MLP
 from medassay.nets.residual_cgan import ResidualCGAN
+from medassay.nets.unet import UNet
 from medassay.tasks.classification import Classification
 from medassay.tasks.conditional_diffusion import ConditionalDiffusion
 from medassay.tasks.conditional_gan import ConditionalGAN
+from medassay.tasks.conditional_vae import ConditionalVAE
 from medassay.tasks.differentiable_augment import DifferentiableAugment
 from medassay.tasks.generator import ConditionalGenerator
 from medassay.tasks.predictions import predict
+from medassay.tasks.regression import Regression
 from medassay.tasks.regularised_gan import RegularisedGAN
+from medassay.tasks.segmentation import Segmentation
 from medassay.training import trainer
+from medassay.training.callbacks import Pictures, Reconstructions
 from medassay.training.checkpoints import load_weights
+from medassay.training.curve_fits import CurveFits
 from medassay.training.fit import Fit, fit
+from medassay.training.segmented_images import SegmentedImages
 from medassay.training.settings import Precision, TrainerSettings
 
 Factory = Callable[..., LabelledData]
@@ -150,6 +161,36 @@ def test_what_was_trained_in_any_precision_loads_into_a_new_task(
     assert {value.dtype for value in fresh.parameters()} == {torch.float32}
     for a, b in zip(trained.parameters(), fresh.parameters(), strict=True):
         assert torch.equal(a, b)
+
+
+def draw_in_double_precision(task: LightningModule, data: Any, directory: Path, shown: Pictures) -> None:
+    """Trains two batches in double precision, with a picture; the weights stay double."""
+    two_batches(task, data, directory, settings={"precision": "64-true"}, callbacks=[shown])
+    assert list((directory / "figures").glob("*.png"))
+    task.double()
+
+
+def test_a_curve_is_drawn_of_a_net_in_double_precision_and_its_answers_are_float32(tmp_path: Path) -> None:
+    task = Regression(MLP([1], 1, [4], mean=0.0, std=1.0))
+    draw_in_double_precision(task, ecg_phantom_data("p"), tmp_path, CurveFits(1))
+    assert task.regress(torch.zeros(3, 1)).dtype == torch.float32
+
+
+def test_segmented_images_are_drawn_of_a_net_in_double_precision_and_its_probabilities_are_float32(
+    tmp_path: Path,
+) -> None:
+    task = Segmentation(UNet(1, 2, width=2, depth=1, padding="same"), 2)
+    data = cell_phantom_data("cells", ["background", "cell"], 1, size=32, train=2, val=1, test=1, patch=16)
+    draw_in_double_precision(task, data, tmp_path, SegmentedImages(1))
+    assert task.segment(torch.zeros(1, 9, 11)).dtype == torch.float32
+
+
+def test_reconstructions_are_drawn_of_a_net_in_double_precision_and_are_float32(
+    tiny_chest: Factory, tmp_path: Path
+) -> None:
+    task = ConditionalVAE(CVAE(1, 2, width=2, latent=2))
+    draw_in_double_precision(task, tiny_chest(train=32), tmp_path, Reconstructions(1))
+    assert task.reconstruct(torch.zeros(2, 1, 28, 28), torch.tensor([0, 1])).dtype == torch.float32
 
 
 @pytest.mark.parametrize("make", [classifier, gan])

@@ -37,6 +37,8 @@ class Client:
         mode: Mode of the net: with ``train`` batch normalisation takes the statistics of the batch. Dropout is off in both.
         local_steps: Steps of gradient descent before the change of the weights is sent, each on all images of the batch.
         lr: Learning rate of these steps; the server knows it.
+        image_shape: ``(C, H, W)`` of the images: what :func:`list_sent` does not name is not sent either. None: all weights
+            that learn are sent, those that no gradient reaches as zeros.
 
     Attributes:
         names: Names of the weights that are sent.
@@ -44,9 +46,17 @@ class Client:
     """
 
     def __init__(
-        self, net: nn.Module, loss: Loss, mode: Mode = "eval", local_steps: PositiveInt = 1, lr: Positive = 0.01
+        self,
+        net: nn.Module,
+        loss: Loss,
+        mode: Mode = "eval",
+        local_steps: PositiveInt = 1,
+        lr: Positive = 0.01,
+        image_shape: tuple[int, int, int] | None = None,
     ) -> None:
         learned = {name for name, weight in net.named_parameters() if weight.requires_grad}
+        if image_shape is not None:
+            learned &= {*list_sent(net, image_shape)}
         self._net = copy.deepcopy(net).eval().requires_grad_(False)
         if mode == "train":  # of a copy without running statistics, which always takes those of the batch
             replace_all_batch_norm_modules_(self._net)
@@ -110,6 +120,24 @@ class Client:
 
     def _measure_loss(self, weights: dict[str, Tensor], images: Tensor, labels: Tensor) -> Tensor:
         return self._loss(functional_call(self._net, ({**weights, **self._fixed},), (images,)), labels)
+
+
+def list_sent(net: nn.Module, image_shape: tuple[int, int, int]) -> list[str]:
+    """The names of the weights of ``net`` that learn and that a gradient of its answers reaches, in their order.
+
+    Classifiers that only train the net have weights as well, and no part in its answers.
+
+    Args:
+        net: A classifier of images in [0, 1]; it stays as it is.
+        image_shape: ``(C, H, W)`` of its images.
+    """
+    copied = copy.deepcopy(net).eval()
+    weights = {name: weight for name, weight in copied.named_parameters() if weight.requires_grad}
+    image = torch.rand(1, *image_shape, generator=torch.Generator().manual_seed(0))
+    with torch.enable_grad():
+        answers = copied(image.to(next(copied.parameters())))
+        gradients = torch.autograd.grad(answers.sum(), [*weights.values()], allow_unused=True)
+    return [name for name, gradient in zip(weights, gradients, strict=True) if gradient is not None]
 
 
 class _Affine(nn.Module):

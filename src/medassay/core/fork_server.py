@@ -64,7 +64,9 @@ class ForkServer:
         os.close(life)
         os.close(answers)
         self._rest = b""
-        self._codes: dict[int, int | None] = {}  # by process; None: it runs
+        # of each process, in the order of their start: a number that the system gives may be given again
+        self._pids: list[int] = []
+        self._codes: list[int | None] = []  # None: it runs
 
     @staticmethod
     def is_possible() -> bool:
@@ -87,14 +89,14 @@ class ForkServer:
             "directory": None if directory is None else str(directory),
             "environment": dict(environment),
         }
-        known = set(self._codes)
+        number = len(self._pids)
         assert self._popen.stdin is not None
         with suppress(BrokenPipeError):
             self._popen.stdin.write(json.dumps(order).encode() + b"\n")
             self._popen.stdin.flush()
-        while not (new := set(self._codes) - known) and self.read_answers(1.0):
+        while len(self._pids) == number and self.read_answers(1.0):
             pass
-        return _Forked(self, new.pop()) if new else None
+        return _Forked(self, number) if len(self._pids) > number else None
 
     def read_answers(self, seconds: float) -> bool:
         """Waits so long for answers at most and takes them in; gives whether the server is there."""
@@ -104,23 +106,32 @@ class ForkServer:
         *lines, self._rest = (self._rest + read).split(b"\n")
         for line in lines:
             answer = json.loads(line)
-            self._codes[answer["pid"]] = answer.get("code")
+            if "code" in answer:  # of the latest of this pid: it is given again only once that has ended
+                latest = max(number for number, pid in enumerate(self._pids) if pid == answer["pid"])
+                self._codes[latest] = answer["code"]
+            else:
+                self._pids.append(answer["pid"])
+                self._codes.append(None)
         return bool(read)
 
-    def find_code(self, pid: int, seconds: float = 0.0) -> int | None:
-        """The exit code of a process; None if it still runs after so many seconds."""
+    def find_pid(self, number: int) -> int:
+        """What the system calls a process, by its place in the order of their start."""
+        return self._pids[number]
+
+    def find_code(self, number: int, seconds: float = 0.0) -> int | None:
+        """The exit code of a process, by its place in the order of their start; None if it still runs after so many seconds."""
         last = time.monotonic() + seconds
         there = True
-        while there and self._codes[pid] is None:
+        while there and self._codes[number] is None:
             left = last - time.monotonic()
             there = self.read_answers(max(0.0, left))
             if left <= 0:
                 break
-        if not there and self._codes[pid] is None:  # nobody is left to say how it ended
+        if not there and self._codes[number] is None:  # nobody is left to say how it ended
             with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-            self._codes[pid] = LOST
-        return self._codes[pid]
+                os.kill(self._pids[number], signal.SIGKILL)
+            self._codes[number] = LOST
+        return self._codes[number]
 
     def __enter__(self) -> ForkServer:
         return self
@@ -140,14 +151,14 @@ class ForkServer:
 class _Forked:
     """A :class:`Worker` of a fork server."""
 
-    def __init__(self, server: ForkServer, pid: int) -> None:
-        self.server, self.pid = server, pid
+    def __init__(self, server: ForkServer, number: int) -> None:
+        self.server, self.number = server, number
 
     def poll(self) -> int | None:
-        return self.server.find_code(self.pid)
+        return self.server.find_code(self.number)
 
     def wait(self, seconds: float) -> bool:
-        return self.server.find_code(self.pid, seconds) is not None
+        return self.server.find_code(self.number, seconds) is not None
 
     def interrupt(self) -> None:
         self._send(signal.SIGTERM)
@@ -161,4 +172,4 @@ class _Forked:
     def _send(self, number: int) -> None:
         if self.poll() is None:
             with suppress(ProcessLookupError):
-                os.kill(self.pid, number)
+                os.kill(self.server.find_pid(self.number), number)

@@ -20,7 +20,7 @@ from medassay.core.types import LabelledImages
 from medassay.data.decoding import LOST_SCALING, has_lost_scaling
 
 _Array = np.ndarray[Any, np.dtype[Any]]
-_REPLACE = "delete it so that it is fetched or written anew, or name another with data.file=<path>"
+_REPLACE = "save it anew, or name another with data.file=<path>"
 BLOCK = 512  # images that are resized at a time
 UNREADABLE = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
 
@@ -144,7 +144,9 @@ def _stream(path: Path) -> io.BufferedReader:
     try:
         return path.open("rb")
     except OSError as error:
-        raise DataError(f"cannot read {path} ({error.strerror}): {_REPLACE}") from error
+        raise DataError(
+            f"cannot read {path} ({error.strerror}): make it readable, or name another with data.file=<path>"
+        ) from error
 
 
 def _archive(path: Path, stream: BinaryIO) -> np.lib.npyio.NpzFile:

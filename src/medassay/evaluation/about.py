@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from medassay import config as configuration
+from medassay.config.command_line import parse, quote_value
+from medassay.core.errors import ConfigError
 from medassay.data.duplicates import describe_duplicates
 from medassay.data.sources import GeneratedSamples
 from medassay.reporting.numbers import DASH
@@ -146,7 +148,7 @@ def format_command(record: Mapping[str, Any]) -> str | None:
     if what not in record or "protocol" not in record:
         return None
     overrides, protocol = record.get("overrides") or {}, record["protocol"]
-    checkpoint = record.get("checkpoint", "best")
+    checkpoint, option = record.get("checkpoint", "best"), _find_option(protocol)
     words = [
         _format_argument(what, record[what]),
         *(
@@ -156,10 +158,22 @@ def format_command(record: Mapping[str, Any]) -> str | None:
         ),
         *(["resize=true"] if record.get("resize") else []),
         *([_format_argument("checkpoint", checkpoint)] if checkpoint != "best" else []),
-        f"protocol={protocol.get('name')}",
-        *(_format_argument(f"protocol.{key}", value) for key, value in _list_settings(protocol) if key != "name"),
+        f"protocol={option}",
+        *(
+            _format_argument(f"protocol.{key}", value)
+            for key, value in _list_settings(protocol)
+            if key != "name" or value != option
+        ),
     ]
     return "python evaluate.py " + " ".join(map(shlex.quote, words))
+
+
+def _find_option(protocol: Mapping[str, Any]) -> str | None:
+    """What ``protocol=`` takes: of a protocol of ours the name of its class, which a setting may have replaced."""
+    target, name = str(protocol.get("_target_", "")), protocol.get("name")
+    ours = configuration.locate(target, "protocol") if target.startswith("medassay.") else None
+    option: str | None = getattr(ours, "name", None) or name
+    return option
 
 
 def _list_settings(node: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -185,5 +199,19 @@ def _format_value(value: Any) -> str:
         return f"[{','.join(map(_format_value, value))}]"
     if isinstance(value, Mapping):
         return f"{{{','.join(f'{key}:{_format_value(one)}' for key, one in value.items())}}}"
-    text = "null" if value is None else str(value)
-    return text if re.fullmatch(r"[\w./:+-]*", text, re.ASCII) else "'" + text.replace("'", "\\'") + "'"
+    if value is None:
+        return "null"
+    text = str(value)
+    return text if isinstance(value, (int, float)) or _is_read_back(text) else quote_value(text)
+
+
+def _is_read_back(text: str) -> bool:
+    """Whether Hydra takes ``text`` without quotes for this text, and not for a number, a truth value or null."""
+    if not re.fullmatch(r"[\w./:+-]+", text, re.ASCII):
+        return False
+    try:
+        (override,) = parse([f"key=[{text}]"])
+    except ConfigError:
+        return False
+    read = override.value()
+    return isinstance(read, list) and read == [text]

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from medassay import config as configuration
 from medassay.config.command_line import format_shell_override
-from medassay.core.errors import ConfigError, DataError, advise
+from medassay.core.errors import ConfigError, advise
 from medassay.core.files import refuse_unwritable
 from medassay.core.paths import expand_home
 from medassay.data.duplicates import describe_provenance
@@ -23,7 +23,8 @@ from medassay.evaluation.several import is_several, list_runs
 from medassay.evaluation.writer import write_report
 from medassay.runs.compose import compose_training
 from medassay.runs.directory import RunDirectory
-from medassay.runs.load import build_data, open_run
+from medassay.runs.load import build_data, join_overrides, open_run
+from medassay.runs.recorded_data import is_other_data, refuse_changed_data
 from medassay.runs.run import Run, describe_kind
 from medassay.runs.samples import find_changed_sampling
 from medassay.training.settings import TrainerSettings
@@ -66,7 +67,7 @@ def evaluate(
         UserError: no run, another kind of run than the protocol needs, a wrong setting, or no place for the results.
     """
     chosen: Protocol = configuration.build(protocol)
-    run = open_run(path, {**(here or {}), **overrides}, checkpoint)
+    run = open_run(path, join_overrides(here or {}, overrides), checkpoint)
     _refuse_unfit(chosen, run, path)
     directory = run.directory.new_evaluation(chosen.name, eval_dir)
     refuse_unwritable(directory)  # before hours of computing
@@ -75,12 +76,10 @@ def evaluate(
         logger.warning("note: this run's status is %s; its weights are of an epoch before the last", status)
     with advise(**CACHES):
         if chosen.uses_own_data:
-            _refuse_changed_data(run, overrides)
+            refuse_changed_data(run.data, run.directory.record().get("data", {}), overrides)
         report = chosen.run(run, ComputeContext.from_settings(run.settings, outputs))
     record = {"run": str(path), "checkpoint": checkpoint, "status": status}
-    record |= {"protocol": dict(protocol), "overrides": dict(overrides)}
-    if changes := _find_changes(run, overrides):
-        record["changes"] = changes
+    record |= {"protocol": dict(protocol), "overrides": dict(overrides), "changes": _find_changes(run, overrides)}
     write_report(report, describe_run(run, report.split), record, directory)
     return directory
 
@@ -195,35 +194,6 @@ def _find_changes(run: Run, overrides: Mapping[str, Any]) -> dict[str, Any]:
     if batches in overrides and overrides[batches] != run.directory.config()["trainer"].get("limit_batches"):
         changes[batches] = overrides[batches]
     places = {key: value for key, value in overrides.items() if key in ("data.file", "data.path", "data.root")}
-    if places and _is_other_data(run):
+    if places and is_other_data(run.data, run.directory.record().get("data", {})):
         changes |= places
     return changes
-
-
-def _is_other_data(run: Run) -> bool:
-    """Whether the images are not those on record, by all that is known of both but where they lie."""
-    data, recorded = run.data.data_of("test"), run.directory.record().get("data", {})
-    _ = data.splits
-    recorded, now = recorded.get("real", recorded), data.provenance()
-    known = (set(recorded) & set(now)) - {"file", "path", "root", "groups", "duplicates"}
-    return any(recorded[key] != now[key] for key in known)
-
-
-def _refuse_changed_data(run: Run, overrides: Mapping[str, Any]) -> None:
-    """Raises :class:`DataError` where the data are not the recorded ones and nobody asked for others."""
-    data = run.data.data_of("test")
-    recorded = run.directory.record().get("data", {})
-    recorded = recorded.get("real", recorded)
-    _ = data.splits
-    now = data.provenance()
-    groups, before = (one.get("groups", {}) for one in (now, recorded))
-    if before and groups.get("md5") != before["md5"] and "data.groups" not in overrides:
-        raise DataError(
-            f"the groups have changed since training: md5 {before['md5']} then, {groups.get('md5')} now "
-            f"({groups.get('file')}); put the old table back, or name this one with data.groups="
-        )
-    if recorded.get("md5") != now.get("md5") and not {"data.file", "data.path"} & set(overrides):
-        raise DataError(
-            f"the data have changed since training: md5 {recorded.get('md5')} then, {now.get('md5')} now "
-            f"({now.get('file', now.get('path'))}); put the old ones back, or name these with data.file= or data.path="
-        )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from medassay.reporting.numbers import DASH, format_fixed, format_spread, format
 from medassay.reporting.tables import Table, format_markdown
 from medassay.runs.csv_view import format_runs_as_csv
 from medassay.runs.directory import RunDirectory
-from medassay.runs.groups import Group, group_over_seeds, is_place
+from medassay.runs.groups import Group, describe_settings, find_differing_keys, group_over_seeds, is_place
 from medassay.runs.table import RunRow, collect_single_numbers, find_runs, hash_configuration, read_row
 
 logger = logging.getLogger(__name__)
@@ -65,14 +66,16 @@ class Column:
 
     group: Group
     combined: Combined | None
+    difference: str = ""  # from columns of the same model, data and seeds
 
     @property
     def heading(self) -> str:
-        """The group's model, data and seeds."""
+        """The group's model, data and seeds, and what tells it from others with the same."""
         row, seeds = self.group.rows[0], sorted(self.group.seeds)
         consecutive = len(seeds) > 2 and seeds == list(range(seeds[0], seeds[-1] + 1))
         listed = f"{seeds[0]}–{seeds[-1]}" if consecutive else ", ".join(map(str, seeds))
-        return f"{row.model} on {row.data}, {'seed' if len(seeds) == 1 else 'seeds'} {listed}"
+        about = f"{row.model} on {row.data}, {'seed' if len(seeds) == 1 else 'seeds'} {listed}"
+        return f"{about}, {self.difference}" if self.difference else about
 
     @property
     def numbers(self) -> Mapping[str, Estimate]:
@@ -146,7 +149,7 @@ def list_runs(paths: Sequence[str]) -> list[Path]:
 def _is_not_chosen(run: Path) -> bool:
     """Whether the run's sweep has chosen another configuration."""
     chosen = (read_json(run.parent / "sweep.json").get("chosen") or {}).get("configuration")
-    return chosen is not None and hash_configuration(RunDirectory(run).config()) != chosen
+    return chosen is not None and hash_configuration(RunDirectory(run).config_at_end()) != chosen
 
 
 # --- evaluation ------------------------------------------------------------------------------------------------------
@@ -218,9 +221,9 @@ def write_table(evaluations: Evaluations, protocol: Protocol, record: dict[str, 
     results = {run.resolve(): directory for run, directory in evaluations.done}
     rows = collect_rows(evaluations.done)
     groups = [group for group in group_over_seeds(rows) if group.counted]
-    columns = [
-        Column(group, protocol.combine([results[row.path.resolve()] for row in group.counted])) for group in groups
-    ]
+    columns = tell_apart(
+        [Column(group, protocol.combine([results[row.path.resolve()] for row in group.counted])) for group in groups]
+    )
     further = [{column.combined.row: column.numbers} if column.combined else {} for column in columns]
     files = {
         "summary.csv": format_runs_as_csv(
@@ -235,6 +238,26 @@ def write_table(evaluations: Evaluations, protocol: Protocol, record: dict[str, 
         write_json(evaluations.directory / "ensembles.json", {**record, "ensembles": combined})
     for line in _format_headlines(columns):
         logger.info("%s", line)
+
+
+def tell_apart(columns: Sequence[Column]) -> list[Column]:
+    """``columns`` whose headings all differ: alike ones get the settings in which they differ, else a run's directory."""
+    alike = {column.heading: [one for one in columns if one.heading == column.heading] for column in columns}
+    named = [replace(column, difference=_describe_difference(column, alike[column.heading])) for column in columns]
+    counts = Counter(column.heading for column in named)
+    return [
+        column
+        if counts[column.heading] == 1
+        else replace(column, difference=" ".join(filter(None, [column.difference, str(column.group.counted[0].path)])))
+        for column in named
+    ]
+
+
+def _describe_difference(column: Column, alike: Sequence[Column]) -> str:
+    """The settings in which ``column`` differs from those ``alike``, itself among them; empty where no such was typed."""
+    keys = find_differing_keys([one.group.counted[0] for one in alike])
+    settings = describe_settings(column.group.counted[0], keys)
+    return " ".join(f"{key}={value}" for key, value in settings.items())
 
 
 def _describe_column(column: Column) -> dict[str, Any]:

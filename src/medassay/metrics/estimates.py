@@ -14,6 +14,7 @@ from medassay.core.estimate import mean_over as mean_over
 from medassay.metrics.bootstrap import draw_resample_weights, percentile_interval
 
 RESAMPLES = 1000
+FEW = 10  # images and fewer: a bootstrap's interval is too narrow, of one image it has no width at all
 
 
 def mean_over_images(scores: Tensor, *, resamples: int = RESAMPLES, seed: int = 0, level: float = 0.95) -> Estimate:
@@ -44,8 +45,25 @@ def mean_over_seeds(values: Sequence[float]) -> Estimate:
 
 
 def mean_over_few_images(values: Sequence[float]) -> Estimate:
-    """The same over images, for some ten and less: of so few a bootstrap's interval is too narrow."""
+    """The same over images, for ``FEW`` and less: of so few a bootstrap's interval is too narrow."""
     return _with_student_interval(mean_over("images", values))
+
+
+def mean_over_bounded_scores(scores: Tensor, *, least: float = 0.0, most: float = math.inf) -> Estimate:
+    """The mean of ``scores (N,)`` with the interval that fits their number; NaN for no images.
+
+    Of more than ``FEW`` images it is a bootstrap's, of fewer Student's t, of one there is none.
+
+    Args:
+        scores: One score per image.
+        least, most: What a score can be; the interval ends there.
+    """
+    if not 0 < len(scores) <= FEW:
+        return mean_over_images(scores)
+    mean = mean_over_few_images(scores.double().tolist())
+    if mean.low is None or mean.high is None:
+        return mean
+    return replace(mean, low=max(mean.low, least), high=min(mean.high, most))
 
 
 def _with_student_interval(mean: Estimate, values: tuple[float, ...] = ()) -> Estimate:

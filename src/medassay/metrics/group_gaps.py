@@ -125,6 +125,17 @@ def find_extremes(images: GroupedDecisions) -> dict[str, tuple[int, int, int]]:
     return found
 
 
+def find_unlinked(images: GroupedDecisions) -> list[int]:
+    """Groups that have no class of ``least`` images in common with any other group.
+
+    Dealt out within each true class, all their images come back to them: no null says how far chance alone takes their rates.
+    """
+    counts = _one_hot(images).T @ torch.nn.functional.one_hot(images.labels).double()  # (G, K)
+    enough = (counts >= images.least).double()
+    shared = (enough @ enough.T).fill_diagonal_(0)
+    return (shared.sum(1) == 0).nonzero()[:, 0].tolist()
+
+
 def resample_gaps(images: GroupedDecisions, *, resamples: int, seed: int) -> dict[str, Tensor]:
     """The gaps of bootstrap resamples of the images, ``(resamples,) float64`` by name; NaN where undefined.
 

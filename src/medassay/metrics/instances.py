@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medassay.core.estimate import Estimate
-from medassay.metrics.estimates import mean_over_images
+from medassay.metrics.estimates import mean_over_bounded_scores
 
 # quotients of integers, so that an IoU of 3/5, the same number to the last bit, reaches 0.6
 THRESHOLDS = tuple(i / 20 for i in range(10, 20))
@@ -46,19 +46,19 @@ class InstanceScores:
         return (self.predicted - self.true).abs().double()
 
     def summarise(self) -> InstanceSummary:
-        """Means over the images, with intervals by 1000 resamples of them."""
+        """Means over the images, with intervals by 1000 resamples of them; of few images Student's t."""
         precisions = self.average_precision
         return InstanceSummary(
             n=len(self.true),
-            average_precision=mean_over_images(precisions.mean(1)),
-            per_threshold=[mean_over_images(column) for column in precisions.T],
-            count_error=mean_over_images(self.count_error),
+            average_precision=mean_over_bounded_scores(precisions.mean(1), most=1.0),
+            per_threshold=[mean_over_bounded_scores(column, most=1.0) for column in precisions.T],
+            count_error=mean_over_bounded_scores(self.count_error),
         )
 
 
 @dataclass(frozen=True)
 class InstanceSummary:
-    """Means over images with 95 % bootstrap intervals.
+    """Means over images with 95 % intervals.
 
     Attributes:
         n: Number of images.

@@ -11,7 +11,13 @@ from torch import Tensor
 
 from medassay.core.estimate import Estimate
 from medassay.core.types import SegmentedImages
-from medassay.metrics.instances import THRESHOLDS, label_components, score_instances
+from medassay.metrics.instances import (
+    THRESHOLDS,
+    InstanceScores,
+    InstanceSummary,
+    label_components,
+    score_instances,
+)
 from medassay.metrics.segmentation import score_segmentation
 
 AP50 = THRESHOLDS.index(0.5)
@@ -19,7 +25,7 @@ AP50 = THRESHOLDS.index(0.5)
 
 @dataclass(frozen=True)
 class RegionScores:
-    """What was found in some images: means over them, with 95 % bootstrap intervals.
+    """What was found in some images: means over them, with 95 % intervals.
 
     Attributes:
         n: Number of images.
@@ -30,6 +36,9 @@ class RegionScores:
         one_empty: Images by class, from class 1, where just one of prediction and truth has it (see the distances).
         dice: Dice coefficient of each image, the mean over its classes.
         objects: Numbers of true and predicted objects of each image; None where objects are not told apart.
+        reachable: ``average_precision``, ``ap50`` and ``count_error`` of the true masks themselves, in which a border parts
+            objects that touch: the most that can be reached by a net that draws exactly what it was taught; None where objects
+            are not told apart.
     """
 
     n: int
@@ -39,6 +48,7 @@ class RegionScores:
     one_empty: list[int]
     dice: list[float]
     objects: list[tuple[int, int]] | None = None
+    reachable: dict[str, float] | None = None
 
     @property
     def worst_first(self) -> list[int]:
@@ -50,7 +60,9 @@ class RegionScores:
         values = {name: estimate.value for name, estimate in self.estimates.items()}
         per_class = {name: [estimate.value for estimate in column] for name, column in self.per_class.items()}
         intervals = {name: [estimate.low, estimate.high] for name, estimate in self.estimates.items()}
-        objects = {} if self.per_threshold is None else {"per_threshold": [one.value for one in self.per_threshold]}
+        objects: dict[str, Any] = {}
+        if self.per_threshold is not None:
+            objects = {"per_threshold": [one.value for one in self.per_threshold], "reachable": self.reachable}
         lists = {"per_class": per_class, **objects, "one_empty": self.one_empty, "dice_of_images": self.dice}
         return {"n": self.n, **values, **lists, "interval_95": intervals}
 
@@ -59,20 +71,30 @@ def score_regions(predicted: Sequence[Tensor], truth: SegmentedImages, num_class
     """All scores of predicted class maps, ``(H, W)`` of integers, beside the true ones.
 
     Objects are compared where there are two classes and the truth numbers them: the predicted ones are the connected regions
-    of class 1.
+    of class 1. The true masks' regions are compared as well: they have less than the whole objects, which a border parts.
     """
     scores = score_segmentation(predicted, truth.masks, num_classes)
     summary = scores.summarise()
-    estimates, per_threshold, objects = dict(summary.means), None, None
+    estimates, per_threshold, objects, reachable = dict(summary.means), None, None, None
     if truth.instances is not None and num_classes == 2:
-        matches = score_instances([label_components(one == 1) for one in predicted], truth.instances)
+        matches = _match_regions(predicted, truth.instances)
         objects = list(zip(matches.true.tolist(), matches.predicted.tolist(), strict=True))
         found = matches.summarise()
         per_threshold = found.per_threshold
-        estimates |= {
-            "average_precision": found.average_precision,
-            "ap50": per_threshold[AP50],
-            "count_error": found.count_error,
-        }
+        estimates |= _name_scores(found)
+        taught = _name_scores(_match_regions(truth.masks, truth.instances).summarise())
+        reachable = {name: one.value for name, one in taught.items()}
     dice: list[float] = torch.nan_to_num(scores.dice.mean(1)).tolist()
-    return RegionScores(summary.n, estimates, summary.per_class, per_threshold, summary.one_empty, dice, objects)
+    return RegionScores(
+        summary.n, estimates, summary.per_class, per_threshold, summary.one_empty, dice, objects, reachable
+    )
+
+
+def _match_regions(masks: Sequence[Tensor], instances: Sequence[Tensor]) -> InstanceScores:
+    """The connected regions of class 1 of class maps ``(H, W)`` beside true instances."""
+    return score_instances([label_components(mask == 1) for mask in masks], instances)
+
+
+def _name_scores(found: InstanceSummary) -> dict[str, Estimate]:
+    precision, count_error = found.average_precision, found.count_error
+    return {"average_precision": precision, "ap50": found.per_threshold[AP50], "count_error": count_error}

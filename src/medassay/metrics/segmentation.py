@@ -17,10 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medassay.core.estimate import Estimate
-from medassay.metrics.estimates import mean_over_images
+from medassay.metrics.estimates import mean_over_bounded_scores
 
 PERCENTILE = 95  # of the distances, for the Hausdorff distance without the few farthest pixels
 SCORES = ("dice", "iou", "hd95", "surface_distance")
+_MOST = {"dice": 1.0, "iou": 1.0}  # distances have no end
 
 
 @dataclass(frozen=True)
@@ -42,19 +43,23 @@ class SegmentationScores:
     one_empty: Tensor
 
     def summarise(self) -> SegmentationSummary:
-        """Means over the images, with intervals by 1000 resamples of them."""
+        """Means over the images, with intervals by 1000 resamples of them; of few images Student's t."""
         scores: dict[str, Tensor] = {name: getattr(self, name) for name in SCORES}
+
+        def average(name: str, score: Tensor) -> Estimate:
+            return mean_over_bounded_scores(score, most=_MOST.get(name, math.inf))
+
         return SegmentationSummary(
             n=len(self.dice),
-            means={name: mean_over_images(score.mean(1)) for name, score in scores.items()},
-            per_class={name: [mean_over_images(column) for column in score.T] for name, score in scores.items()},
+            means={name: average(name, score.mean(1)) for name, score in scores.items()},
+            per_class={name: [average(name, column) for column in score.T] for name, score in scores.items()},
             one_empty=self.one_empty.sum(0).tolist(),
         )
 
 
 @dataclass(frozen=True)
 class SegmentationSummary:
-    """Means over images with 95 % bootstrap intervals, by the names in ``SCORES``.
+    """Means over images with 95 % intervals, by the names in ``SCORES``.
 
     Attributes:
         n: Number of images.

@@ -56,14 +56,14 @@ def show_literally(figure: Figure) -> None:
     Tick labels are left as they are: matplotlib itself writes powers of ten as mathematics. Names at ticks want
     ``parse_math=False``.
     """
-    written = [text for text in figure.findobj(Text) if "$" in text.get_text()]  # type: ignore[attr-defined]
+    written = [text for text in figure.findobj(Text) if "$" in text.get_text()]
     if not written:  # as nearly always: finding a figure's ticks takes as long as finding its texts
         return
     own = {id(label) for tick in figure.findobj(Tick) for label in (tick.label1, tick.label2)}
     own |= {id(axis.offsetText) for axis in figure.findobj(Axis)}
     for text in written:
         if id(text) not in own:
-            text.set_parse_math(False)  # type: ignore[attr-defined]
+            text.set_parse_math(False)
 
 
 def space_ticks(axes: Axes) -> None:

@@ -26,6 +26,7 @@ from medassay.runs.run import (
     segments_images,
 )
 from medassay.runs.settings import RunSettings
+from medassay.tasks.tiles import list_tiles
 
 NODES = ("data", "model", "recipe", "trainer", "callbacks", "logger", "sweep")  # what their constructors take
 
@@ -176,12 +177,24 @@ def _check_net(values: dict[str, Any]) -> None:
         with torch.device("meta"):  # its shapes alone
             net: UNet = configuration.build(model["net"])
         _check_patch(net, data["patch"], data["margin"])
+        if "tile" in model and "overlap" in model:  # what is left out has a default that fits
+            _check_tiles(net, {key: model[key] for key in ("tile", "overlap")})
 
 
 def _check_curve_net(net: dict[str, Any]) -> None:
     for key, wanted in (("inputs", [1]), ("outputs", 1)):
         if key in net and net[key] != wanted:
             raise ConfigError(f"model.net.{key}={net[key]}: a curve has one number in and one out; leave it out")
+
+
+def _check_tiles(net: UNet, given: dict[str, int]) -> None:
+    """Refuses tiles in which no image could be segmented, as validation would after the first epoch."""
+    side = net.find_input_size(given["tile"] + 2 * given["overlap"])
+    try:
+        list_tiles(net, side + 1, side + 1, side, given["overlap"])  # an image that one tile does not answer for
+    except ConfigError as error:
+        key, _, reason = str(error).partition("=")
+        raise ConfigError(f"model.{key}={given[key]}: {reason.partition(': ')[2]}") from error
 
 
 def _check_patch(net: UNet, patch: int, margin: int) -> None:

@@ -260,6 +260,18 @@ class RunDirectory:
         except KeyError as error:
             raise CheckpointError(f"{file} is no configuration of a run: it lacks {error}") from error
 
+    def config_at_end(self) -> dict[str, Any]:
+        """:meth:`config` with what was changed when the run was resumed: what its last epochs were trained with.
+
+        Raises:
+            CheckpointError: The path is no run directory.
+        """
+        config = self.config()
+        for key, value in (self.record().get("resumed_with") or {}).items():
+            group, _, name = key.partition(".")
+            config[group] = {**config[group], name: value}
+        return config
+
     def record(self) -> dict[str, Any]:
         """What ``run.json`` says; empty if there is none."""
         return read_json(self.path / "run.json")
@@ -267,14 +279,16 @@ class RunDirectory:
     def refuse_damaged(self, checkpoint: Path) -> None:
         """Compares a checkpoint with the digest that the run's ending recorded; one that is missing passes.
 
-        Where none is recorded (the run is older, was killed, or is still training), the checksums inside are compared.
+        Where none is recorded (the run is older, was killed, or is still training, or the file lies elsewhere), the checksums
+        inside are compared.
 
         Raises:
             CheckpointError: The checkpoint is damaged, or another file.
         """
         if not checkpoint.exists():
             return
-        recorded = (self.record().get("sha256") or {}).get(checkpoint.name)
+        own = checkpoint.parent.resolve() == self.best.parent.resolve()  # a file elsewhere may have the name of one
+        recorded = (self.record().get("sha256") or {}).get(checkpoint.name) if own else None
         try:
             if recorded is None:
                 damage = describe_zip_damage(checkpoint)
@@ -292,7 +306,9 @@ class RunDirectory:
         record = self.record()
         if record.get("status") != "done":
             return f"start over: delete {self.best.parent}, then python train.py {format_shell_override('resume', self.path)}"
-        overrides = [text for text in record.get("overrides") or [] if not text.startswith("hydra.run.dir=")]
+        overrides = [
+            text for text in record.get("overrides") or [] if not text.startswith(("hydra.run.dir=", "sweep."))
+        ]
         return f"train anew: python train.py {shlex.join(overrides)}"
 
     def state(self) -> str:

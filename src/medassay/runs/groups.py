@@ -56,8 +56,9 @@ def group_over_seeds(rows: Sequence[RunRow], keys: Sequence[str] = (), metric: s
     Args:
         rows: The runs.
         keys: Keys of the settings in which groups differ, see :func:`find_differing_keys`.
-        metric: A number that a counted run must have; it comes first in ``numbers``, and only validation numbers and those of
-            its own group beside it. None counts every finished run, and keeps all numbers.
+        metric: A number that a counted run must have; it comes first in ``numbers``, and beside it only validation numbers,
+            those of its own group, and test numbers where several groups have some: where one has, it was chosen, and its
+            test is told with its further seeds. None counts every finished run, and keeps all numbers.
     """
     groups: dict[tuple[Any, ...], dict[str | None, list[RunRow]]] = {}
     first: dict[tuple[Any, ...], dict[str, str]] = {}
@@ -73,13 +74,16 @@ def group_over_seeds(rows: Sequence[RunRow], keys: Sequence[str] = (), metric: s
         members += [(first[key], name, group) for name, group in hashed.items()]
     finished = [_choose_counted(group, metric) for _, _, group in members]
     every = {row.seed for counted in finished for row in counted}
+    kept = ["val/", f"{(metric or '').partition('/')[0]}/"]
+    if sum(any(map(is_tested, counted)) for counted in finished) > 1:
+        kept.append("test/")
     return [
         Group(
             settings,
             name,
             group,
             counted,
-            _numbers(counted, metric),
+            _numbers(counted, metric, tuple(kept)),
             bool(counted) and {row.seed for row in counted} >= every,
         )
         for (settings, name, group), counted in zip(members, finished, strict=True)
@@ -99,13 +103,18 @@ def find_number(row: RunRow, metric: str | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _numbers(counted: Sequence[RunRow], metric: str | None) -> dict[str, Estimate]:
+def is_tested(row: RunRow) -> bool:
+    """Whether the run has a number of test images."""
+    return any(name.startswith("test/") for name in row.values)
+
+
+def _numbers(counted: Sequence[RunRow], metric: str | None, kept: tuple[str, ...]) -> dict[str, Estimate]:
+    """What all of them have; with a metric it alone, and numbers whose names begin as ``kept`` says."""
     if not counted:
         return {}
     names = list(counted[0].values)
     if metric is not None:
-        groups = ("val/", f"{metric.partition('/')[0]}/")
-        names = [metric, *(name for name in names if name.startswith(groups) and name != metric)]
+        names = [metric, *(name for name in names if name.startswith(kept) and name != metric)]
     shared = [name for name in names if all(name in row.values for row in counted)]
     if metric is not None:
         shared = [name for name in shared if all(math.isfinite(row.values[name]) for row in counted)]

@@ -13,7 +13,7 @@ from pytorch_lightning import LightningModule
 from medassay import config as configuration
 from medassay.config.command_line import format_shell_override
 from medassay.config.messages import explain_foreign_key
-from medassay.config.moved import DEVICE_KEYS
+from medassay.config.moved import DEVICE_KEYS, PLACES
 from medassay.core.errors import CheckpointError, ConfigError, suggest_nearest
 from medassay.core.paths import expand_home
 from medassay.core.types import LabelledImages
@@ -70,7 +70,7 @@ def apply_overrides(
 
     Args:
         config: The run's configuration.
-        overrides: Values by dotted key.
+        overrides: Values by dotted key. One way of saying on what device takes the place of the saved other one.
         sampling: Keys of the model that may change, too.
 
     Raises:
@@ -80,6 +80,11 @@ def apply_overrides(
     accepted = [*(f"data.{name}" for name in (*DATA_KEYS, *LATER_KEYS)), *trainer, *sampling]
     copies = {group: dict(config[group]) for group in ("data", "trainer", "model") if group in config}
     changed = config | copies
+    for key in _list_other_device_keys(overrides):
+        name = key.partition(".")[2]
+        for node in (changed["trainer"], changed["data"]):
+            if node.get(name) is not None:
+                node[name] = None
     for key, value in overrides.items():
         group, _, name = key.partition(".")
         if key not in accepted:
@@ -99,6 +104,35 @@ def apply_overrides(
     configuration.check(changed["trainer"], "trainer")
     configuration.check(changed["data"], "data")
     return changed
+
+
+def join_overrides(before: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """Overrides of an earlier time with those of ``now``, which also say alone on what device, where they do."""
+    others = _list_other_device_keys(now)
+    return {**{key: value for key, value in before.items() if key not in others}, **now}
+
+
+def _list_other_device_keys(overrides: Mapping[str, Any]) -> list[str]:
+    """``trainer.accelerator`` and ``trainer.devices`` where ``overrides`` say by ``trainer.gpus`` alone on what device to
+    compute, and the reverse; where both or neither are given, none."""
+    gpus, *pair = SAMPLING_DEVICE
+    given = {key for key in SAMPLING_DEVICE if overrides.get(key) is not None}
+    if given == {gpus}:
+        return pair
+    return [gpus] if given and gpus not in given else []
+
+
+def make_places_absolute(overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """``overrides`` with absolute paths of data: what a run records is read from other working directories later.
+
+    Raises:
+        ConfigError: A path names the home directory of a user who does not exist.
+    """
+    keys = [f"data.{name}" for name in (*PLACES, *LATER_KEYS)]
+    return {
+        key: str(expand_home(value).absolute()) if key in keys and isinstance(value, str) else value
+        for key, value in overrides.items()
+    }
 
 
 def list_sampling_keys(config: Mapping[str, Any]) -> list[str]:
@@ -174,7 +208,7 @@ def find_weights(run: RunDirectory, checkpoint: str) -> Path:
             if status == "done":
                 raise CheckpointError(
                     f"{run.path} has no checkpoints/best.ckpt: it was removed after the run was done, as sweep.keep=none does; "
-                    "train it again with sweep.keep=best"
+                    f"restore it from a copy, or {run.explain_new_start()}"
                 )
             raise CheckpointError(
                 f"{run.path} has no checkpoints/best.ckpt (status: {status}): no epoch was finished; continue it with "

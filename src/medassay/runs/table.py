@@ -25,7 +25,7 @@ PLACES = (
 DATA_PLACES = ("root",)
 TRAINER_PLACES = ("threads", "progress", "profiler", "gpus", "accelerator", "devices")
 COMMAND = ("protocol", "overrides")  # groups of metrics.json that hold no numbers
-CALLBACK_PLACES = ("sample_grid", "reconstructions", "curve_fits")
+CALLBACK_PLACES = ("sample_grid", "reconstructions", "segmentations", "curve_fits")
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def read_row(path: Path) -> RunRow:
         config["recipe"]["name"],
         metrics.get("data", config["data"]["name"]),
         config["seed"],
-        hash_configuration(config),
+        hash_configuration(run.config_at_end()),
         {**_read_evaluations(run), **collect_single_numbers(metrics, ("train", "val", "test"))},
         map_overrides(record.get("overrides") or ()),
         record.get("reason"),
@@ -213,22 +213,37 @@ def collect_single_numbers(metrics: dict[str, Any], groups: Iterable[str] | None
 
 
 def _read_evaluations(run: RunDirectory) -> dict[str, float]:
-    """What was measured later, on the run's own data: in ``eval/``, of each number the latest."""
+    """What was measured later, on the run's own data: in ``eval/``, of each number the latest.
+
+    Numbers on validation images stand behind those on test images, but for an assay's, which choose among generators.
+    """
     values: dict[str, float] = {}
+    substitutes: dict[str, float] = {}
     validated: dict[str, float] = {}
     for directory in run.evaluations():
         metrics = RunDirectory(directory).metrics()
-        foreign = (metrics.get("protocol") or {}).get("images") is not None
-        if foreign or {"data.file", "data.path"} & set(metrics.get("overrides", ())):
+        if _is_of_other_images(metrics):
             continue
-        values |= collect_single_numbers(metrics)
-        if "assay" in metrics:
-            judged, split = collect_single_numbers(metrics, ("assay",)), _split(directory, metrics)
-            if split == "val":
-                validated |= judged
-            elif split == "test":
-                values |= {name.replace("assay/", "test/", 1): value for name, value in judged.items()}
-    return values | validated
+        split, numbers = _split(directory, metrics), collect_single_numbers(metrics)
+        if "assay" not in metrics:
+            (substitutes if split == "val" else values).update(numbers)
+            continue
+        values |= numbers
+        judged = collect_single_numbers(metrics, ("assay",))
+        if split == "val":
+            validated |= judged
+        elif split == "test":
+            values |= {name.replace("assay/", "test/", 1): value for name, value in judged.items()}
+    return substitutes | values | validated
+
+
+def _is_of_other_images(metrics: dict[str, Any]) -> bool:
+    """Whether an evaluation that records no change of the run's data may be of other images all the same."""
+    images = (metrics.get("protocol") or {}).get("images")
+    if isinstance(images, str):  # a path; of some protocols it is a number of the run's own
+        return True
+    # one of before changes were always recorded does not say whether the data named anew are the run's own
+    return "changes" not in metrics and bool({"data.file", "data.path"} & set(metrics.get("overrides", ())))
 
 
 def _split(directory: Path, metrics: dict[str, Any]) -> str | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,15 @@ from medassay.data.segmentation.modules import SegmentationData
 from medassay.runs import curve_scores, region_scores
 from medassay.runs.directory import RunDirectory
 from medassay.runs.final_scores import score_split
-from medassay.runs.load import apply_overrides, build_any_data, build_task, choose_device
+from medassay.runs.load import (
+    apply_overrides,
+    build_any_data,
+    build_task,
+    choose_device,
+    join_overrides,
+    make_places_absolute,
+)
+from medassay.runs.recorded_data import refuse_changed_data
 from medassay.runs.recording import (
     SweepPart,
     collect_logged_numbers,
@@ -33,7 +42,6 @@ from medassay.runs.recording import (
     show_results,
 )
 from medassay.runs.transfer import load_pretrained
-from medassay.training.callbacks import Patience
 from medassay.training.fit import OWN, fit
 from medassay.training.loggers import LoggerFactory
 from medassay.training.settings import Recipe, TrainerSettings
@@ -76,6 +84,7 @@ def train_in(
     *,
     resume: bool = False,
     part: SweepPart | None = None,
+    named: Collection[str] = (),
     undo: Mapping[str, Any] | None = None,
 ) -> None:
     """Trains in the directory of a run that has been created: data, task, fit, test, record.
@@ -85,35 +94,38 @@ def train_in(
         config: The checked configuration.
         resume: Whether to continue from ``last.ckpt`` where that exists.
         part: The run's part in a sweep; None for a single run.
-        undo: What the record says of earlier changes, put back where those of now turn out to be mistaken before training.
+        named: Keys that this resumption is given: ``data.file``, ``data.path`` and ``data.groups`` ask for other data.
+        undo: What the record says of data and earlier changes, put back where those of now turn out to be mistaken before
+            an epoch is trained.
+
+    Raises:
+        DataError: Training is to go on, and the data are not the recorded ones.
+        UserError: Something else in the configuration, the data or the place of the run is wrong.
     """
     with run.record_ending() as ending:
-        settings: TrainerSettings = configuration.build(config["trainer"])
         recipe: Recipe = configuration.build(config["recipe"])
-        if settings.threads is not None:
-            torch.set_num_threads(settings.threads)
-        try:
-            data, task = _prepare(run, config, settings, resume=resume)
-        except (ConfigError, DataError):
-            if undo is not None:
-                run.update(resumed_with=dict(undo))
-            raise
         hyperparameters = list_hyperparameters(config, part)
-        overview = record_start(run, data, task, show_table=part is None or part.is_first)
-        fitted = fit(
-            task,
-            data,
-            directory=run.path,
-            settings=settings,
-            monitor=recipe.monitor,
-            mode=recipe.mode,
-            callbacks=_list_callbacks(run, config),
-            log_to=_build_loggers(config),
-            hyperparameters={**hyperparameters, **describe_purpose(config)},
-            seed=config["seed"],
-            resume=resume,
-            overwrite=not resume,  # the directory is this run's own
-        )
+        with _undoing(run, undo):
+            settings: TrainerSettings = configuration.build(config["trainer"])
+            if settings.threads is not None:
+                torch.set_num_threads(settings.threads)
+            data, task = _prepare(run, config, settings, resume=resume, named=named)
+            overview = record_start(run, data, task, show_table=part is None or part.is_first)
+            fitted = fit(
+                task,
+                data,
+                directory=run.path,
+                settings=settings,
+                monitor=recipe.monitor,
+                mode=recipe.mode,
+                callbacks=_build_callbacks(config),
+                log_to=_build_loggers(config),
+                hyperparameters={**hyperparameters, **describe_purpose(config)},
+                seed=config["seed"],
+                resume=resume,
+                overwrite=not resume,  # the directory is this run's own
+                starts_anew="continues" in run.record() and not run.history(),  # a finished run is given more epochs
+            )
         if fitted.pruned is not None:
             ending.status, ending.reason = "pruned", fitted.pruned
 
@@ -131,27 +143,32 @@ def train_in(
         show_results(run, config, hyperparameters, numbers, pictures, overview, step, fitted)
 
 
+@contextmanager
+def _undoing(run: RunDirectory, before: Mapping[str, Any] | None) -> Iterator[None]:
+    """Puts back what the record said ``before`` where a mistake in it ends the work inside before an epoch is trained."""
+    trained = run.history()
+    try:
+        yield
+    except (ConfigError, DataError):
+        if before is not None and run.history() == trained:
+            run.update(**before)
+        raise
+
+
 def _prepare(
-    run: RunDirectory, config: Mapping[str, Any], settings: TrainerSettings, *, resume: bool
+    run: RunDirectory, config: Mapping[str, Any], settings: TrainerSettings, *, resume: bool, named: Collection[str]
 ) -> tuple[AnyData, LightningModule]:
     """The data, read, and the task, with the weights that it starts from."""
     choose_device(settings)  # an absent GPU is said before any image is read
     data = build_any_data(config)
     task = build_task(config, config["seed"])
-    if not (resume and run.last.exists()) and (transfer := load_pretrained(task, data.classes)) is not None:
+    goes_on = resume and run.last.exists()
+    if not goes_on and (transfer := load_pretrained(task, data.classes)) is not None:
         run.update(transfer=transfer)
     _ = data.splits
+    if goes_on and (recorded := run.record().get("data")):  # a split drawn anew would test on images that were learnt
+        refuse_changed_data(data, recorded, named)
     return data, task
-
-
-def _list_callbacks(run: RunDirectory, config: Mapping[str, Any]) -> list[Callback]:
-    """The callbacks of the configuration; patience starts anew where a finished run is given more epochs."""
-    callbacks = _build_callbacks(config)
-    if run.record().get("continues") and not run.history():
-        for callback in callbacks:
-            if isinstance(callback, Patience):
-                callback.starts_anew = True
-    return callbacks
 
 
 def _score(
@@ -184,23 +201,24 @@ def resume(path: str | Path, overrides: Mapping[str, Any], part: SweepPart | Non
 
     Raises:
         CheckpointError: The path is no run directory, or a checkpoint is damaged.
+        DataError: The data are not those of the training, and no others are named.
         ConfigError: A run does not take one of the overrides, or the run is finished and no further epochs are asked for.
     """
     run = RunDirectory(path)
     saved, record = run.config(), run.record()
+    before, overrides = record.get("resumed_with", {}), make_places_absolute(overrides)
+    changes = join_overrides(before, overrides)  # an earlier resume's epochs still hold
+    config = apply_overrides(saved, changes)
     if record.get("status") != "done":
         run.refuse_if_alive()
-        before = record.get("resumed_with", {})
-        changes = {**before, **overrides}  # an earlier resume's epochs still hold
-        config = apply_overrides(saved, changes)
         if run.last.exists():
             _refuse_damaged(run)
         else:
             logger.info("%s has no finished epoch: starting over", path)
         run.update(resumed_with=changes)
-        train_in(run, config, resume=True, part=part, undo=before)
+        undo = {"resumed_with": before, **{key: record[key] for key in ("data",) if key in record}}
+        train_in(run, config, resume=True, part=part, named=[*overrides], undo=undo)
         return run.path
-    config = apply_overrides(saved, overrides)
     trained = int(run.metrics().get("epochs", saved["trainer"]["max_epochs"]))
     more = {"trainer.max_epochs", "trainer.max_time"} & set(overrides)
     if not more or config["trainer"]["max_epochs"] <= trained:
@@ -220,9 +238,12 @@ def resume(path: str | Path, overrides: Mapping[str, Any], part: SweepPart | Non
     for name in ("last.ckpt", "best.ckpt"):
         with atomic_write(longer.path / "checkpoints" / name) as partial:
             shutil.copyfile(run.path / "checkpoints" / name, partial)
+    if (curve := run.path / "csv" / "metrics.csv").is_file():  # which goes on, as history.json does
+        with atomic_write(longer.path / "csv" / "metrics.csv") as partial:
+            shutil.copyfile(curve, partial)
     longer.create(config, [f"resume={path}", *(f"{k}={v}" for k, v in overrides.items())])
-    longer.update(continues=str(path), **{key: record[key] for key in ("transfer",) if key in record})
-    train_in(longer, config, resume=True)
+    longer.update(continues=str(path), **{key: record[key] for key in ("transfer", "data") if key in record})
+    train_in(longer, config, resume=True, named=[*overrides])
     return longer.path
 
 

@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from medassay.config.messages import explain
 from medassay.core.errors import ConfigError, OutputError, advise
+from medassay.core.files import read_json
 from medassay.runs.directory import RunDirectory, describe_failure
 from medassay.runs.groups import is_place
 from medassay.runs.table import DATA_PLACES, TRAINER_PLACES, map_overrides
@@ -57,8 +58,7 @@ class TrainJob:
         if run.record().get("assay_failed"):  # its assay is to be tried again
             return False
         if state == "done" and OmegaConf.select(cfg, "assay", default="none") != "none":
-            # without one it was interrupted while being judged
-            return any(one.name.startswith("assay_") for one in run.evaluations())
+            return _is_judged(run, cfg.assay, "test" if cfg.test else "val")
         return state in ("done", "pruned")
 
     def read_value(self, cfg: DictConfig, directory: Path) -> float | None:
@@ -66,6 +66,15 @@ class TrainJob:
         return read_value(
             directory, choose_objective(RunDirectory(directory).config(), cfg.sweep.metric, cfg.sweep.mode).name
         )
+
+
+def _is_judged(run: RunDirectory, budget: str, split: str) -> bool:
+    """Whether the finished run has an assay of this budget, or a full one, on these images.
+
+    It has none where it was interrupted while being judged, or where another one was asked for then.
+    """
+    assays = [read_json(one / "assay.json") for one in run.evaluations() if one.name.startswith("assay_")]
+    return any(assay.get("budget") in (budget, "full") and assay.get("split") == split for assay in assays)
 
 
 def _train(cfg: DictConfig, run: RunDirectory, overrides: list[str]) -> None:

@@ -37,6 +37,11 @@ OK, FAILED = 0, 1
 OF_THE_SWEEP = ("sweep", "search", "outputs", "test", "tags", "notes")  # keys that all its jobs share
 # what a search says of its sweeper: further seeds of one configuration do not need it
 SWEEPER = ("hydra/sweeper", "hydra.sweeper")
+KNOWN_SPACES = (  # sweepers that draw from nothing but hydra.sweeper.params and the command line
+    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
+    "medassay.sweeps.sweepers.arguments.ArgumentsSweeper",
+    "medassay.sweeps.sweepers.optuna_study.OptunaStudySweeper",
+)
 
 
 def multirun(argv: Sequence[str], overrides: Sequence[Override]) -> int:
@@ -110,7 +115,8 @@ def _prepare_sweep(overrides: Sequence[Override]) -> tuple[Path, SweepSettings, 
     swept = find_swept_keys([*parse([f"{key!s}={value}" for key, value in params.items()]), *overrides])
     node = configuration.resolve(OmegaConf.create({"sweep": cfg.sweep}))["sweep"]
     configuration.check(node, "sweep")
-    added = [] if cfg.test is not None else [f"test={str(swept <= {'seed'}).lower()}"]
+    over_seeds = swept <= {"seed"} and _is_space_known(cfg.hydra.sweeper)
+    added = [] if cfg.test is not None else [f"test={str(over_seeds).lower()}"]
     _find_plugin(cfg.hydra.sweeper, Sweeper)
     if not issubclass(_find_plugin(cfg.hydra.launcher, Launcher), SweepLauncher):
         added.append("hydra/launcher=serial")
@@ -121,6 +127,11 @@ def _prepare_sweep(overrides: Sequence[Override]) -> tuple[Path, SweepSettings, 
     values = {key: OmegaConf.select(cfg, key) for key in sorted(named)}
     here = {key: OmegaConf.to_container(one) if OmegaConf.is_config(one) else one for key, one in values.items()}
     return expand_home(str(cfg.hydra.sweep.dir)).absolute(), configuration.build(node), added, here
+
+
+def _is_space_known(sweeper: DictConfig) -> bool:
+    """Whether the jobs of this sweeper differ in nothing but the keys that the configuration and the command line say."""
+    return sweeper._target_ in KNOWN_SPACES and sweeper.get("custom_search_space") is None
 
 
 def _find_plugin(node: DictConfig, kind: type[Plugin]) -> type[Plugin]:

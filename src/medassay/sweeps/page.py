@@ -22,7 +22,16 @@ from medassay.runs.csv_view import format_runs_as_csv, shorten_path
 from medassay.runs.groups import describe_settings, find_number, shorten_keys
 from medassay.runs.table import RunRow
 from medassay.sweeps.charts import MANY, choose_tabled_effects, draw_charts
-from medassay.sweeps.summary import Summary, choose_headlines, describe_verdict, format_cell, format_value, list_seeds
+from medassay.sweeps.summary import (
+    Summary,
+    choose_headlines,
+    count_seeds,
+    describe_testing,
+    describe_verdict,
+    format_cell,
+    format_value,
+    list_seeds,
+)
 
 _TYPES = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".svg": "image/svg+xml"}
 
@@ -82,10 +91,12 @@ def make_markdown(summary: Summary) -> str:
 
 
 def make_ranking(summary: Summary) -> Table:
-    """The configurations: place, settings, the metric, its seeds, then other validation numbers."""
+    """The configurations: place, settings, the metric, its seeds, other validation numbers, and test numbers of several."""
     names = shorten_keys(summary.swept)
     others = dict.fromkeys(name for group in summary.groups for name in group.numbers if name != summary.metric)
-    shown_others = choose_headlines(others, summary.metric)
+    test = [name for name in others if name.startswith("test/")]
+    shown_others = choose_headlines([name for name in others if name not in test], summary.metric)
+    shown_others += choose_headlines(test, summary.metric)
     header = ["", *(names[key] for key in summary.swept), summary.metric or "metric", "seeds", *shown_others]
     rows = []
     for place, group in enumerate(summary.groups, 1):
@@ -94,6 +105,8 @@ def make_ranking(summary: Summary) -> Table:
         place_text = str(place) if group.complete else DASH
         rows.append([place_text, *settings, format_cell(group, summary.metric), list_seeds(group), *numbers])
     note = "Mean ± sample standard deviation over the seeds; chosen by the first number, on validation data alone."
+    if test:
+        note += f" {describe_testing(summary)}"
     return Table("Configurations, best first", header, rows, note)
 
 
@@ -163,6 +176,7 @@ def make_page(summary: Summary, drawn_charts: Mapping[str, Chart], figures: Sequ
         summary=summary,
         tiles=_make_tiles(summary),
         reading=_describe_lead(summary),
+        testing=describe_testing(summary),
         warnings=_list_warnings(summary),
         ranking=make_ranking(summary),
         best=0 if summary.best else -1,
@@ -197,7 +211,7 @@ def _make_tiles(summary: Summary) -> list[tuple[str, str, str, str]]:
         name = summary.metric or ""
         tiles.append((f"Best {name}", *_split_spread(best.numbers[name]), f"validation, {list_seeds(best)}"))
     for name in choose_headlines(summary.test, summary.metric, 1):
-        tiles.append((name, *_split_spread(summary.test[name]), f"test images, n = {summary.test[name].n}"))
+        tiles.append((name, *_split_spread(summary.test[name]), f"test images, {count_seeds(summary.test[name].n)}"))
     total = len(summary.rows) + len(summary.final)
     tiles.append(("Configurations", str(len(summary.groups)), "", ", ".join(shorten_keys(summary.swept).values())))
     return [*tiles, ("Runs finished", f"{done} of {total}", "", _count_lost(summary))]

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 FILE = "study.db"
 INTERRUPTED = "interrupted"  # the attribute of a trial whose command ended before it did
+DIRECTORY = "directory"  # the attribute of a trial that names its run's directory, in that of the sweep
 FEW = 20  # trials under which an importance is a hint at most
 State = Literal["done", "pruned", "failed", "interrupted", "running", "waiting"]
 
@@ -115,9 +116,10 @@ def list_finished(study: Study) -> list[FrozenTrial]:
 
 
 def match_jobs(study: Study, sweep_directory: Path) -> dict[int, Job]:
-    """The job of each trial, by the trial's number (from 0): the run whose overrides are the trial's parameters.
+    """The job of each trial, by the trial's number (from 0): the run in the directory that the trial names.
 
-    Of several, the one with the fewest others is the trial's own; the rest are further seeds of it.
+    A trial that names none, as of before they did, has the run whose overrides are its parameters; of several that with the
+    study's fixed settings and the fewest others. The rest are further seeds of it.
     """
     runs: list[Job] = []
     for file in sorted(sweep_directory.glob("*/run.json")):
@@ -129,9 +131,14 @@ def match_jobs(study: Study, sweep_directory: Path) -> dict[int, Job]:
     job_of: dict[int, Job] = {}
     for trial in study.get_trials(deepcopy=False):
         needed = {f"{name}={value}" for name, value in trial.params.items()}
-        matches = [job for job in runs if needed and needed <= set(job.overrides)]
+        own = trial.user_attrs.get(DIRECTORY)
+        if own is not None:
+            matches = [job for job in runs if job.directory.name == own]
+        else:
+            matches = [job for job in runs if needed and needed <= set(job.overrides)]
         if matches:
-            job_of[trial.number] = min(matches, key=lambda job: len(job.overrides))
+            fixed = {f"{name}={value}" for name, value in trial.user_attrs.items()}
+            job_of[trial.number] = min(matches, key=lambda job: (len(fixed - set(job.overrides)), len(job.overrides)))
     return job_of
 
 

@@ -19,6 +19,7 @@ from medassay.runs.groups import (
     compare_effects,
     find_differing_keys,
     group_over_seeds,
+    is_tested,
     make_rank_key,
     shorten_keys,
 )
@@ -68,6 +69,11 @@ class Summary:
     def choose_rows(self, *status: str) -> list[RunRow]:
         """The jobs with one of these statuses; final ones too."""
         return [row for row in (*self.rows, *self.final) if row.status in status]
+
+    @property
+    def tested(self) -> list[Group]:
+        """The configurations of which a run was measured on test images."""
+        return [group for group in self.groups if any(map(is_tested, group.counted))]
 
     @property
     def failed(self) -> list[RunRow]:
@@ -144,12 +150,28 @@ def describe_verdict(summary: Summary) -> list[str]:
         names = list(summary.test)
         headline = choose_headlines(names, summary.metric)
         whose = "test" if chosen is best else f"test of the chosen {' '.join(chosen.overrides)}"
-        n = max(estimate.n or 0 for estimate in summary.test.values())
+        seeds = count_seeds(max(estimate.n or 0 for estimate in summary.test.values()))
         numbers = ", ".join(
             f"{name.partition('/')[2]} {format_compact_spread(summary.test[name])}" for name in headline
         )
-        lines.append(f"{whose}: {numbers} (n = {n})")
+        lines.append(f"{whose}: {numbers} ({seeds})")
     return [*lines, *summary.notes]
+
+
+def describe_testing(summary: Summary) -> str:
+    """Whose test numbers there are, in a sentence."""
+    tested, finished = len(summary.tested), sum(bool(group.counted) for group in summary.groups)
+    if tested > 1:
+        whose = "Every configuration was" if tested == finished else f"{tested} of {finished} configurations were"
+        return f"{whose} tested; do not choose by these numbers."
+    if summary.test:
+        return "The test images were looked at afterwards, for the chosen configuration only."
+    return "It has not been tested yet."
+
+
+def count_seeds(n: int | None) -> str:
+    """``1 seed``, ``5 seeds``."""
+    return f"{n or 0} {'seed' if n == 1 else 'seeds'}"
 
 
 def choose_headlines(names: Iterable[str], metric: str | None, n: int = 4) -> list[str]:
@@ -186,9 +208,12 @@ def summarise(path: str | Path, metric: str | None = None, mode: Literal["max", 
     notes = _list_notes(groups, metric)
     rankable = bool(groups) and groups[0].complete and not _is_chosen_on_test(groups, metric)
     best = groups[0] if rankable else None
-    hashed = (record.get("chosen") or {}).get("configuration")
+    recorded = record.get("chosen") or {}
+    hashed, chosen_by = recorded.get("configuration"), recorded.get("metric") or metric
     chosen = next((g for g in groups if hashed is not None and g.configuration == hashed), best)
-    if chosen is not best:
+    if best is not None and chosen is not best and chosen_by != metric:
+        notes.append(f"The tested configuration was chosen by {chosen_by}; by {metric} another one is first.")
+    elif best is not None and chosen is not best:
         notes.append(
             "The tested configuration was the best when it was chosen; with the jobs that have run since, another one is."
         )

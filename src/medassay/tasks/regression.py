@@ -82,7 +82,8 @@ class Regression(LightningModule):
     @torch.no_grad()
     def regress(self, x: Tensor) -> Tensor:
         """Answers ``(N, 1) float32`` at ``x (N, 1) float32``, both in the units of the data; keeps no gradient."""
-        return self(x)  # type: ignore[no-any-return]
+        x = x.to(self.x_mean.dtype)  # that of the weights, which may be in double precision
+        return self(x).float()  # type: ignore[no-any-return]
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         x, y = batch

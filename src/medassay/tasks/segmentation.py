@@ -71,6 +71,7 @@ class Segmentation(AveragedTask):
 
     def segment(self, image: Tensor) -> Tensor:
         """Probabilities ``(num_classes, H, W) float32`` of an image of any size, ``(C, H, W) float32`` in [0, 1]."""
+        image = image.to(next(self.answering_net.parameters()).dtype)  # they may be in double precision
         return predict_tiled(self.answering_net, image, self._tile_of(image), self.overlap).softmax(0)
 
     def list_tiles(self, height: int, width: int) -> list[Tile]:

@@ -22,7 +22,7 @@ def check_finite(task: LightningModule, batch_idx: int, **losses: Tensor) -> Non
     if not bool(values.isfinite().all()):
         name = next(name for name, loss in losses.items() if not bool(loss.isfinite()))
         raise TrainingError(
-            f"the {name.replace('_', ' ')} is not finite in epoch {task.current_epoch}: try a lower "
+            f"the {name.replace('_', ' ')} is not finite in epoch {task.current_epoch + 1}: try a lower "
             "model.optimizer.lr or trainer.precision=32-true; the checkpoints of earlier epochs are kept"
         )
 

@@ -73,8 +73,8 @@ def list_tiles(net: TiledNet, height: int, width: int, tile: int, overlap: int =
     if overlap < 0 or overlap % aligned:
         raise ConfigError(f"overlap={overlap}: must be 0 or a multiple of {aligned} pixels for this net")
     kept = net.output_size(tile) - 2 * overlap
-    step = kept // aligned * aligned
-    if step < aligned:
+    step = kept if kept >= max(height, width) else kept // aligned * aligned  # a single tile starts at 0
+    if step < 1:
         raise ConfigError(
             f"tile={tile}: of its output {max(0, kept)} pixels a side are left, fewer than the {aligned} of one step; take a "
             "larger tile or a smaller overlap"

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import EarlyStopping
+from pytorch_lightning.callbacks import EarlyStopping, Timer
 from pytorch_lightning.loggers import TensorBoardLogger
 from torch import Tensor
 
@@ -173,6 +173,27 @@ class Patience(EarlyStopping):
 
     def state_dict(self) -> dict[str, Any]:
         return {**super().state_dict(), "max_epochs": self._max_epochs}
+
+
+class TimeLimit(Timer):
+    """Ends training after a time, at an epoch's end: a checkpoint in the middle of one could not be resumed exactly.
+
+    Args:
+        max_time: The time, ``DD:HH:MM:SS``; that of earlier parts of a resumed training counts.
+        starts_anew: Whether it does not count: a finished run is given more epochs, and more time for them.
+    """
+
+    def __init__(self, max_time: str, *, starts_anew: bool = False) -> None:
+        super().__init__(max_time, interval="epoch")
+        self.starts_anew = starts_anew
+
+    @property
+    def state_key(self) -> str:
+        return Timer.__qualname__  # as checkpoints of before there was this class have it
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        if not self.starts_anew:
+            super().load_state_dict(state_dict)
 
 
 def early_stopping(

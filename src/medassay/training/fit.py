@@ -27,7 +27,7 @@ from medassay.core.seeds import derive_seed
 from medassay.data.curves.modules import CurveData
 from medassay.data.kinds import AnyData
 from medassay.reporting.tensorboard import quiet_writers
-from medassay.training.callbacks import DeletedDirectory, EpochSeed, History, Pictures, ProcessSetUp
+from medassay.training.callbacks import DeletedDirectory, EpochSeed, History, Patience, Pictures, ProcessSetUp
 from medassay.training.checkpoints import Checkpoints, load_weights, read_checkpoint
 from medassay.training.epoch_scores import CRITERIA, Selection
 from medassay.training.loggers import LoggerFactory, end_logging, log_settings, log_to_csv, log_to_tensorboard
@@ -99,6 +99,7 @@ def fit(
     resume: bool = False,
     log_epochs: bool = True,
     overwrite: bool = False,
+    starts_anew: bool = False,
 ) -> Fit:
     """Trains ``task`` on ``data`` and leaves the chosen epoch's weights in it.
 
@@ -117,19 +118,25 @@ def fit(
         resume: Whether to continue from ``directory/checkpoints/last.ckpt`` where that exists, bit for bit as if uninterrupted.
         log_epochs: Whether to log a line for each epoch where there are no progress bars.
         overwrite: Whether to replace what an earlier training left in ``directory``; otherwise that is refused.
+        starts_anew: Whether early stopping and the limit of time count anew in a training that is resumed after its end.
 
     Raises:
         OutputError: ``directory`` holds a training, and neither ``resume`` nor ``overwrite`` is given.
-        UserError: Settings do not fit the machine or the task, validation images leave ``monitor`` undefined, a checkpoint
-            cannot be read, or a loss is not finite.
+        UserError: ``resume`` and ``overwrite`` are both given, settings do not fit the machine, the task or what is trained
+            already, validation images leave ``monitor`` undefined, a checkpoint cannot be read, or a loss is not finite.
         Interrupted: The user pressed Ctrl-C, or the process got SIGTERM.
     """
     quiet_lightning()
+    if resume and overwrite:
+        raise ConfigError("fit: resume=True continues the training that overwrite=True removes: give one of them")
     settings = settings or TrainerSettings()
     directory = expand_home(directory)
     if monitor is not None:
         _check_monitor(task, data, monitor, settings)
     callbacks = list(callbacks)
+    for callback in callbacks:
+        if isinstance(callback, Patience):
+            callback.starts_anew = callback.starts_anew or starts_anew
     selection = next((callback for callback in callbacks if isinstance(callback, EpochSelection)), None)
     checkpoints = _make_checkpoints(directory / "checkpoints", monitor, mode, selection)
     if not (resume or overwrite):
@@ -144,14 +151,14 @@ def fit(
     with warnings.catch_warnings():
         filter_warnings()
         loggers = [make(directory) for make in (_LOGGERS[log_to] if isinstance(log_to, str) else log_to)]
-        trainer = make_trainer(task, directory, settings, watching, loggers, max_epochs)
+        trainer = make_trainer(task, directory, settings, watching, loggers, max_epochs, starts_anew=starts_anew)
     if selection is not None:
         selection.refuse_unfitting(trainer, task, monitor)
     if overwrite:
         _remove_training(directory)
     torch.manual_seed(derive_seed(seed, 0))
     start = checkpoints.last if resume and checkpoints.last.exists() else None
-    _prepare_weights(task, settings, start)
+    _prepare_weights(task, settings, start, max_epochs or settings.max_epochs)
     log_settings(loggers, hyperparameters or {})
     try:
         _run(trainer, task, data, start, reason, deleted)
@@ -185,12 +192,21 @@ def _refuse_training(directory: Path, checkpoints: Checkpoints) -> None:
         )
 
 
-def _prepare_weights(task: LightningModule, settings: TrainerSettings, start: Path | None) -> None:
-    """Brings ``task`` into the precision and mode of training, with the weights of the checkpoint ``start``, if any."""
+def _prepare_weights(task: LightningModule, settings: TrainerSettings, start: Path | None, max_epochs: int) -> None:
+    """Brings ``task`` into the precision and mode of training, with the weights of the checkpoint ``start``, if any.
+
+    Raises:
+        CheckpointError: The checkpoint cannot be read, or is of another architecture.
+        ConfigError: It is of a later epoch than training is to end after.
+    """
     if settings.precision == "64-true":
         task.double()  # before a checkpoint's weights arrive: Lightning converts only after loading them
     if start is not None:
-        load_weights(task, start)  # a checkpoint of another architecture is one line here, many from Lightning
+        trained = load_weights(task, start)  # one of another architecture is one line here, many from Lightning
+        if trained is not None and trained > max_epochs:
+            raise ConfigError(
+                f"trainer.max_epochs={max_epochs}: {trained} epochs are trained already; give {trained} or more"
+            )
     task.train()
 
 

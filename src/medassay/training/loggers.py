@@ -5,16 +5,20 @@ The packages of MLflow and Weights & Biases are extras, imported only where they
 
 from __future__ import annotations
 
+import csv
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from lightning_fabric.loggers.csv_logs import _ExperimentWriter
+from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
 from medassay.core.errors import ConfigError
-from medassay.core.files import read_json, write_json
+from medassay.core.files import atomic_write, read_json, write_json
 from medassay.core.paths import expand_home
 
 LoggerFactory = Callable[[Path], Logger]
@@ -26,8 +30,8 @@ def log_to_tensorboard() -> LoggerFactory:
 
 
 def log_to_csv() -> LoggerFactory:
-    """Scalars in ``<run>/csv/metrics.csv``."""
-    return lambda directory: CSVLogger(directory, name="", version="csv")
+    """Scalars in ``<run>/csv/metrics.csv``; a resumed run goes on in it."""
+    return _ContinuedCSV
 
 
 def log_to_mlflow(uri: str, experiment: str = "medassay") -> LoggerFactory:
@@ -111,6 +115,48 @@ def end_logging(loggers: Iterable[Logger], *, failed: bool = False) -> None:
             logger.finalize("failed" if failed else "success")
         elif isinstance(logger, WandbLogger):
             logger.experiment.finish(exit_code=int(failed))
+
+
+class _ContinuedRows(ExperimentWriter):
+    """Writes behind the rows of a training that is resumed; Lightning's own writer deletes them."""
+
+    def _check_log_dir_exists(self) -> None:
+        file = Path(self.metrics_file_path)
+        self.earlier: list[dict[str, str]] = []
+        if file.is_file():
+            with file.open(newline="") as stream:
+                reader = csv.DictReader(stream)
+                self.metrics_keys, self.earlier = list(reader.fieldnames or ()), list(reader)
+
+    def log_metrics(self, metrics_dict: dict[str, float], step: int | None = None) -> None:
+        if self.earlier and "epoch" in metrics_dict:
+            self._drop_epochs(int(metrics_dict["epoch"]))
+        super().log_metrics(metrics_dict, step)
+
+    def _drop_epochs(self, first: int) -> None:
+        """Removes what was logged in the epoch ``first``, counted from 0, and after it: they are trained again."""
+        kept = [row for row in self.earlier if not row.get("epoch") or int(row["epoch"]) < first]
+        if len(kept) < len(self.earlier):
+            with atomic_write(Path(self.metrics_file_path)) as partial, partial.open("w", newline="") as stream:
+                writer = csv.DictWriter(stream, fieldnames=self.metrics_keys)
+                writer.writeheader()
+                writer.writerows(kept)
+        self.earlier = []
+
+
+class _ContinuedCSV(CSVLogger):
+    """Lightning's logger that keeps the rows of earlier epochs, each row written at once: a run may be killed."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory, name="", version="csv", flush_logs_every_n_steps=1)
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> _ExperimentWriter:
+        if self._experiment is None:
+            self._fs.makedirs(self.root_dir, exist_ok=True)
+            self._experiment = _ContinuedRows(self.log_dir)
+        return self._experiment
 
 
 def _elsewhere(loggers: Iterable[Logger]) -> list[Logger]:

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningModule, Trainer
-from pytorch_lightning.callbacks import Timer
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
 from medassay.core.errors import ConfigError
+from medassay.training.callbacks import TimeLimit
 from medassay.training.checkpoints import AtomicCheckpointIO
 from medassay.training.epoch_loop import LeanEpochLoop
 from medassay.training.progress import EpochBar
@@ -34,6 +34,8 @@ def make_trainer(
     callbacks: list[Callback],
     loggers: Sequence[Logger],
     max_epochs: int | None = None,
+    *,
+    starts_anew: bool = False,
 ) -> Trainer:
     """Lightning's trainer for the settings; nothing is trained yet.
 
@@ -44,6 +46,7 @@ def make_trainer(
         callbacks: All callbacks.
         loggers: All loggers.
         max_epochs: Number of epochs; None takes the one of ``settings``.
+        starts_anew: Whether a limit of time leaves out that of the training that is continued.
 
     Raises:
         ConfigError: A setting does not fit the machine or the task.
@@ -59,6 +62,7 @@ def make_trainer(
     validates = is_overridden("validation_step", task)
     limit: float | int = 1.0 if settings.limit_batches is None else settings.limit_batches
     deterministic = (accelerator == "cpu") if settings.deterministic is None else settings.deterministic
+    limit_time = [] if settings.max_time is None else [TimeLimit(settings.max_time, starts_anew=starts_anew)]
     try:
         trainer = Trainer(
             accelerator=accelerator,
@@ -78,7 +82,7 @@ def make_trainer(
             enable_model_summary=False,
             enable_progress_bar=any(isinstance(callback, EpochBar) for callback in callbacks),
             profiler=_make_profiler(settings.profiler, directory),
-            callbacks=[*callbacks, *_make_timer(settings.max_time)],
+            callbacks=[*callbacks, *limit_time],
             logger=list(loggers),
             default_root_dir=directory,
             plugins=[AtomicCheckpointIO()],
@@ -126,11 +130,6 @@ def _make_ddp_strategy(task: LightningModule) -> DDPStrategy:
     # other's weights without gradient in each step, frozen layers have none.
     without_gradient = not task.automatic_optimization or getattr(task, "freezes_for_a_time", False)
     return DDPStrategy(start_method="spawn", find_unused_parameters=without_gradient)
-
-
-def _make_timer(max_time: str | None) -> list[Callback]:
-    # by epochs: a checkpoint in the middle of one could not be resumed exactly
-    return [] if max_time is None else [Timer(max_time, interval="epoch")]
 
 
 def _make_profiler(name: str | None, directory: Path) -> Any:

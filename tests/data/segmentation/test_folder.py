@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from medassay.core.errors import ConfigError, DataError, UserError
+from medassay.data import image_files
 from medassay.data.segmentation.modules import SegmentationData
 from medassay.data.segmentation.sources import segmentation_folder_data
 
@@ -148,6 +149,13 @@ def test_images_are_brought_to_grey_or_colour(tmp_path: Path) -> None:
 # --- what is refused -------------------------------------------------------------------------------------------------
 
 
+def put_objects(folder: Path, *names: str) -> None:
+    """A folder of objects in place of a mask file."""
+    folder.with_suffix(".png").unlink()
+    for name in names:
+        write(folder / name, SQUARE)
+
+
 def truncate(file: Path) -> None:
     file.write_bytes(file.read_bytes()[:-30])
 
@@ -172,6 +180,14 @@ BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
     ),
     "damaged mask": (lambda top: truncate(top / "masks/1.png"), r"masks/1.png cannot be read as a mask \(.*\): replace it"),
     "damaged image": (lambda top: truncate(top / "images/1.png"), r"images/1.png cannot be read as an image \(.*\): "),
+    "objects of a kind that is not read": (
+        lambda top: put_objects(top / "masks/0", "1.gif"),
+        r"masks/0 holds no mask that is read \(1 \.gif\): save each object as PNG directly in it, or empty it",
+    ),
+    "objects a folder too deep": (
+        lambda top: put_objects(top / "masks/0", "masks/1.png", "masks/2.png"),
+        r"masks/0 holds no mask that is read \(2 in sub-folders\): save each object",
+    ),
     "no masks": (lambda top: (top / "masks").rename(top / "labels"), "has no folder masks: expected <path>/images"),
     "some splits": (lambda top: (top / "train").mkdir(), "has train, but no val and no test: expected"),
 }  # fmt: skip
@@ -225,3 +241,53 @@ def test_shares_and_window_are_checked_before_anything_is_read(tmp_path: Path) -
     for options, message in (({"split": (0.5, 0.5, 0.5)}, "data.split="), ({"window": (9.0, 1.0)}, "data.window=")):
         with pytest.raises(UserError, match=message):
             folder(tmp_path, **options)
+
+
+# --- what is left out ------------------------------------------------------------------------------------------------
+
+
+def test_files_that_are_not_read_are_in_the_record_and_an_empty_folder_of_objects_is_read(tmp_path: Path) -> None:
+    write_pairs(tmp_path, 3)
+    write(tmp_path / "images" / "y.gif", SQUARE)
+    write(tmp_path / "masks" / "y.gif", SQUARE)
+    put_objects(tmp_path / "masks" / "0", "1.png", "2.webm.gif")
+    put_objects(tmp_path / "masks" / "1")
+    (tmp_path / "masks" / "1").mkdir()
+    (tmp_path / "masks" / "1" / ".DS_Store").touch()
+    data = folder(tmp_path)
+    data.setup("fit")
+    assert data.provenance()["left_out"] == {".gif": 3}
+    (empty,) = [mask for split in data.splits for mask in split.masks if mask.shape[1] == 17]
+    assert not empty.any()
+
+
+def test_where_all_files_are_read_the_record_says_nothing_of_others(tmp_path: Path) -> None:
+    write_pairs(tmp_path, 3)
+    data = folder(tmp_path)
+    data.setup("fit")
+    assert "left_out" not in data.provenance()
+
+
+@pytest.mark.parametrize(("kept", "message"), [(0, "images holds no images"), (1, "masks/1.png has no partner in")])
+def test_of_images_in_dicom_the_advice_is_how_to_read_them(
+    kept: int, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(image_files, "is_readable", lambda extension: extension in image_files.PICTURES)
+    write_pairs(tmp_path, 3)
+    for i in range(kept, 3):
+        (tmp_path / "images" / f"{i}.png").rename(tmp_path / "images" / f"{i}.dcm")
+    with pytest.raises(DataError, match=rf"{message}.*pip install 'medassay\[dicom\]' reads them"):
+        folder(tmp_path).setup("fit")
+
+
+def test_nearly_identical_images_that_cannot_be_split_are_said_to_be_so(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 240, (12, 16)).astype(np.uint8)
+    for i in range(4):
+        write(tmp_path / "images" / f"{i}.png", noise + np.uint8(i))
+        write(tmp_path / "masks" / f"{i}.png", SQUARE)
+    with pytest.raises(
+        DataError, match=r"^4 images are too few .* as 6 pairs of them are nearly identical \(at most 2"
+    ) as e:
+        folder(tmp_path).setup("fit")
+    assert str(e.value).endswith("add other images, or use data=segmentation_folder with train, val and test")
+    assert "class images" not in str(e.value)

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from medassay.core.errors import ConfigError
 from medassay.core.types import SegmentedImages, SegmentedSplits
+from medassay.data.phantoms.source import PHANTOMS
 from medassay.data.segmentation.augment import SegmentationAugment
 from medassay.data.segmentation.modules import PixelFormat, SegmentationData, SegmentationOptions, SegmentationSource
+from medassay.data.segmentation.sources import phantom_masks_data
 from medassay.data.segmentation.weights import PixelWeights
 
 
@@ -175,3 +177,10 @@ def test_lightning_trains_on_them_and_every_epoch_has_patches_of_its_own() -> No
     assert one.looked_at == [(1, 1, 16, 12 + 4 * i) for i in range(3)] * 2
     assert not torch.equal(one.seen[0], one.seen[2])
     assert all(torch.equal(a, b) for a, b in zip(one.seen, other.seen, strict=True))
+
+
+@pytest.mark.parametrize("kind", PHANTOMS)
+def test_every_phantom_comes_with_masks(kind: Any) -> None:
+    data = phantom_masks_data("masks", kind, ["background", "sign"], PHANTOMS[kind][0], train=8, val=2, test=2)
+    assert len(data.splits.train) == 8
+    assert any(bool(mask.any()) for mask in data.splits.train.masks)

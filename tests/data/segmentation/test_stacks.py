@@ -190,7 +190,9 @@ def test_a_missing_file_is_named(file: str | None, message: str) -> None:
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     path = Path(save(tmp_path, sections()))
     path.write_bytes(path.read_bytes()[:-50])
-    with pytest.raises(DataError, match=r"stack.npz is not an .npz file, or was cut short: delete it"):
+    with pytest.raises(
+        DataError, match=r"stack.npz is not an .npz file, or was cut short: save it anew, or name another with data"
+    ):
         membranes_data("membranes", CLASSES, file=str(path)).setup("fit")
 
 

@@ -72,6 +72,7 @@ class DirectLauncher(Launcher):
             returned.return_value = type(self).objective(OmegaConf.from_dotlist(overrides))
         except Exception as error:
             returned.return_value, returned.status = error, JobStatus.FAILED
+        returned.working_dir = str(self.top / str(number))
         (self.top / str(number)).mkdir(exist_ok=True)
         record = {"status": "done", "overrides": overrides}
         (self.top / str(number) / "run.json").write_text(json.dumps(record))
@@ -275,6 +276,13 @@ def test_jobs_of_an_earlier_command_belong_to_the_sweep(search: Search) -> None:
     assert [job.overrides for job in sweep.jobs()] == search.jobs
 
 
+def test_each_trial_names_the_directory_of_its_run_where_the_launcher_says_which_it_is(search: Search) -> None:
+    search.run(near_a_third, "hydra.sweeper.n_trials=2")
+    assert [trial.user_attrs[studies.DIRECTORY] for trial in search.trials()] == ["0", "1"]
+    search.run(near_a_third, "hydra/launcher=basic")
+    assert [studies.DIRECTORY in trial.user_attrs for trial in search.trials()] == [True, True, False, False]
+
+
 # --- failures --------------------------------------------------------------------------------------------------------
 
 
@@ -359,6 +367,23 @@ def test_force_starts_a_study_anew(search: Search) -> None:
 def test_the_direction_follows_the_sweeps_mode(mode: str, expected: float, search: Search) -> None:
     values = iter(range(4))
     search.run(lambda cfg: float(next(values)), f"sweep.mode={mode}")
+    assert OmegaConf.load(search.results).best_value == expected
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["+recipe.monitor=val/loss", "+recipe.mode=min"], 0.0),
+        (["+recipe.monitor=val/auroc", "+recipe.mode=max"], 3.0),
+        (["+recipe.monitor=null", "+recipe.mode=min"], 3.0),  # a generator, ranked by its TSTR
+        (["+recipe.monitor=val/loss", "+recipe.mode=min", "sweep.mode=max"], 3.0),
+    ],
+)
+def test_without_a_mode_the_direction_is_that_of_what_chooses_the_models_epoch(
+    argv: list[str], expected: float, search: Search
+) -> None:
+    values = iter(range(4))
+    search.run(lambda cfg: float(next(values)), *argv)
     assert OmegaConf.load(search.results).best_value == expected
 
 

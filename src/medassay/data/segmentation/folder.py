@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,15 @@ from medassay.core.paths import expand_home
 from medassay.core.progress import track
 from medassay.core.types import SegmentedImages, SegmentedSplits
 from medassay.data.decoding import LOST_SCALING, ImageReader, has_lost_scaling
-from medassay.data.image_files import compute_fingerprint, list_folders, list_images
+from medassay.data.image_files import (
+    DICOM,
+    DICOM_ADVICE,
+    IN_SUB_FOLDERS,
+    ImageFiles,
+    compute_fingerprint,
+    list_folders,
+    list_images,
+)
 from medassay.data.random_split import Shares, check_shares
 from medassay.data.segmentation.mask_files import read_instances, read_mask
 from medassay.data.segmentation.modules import PixelFormat, SegmentationSource
@@ -26,6 +35,7 @@ LAYOUT = (
     "expected <path>/images/x.png with <path>/masks/x.png, or these two folders in each of <path>/train, val and test"
 )
 SPLIT_NAMES = SegmentedSplits._fields
+IMAGES, MASKS = "images", "masks"  # folders
 
 
 class Pair(NamedTuple):
@@ -82,10 +92,19 @@ class ImageMaskFolders(SegmentationSource):
 
     def provenance(self) -> dict[str, Any]:
         files = [pair.image for pair in self._pairs]
+        left_out: Counter[str] = Counter()
         for pair in self._pairs:
-            files += list_images(pair.mask, nested=False).images if pair.mask.is_dir() else [pair.mask]
+            objects = list_images(pair.mask, nested=False) if pair.mask.is_dir() else ImageFiles([pair.mask])
+            files += objects.images
+            left_out.update(objects.left_out)
+        for folder in dict.fromkeys(folder for pair in self._pairs for folder in (pair.image.parent, pair.mask.parent)):
+            beside = list_images(folder, nested=False).left_out
+            if folder.name == MASKS:
+                del beside[IN_SUB_FOLDERS]  # the objects' files, which are read
+            left_out.update(beside)
         md5 = compute_fingerprint(self._open_top(), files)
-        return {"path": self.path, "md5": md5, "published": False, **self._split}
+        found = {"left_out": dict(left_out)} if left_out else {}
+        return {"path": self.path, "md5": md5, "published": False, **found, **self._split}
 
     def _open_top(self) -> Path:
         if self.path is None:
@@ -122,26 +141,29 @@ def list_pairs(folder: Path) -> list[Pair]:
     Raises:
         DataError: A folder is missing or empty, or an image or a mask has no partner, or two.
     """
-    for name in ("images", "masks"):
+    for name in (IMAGES, MASKS):
         if not (folder / name).is_dir():
             raise DataError(f"{folder} has no folder {name}: {LAYOUT}")
-    images = _index_by_name(_list_files(folder / "images"))
-    masks = _index_by_name(_list_files(folder / "masks") + list_folders(folder / "masks"))
+    files = _list_files(folder / IMAGES)
+    images = _index_by_name(files.images)
+    masks = _index_by_name(_list_files(folder / MASKS).images + list_folders(folder / MASKS))
+    advice = f" ({DICOM_ADVICE})" if any(files.left_out[kind] for kind in DICOM) else ""
     if not images:
-        raise DataError(f"{folder / 'images'} holds no images: add some; {LAYOUT}")
-    for own, others, place in ((images, masks, "masks"), (masks, images, "images")):
+        raise DataError(f"{folder / IMAGES} holds no images{advice}: add some; {LAYOUT}")
+    for own, others, place in ((images, masks, MASKS), (masks, images, IMAGES)):
         if alone := sorted(own.keys() - others.keys()):
             more = f" (nor have {len(alone) - 1} more)" if len(alone) > 1 else ""
             raise DataError(
                 f"{own[alone[0]]} has no partner in {folder / place}{more}: add {alone[0]}.png there, or remove it"
+                f"{advice if place == IMAGES else ''}"
             )
     return [Pair(images[name], masks[name]) for name in sorted(images)]
 
 
-def _list_files(folder: Path) -> list[Path]:
+def _list_files(folder: Path) -> ImageFiles:
     files = list_images(folder, nested=False)
     files.refuse_problems()
-    return files.images
+    return files
 
 
 def _index_by_name(paths: Sequence[Path]) -> dict[str, Path]:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from medassay.core.errors import DataError
 from medassay.data.decoding import read_orientation
-from medassay.data.image_files import list_images
+from medassay.data.image_files import HIDDEN, list_images
 from medassay.data.segmentation.objects import separate_touching
 
 _Array = np.ndarray[Any, np.dtype[Any]]
@@ -47,12 +47,19 @@ def read_instances(folder: Path, size: Size, classes: Sequence[str]) -> tuple[Te
         ``(H, W) int32``, from 1 in the order of the files' names. A pixel of several objects is of the last one.
 
     Raises:
-        DataError: A mask cannot be read or has another size than its image, or there are more classes than two.
+        DataError: A mask cannot be read or has another size than its image, the folder holds other files alone, or there are
+            more classes than two.
     """
     if len(classes) != 2:
         raise DataError(f"{folder} holds a file for each object, which are 2 classes, not data.classes={list(classes)}")
     files = list_images(folder, nested=False)
     files.refuse_problems()
+    others = [f"{count:,} {kind}" for kind, count in sorted(files.left_out.items()) if kind != HIDDEN]
+    if others and not files.images:
+        raise DataError(
+            f"{folder} holds no mask that is read ({', '.join(others)}): save each object as PNG directly in it, or empty it "
+            "where there is none"
+        )
     numbers = np.zeros(size, dtype=np.int32)
     for number, file in enumerate(files.images, start=1):
         numbers[_read_values(file, size) != 0] = number

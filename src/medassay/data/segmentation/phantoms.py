@@ -11,12 +11,12 @@ from medassay.core.errors import ConfigError
 from medassay.core.seeds import derive_seed
 from medassay.core.types import LabelledImages, SegmentedImages, SegmentedSplits
 from medassay.data.modules import ImageFormat
-from medassay.data.phantoms import blood, chest, oct
+from medassay.data.phantoms import blood, chest, knee, oct
 from medassay.data.phantoms.source import PHANTOMS, SMALLEST_PHANTOM, Phantom, PhantomKind
 from medassay.data.segmentation import cells
 from medassay.data.segmentation.modules import PixelFormat, SegmentationSource
 
-LABELS = {"chest": chest.CLASSES, "blood": blood.CLASSES, "oct": oct.CLASSES}
+LABELS = {"chest": chest.CLASSES, "blood": blood.CLASSES, "oct": oct.CLASSES, "knee": knee.CLASSES}
 Lengths = tuple[int, int, int]
 
 
@@ -51,12 +51,13 @@ class CellPhantom(SegmentationSource):
 
 @dataclass
 class PhantomMasks(SegmentationSource):
-    """A phantom of labelled images with the pixels that make its class: opacities, blood cells, signs in the retina.
+    """A phantom of labelled images with the pixels that make its class: opacities, blood cells, signs in the retina,
+    tears of a meniscus.
 
-    Images of a class without such pixels (normal) have an empty mask.
+    Images of a class without such pixels (normal, intact) have an empty mask.
 
     Attributes:
-        kind: ``chest`` (grey), ``blood`` (RGB) or ``oct`` (grey).
+        kind: ``chest`` (grey), ``blood`` (RGB), ``oct`` (grey) or ``knee`` (grey).
         lengths: Numbers of images in train, val and test, the phantom's classes in equal numbers.
         size: Side of the images in pixels.
         phantom_seed: Seed of the rendering; the images are those of the phantom's own data set.

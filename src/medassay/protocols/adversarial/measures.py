@@ -67,7 +67,8 @@ def measure(subject: Subject, surrogate: tuple[str, nn.Module] | None = None) ->
     attacked = list(summarise(subject, hits, shares, chance.chance))
     checks = list_checks(subject, hits, attacked)
     judged, noise = (find(attacked, ("linf", attack, verdict.JUDGED)) for attack in ("pgd", "noise"))
-    level, reason = verdict.judge(chance, judged, noise, checks)
+    counts = [n for n in torch.bincount(labels).tolist() if n]
+    level, reason = verdict.judge(chance, judged, noise, checks, counts)
     examples, pictures = show_examples(subject, hits, probabilities)
     return AdversarialResults(
         split=settings.split,

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from medassay.attacks.norms import NAMES
 from medassay.evaluation.protocol import Outcome
-from medassay.metrics.chance import ENOUGH, ChanceCheck
+from medassay.metrics.chance import ENOUGH, ChanceCheck, are_enough
 from medassay.protocols.adversarial.results import Attacked, Check, Level
 from medassay.protocols.adversarial.soundness import list_failed
 from medassay.reporting.classification import describe_chance
@@ -42,32 +42,44 @@ RULE = (
     f"{format_percent(FRAGILE)}, weakened between; the 95 % interval must lie on one side of each limit as a whole, or the "
     "verdict is undecided. An attack that fails one of the checks of soundness may have missed what is there, so then nothing "
     "but fragile can be said: the verdict is not sound. A fragile net stays fragile, since the images that it errs on have "
-    "been found. A net that is not above chance on plain images has nothing to lose and is not judged: the intervals of its "
-    f"balanced accuracy and of its AUROC must lie above what guessing reaches, {ENOUGH}."
+    "been found. Robust is said only where each class has so many images that a net which withstood on all would be shown to "
+    "keep that much (of two classes, 36 each). A net that is not above chance on plain images has nothing to lose and is not "
+    "judged: the intervals of its balanced accuracy and of its AUROC must lie above what guessing reaches, "
+    f"{ENOUGH}."
 )
 
 
-def judge_lead(attacked: Attacked) -> Level:
-    """What the share of the lead that is kept says, if the attack can be believed."""
+def judge_lead(attacked: Attacked, *, enough: bool) -> Level:
+    """What the share of the lead that is kept says, if the attack can be believed.
+
+    Args:
+        attacked: The judged attack.
+        enough: Whether there are images enough to show a net robust. Resamples of a few images that all withstood have all
+            withstood, too: the interval has no width, and says nothing.
+    """
     kept = attacked.kept
     if kept.is_above(ROBUST):
-        return "robust"
+        return "robust" if enough else "undecided"
     if not kept.reaches(FRAGILE):
         return "fragile"
     return "weakened" if kept.is_above(FRAGILE) and not kept.reaches(ROBUST) else "undecided"
 
 
-def judge(chance: ChanceCheck, attacked: Attacked, noise: Attacked, checks: Sequence[Check]) -> tuple[Level, str]:
+def judge(
+    chance: ChanceCheck, attacked: Attacked, noise: Attacked, checks: Sequence[Check], counts: Sequence[int]
+) -> tuple[Level, str]:
     """The verdict and its reason.
 
     Args:
         chance: How the net compares with guessing on plain images.
         attacked, noise: The judged attack, and noise of its size.
         checks: Signs that the attack works.
+        counts: Number of images of each class that has any.
     """
     if not chance.passed:
         return "not judged", f"The net is not shown to be above chance on the plain images: {describe_chance(chance)}."
-    level, failed = judge_lead(attacked), list_failed(checks)
+    enough = are_enough(counts, chance.chance + ROBUST * (1 - chance.chance))
+    level, failed = judge_lead(attacked, enough=enough), list_failed(checks)
     found = describe_loss(chance, attacked, noise)
     if not failed:
         return level, f"{found} {explain(level, attacked)}"
@@ -102,6 +114,8 @@ def explain(level: Level, attacked: Attacked) -> str:
             "Changes that are hardly visible turn its answers: they must not be relied on where an image may have been altered "
             "on purpose."
         )
+    if attacked.kept.is_above(ROBUST):
+        return "There are too few images of a class: a net that withstood on all would not be shown to be robust."
     known = ""
     if not attacked.kept.reaches(ROBUST):
         known = "It is not robust; whether it is weakened or fragile is open. "

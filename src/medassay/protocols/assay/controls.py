@@ -190,8 +190,9 @@ def split_for_training(labels: Tensor) -> tuple[Tensor, Tensor] | None:
     order = make_stratified_order(labels, 3)
     n = round(TRAIN_SHARE * len(order))
     train, held_out = order[:n], order[n:]
-    if len(labels[held_out].unique()) < 2:
-        spare = [members[-1:] for label in labels.unique() if len(members := train[labels[train] == label]) > 1]
+    if len(set(labels[held_out].tolist())) < 2:
+        known = sorted(set(labels.tolist()))
+        spare = [members[-1:] for label in known if len(members := train[labels[train] == label]) > 1]
         moved = torch.cat([held_out[:0], *spare])
         train, held_out = train[~torch.isin(train, moved)], torch.cat([held_out, moved])
-    return (train, held_out) if len(labels[held_out].unique()) > 1 else None
+    return (train, held_out) if len(set(labels[held_out].tolist())) > 1 else None

@@ -29,6 +29,11 @@ class AuditPart:
         return self.protocol.name
 
     @property
+    def names(self) -> list[str]:
+        """Its name, and that of its class, by which a protocol that was renamed still speaks of itself."""
+        return [name for name in dict.fromkeys((self.name, type(self.protocol).name)) if name]
+
+    @property
     def question(self) -> str:
         """What the protocol answers: the first line of its class's docstring, where it has one of its own."""
         kind = type(self.protocol)

@@ -70,7 +70,7 @@ class Audit(Protocol):
 
     def report(self, run: Run, reports: Sequence[Part], verdicts: list[PartVerdict]) -> Report:
         """The report of all parts."""
-        overall = summarise(verdicts)
+        overall, judged = summarise(verdicts), {part.report.split for part in reports}
         stated = Statements(self.intended_use, self.excluded_use, self.author, self.data_source)
         card = make_card(run, reports, list_limits(verdicts), stated)
         results = AuditResults(
@@ -78,7 +78,7 @@ class Audit(Protocol):
         )
         return Report(
             results,
-            split="test",
+            split="val" if "val" in judged and "test" not in judged else "test",
             verdict=[f"audit: {overall}", *(f"{one.name}: {WORDS[one.status]}: {one.verdict}" for one in verdicts)],
             metrics=merge_metrics(reports) | {"audit": count_statuses(verdicts)},
             page=Page(Path(__file__).with_name("page.html.j2"), make_page_values(card)),
@@ -112,18 +112,17 @@ def run_part(part: AuditPart, run: Run, context: ComputeContext) -> tuple[Report
             return report, describe_verdict(part, report)
         except Exception as error:
             logger.debug("%s", part.name, exc_info=error)
-            reason, unfit = describe_failure(error), f"protocol={part.name}: "
-            if not (
-                isinstance(error, UserError) and reason.startswith(unfit)
-            ):  # so protocols say that a run is none for them
+            said = describe_failure(error)
+            reason = re.sub(rf"^protocol=(?:{'|'.join(map(re.escape, part.names))}): ", "", said)
+            if not isinstance(error, UserError) or reason == said:  # so protocols say that a run is none for them
                 status = "failed"
-            reason = reason.removeprefix(unfit)
     return None, PartVerdict(part.name, part.question, status, reason, [], None)
 
 
 def describe_verdict(part: AuditPart, report: Report) -> PartVerdict:
     """The verdict of a part that has reported."""
-    pattern = rf"^{re.escape(part.name).replace('_', '[ _]')}: "  # the terminal shows it beside others
+    names = "|".join(re.escape(name).replace("_", "[ _]") for name in part.names)
+    pattern = rf"^(?:{names}): "  # the terminal shows it beside others
     lines = [re.sub(pattern, "", line) for line in report.verdict]
     first, *reasons = lines or ["It says nothing in words."]
     page = None if report.page is None else f"{part.name}/report.html"
@@ -144,8 +143,12 @@ def list_limits(verdicts: Sequence[PartVerdict]) -> list[str]:
 
 
 def merge_metrics(reports: Sequence[Part]) -> dict[str, Any]:
-    """The groups of numbers of all parts; of two with one name the second is called after its part, too."""
-    merged: dict[str, Any] = {"split": "test"}
+    """The groups of numbers of all parts, and the splits that these were measured on: ``test, train``.
+
+    Of two groups with one name the second is called after its part, too.
+    """
+    splits = dict.fromkeys(part.report.split for part in reports if part.report.split is not None)
+    merged: dict[str, Any] = {"split": ", ".join(splits) or "test"}
     for part in reports:
         for group, numbers in part.report.metrics.items():
             if isinstance(numbers, str):  # the split

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -184,7 +185,10 @@ class DomainShift(Protocol):
             validation_alarms=alarms,
             error=error,
             reference=0 if audit.missing_features else len(audit.reference),
-            skipped=[*self._list_skipped(audit, conditions), *list_empty_classes(data.classes, audit, external)],
+            skipped=[
+                *self._list_skipped(audit, conditions, external),
+                *list_empty_classes(data.classes, audit, external),
+            ],
             level=level,
             rule=verdict.RULE,
             verdict=words,
@@ -219,18 +223,22 @@ class DomainShift(Protocol):
             )
         return other.task.answering_net, (self.baseline, f"{other.config['recipe']['name']} on {other.data.name}")
 
-    def _list_skipped(self, audit: Audit, conditions: list[Condition]) -> list[str]:
+    def _list_skipped(self, audit: Audit, conditions: list[Condition], external: External | None) -> list[str]:
         """What was left out and why, a sentence each."""
         skipped = []
         if audit.missing_features is not None:
             skipped.append(f"No k-NN distance and no batch test: {audit.missing_features}.")
         else:
-            for m in monitors.SIZES:
-                if all(m not in {test.m for test in one.batch_tests} for one in conditions):
-                    skipped.append(
-                        f"No batches of {m}: they need {2 * m} images, half of them usual ones, and there are "
-                        f"{len(audit.split):,}."
-                    )
+            tested = {test.m for one in conditions for test in one.batch_tests}
+            missing = [m for m in monitors.SIZES if m not in tested and len(audit.split) < 2 * m]
+            skipped += [
+                f"No batches of {m}: they need {2 * m} images, half of them usual ones, and there are {len(audit.split):,}."
+                for m in missing
+            ]
+            others = math.inf if external is None else external.condition.n
+            if too_large := [str(m) for m in monitors.SIZES if m not in missing and others < m]:
+                count = "1 image" if others == 1 else f"{others} images"
+                skipped.append(f"The other set has {count}, too few for batches of {' and '.join(too_large)}.")
         if not audit.has_batch_norm:
             skipped.append("No remedy: the net has no batch normalisation whose statistics could be estimated anew.")
         return skipped

@@ -5,6 +5,7 @@ They were fixed before any net was judged by them.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from medassay.core.estimate import Estimate
@@ -25,6 +26,8 @@ from medassay.reporting.classification import describe_chance
 from medassay.reporting.numbers import format_fixed, format_percent, format_percent_bounds, format_with_bounds
 
 FALL = 0.05  # of accuracy: a fall of so much is a failure
+# images: where none of fewer is lost, a fall of FALL is not excluded with 97.5 %, and the bootstrap's interval has no width
+LEAST = math.ceil(math.log(0.025) / math.log(1 - FALL))
 SILENT = 0.5  # of the accuracy's fall: where confidence falls by less, it does not warn
 NOTICED = 0.8  # of the batches raise the alarm: a monitor that notices, the power that tests are usually planned for
 NAMED = 10  # corruptions in a sentence, at most
@@ -40,7 +43,8 @@ WORDS: dict[Level, str] = {
 POINTS = f"{100 * FALL:.0f} points"
 RULE = (
     f"The net fails under a change if its accuracy falls by at least {POINTS}: the whole 95 % interval of the fall lies at or "
-    "above that. It holds if the whole interval lies below; otherwise nothing is decided. A failure is silent if the mean "
+    f"above that. It holds if the whole interval lies below; with fewer than {LEAST} images nothing is said to hold. Otherwise "
+    "nothing is decided. A failure is silent if the mean "
     "confidence, the probability that the net gives its own answer, falls by less than half as much: the whole interval of "
     f"{SILENT} · (fall of accuracy) − (fall of confidence) lies above 0. If it lies below 0, the failure shows; otherwise it "
     "is undecided which of the two it is. The verdict is the worst over all changes. A monitor notices a change if the 95 % "
@@ -79,7 +83,7 @@ def judge(fall: Fall) -> Level:
     if accuracy.low is None or accuracy.high is None or surplus.low is None or surplus.high is None:
         return "undecided"
     if accuracy.high < FALL - ROUNDING:
-        return "holds"
+        return "holds" if (accuracy.n or 0) >= LEAST else "undecided"
     if not accuracy.low >= FALL - ROUNDING:
         return "undecided"
     return "silent" if surplus.low > 0 else "open" if surplus.high < 0 else "unclear"
@@ -172,7 +176,7 @@ def judge_accuracy(corrupted: Sequence[Condition]) -> Finding:
     texts = [
         f"It holds under {held} of {len(corrupted)} corruptions and severities.",
         f"It fails under {list_conditions(failed)}." if failed else "",
-        f"Undecided: {list_conditions(unclear)}; more images would narrow the intervals." if unclear else "",
+        f"Undecided: {list_conditions(unclear)}; {_advise_more(unclear)}." if unclear else "",
     ]
     look = "suspicious" if failed else "undecided" if unclear else "good"
     return Finding(question, look, " ".join(filter(None, texts)))  # type: ignore[arg-type]
@@ -257,11 +261,21 @@ def judge_external(clean: Condition, external: External) -> Finding:
     look = {"holds": "good", "undecided": "undecided"}.get(one.level, "suspicious")
     balanced, area = _fall(one, "balanced_accuracy"), one.scores["auroc"]
     lead = "Undecided" if one.level == "undecided" else f"It {WORDS[one.level]}"
+    few = f" {_say_few()}." if one.level == "undecided" and one.n < LEAST else ""
     text = (
-        f"{lead}: {_describe(one)}. Balanced accuracy, which does not depend on how many images each class has, falls by "
+        f"{lead}: {_describe(one)}.{few} Balanced accuracy, which does not depend on how many images each class has, falls by "
         f"{format_with_bounds(balanced)}; AUROC there {format_with_bounds(area)}, guessing reaches {CHANCE_AUROC}."
     )
     return Finding(question, look, text)  # type: ignore[arg-type]
+
+
+def _advise_more(undecided: Sequence[Condition]) -> str:
+    few = all(one.n < LEAST for one in undecided)
+    return _say_few().lower() if few else "more images would narrow the intervals"
+
+
+def _say_few() -> str:
+    return f"With fewer than {LEAST} images nothing is said to hold"
 
 
 def refuse_judgement(chance: ChanceCheck) -> str:

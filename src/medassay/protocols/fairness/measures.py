@@ -21,7 +21,14 @@ from medassay.metrics.classification import (
     roc_curve,
 )
 from medassay.metrics.estimates import mean_over_images
-from medassay.metrics.group_gaps import GroupedDecisions, compute_rates, find_extremes, permute_gaps, resample_gaps
+from medassay.metrics.group_gaps import (
+    GroupedDecisions,
+    compute_rates,
+    find_extremes,
+    find_unlinked,
+    permute_gaps,
+    resample_gaps,
+)
 from medassay.protocols.fairness import verdict
 from medassay.protocols.fairness.results import Budget, Comparison, FairnessResults, GroupScores
 from medassay.reporting.numbers import format_fixed
@@ -78,10 +85,10 @@ def measure_fairness(
     comparisons = []
     judged = verdict.judge_gaps(observed, nulls)
     for names, one, own, gaps, images in zip(crossed, splits, scores, judged, compared, strict=True):
-        extremes = (
-            {} if images is None else describe_extremes(images, [group.name for group in own if group.judged], classes)
-        )
-        level, text = verdict.judge_comparison(own, gaps, chance, extremes)
+        of_judged = [group.name for group in own if group.judged]
+        extremes = {} if images is None else describe_extremes(images, of_judged, classes)
+        unlinked = [] if images is None else [of_judged[group] for group in find_unlinked(images)]
+        level, text = verdict.judge_comparison(own, gaps, chance, extremes, unlinked)
         comparisons.append(Comparison(next(iter(one.levels)), list(names), own, gaps, level, text))
     level, words = verdict.judge_all(comparisons)
     return FairnessResults(

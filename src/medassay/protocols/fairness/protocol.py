@@ -57,12 +57,13 @@ class Fairness(Protocol):
         if images.groups is None:
             of = f"the {self.split} images of {run.data.data_of(self.split).name}"
             raise ConfigError(f"protocol=fairness: {of} have no groups; {GIVE_GROUPS}")
+        attributes = choose_attributes(self.attributes, images.groups)
         results = measure_fairness(
             predict(run.task, images, context.device),
             images.groups,
             classes,
             positive=positive,
-            attributes=choose_attributes(self.attributes, images.groups),
+            attributes=attributes,
             depth=self.intersections,
             budget=self.budget,
             split=self.split,
@@ -73,7 +74,7 @@ class Fairness(Protocol):
             verdict=[f"fairness: {results.verdict}", *results.reasons],
             metrics={"split": self.split, "fairness": flatten_metrics(results)},
             figures=dict(_draw_figures(results)),
-            hyperparameters={"attributes": ", ".join(images.groups.levels)},
+            hyperparameters={"attributes": ", ".join(attributes)},
             warnings=[FLATTERING] if self.split == "val" else [],
             page=Page(
                 Path(__file__).with_name("page.html.j2"),

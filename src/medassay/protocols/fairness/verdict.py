@@ -43,9 +43,10 @@ RULE = (
     f"and intersections. There is a disparity if a gap is at least {format_fixed(RELEVANT, 2)} and its corrected p-value at "
     f"most {SHARE:g} ({LEVEL:g} for both gaps together). There is none if neither gap is, and a gap of "
     f"{format_fixed(VISIBLE, 2)} would have been found in both. Otherwise it is undecided, and so it is where no disparity "
-    "is found and the net is not shown to be better than guessing. Demographic parity does not decide, since it differs "
-    "wherever a disease is more frequent in one group; equal opportunity is a part of equalised odds. A disparity in an "
-    "attribute or an intersection is a disparity; what is undecided in an intersection alone is said beside."
+    "is found and the net is not shown to be better than guessing, or a group has no class in common with another one, so that "
+    "nothing tells groups from classes. Demographic parity does not decide, since it differs wherever a disease is more "
+    "frequent in one group; equal opportunity is a part of equalised odds. A disparity in an attribute or an intersection is a "
+    "disparity; what is undecided in an intersection alone is said beside."
 )
 
 
@@ -64,18 +65,22 @@ def judge_gaps(
     judged: list[dict[str, Gap]] = [{} for _ in observed]
     for name in NAMES:
         known = [place for place, gaps in enumerate(observed) if name in gaps and gaps[name].known]
-        p_values = [compute_p_value(observed[place][name].value, nulls[place][name]) for place in known]
-        corrected = dict(zip(known, zip(p_values, correct_by_holm(p_values), strict=True), strict=True))
+        p_values = {place: compute_p_value(observed[place][name].value, nulls[place][name]) for place in known}
+        corrected = dict(zip(known, correct_by_holm([*p_values.values()]), strict=True))
+        ranks = {place: rank for rank, place in enumerate(sorted(known, key=p_values.__getitem__))}
         for place, gaps in enumerate(observed):
             if name in gaps:
-                p, p_corrected = corrected.get(place, (torch.nan, torch.nan))
-                judged[place][name] = judge_gap(gaps[name], nulls[place][name], p, p_corrected, len(known))
+                p, p_corrected = p_values.get(place, torch.nan), corrected.get(place, torch.nan)
+                factor = len(known) - (
+                    ranks[place] if p_corrected <= SHARE else 0
+                )  # Holm's where it lets the gap count
+                judged[place][name] = judge_gap(gaps[name], nulls[place][name], p, p_corrected, factor)
     return judged
 
 
-def judge_gap(value: Estimate, null: Tensor, p: float, p_corrected: float, comparisons: int) -> Gap:
-    """One gap beside its null ``(B,)``, one of so many comparisons."""
-    needed = find_needed(null, comparisons) if value.known else torch.nan
+def judge_gap(value: Estimate, null: Tensor, p: float, p_corrected: float, factor: int) -> Gap:
+    """One gap beside its null ``(B,)``; ``factor`` is what its p-value is multiplied by before it is compared."""
+    needed = find_needed(null, factor) if value.known else torch.nan
     if p_corrected <= SHARE and value.value >= RELEVANT:
         level: Level = "found"
     else:
@@ -84,18 +89,30 @@ def judge_gap(value: Estimate, null: Tensor, p: float, p_corrected: float, compa
     return Gap(value, mean, needed, p, p_corrected, level, [] if not value.known else null.tolist())
 
 
-def find_needed(null: Tensor, comparisons: int) -> float:
-    """The smallest gap whose p-value, multiplied by the comparisons, is small enough; NaN where no gap's would be."""
-    allowed = int(SHARE / comparisons * (len(null) + 1)) - 1  # deals that may reach it
+def find_needed(null: Tensor, factor: int) -> float:
+    """The smallest gap whose p-value, multiplied by ``factor``, is small enough; NaN where no gap's would be."""
+    allowed = int(SHARE / factor * (len(null) + 1)) - 1  # deals that may reach it
     if allowed < 0:
         return torch.nan
     return float(null.sort(descending=True).values[allowed]) + 1e-9
 
 
 def judge_comparison(
-    groups: Sequence[GroupScores], gaps: Mapping[str, Gap], chance: ChanceCheck, extremes: Mapping[str, str]
+    groups: Sequence[GroupScores],
+    gaps: Mapping[str, Gap],
+    chance: ChanceCheck,
+    extremes: Mapping[str, str],
+    unlinked: Sequence[str] = (),
 ) -> tuple[Level, str]:
-    """The rule's answer on one attribute or intersection, and why; ``extremes`` are the groups of each gap in words."""
+    """The rule's answer on one attribute or intersection, and why.
+
+    Args:
+        groups: All groups that have images.
+        gaps: The gaps between those that are judged, by name.
+        chance: How the net compares with guessing.
+        extremes: The groups of each gap in words.
+        unlinked: Names of the judged groups that have no class in common with another one.
+    """
     small = [group for group in groups if not group.judged]
     beside = f" Not judged, with fewer than {LEAST} images: {_list_groups(small)}." if small else ""
     if not gaps:
@@ -113,6 +130,12 @@ def judge_comparison(
         return "undecided", (
             f"Undecided: no gap was found, but the net is not shown to be above chance on these images "
             f"({describe_chance(chance)}), and one that knows nothing is as wrong on all groups.{beside}"
+        )
+    if unlinked:
+        return "undecided", (
+            f"Undecided: {' and '.join(unlinked)} share{'s' if len(unlinked) == 1 else ''} no class of at least "
+            f"{LEAST_OF_CLASS} images with another group; what differs between the groups cannot be told from what differs "
+            f"between classes.{beside}"
         )
     if "undecided" in levels:
         doubts = [_describe_doubt(name, gaps[name]) for name in DECIDING if gaps[name].level == "undecided"]

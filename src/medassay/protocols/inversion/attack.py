@@ -65,9 +65,10 @@ class Attack:
             ValueError: batch statistics of one value, in a net whose maps are a single pixel somewhere.
         """
         first = cases[0]
-        client = Client(self.nets[first.weights].to(self.device), self.loss, first.mode, first.local_steps, self.lr)
         groups = len(self.originals) // first.batch
-        shape = self.originals.images.shape[1:]
+        channels, height, width = shape = self.originals.images.shape[1:]
+        net = self.nets[first.weights].to(self.device)
+        client = Client(net, self.loss, first.mode, first.local_steps, self.lr, (channels, height, width))
         images = self.originals.images[: groups * first.batch].view(groups, first.batch, *shape).to(self.device)
         labels = self.originals.labels[: groups * first.batch].view(groups, first.batch).to(self.device)
         sent = [self._defend(client, images, labels, case) for case in cases]
@@ -87,6 +88,20 @@ class Attack:
             )
             for start, own in zip(range(0, groups * len(cases), groups), used, strict=True)
         ]
+
+    def attack_defined(self, cases: Sequence[Case]) -> dict[Case, Found]:
+        """:meth:`attack` on those of the cases whose batch statistics are of more than one value.
+
+        Where the net's last maps are a single pixel, one image has none; noise is put on the gradients of single images
+        whatever the batch.
+        """
+        for tried in (cases, [case for case in cases if case.noise is None]):
+            try:
+                return dict(zip(tried, self.attack(tried), strict=True)) if tried else {}
+            except ValueError as error:  # of batch normalisation alone
+                if "more than 1 value per channel" not in str(error):
+                    raise
+        return {}
 
     def _defend(self, client: Client, images: Tensor, labels: Tensor, case: Case) -> Tensor:
         """What is sent of each batch, ``(G, P)``."""

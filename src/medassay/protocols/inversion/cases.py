@@ -90,9 +90,9 @@ class Case:
 def list_cases(weights: Weights, amounts: Amounts) -> list[Case]:
     """One gradient of one image, the same with the other weights, and each change of it, one at a time.
 
-    Batches that there are too few images for are left out.
+    Batches that there are too few images for are left out; there must be one that fits.
     """
-    base = Case(weights, amounts.modes[0], amounts.batch_sizes[0], amounts.local_steps[0])
+    base = Case(weights, amounts.modes[0], list_batches(amounts)[0], amounts.local_steps[0])
     other = replace(base, weights="initial" if weights == "trained" else "trained")
     return list(dict.fromkeys([base, other, *_list_changes(base, amounts)]))
 

@@ -12,7 +12,7 @@ from typing import Annotated, ClassVar
 
 from torch import nn
 
-from medassay.attacks.inversion import Mode, Search
+from medassay.attacks.inversion import Mode, Search, list_sent
 from medassay.core.errors import ConfigError
 from medassay.core.seeds import derive_seed
 from medassay.core.types import NonNegative, NonNegativeInt, Positive, PositiveInt, Range
@@ -125,19 +125,16 @@ class Inversion(Protocol):
             bias,
         )
         tried: dict[Case, CaseResult] = {}
-        undefined = []
+        undefined: list[Case] = []
         planned = list_cases(self.weights, choose_modes(self.amounts, nets["trained"]))
         for group in group_cases(planned):
             logger.info("attacking: %s%s", group[0], f", and {len(group) - 1} defences" if len(group) > 1 else "")
-            try:
-                found = attack.attack(group)
-            except ValueError as error:  # of batch normalisation alone
-                if "more than 1 value per channel" not in str(error):
-                    raise
-                undefined.append(str(group[0]))
-                continue
-            tried |= {case: self.judge(case, one, originals) for case, one in zip(group, found, strict=True)}
-        warnings += [f"Left out: {', '.join(undefined)}: batch statistics of a single value."] if undefined else []
+            found = attack.attack_defined(group)
+            undefined += [case for case in group if case not in found]
+            tried |= {case: self.judge(case, one, originals) for case, one in found.items()}
+        if undefined:
+            named = "; ".join(map(str, undefined))
+            warnings.append(f"Left out, since a single value has no batch statistics: {named}.")
         if planned[0] not in tried:
             raise ConfigError(
                 f"protocol.modes={self.amounts.modes}: this net normalises a single value, which has no statistics; put "
@@ -182,7 +179,7 @@ class Inversion(Protocol):
             told.append("The net has no batch normalisation, so that its mode makes no difference; one is tried.")
         if isinstance(net, WithAuxiliaries):
             told.append(
-                "The loss of the net’s auxiliary classifiers, which only train it, is left out of the gradient."
+                "The net’s auxiliary classifiers, which only train it, are left out of the gradient, loss and weights."
             )
         if any(isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0 for layer in net.modules()):
             told.append("Dropout is off, also with the statistics of the batch.")
@@ -196,7 +193,8 @@ class Inversion(Protocol):
     def judge(self, case: Case, found: Found, originals: Originals) -> CaseResult:
         """The numbers of a case and the rule's answer."""
         scores = score_images(found.images, originals)
-        level, reason = verdict.judge_case(scores, verdict.expect_luck([len(one) + 1 for one in originals.others]))
+        ranked = [len(one) + 1 for one in originals.others[: scores.n]]  # of the images that were attacked
+        level, reason = verdict.judge_case(scores, verdict.expect_luck(ranked))
         right = found.right_labels
         return CaseResult(
             case=case,
@@ -219,9 +217,10 @@ class Inversion(Protocol):
             for one in (originals.mean, originals.nearest)
         ]
         search = self.make_search()
+        channels, height, width = originals.images.shape[1:]
         return InversionResults(
             net=type(net).__name__,
-            parameters=sum(weight.numel() for weight in net.parameters() if weight.requires_grad),
+            parameters=sum(net.get_parameter(name).numel() for name in list_sent(net, (channels, height, width))),
             budget=self.budget,
             indices=originals.indices,
             labels=originals.labels.tolist(),

@@ -19,10 +19,11 @@ WORDS: dict[Level, str] = {
 }
 RULE = (
     "The images are recognisable if the reconstructions are nearer to the originals than the nearest other training image is, "
-    "in PSNR and in SSIM, each 95 % interval of the gain lying above 0 as a whole; or if in more than half of the cases no "
-    "other of up to 999 training images of the same class lies nearer to the reconstruction than the original does. By luck "
-    "that happens about once in 1,000. They are not recognisable if the interval of the gain in PSNR or in SSIM lies below 0 "
-    "as a whole and the original comes first no more often than luck allows (exact 95 % interval). Anything else is undecided. "
+    "in PSNR and in SSIM, each 95 % interval of the gain lying above 0 as a whole; or if in more than half of the cases, and "
+    "more often than luck allows (exact 95 % interval), no other of up to 999 training images of the same class lies nearer to "
+    "the reconstruction than the original does. By luck each comes first once in as many images as it is ranked among. They "
+    "are not recognisable if the interval of the gain in PSNR or in SSIM lies below 0 as a whole and the original comes first "
+    "no more often than luck allows. Anything else is undecided. "
     "The verdict on the net is that of the case without a defence in which most is given away. It is “not recognisable” only "
     "where the same attack succeeds on this net in another case: an attack that never works shows nothing. It speaks of this "
     "attack; a better one may find more."
@@ -40,7 +41,7 @@ def judge_case(scores: Scores, luck: float) -> tuple[Level, str]:
     count = sum(rank == 1 for rank in scores.ranks)
     ranked = f"the original comes first in {count} of {scores.n}"
     gained = f"gain over the nearest other image {describe_gain(gain)}"
-    if first.value > MOST:
+    if first.value > MOST and first.is_above(luck):
         return "recognisable", f"{ranked}; {gained}"
     if gain.psnr.is_above(0) and gain.ssim.is_above(0):
         return "recognisable", f"{gained}; {ranked}"

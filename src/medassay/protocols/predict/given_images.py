@@ -173,7 +173,8 @@ def _read_npz(path: Path, reader: ImageReader, reading: Reading) -> Iterator[Par
                 _check_header(npz.read_header(path, key, archive), reader.window)
                 pixels, steps = _read_pixels(npz.read_array(path, key, archive), reader.window)
             except DataError as error:
-                reading.unreadable.append(Unreadable(key, str(error).removeprefix(f"{path}: '{key}' ")))
+                reason = str(error).removeprefix(f"{path}: '{key}' ").replace("data.file=", "protocol.images=")
+                reading.unreadable.append(Unreadable(key, reason))
             else:
                 yield _add_arrays(key, pixels, steps, reader, reading)
 

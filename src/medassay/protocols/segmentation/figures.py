@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from medassay.core.estimate import Estimate
 from medassay.metrics.instances import THRESHOLDS
 from medassay.metrics.regions import RegionScores
 from medassay.reporting import regions
@@ -32,12 +33,24 @@ def draw_precisions(scores: RegionScores) -> Chart:
     assert scores.per_threshold is not None
     figure, axes = make_small_axes(4.4, 3.2)
     values = [one.value for one in scores.per_threshold]
-    low, high = ([getattr(one, side) for one in scores.per_threshold] for side in ("low", "high"))
-    axes.fill_between(THRESHOLDS, low, high, color=PALETTE[0], alpha=0.2, linewidth=0)
+    bounds = [(one.low, one.high) for one in scores.per_threshold if one.low is not None and one.high is not None]
+    if len(bounds) == len(values):  # one image has no interval
+        low, high = zip(*bounds, strict=True)
+        axes.fill_between(THRESHOLDS, low, high, color=PALETTE[0], alpha=0.2, linewidth=0)
     axes.plot(THRESHOLDS, values, "o-", color=PALETTE[0], markersize=4)
     axes.set(xlabel="IoU from which an object counts as found", ylabel="average precision", ylim=(-0.02, 1.02))
     numbers = "; ".join(f"{t:.2f}: {format_fixed(value, 2)}" for t, value in zip(THRESHOLDS, values, strict=True))
-    return Chart(figure, f"Average precision of objects, TP / (TP + FP + FN), with its 95 % interval. {numbers}.")
+    band = ", with its 95 % interval" if bounds else ""
+    return Chart(figure, f"Average precision of objects, TP / (TP + FP + FN){band}. {numbers}.")
+
+
+def describe_intervals(mean: Estimate) -> str:
+    """What stands behind the bounds of a table's means, for its caption."""
+    if mean.kind == "bootstrap":
+        return "with 95 % bootstrap intervals"
+    if mean.low is None:
+        return "without intervals: there is one image"
+    return "with 95 % intervals by Student’s t, as of so few images a bootstrap’s would be too narrow"
 
 
 def draw_tiles(image: Tensor, tiles: list[Tile]) -> Tensor:

@@ -90,6 +90,7 @@ class SegmentationScores(Protocol):
                 {
                     "names": {key: value for key, value in NAMES.items() if key in results.scores.estimates},
                     "cards": [_make_card(results, index, row) for index, row in views.items()],
+                    "intervals": figures.describe_intervals(results.scores.estimates["dice"]),
                     "tiles": describe_tiles(run.task, images.images[shown[0]]),
                 },
             ),

@@ -245,7 +245,7 @@ def choose_usual_stamp(size: int) -> Stamp:
 
 def has_both_sides(stamp: Stamp, split: LabelledImages) -> bool:
     """Whether there are images of the stamp's class, and of others."""
-    own = split.labels == stamp.label
+    own = split.labels == torch.tensor(stamp.label)
     return bool(own.any()) and not bool(own.all())
 
 

@@ -44,12 +44,12 @@ class UncertaintyResults:
     def list_sentences(self) -> list[str]:
         """The findings in words."""
         images = {"test": "test", "val": "validation"}[self.split]
-        some = min(self.kept, key=lambda row: abs(row.asked - 0.9))
+        some = min(self.kept[1:] or self.kept, key=lambda row: abs(row.asked - 0.9))
         lines = [
             f"accuracy {format_with_bounds(self.kept[0].accuracy)} on all {images} images, "
             f"{format_with_bounds(some.accuracy)} on the {format_percent(some.share)} of them that the net is surest of"
         ]
-        sure = f"at least {format_percent(self.sure_at)} sure"
+        sure = f"at least {100 * self.sure_at:g} % sure"
         lines.append(
             f"{sure} of {format_percent(self.sure.share.value)} {format_percent_bounds(self.sure.share)} of the {images} "
             f"images; accuracy on these {format_with_bounds(self.sure.accuracy)}"
@@ -70,7 +70,7 @@ class UncertaintyResults:
             "sure": self.sure.share.value,
             "accuracy_where_sure": self.sure.accuracy.value,
         }
-        flat |= {f"accuracy_kept/{round(100 * row.asked)}": row.accuracy.value for row in self.kept}
+        flat |= {f"accuracy_kept/{100 * row.asked:g}": row.accuracy.value for row in self.kept}
         for one in self.foreign:
             flat |= {f"sure_of/{one.kind}": one.sure, f"detection/{one.kind}": one.detection.value}
         return flat | {f"accuracy_blurred/{row.severity}": row.accuracy.value for row in self.blurred if row.severity}

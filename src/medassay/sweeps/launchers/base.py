@@ -202,5 +202,5 @@ def _shorten(value: str) -> str:
 
 def _make_job_return(task: Task, value: Any) -> JobReturn:
     returned = JobReturn(overrides=task.overrides, cfg=task.config, status=JobStatus.COMPLETED)
-    returned.return_value = value
+    returned.return_value, returned.working_dir = value, str(task.directory)
     return returned

@@ -51,7 +51,8 @@ class OptunaStudySweeper(Sweeper):
 
     Args:
         sampler: The node of Optuna's sampler.
-        direction: Whether more or less of the objective is better; None follows ``sweep.mode``.
+        direction: Whether more or less of the objective is better; None follows ``sweep.mode``, and without it what chooses the
+            model's epoch; what ranks a generator is maximised.
         storage: The URL of the database that keeps the study; None keeps it in memory.
         study_name: The name of the study in there; None for a new one with each command.
         n_trials: Number of trials of the whole study that finish, those of earlier commands included.
@@ -94,8 +95,7 @@ class OptunaStudySweeper(Sweeper):
         if self.custom_search_space is not None:
             self.suggest_further = _find_function(self.custom_search_space)
         if self.direction is None:
-            mode = OmegaConf.select(config, "sweep.mode")
-            self.direction = "minimize" if mode == "min" else "maximize"
+            self.direction = "minimize" if _choose_mode(config) == "min" else "maximize"
         self.launcher = Plugins.instance().instantiate_launcher(
             hydra_context=hydra_context, task_function=task_function, config=config
         )
@@ -145,6 +145,8 @@ class OptunaStudySweeper(Sweeper):
             trials = [_ask(study, space) for _ in range(min(self.n_jobs, count - start))]
             overrides = [self._list_overrides(trial, space) for trial in trials]
             results = self.launcher.launch(overrides, initial_job_idx=number + start)
+            for trial, result in zip(trials, results, strict=True):
+                self._remember_directory(trial, result)
             failed = sum(not _tell(study, trial, result) for trial, result in zip(trials, results, strict=True))
             if failed > self.max_failure_rate * len(trials):
                 raise TrainingError(
@@ -164,6 +166,14 @@ class OptunaStudySweeper(Sweeper):
                     "fixed value; leave out one of them"
                 )
         return space.list_overrides(trial.params)
+
+    def _remember_directory(self, trial: Trial, result: JobReturn) -> None:
+        """Writes down which of the sweep's directories has the trial's run, where the launcher says so."""
+        if result.working_dir is None:
+            return
+        directory, top = Path(result.working_dir), Path(str(self.config.hydra.sweep.dir))
+        if directory.parent.resolve() == top.resolve():  # Hydra's own launchers give the command's directory
+            trial.set_user_attr(studies.DIRECTORY, directory.name)
 
     def _build_sampler(self, trials: int) -> BaseSampler:
         """The sampler, seeded so that it does not repeat what it drew for the study's first ``trials`` trials.
@@ -207,6 +217,15 @@ class OptunaStudySweeper(Sweeper):
         _refuse_another_space(study, space.distributions, extended=self.suggest_further is not None)
         _refuse_another_basis(study, arguments)
         return study
+
+
+def _choose_mode(config: DictConfig) -> str | None:
+    """Whether more or less of what ranks the trials is better, as for the summary; None where nothing says so."""
+    mode: str | None = OmegaConf.select(config, "sweep.mode")
+    own = OmegaConf.select(config, "sweep.metric") is None and OmegaConf.select(config, "recipe.monitor") is not None
+    if mode is None and own:
+        mode = OmegaConf.select(config, "recipe.mode")
+    return mode
 
 
 def _ask(study: Study, space: SearchSpace) -> Trial:
