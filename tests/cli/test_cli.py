@@ -388,8 +388,11 @@ def test_a_run_whose_images_have_changed_goes_on_only_where_these_are_named(comm
     Image.new("L", (28, 28), 99).save(images / "cat" / "new.png")
     facts = ("the data have changed since training", before["md5"], "data.path=")
     assert_one_line(command("train", f"resume={run}", "trainer.max_epochs=2"), *facts)
+    assert {path.name for path in tmp_path.iterdir()} == {"images", "run"}
     interrupt(run)
     assert_one_line(command("train", f"resume={run}"), *facts)
+    mistaken = command("train", f"resume={run}", f"data.path={images}", "trainer.precision=16-mixed")
+    assert_one_line(mistaken, "half precision needs a GPU")
     assert numbers(run, "run.json")["data"] == before
     assert command("train", f"resume={run}", f"data.path={images}").code == 0
     assert numbers(run, "run.json")["data"]["md5"] != before["md5"]

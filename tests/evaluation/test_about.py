@@ -105,9 +105,11 @@ def test_a_protocol_that_was_renamed_is_named_as_the_command_takes_it() -> None:
 
 
 def test_every_protocol_of_ours_is_named_after_its_yaml() -> None:
-    for path in (configuration.find_conf_directory() / "protocol").glob("*.yaml"):
+    paths = [*(configuration.find_conf_directory() / "protocol").glob("*.yaml")]
+    assert len(paths) > 10
+    for path in paths:
         node = configuration.compose_option("protocol", path.stem, "protocol")
-        assert f" protocol={path.stem}" in f"{format_command({'run': 'x', 'protocol': node})} "
+        assert f" protocol={path.stem} " in f"{format_command({'run': 'x', 'protocol': node})} "
 
 
 def test_letters_that_hydra_takes_only_in_quotes_are_quoted() -> None:

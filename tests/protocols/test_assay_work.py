@@ -139,13 +139,14 @@ def test_an_assay_encodes_every_image_once_and_computes_every_distance_once(
     copies = make_controls(real, VAL)[0]
     assert copies.members is not None
     others = real.unique[~torch.isin(torch.arange(TRAIN), copies.members)]  # training images that no control copies
-    noisy, left = len(copies.members), SAMPLES - LARGE
+    noisy, (_, second_table) = len(copies.members), make_subjects(candidate, real, VAL, 5)
+    generated = second_table.images
+    beyond = candidate.images[~torch.isin(torch.arange(SAMPLES), second_table.sets[0])]
     for encoder in ENCODERS:
         # Samples beyond the second table are searched for suspicious ones, in the headline's features
-        searched = candidate.images[LARGE : LARGE + left * (encoder == ENCODERS[0])]
+        searched = beyond[: len(beyond) * (encoder == ENCODERS[0])]
         assert set(first.encoded[encoder].values()) == {1}
         assert len(first.encoded[encoder]) == TRAIN + VAL + noisy + LARGE + len(searched)
-        generated = candidate.images[:LARGE]
         assert set(first.count_pairs(encoder, generated, real.train)) == {1}
         assert set(first.count_pairs(encoder, generated, generated)) == {1}
         assert set(first.count_pairs(encoder, real.val, generated)) == {1}
@@ -172,9 +173,13 @@ def test_without_a_second_table_only_the_sets_are_compared_with_each_other(
     monkeypatch.setattr(protocol, "LARGE", SAMPLES + 1)
     work, results = assay(real, candidate, cache)
     assert results.large is None
-    measured, others = candidate.images[: 3 * VAL], candidate.images[3 * VAL :]
-    assert set(work.count_pairs("pixels", measured[:VAL], measured[:VAL])) == {1}
-    assert set(work.count_pairs("pixels", measured[:VAL], measured[VAL:])) == {0}
+    (subject,) = make_subjects(candidate, real, VAL, 5)
+    assert len(subject.sets) == 3
+    first, further = candidate.images[subject.sets[0]], candidate.images[torch.cat([*subject.sets[1:]])]
+    others = candidate.images[~torch.isin(torch.arange(SAMPLES), torch.cat([*subject.sets]))]
+    assert len(others) == SAMPLES - 3 * VAL
+    assert set(work.count_pairs("pixels", first, first)) == {1}
+    assert set(work.count_pairs("pixels", first, further)) == {0}
     assert not set(hash_images(others.images)) & work.encoded["pixels"].keys()
 
 
@@ -186,7 +191,7 @@ def text_of(row: Row) -> str:
 def test_rows_measured_together_are_those_measured_alone(real: Real, candidate: Candidate, cache: Path) -> None:
     (task,) = arms.train_arms([arms.Arm("any", real.train, real.val, len(real.classes), 0, 20)], cache)
     encoder = Encoder("pixels", "some pixels", lambda images: images[..., ::9, ::9].flatten(1), torch.device("cpu"))
-    generated = make_subjects(candidate, VAL, 5)
+    generated = make_subjects(candidate, real, VAL, 5)
     subjects = [*generated, make_floor(real, VAL), make_floor(real, VAL - 10)]
 
     def yardstick() -> Yardstick:

@@ -117,6 +117,22 @@ def test_a_missing_extra_is_one_line_that_names_it_and_leaves_no_run(
     assert not (run / "run.json").exists()
 
 
+def test_rows_of_an_epoch_that_is_trained_again_and_cut_ones_are_dropped(tmp_path: Path) -> None:
+    """Generators log their steps, by images seen, and no epochs."""
+
+    def log(*rows: tuple[int, dict[str, float]]) -> list[str]:
+        logger = loggers.log_to_csv()(tmp_path)
+        for step, values in rows:
+            logger.log_metrics(values, step)
+        logger.save()
+        return (tmp_path / "csv" / "metrics.csv").read_text().splitlines()
+
+    log((64, {"loss": 3.0}), (128, {"loss": 2.0}), (128, {"val": 1.0}))
+    with (tmp_path / "csv" / "metrics.csv").open("a") as stream:
+        stream.write("19")  # a full disk
+    assert log((128, {"loss": 2.5}), (192, {"loss": 1.5})) == ["loss,step,val", "3.0,64,", "2.5,128,", "1.5,192,"]
+
+
 @pytest.mark.parametrize("module", ["medassay.settings", "medassay.training.settings"])
 @pytest.mark.parametrize("kind", ["tensorboard", "csv", "none"])
 def test_a_saved_run_with_one_kind_of_logger_keeps_it(module: str, kind: str, tmp_path: Path) -> None:
@@ -125,7 +141,8 @@ def test_a_saved_run_with_one_kind_of_logger_keeps_it(module: str, kind: str, tm
     targets = [one["_target_"].removeprefix("medassay.training.loggers.") for one in node.values()]
     made = [getattr(loggers, name)()(tmp_path) for name in targets]
     expected = {"tensorboard": [TensorBoardLogger], "csv": [CSVLogger], "none": []}
-    assert [type(one) for one in made] == expected[kind]
+    assert len(made) == len(expected[kind])
+    assert all(isinstance(one, kind_of) for one, kind_of in zip(made, expected[kind], strict=True))
 
 
 def test_a_database_is_found_again_from_another_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,9 +77,10 @@ def evaluate(
     with advise(**CACHES):
         if chosen.uses_own_data:
             refuse_changed_data(run.data, run.directory.record().get("data", {}), overrides)
+        changes = _find_changes(run, chosen, overrides)
         report = chosen.run(run, ComputeContext.from_settings(run.settings, outputs))
     record = {"run": str(path), "checkpoint": checkpoint, "status": status}
-    record |= {"protocol": dict(protocol), "overrides": dict(overrides), "changes": _find_changes(run, overrides)}
+    record |= {"protocol": dict(protocol), "overrides": dict(overrides), "changes": changes}
     write_report(report, describe_run(run, report.split), record, directory)
     return directory
 
@@ -187,13 +188,13 @@ def _find_requirement(name: str) -> type | UnionType:
     return requirement
 
 
-def _find_changes(run: Run, overrides: Mapping[str, Any]) -> dict[str, Any]:
+def _find_changes(run: Run, protocol: Protocol, overrides: Mapping[str, Any]) -> dict[str, Any]:
     """Those of ``overrides`` that make the evaluation one of other images, or of fewer, than the run's own."""
     changes = find_changed_sampling(run)
     batches = "trainer.limit_batches"
     if batches in overrides and overrides[batches] != run.directory.config()["trainer"].get("limit_batches"):
         changes[batches] = overrides[batches]
     places = {key: value for key, value in overrides.items() if key in ("data.file", "data.path", "data.root")}
-    if places and is_other_data(run.data, run.directory.record().get("data", {})):
+    if places and protocol.uses_own_data and is_other_data(run.data, run.directory.record().get("data", {})):
         changes |= places
     return changes

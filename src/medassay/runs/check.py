@@ -188,7 +188,7 @@ def _check_curve_net(net: dict[str, Any]) -> None:
 
 
 def _check_tiles(net: UNet, given: dict[str, int]) -> None:
-    """Refuses tiles in which no image could be segmented, as validation would after the first epoch."""
+    """Refuses tiles in which no image larger than one could be segmented, as validation would after the first epoch."""
     side = net.find_input_size(given["tile"] + 2 * given["overlap"])
     try:
         list_tiles(net, side + 1, side + 1, side, given["overlap"])  # an image that one tile does not answer for

@@ -263,13 +263,18 @@ class RunDirectory:
     def config_at_end(self) -> dict[str, Any]:
         """:meth:`config` with what was changed when the run was resumed: what its last epochs were trained with.
 
+        Where the same data lie now is no change; of other data it has the ``md5``.
+
         Raises:
             CheckpointError: The path is no run directory.
         """
-        config = self.config()
-        for key, value in (self.record().get("resumed_with") or {}).items():
+        config, record = self.config(), self.record()
+        for key, value in (record.get("resumed_with") or {}).items():
             group, _, name = key.partition(".")
-            config[group] = {**config[group], name: value}
+            if key not in ("data.file", "data.path"):
+                config[group] = {**config[group], name: value}
+        if record.get("other_data"):
+            config["data"] = {**config["data"], "md5": record.get("data", {}).get("md5")}
         return config
 
     def record(self) -> dict[str, Any]:

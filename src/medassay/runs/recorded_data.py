@@ -24,12 +24,14 @@ def refuse_changed_data(data: AnyData, recorded: Mapping[str, Any], named: Colle
     if before and groups.get("md5") != before["md5"] and "data.groups" not in named:
         raise DataError(
             f"the groups have changed since training: md5 {before['md5']} then, {groups.get('md5')} now "
-            f"({groups.get('file')}); put the old table back, or name this one with data.groups="
+            f"({groups.get('file')}); put the old table back, or name this one with data.groups= (a sweep: give it another "
+            "sweep.name)"
         )
     if recorded.get("md5") != now.get("md5") and not {"data.file", "data.path"} & set(named):
         raise DataError(
             f"the data have changed since training: md5 {recorded.get('md5')} then, {now.get('md5')} now "
-            f"({now.get('file', now.get('path'))}); put the old ones back, or name these with data.file= or data.path="
+            f"({now.get('file', now.get('path'))}); put the old ones back, or name these with data.file= or data.path= (a "
+            "sweep: give it another sweep.name)"
         )
 
 
@@ -41,6 +43,8 @@ def is_other_data(data: AnyData, recorded: Mapping[str, Any]) -> bool:
         recorded: What the run's record says of its data.
     """
     recorded, now = _describe_both(data, recorded)
+    if not recorded or recorded.get("md5") != now.get("md5"):  # what is not on record may be any
+        return True
     return any(recorded[key] != now[key] for key in (set(recorded) & set(now)) - _NO_CONTENT)
 
 

@@ -31,7 +31,7 @@ from medassay.runs.load import (
     join_overrides,
     make_places_absolute,
 )
-from medassay.runs.recorded_data import refuse_changed_data
+from medassay.runs.recorded_data import is_other_data, refuse_changed_data
 from medassay.runs.recording import (
     SweepPart,
     collect_logged_numbers,
@@ -168,6 +168,10 @@ def _prepare(
     _ = data.splits
     if goes_on and (recorded := run.record().get("data")):  # a split drawn anew would test on images that were learnt
         refuse_changed_data(data, recorded, named)
+        if is_other_data(data, recorded):
+            run.update(other_data=True)
+        if "real" in recorded and recorded.get("md5") != data.provenance().get("md5"):
+            logger.warning("warning: the generator's images are other ones than those this run has learnt from so far")
     return data, task
 
 
@@ -243,7 +247,12 @@ def resume(path: str | Path, overrides: Mapping[str, Any], part: SweepPart | Non
             shutil.copyfile(curve, partial)
     longer.create(config, [f"resume={path}", *(f"{k}={v}" for k, v in overrides.items())])
     longer.update(continues=str(path), **{key: record[key] for key in ("transfer", "data") if key in record})
-    train_in(longer, config, resume=True, named=[*overrides])
+    try:
+        train_in(longer, config, resume=True, named=[*overrides])
+    except (ConfigError, DataError):
+        if not longer.history():  # refused: nothing was trained
+            shutil.rmtree(longer.path, ignore_errors=True)
+        raise
     return longer.path
 
 

@@ -71,9 +71,12 @@ class TrainJob:
 def _is_judged(run: RunDirectory, budget: str, split: str) -> bool:
     """Whether the finished run has an assay of this budget, or a full one, on these images.
 
-    It has none where it was interrupted while being judged, or where another one was asked for then.
+    It has none where it was interrupted while being judged, or where another one was asked for then; but where
+    ``sweep.keep=none`` has removed the weights, no other can be made.
     """
     assays = [read_json(one / "assay.json") for one in run.evaluations() if one.name.startswith("assay_")]
+    if assays and not run.best.exists():
+        return True
     return any(assay.get("budget") in (budget, "full") and assay.get("split") == split for assay in assays)
 
 

@@ -214,6 +214,7 @@ def _test_chosen(
     if further:
         _launch(["-m", *fixed, f"seed={','.join(map(str, further))}", *hydra, "hydra/sweeper=arguments"])
     from medassay.evaluation.evaluate import choose_protocol, evaluate, load_protocol_node
+    from medassay.runs.load import join_overrides
 
     paths = [*(row.path for row in best.counted), *(job.directory for job in sweep.jobs(final=True))]
     runs = [RunDirectory(path) for path in paths]
@@ -222,11 +223,9 @@ def _test_chosen(
         if run.state() == "done" and not _is_tested(run):
             print(f"testing {run.path.name}")
             config = run.config()
-            places = dict(run.record().get("resumed_with", {}))
-            for key, value in here.items():
-                group, _, name = key.partition(".")
-                if name in config[group]:
-                    places[key] = value
+            known = {f"{group}.{name}" for group in ("data", "trainer") for name in config[group]}
+            now = {key: value for key, value in here.items() if key in known}
+            places = join_overrides(run.record().get("resumed_with", {}), now)
             evaluate(str(run.path), protocol, {}, Path(config["outputs"]), places)
 
 

@@ -6,6 +6,7 @@ The packages of MLflow and Weights & Biases are extras, imported only where they
 from __future__ import annotations
 
 import csv
+import math
 import secrets
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -129,18 +130,21 @@ class _ContinuedRows(ExperimentWriter):
                 self.metrics_keys, self.earlier = list(reader.fieldnames or ()), list(reader)
 
     def log_metrics(self, metrics_dict: dict[str, float], step: int | None = None) -> None:
-        if self.earlier and "epoch" in metrics_dict:
-            self._drop_epochs(int(metrics_dict["epoch"]))
+        if self.earlier:
+            if "epoch" in metrics_dict:
+                self._drop_rows("epoch", metrics_dict["epoch"])
+            else:  # generators count images seen, which Lightning takes for the step, and no epochs
+                self._drop_rows("step", math.inf if step is None else step)
         super().log_metrics(metrics_dict, step)
 
-    def _drop_epochs(self, first: int) -> None:
-        """Removes what was logged in the epoch ``first``, counted from 0, and after it: they are trained again."""
-        kept = [row for row in self.earlier if not row.get("epoch") or int(row["epoch"]) < first]
-        if len(kept) < len(self.earlier):
-            with atomic_write(Path(self.metrics_file_path)) as partial, partial.open("w", newline="") as stream:
-                writer = csv.DictWriter(stream, fieldnames=self.metrics_keys)
-                writer.writeheader()
-                writer.writerows(kept)
+    def _drop_rows(self, column: str, first: float) -> None:
+        """Removes what was logged at ``first`` in a column and after it, which is trained again, and a row cut short."""
+        whole = [row for row in self.earlier if None not in row and None not in row.values()]
+        kept = [row for row in whole if not row.get(column) or float(row[column]) < first]
+        with atomic_write(Path(self.metrics_file_path)) as partial, partial.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, fieldnames=self.metrics_keys)
+            writer.writeheader()
+            writer.writerows(kept)
         self.earlier = []
 
 
