@@ -13,6 +13,8 @@ from medassay import config as configuration
 from medassay.core.errors import ConfigError
 from medassay.data.modules import LabelledData
 from medassay.data.stamps import POSITIONS, WORDS, Stamp, check_stamp, draw_text
+from medassay.runs.check import check_training
+from medassay.runs.compose import compose_training
 from medassay.runs.load import build_data
 
 Factory = Callable[..., LabelledData]
@@ -208,5 +210,15 @@ def test_how_many_letters_fit_is_as_documented(letters: tuple[int, int, bool]) -
 )
 def test_a_setting_without_a_stamp_is_not_left_out_in_silence(given: dict[str, Any]) -> None:
     (name,) = given
-    with pytest.raises(ConfigError, match=rf"stamp\.{name}=.* say which, stamp\.kind=date"):
+    with pytest.raises(ConfigError, match=rf"stamp\.{name}=.* say which, (data\.)?stamp\.kind=date"):
+        check_training(compose_training(["data=chest_phantom", f"data.stamp.{name}={given[name]}"]))
+
+
+@pytest.mark.parametrize("given", [{"label": 1}, {"text": "R"}])
+def test_a_label_or_text_without_a_stamp_is_refused_in_saved_runs_too(given: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=r"say which, stamp\.kind=date"):
         Stamp(**given)
+
+
+def test_other_settings_without_a_stamp_are_read_in_saved_runs() -> None:
+    assert not Stamp(position="bottom_right", opacity=0.3, value=0.5, share=0.9, seed=1).active

@@ -173,7 +173,13 @@ def test_groups_without_a_class_in_common_with_another_are_unlinked() -> None:
     labels, groups = torch.tensor([0, 0, 1, 0, 1, 1, 2, 2, 3]), torch.tensor([0, 0, 0, 1, 1, 1, 2, 2, 2])
     images = GroupedDecisions(labels, labels, groups, 3, [0, 1, 2, 3])
     assert find_unlinked(images) == [2]
-    assert find_unlinked(images._replace(least=2)) == [0, 1, 2]  # of class 0, and of class 1, one group has two images
+    assert find_unlinked(images._replace(least=2)) == [2]  # one image of class 0 and one of class 1 can change places
+    assert find_unlinked(images._replace(least=3)) == [0, 1, 2]
+    pairs = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
+    apart = GroupedDecisions(pairs // 4, pairs // 4, pairs, 4, [0, 1])  # groups 0 and 1 have class 0, 2 and 3 class 1
+    assert find_unlinked(apart._replace(labels=pairs // 2)) == [2, 3]
+    through_others = GroupedDecisions(pairs, torch.tensor([0, 0, 0, 1, 1, 2, 2, 2]), pairs, 4, [0, 1, 2])
+    assert find_unlinked(through_others) == []
     assert find_unlinked(images._replace(labels=labels % 2)) == []
 
 

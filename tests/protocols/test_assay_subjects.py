@@ -139,8 +139,10 @@ def test_a_part_is_a_beginning_of_every_larger_part() -> None:
 )
 def test_as_many_images_are_compared_as_there_are_in_the_real_proportions(available: list[int], n: int) -> None:
     labels = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)
-    fitting = fit_in_proportion(labels, torch.tensor(available))
+    fitting, short = fit_in_proportion(labels, torch.tensor(available))
     assert fitting == pytest.approx(n, abs=2)
+    assert (short is None) == (fitting == 100)
+    assert short is None or available[short] < [60, 30, 10][short]
     counts = [torch.bincount(labels[choose_in_proportion(labels, n)], minlength=3) for n in (fitting, fitting + 1)]
     assert (counts[0] <= torch.tensor(available)).all()
     assert fitting == 100 or not (counts[1] <= torch.tensor(available)).all()
@@ -162,7 +164,8 @@ def test_images_in_equal_shares_are_compared_in_the_real_proportions() -> None:
     val = LabelledImages(split_of(40, 2).images, rare)
     real = Real(CLASSES, split_of(40, 1), val, val, {})
     candidate = Candidate("equal shares", split_of(40, 5), split_of(4, 6), None, {})
-    m = fit_in_proportion(val.labels, candidate.images.counts(2))
+    m, short = fit_in_proportion(val.labels, candidate.images.counts(2))
+    assert short == 0
     (subject,) = make_subjects(candidate, real, m, 5)
     assert subject.images.counts(2).tolist() == val[choose_in_proportion(val.labels, m)].counts(2).tolist() == [20, 1]
 

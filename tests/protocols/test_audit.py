@@ -241,7 +241,8 @@ def test_the_numbers_of_parts_are_beside_the_splits_that_they_are_of() -> None:
         Part(name, Report(Measured(1.0), split=split, metrics={"split": split, name: {"number": 1.0}}), about, {})
         for name, split in (("a", "val"), ("b", "train"), ("c", "val"))
     ]
-    assert merge_metrics(parts) == {"split": "val, train", **{name: {"number": 1.0} for name in "abc"}}
+    splits = {"a": "val", "b": "train", "c": "val"}
+    assert merge_metrics(parts) == {"split": "val", "splits": splits, **{name: {"number": 1.0} for name in "abc"}}
 
 
 def test_the_net_at_chance_is_an_objection(results: dict[str, Any]) -> None:
@@ -266,7 +267,7 @@ def test_limits_are_objections_and_what_is_not_known() -> None:
         "F: not looked at, f says",
     ]
     assert summarise(verdicts[:2]) == "2 parts; objection: a; undecided: b_c."
-    assert merge_metrics([]) == {"split": "test"}
+    assert merge_metrics([]) == {"split": "test", "splits": {}}
 
 
 @pytest.mark.parametrize(

@@ -133,12 +133,12 @@ def test_objects_that_touch_are_beside_the_most_that_their_true_mask_can_reach()
     merged = (instances > 0).to(torch.uint8)
     scores = SegmentationScores().measure(images, [merged], 2).scores
     # IoU 0.9 and 0.83: both found at seven thresholds, one of them at two more
-    assert scores.reachable == {"average_precision": pytest.approx((7 + 2 / 3) / 10), "ap50": 1, "count_error": 0}
+    assert scores.of_true_masks == {"average_precision": pytest.approx((7 + 2 / 3) / 10), "ap50": 1, "count_error": 0}
     assert scores.estimates["count_error"].value == 1
-    assert scores.to_json()["reachable"] == scores.reachable
+    assert scores.to_json()["of_true_masks"] == scores.of_true_masks
 
 
-def test_the_page_of_one_test_image_shows_no_interval_and_what_can_be_reached(run: Path, tmp_path: Path) -> None:
+def test_the_page_of_one_test_image_shows_no_interval_and_what_true_masks_reach(run: Path, tmp_path: Path) -> None:
     loaded = open_run(run, {})
     loaded = replace(loaded, settings=replace(loaded.settings, limit_batches=1))  # the first image alone
     report = SegmentationScores().run(loaded, ComputeContext(torch.device("cpu"), 0, tmp_path))
@@ -148,7 +148,7 @@ def test_the_page_of_one_test_image_shows_no_interval_and_what_can_be_reached(ru
     write_report(report, describe_run(loaded, report.split), record, tmp_path)
     page = (tmp_path / "report.html").read_text()
     assert "Means over the images without intervals: there is one image; class 0" in page
-    assert '<th scope="col">at most</th>' in page
+    assert '<th scope="col">true masks</th>' in page
 
 
 @pytest.mark.parametrize(

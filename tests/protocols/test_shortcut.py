@@ -20,13 +20,15 @@ import medassay
 from medassay import config as configuration
 from medassay.core.errors import ConfigError, DataError
 from medassay.core.estimate import Estimate
-from medassay.core.types import LabelledImages
+from medassay.core.types import LabelledImages, Splits
+from medassay.data.sources import memory_data
 from medassay.data.stamps import Stamp
 from medassay.evaluation.about import describe_run
 from medassay.evaluation.protocol import ComputeContext
 from medassay.evaluation.writer import write_report
 from medassay.metrics.chance import ChanceCheck
 from medassay.metrics.explanation import energy_inside
+from medassay.nets.block_cnn import BlockCNN
 from medassay.nets.resnet import ResNet
 from medassay.protocols.shortcut import measures, verdict
 from medassay.protocols.shortcut.figures import draw_ranks
@@ -37,7 +39,6 @@ from medassay.protocols.shortcut.protocol import (
     choose_plain_views,
     evaluate_stamp,
     flatten_metrics,
-    has_both_sides,
     list_stamps,
     stamp_as_trained,
     stamp_images,
@@ -277,7 +278,7 @@ def test_what_cannot_be_tried_is_refused_in_one_line() -> None:
     with pytest.raises(ConfigError, match=r"protocol\.stamp\.label=flu: no such class"):
         list_stamps(Stamp(kind="date", label="flu"), None, CLASSES, 28)
     only = images_of(8)[torch.tensor([1, 3])]
-    with pytest.raises(DataError, match=r"of 2 test images 2 are pneumonia, and both sides are needed"):
+    with pytest.raises(DataError, match=r"of 2 test images 2 are pneumonia, and others are needed, too"):
         evaluate_stamp(Reader(1, 1, 1), STAMP, only, CLASSES, CPU)
 
 
@@ -451,7 +452,17 @@ def test_a_net_whose_layer_fits_no_heat_map_is_audited_without_and_the_page_says
         Shortcut(layer="body.layer4").run(small, ComputeContext(CPU, 0, tmp_path))
 
 
-def test_a_class_without_test_images_is_named_and_the_others_are_tried() -> None:
-    split = images_of(8)
-    stamps = [Stamp(kind="date", label=label) for label in range(3)]
-    assert [has_both_sides(stamp, split) for stamp in stamps] == [True, True, False]
+def test_a_class_without_test_images_is_named_and_the_others_are_tried(run: Run, tmp_path: Path) -> None:
+    names, split = ["a", "b", "c"], images_of(24)
+    train = LabelledImages(split.images, torch.arange(24) % 3)
+    data = memory_data("three", names, Splits(train, train, split))  # no test image of c
+    task = Classification(BlockCNN(1, 3, width=2), 3).eval()
+    report = Shortcut(heat_maps=2, shown=2).run(replace(run, data=data, task=task), ComputeContext(CPU, 0, tmp_path))
+    assert [trial.class_name for trial in report.results.trials] == ["a", "b"]
+    assert report.results.left_out == ["c"]
+    assert report.warnings == ["No stamp was tried on c: that takes test images of it and of other classes."]
+
+
+def test_settings_of_a_stamp_that_is_not_asked_for_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"protocol\.stamp\.position=bottom_right without a stamp: say which"):
+        list_stamps(Stamp(position="bottom_right"), None, CLASSES, 28)

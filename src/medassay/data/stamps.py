@@ -7,6 +7,7 @@ al. 2019, "Unmasking Clever Hans predictors"). Here it is put into training data
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -67,7 +68,7 @@ class Stamp:
         seed: Seed of the choice of these images; nothing else changes it.
 
     Raises:
-        ConfigError: The text has a sign that cannot be written, or settings are given without a stamp.
+        ConfigError: The text has a sign that cannot be written, or a label or text is given without a stamp.
     """
 
     kind: Kind = "none"
@@ -80,14 +81,21 @@ class Stamp:
     seed: NonNegativeInt = 0
 
     def __post_init__(self) -> None:
-        others = [one for one in dataclasses.fields(self) if one.name != "kind"]
-        settings = [f"stamp.{one.name}={value}" for one in others if (value := getattr(self, one.name)) != one.default]
-        if not self.active and settings:
-            raise ConfigError(f"{settings[0]} without a stamp: say which, stamp.kind=date, text or square")
+        self.refuse_unused("stamp", ("label", "text"))
         unknown = sorted(set(self.words.upper()) - _GLYPHS.keys())
         if self.kind in WORDS and (unknown or not self.words.strip()):
             signs = f"there is no {' '.join(unknown)} to write with" if unknown else "there is nothing to write"
             raise ConfigError(f"stamp.text={self.text!r}: {signs}; use digits, the letters A to Z, and . : - / +")
+
+    def refuse_unused(self, key: str, names: Collection[str] | None = None) -> None:
+        """Raises :class:`ConfigError` where settings are given without a stamp; ``names`` are those that count, None for all.
+
+        Runs of earlier versions may have some beside the label and the text, and are read all the same.
+        """
+        others = [one for one in dataclasses.fields(self) if one.name != "kind" and one.name in (names or {one.name})]
+        given = [f"{key}.{one.name}={value}" for one in others if (value := getattr(self, one.name)) != one.default]
+        if given and not self.active:
+            raise ConfigError(f"{given[0]} without a stamp: say which, {key}.kind=date, text or square")
 
     @property
     def active(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -67,5 +68,9 @@ def are_enough(counts: Sequence[int], chance: float) -> bool:
         counts: Number of images of each class, at least 1.
         chance: Balanced accuracy of guessing.
     """
-    lowest: float = _TAIL ** (1 / min(counts))
-    return lowest > chance
+    return min(counts) >= count_enough(chance)
+
+
+def count_enough(chance: float) -> int:
+    """The number of images of each class from which :func:`are_enough` holds."""
+    return math.floor(math.log(_TAIL) / math.log(chance)) + 1

@@ -126,14 +126,28 @@ def find_extremes(images: GroupedDecisions) -> dict[str, tuple[int, int, int]]:
 
 
 def find_unlinked(images: GroupedDecisions) -> list[int]:
-    """Groups that have no class of ``least`` images in common with any other group.
+    """Groups that are not compared with most of the others by any permutation.
 
-    Dealt out within each true class, all their images come back to them: no null says how far chance alone takes their rates.
+    Dealt out within each true class, images change places between groups that have the same classes. Groups of which fewer
+    than ``least`` images can do so are not linked, but perhaps through others; between sets of groups without a link no null
+    says how far chance alone takes their rates.
+
+    Returns:
+        The groups outside the largest set of linked ones; all of them where no two are linked.
     """
     counts = _one_hot(images).T @ torch.nn.functional.one_hot(images.labels).double()  # (G, K)
-    enough = (counts >= images.least).double()
-    shared = (enough @ enough.T).fill_diagonal_(0)
-    return (shared.sum(1) == 0).nonzero()[:, 0].tolist()
+    linked = torch.minimum(counts[:, None], counts).sum(-1) >= images.least
+    linked.fill_diagonal_(True)
+    for _ in range(images.num_groups):  # through others
+        linked = linked.double() @ linked.double() > 0
+    sizes = linked.sum(1)
+    most = (
+        linked[int(sizes.argmax())]
+        if int(sizes.max()) > 1 or images.num_groups == 1
+        else torch.zeros_like(sizes).bool()
+    )
+    unlinked: list[int] = (~most).nonzero()[:, 0].tolist()
+    return unlinked
 
 
 def resample_gaps(images: GroupedDecisions, *, resamples: int, seed: int) -> dict[str, Tensor]:

@@ -36,9 +36,9 @@ class RegionScores:
         one_empty: Images by class, from class 1, where just one of prediction and truth has it (see the distances).
         dice: Dice coefficient of each image, the mean over its classes.
         objects: Numbers of true and predicted objects of each image; None where objects are not told apart.
-        reachable: ``average_precision``, ``ap50`` and ``count_error`` of the true masks themselves, in which a border parts
-            objects that touch: the most that can be reached by a net that draws exactly what it was taught; None where objects
-            are not told apart.
+        of_true_masks: ``average_precision``, ``ap50`` and ``count_error`` of the true masks themselves, in which a border parts
+            objects that touch: what a net reaches that draws exactly what it was taught (one that draws a thinner border can do
+            better); None where objects are not told apart.
     """
 
     n: int
@@ -48,7 +48,7 @@ class RegionScores:
     one_empty: list[int]
     dice: list[float]
     objects: list[tuple[int, int]] | None = None
-    reachable: dict[str, float] | None = None
+    of_true_masks: dict[str, float] | None = None
 
     @property
     def worst_first(self) -> list[int]:
@@ -62,7 +62,7 @@ class RegionScores:
         intervals = {name: [estimate.low, estimate.high] for name, estimate in self.estimates.items()}
         objects: dict[str, Any] = {}
         if self.per_threshold is not None:
-            objects = {"per_threshold": [one.value for one in self.per_threshold], "reachable": self.reachable}
+            objects = {"per_threshold": [one.value for one in self.per_threshold], "of_true_masks": self.of_true_masks}
         lists = {"per_class": per_class, **objects, "one_empty": self.one_empty, "dice_of_images": self.dice}
         return {"n": self.n, **values, **lists, "interval_95": intervals}
 
@@ -75,7 +75,7 @@ def score_regions(predicted: Sequence[Tensor], truth: SegmentedImages, num_class
     """
     scores = score_segmentation(predicted, truth.masks, num_classes)
     summary = scores.summarise()
-    estimates, per_threshold, objects, reachable = dict(summary.means), None, None, None
+    estimates, per_threshold, objects, of_true_masks = dict(summary.means), None, None, None
     if truth.instances is not None and num_classes == 2:
         matches = _match_regions(predicted, truth.instances)
         objects = list(zip(matches.true.tolist(), matches.predicted.tolist(), strict=True))
@@ -83,10 +83,10 @@ def score_regions(predicted: Sequence[Tensor], truth: SegmentedImages, num_class
         per_threshold = found.per_threshold
         estimates |= _name_scores(found)
         taught = _name_scores(_match_regions(truth.masks, truth.instances).summarise())
-        reachable = {name: one.value for name, one in taught.items()}
+        of_true_masks = {name: one.value for name, one in taught.items()}
     dice: list[float] = torch.nan_to_num(scores.dice.mean(1)).tolist()
     return RegionScores(
-        summary.n, estimates, summary.per_class, per_threshold, summary.one_empty, dice, objects, reachable
+        summary.n, estimates, summary.per_class, per_threshold, summary.one_empty, dice, objects, of_true_masks
     )
 
 

@@ -47,6 +47,8 @@ def check_training(cfg: DictConfig) -> dict[str, Any]:
             raise ConfigError(f"{before}: it is called {now} now")
     configuration.check({name: values[name] for name in NODES})
     _check_together(values)
+    if (stamp := values["data"].get("stamp")) is not None:
+        configuration.build(stamp).refuse_unused("data.stamp")
     for key in (*PLACES, "generator", "groups"):  # the run is used from other working directories later
         if values["data"].get(key) is not None:
             values["data"][key] = str(Path(values["data"][key]).absolute())

@@ -8,7 +8,14 @@ from typing import Any
 from medassay.core.errors import DataError
 from medassay.data.kinds import AnyData
 
-_NO_CONTENT = {"file", "path", "root", "groups", "duplicates"}  # places, and what is compared or counted by itself
+_NO_CONTENT = {
+    "file",
+    "path",
+    "root",
+    "groups",
+    "duplicates",
+    "left_out",
+}  # places, and what is compared or counted by itself
 
 
 def refuse_changed_data(data: AnyData, recorded: Mapping[str, Any], named: Collection[str]) -> None:

@@ -248,7 +248,9 @@ def _is_of_other_images(metrics: dict[str, Any]) -> bool:
 
 def _split(directory: Path, metrics: dict[str, Any]) -> str | None:
     """The images that an assay was made on; None where that is not recorded."""
-    named: str | None = (metrics.get("protocol") or {}).get("split")
+    named: str | None = (metrics.get("protocol") or {}).get("split") or metrics.get(
+        "split"
+    )  # an audit's is that of its parts
     file = directory / "assay.json"
     if named is None and file.is_file():  # made right after training, by no command
         try:

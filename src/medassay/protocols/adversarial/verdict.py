@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from medassay.attacks.norms import NAMES
 from medassay.evaluation.protocol import Outcome
-from medassay.metrics.chance import ENOUGH, ChanceCheck, are_enough
+from medassay.metrics.chance import ENOUGH, ChanceCheck, count_enough
 from medassay.protocols.adversarial.results import Attacked, Check, Level
 from medassay.protocols.adversarial.soundness import list_failed
 from medassay.reporting.classification import describe_chance
@@ -43,8 +43,8 @@ RULE = (
     "verdict is undecided. An attack that fails one of the checks of soundness may have missed what is there, so then nothing "
     "but fragile can be said: the verdict is not sound. A fragile net stays fragile, since the images that it errs on have "
     "been found. Robust is said only where each class has so many images that a net which withstood on all would be shown to "
-    "keep that much (of two classes, 36 each). A net that is not above chance on plain images has nothing to lose and is not "
-    "judged: the intervals of its balanced accuracy and of its AUROC must lie above what guessing reaches, "
+    "keep that much (of two classes 36 each, of eight 20). A net that is not above chance on plain images has nothing to lose "
+    "and is not judged: the intervals of its balanced accuracy and of its AUROC must lie above what guessing reaches, "
     f"{ENOUGH}."
 )
 
@@ -78,8 +78,13 @@ def judge(
     """
     if not chance.passed:
         return "not judged", f"The net is not shown to be above chance on the plain images: {describe_chance(chance)}."
-    enough = are_enough(counts, chance.chance + ROBUST * (1 - chance.chance))
-    level, failed = judge_lead(attacked, enough=enough), list_failed(checks)
+    least, fewest = count_enough(chance.chance + ROBUST * (1 - chance.chance)), min(counts)
+    level, failed = judge_lead(attacked, enough=fewest >= least), list_failed(checks)
+    if level == "undecided" and attacked.kept.is_above(ROBUST) and not failed:
+        return level, (
+            f"{describe_loss(chance, attacked, noise)} A net that withstood on all images would be shown to be robust by "
+            f"{least} of each class, and of one there are {fewest}: give more with protocol.images."
+        )
     found = describe_loss(chance, attacked, noise)
     if not failed:
         return level, f"{found} {explain(level, attacked)}"
@@ -114,8 +119,6 @@ def explain(level: Level, attacked: Attacked) -> str:
             "Changes that are hardly visible turn its answers: they must not be relied on where an image may have been altered "
             "on purpose."
         )
-    if attacked.kept.is_above(ROBUST):
-        return "There are too few images of a class: a net that withstood on all would not be shown to be robust."
     known = ""
     if not attacked.kept.reaches(ROBUST):
         known = "It is not robust; whether it is weakened or fragile is open. "

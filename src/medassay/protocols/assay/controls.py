@@ -45,15 +45,16 @@ class Control(Subject):
     tstr: bool = False
 
 
-def make_floor(real: Real, m: int) -> Control:
-    """The floor: ``m`` real validation images.
+def make_floor(real: Real, m: int, scarce: str | None = None) -> Control:
+    """The floor: ``m`` real validation images; ``scarce`` is the class that there are too few samples of for more, if any is.
 
     Raises:
         DataError: Neighbours of so few would mean nothing.
     """
     chosen = choose_in_proportion(real.val.labels, m)
     if not _are_enough(real, chosen):
-        raise DataError(f"an assay that compares {m} images finds too few neighbours among them: give more samples")
+        more = "more samples" if scarce is None else f"more samples of {scarce}"
+        raise DataError(f"an assay that compares {m} images finds too few neighbours among them: give {more}")
     return Control("floor", "real validation images (floor)", "floor", real.val, [chosen], tstr=True)
 
 

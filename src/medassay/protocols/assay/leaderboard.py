@@ -30,7 +30,8 @@ class Assayed:
         """What has to be equal for two assays to stand in one table."""
         results, learned = self.results, self.results.performance
         described = tuple(f"{name}: {text}" for name, text in results.encoders.items())
-        return (results.real.digest, results.split, results.m, learned.steps, len(learned.seeds), described)
+        conditions = (results.real.digest, results.split, results.m, learned.steps, len(learned.seeds), results.version)
+        return (*conditions, described)
 
 
 @dataclass(frozen=True)

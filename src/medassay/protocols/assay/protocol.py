@@ -105,8 +105,9 @@ class Assay(Protocol, SamplesProtocol):
         """Measures the candidate, the floor and the controls; gives the results and the most suspicious samples."""
         if "inception" in self.encoders:  # a missing file is said before anything is trained
             make_inception_encoder(self.inception_weights, context.device)
-        m = fit_in_proportion(real.val.labels, candidate.images.counts(len(real.classes)))
-        chosen = [make_floor(real, m), *(make_controls(real, m) if self.controls else [])]
+        m, short = fit_in_proportion(real.val.labels, candidate.images.counts(len(real.classes)))
+        scarce = None if short is None else real.classes[short]
+        chosen = [make_floor(real, m, scarce), *(make_controls(real, m) if self.controls else [])]
         seconds: dict[str, float] = {}
         trainer, full = Trainer(context, self.jobs), self.budget == "full"
         steps, seeds = (arms.count_full_steps(len(real.train)), self.seeds) if full else (arms.QUICK_STEPS, 1)
@@ -151,6 +152,8 @@ class Assay(Protocol, SamplesProtocol):
             peak_memory_mb=measure_peak_memory(),
             precision="float32 (the device has no float64)" if context.device.type == "mps" else "float64",
             selection=candidate.selection,
+            scarce=scarce,
+            version=2,
         )
         return results, gallery
 
@@ -176,6 +179,12 @@ def make_subjects(candidate: Candidate, real: Real, m: int, most: int) -> list[S
 def build_report(results: AssayResults, examples: Examples, gallery: Gallery) -> Report:
     """The report of an assay with these results and pictures."""
     rows, headline = results.rows, results.headline
+    warnings = [WARNINGS[setting] for setting in (results.split, results.budget) if setting in WARNINGS]
+    if results.scarce is not None:
+        warnings.append(
+            f"Only {results.m:,} images are compared at a time: in the real images’ proportions there are no more samples of "
+            f"{results.scarce}."
+        )
     return Report(
         results,
         split=results.split,
@@ -184,7 +193,7 @@ def build_report(results: AssayResults, examples: Examples, gallery: Gallery) ->
         figures=figures.draw(results, examples, gallery),
         files={"assay.csv": tables.format_rows_as_csv(results)},
         hyperparameters={"budget": results.budget, "m": results.m},
-        warnings=[WARNINGS[setting] for setting in (results.split, results.budget) if setting in WARNINGS],
+        warnings=warnings,
         page=Page(
             Path(__file__).with_name("page.html.j2"),
             {

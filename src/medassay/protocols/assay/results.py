@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any, Literal
 
 from medassay.core.estimate import Estimate
@@ -89,6 +91,12 @@ class Row:
         """The numbers of the first encoder."""
         return next(iter(self.encoders.values()))
 
+    @property
+    def consistency_by_class(self) -> Estimate:
+        """``class_consistency`` as a mean over the classes that have images: what the verdict goes by."""
+        known = [share for share in self.per_class.class_consistency if not math.isnan(share)]
+        return Estimate(fmean(known) if known else math.nan, kind=self.class_consistency.kind)
+
 
 @dataclass(frozen=True)
 class ArmScores:
@@ -173,6 +181,10 @@ class AssayResults:
     peak_memory_mb: float
     precision: str  # floating-point type of the distances
     selection: Selection | None = None  # how training chose the generator's epoch by its samples
+    scarce: str | None = (
+        None  # the class that there are too few samples of for a larger m, in the real images' proportions
+    )
+    version: int = 1  # 2: sets in the real images' proportions, labels judged by class
 
     @property
     def headline(self) -> str:

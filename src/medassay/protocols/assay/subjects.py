@@ -219,12 +219,13 @@ def take_file_samples(path: Path, data: LabelledData, *, resize: bool) -> Candid
     return Candidate(path.name, images, held_out, None, provenance)
 
 
-def fit_in_proportion(labels: Tensor, available: Tensor) -> int:
+def fit_in_proportion(labels: Tensor, available: Tensor) -> tuple[int, int | None]:
     """The largest number of images, N at most, for which there are ``available (K,)`` ones of each class in the proportions of
-    ``labels (N,)``: as many as :func:`choose_in_proportion` would choose."""
-    order = make_stratified_order(labels, 0)
-    needed = torch.nn.functional.one_hot(labels[order], len(available)).cumsum(0)  # (N, K)
-    return int((needed <= available).all(1).sum())
+    ``labels (N,)``: as many as :func:`choose_in_proportion` would choose; and the class that is short of more, if any is."""
+    ordered = labels[make_stratified_order(labels, 0)]
+    needed = torch.nn.functional.one_hot(ordered, len(available)).cumsum(0)  # (N, K)
+    n = int((needed <= available).all(1).sum())
+    return n, int(ordered[n]) if n < min(len(labels), int(available.sum())) else None
 
 
 def make_sets(labels: Tensor, counts: Tensor, most: int) -> list[Tensor]:

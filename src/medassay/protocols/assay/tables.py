@@ -10,7 +10,7 @@ from medassay.protocols.assay.results import SCORES, AssayResults, Row
 from medassay.reporting.numbers import format_fixed, format_spread
 from medassay.reporting.tables import format_records_as_csv
 
-GENERAL = ("class_consistency", "exact_copies")  # numbers of a row that depend on no encoder
+GENERAL = ("class_consistency", "consistency_by_class", "exact_copies")  # numbers of a row that depend on no encoder
 EXPECTED = {
     "floor": "no fault: the best to expect at this m",
     "copies": "copying",
@@ -73,6 +73,7 @@ METRICS = {
 OTHER_METRICS = [
     Metric("exact_copies", "Exact copies, share", "≈ near the floor’s; above: copying"),
     Metric("class_consistency", "Class consistency", UP),
+    Metric("consistency_by_class", "Class consistency, mean over the classes", UP),
 ]
 TSTR = (
     "TSTR of the set itself, balanced accuracy",

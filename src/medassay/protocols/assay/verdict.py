@@ -118,8 +118,8 @@ def _judge_labels(row: Row, floor: Row, trtr: ArmScores) -> Finding:
     both = [(own, best) for own, best in pairs if not math.isnan(own) and not math.isnan(best)]
     own, best = (fmean(values) for values in zip(*both, strict=True))
     numbers = (
-        f"a classifier of real images finds the requested class in {format_percent(own)} of the samples of a class "
-        f"(in new real images: {format_percent(best)}, means over the classes)"
+        f"a classifier of real images finds the requested class in {format_percent(own)} of the samples (in new real images: "
+        f"{format_percent(best)}; means over the classes)"
     )
     if is_at_chance(trtr) or best < LEARNABLE / len(both):
         return _make_undecided("Whether labels and images agree cannot be judged", numbers)

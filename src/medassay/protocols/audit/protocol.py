@@ -70,7 +70,7 @@ class Audit(Protocol):
 
     def report(self, run: Run, reports: Sequence[Part], verdicts: list[PartVerdict]) -> Report:
         """The report of all parts."""
-        overall, judged = summarise(verdicts), {part.report.split for part in reports}
+        overall = summarise(verdicts)
         stated = Statements(self.intended_use, self.excluded_use, self.author, self.data_source)
         card = make_card(run, reports, list_limits(verdicts), stated)
         results = AuditResults(
@@ -78,7 +78,7 @@ class Audit(Protocol):
         )
         return Report(
             results,
-            split="val" if "val" in judged and "test" not in judged else "test",
+            split=find_split(reports),
             verdict=[f"audit: {overall}", *(f"{one.name}: {WORDS[one.status]}: {one.verdict}" for one in verdicts)],
             metrics=merge_metrics(reports) | {"audit": count_statuses(verdicts)},
             page=Page(Path(__file__).with_name("page.html.j2"), make_page_values(card)),
@@ -142,13 +142,19 @@ def list_limits(verdicts: Sequence[PartVerdict]) -> list[str]:
     return limits + untried
 
 
+def find_split(reports: Sequence[Part]) -> str:
+    """``val`` where parts have judged validation images and none has judged test images, else ``test``."""
+    judged = {part.report.split for part in reports}
+    return "val" if "val" in judged and "test" not in judged else "test"
+
+
 def merge_metrics(reports: Sequence[Part]) -> dict[str, Any]:
-    """The groups of numbers of all parts, and the splits that these were measured on: ``test, train``.
+    """The groups of numbers of all parts; ``split`` is that of :func:`find_split`, ``splits`` has each part's own.
 
     Of two groups with one name the second is called after its part, too.
     """
-    splits = dict.fromkeys(part.report.split for part in reports if part.report.split is not None)
-    merged: dict[str, Any] = {"split": ", ".join(splits) or "test"}
+    splits = {part.name: part.report.split for part in reports if part.report.split is not None}
+    merged: dict[str, Any] = {"split": find_split(reports), "splits": splits}
     for part in reports:
         for group, numbers in part.report.metrics.items():
             if isinstance(numbers, str):  # the split

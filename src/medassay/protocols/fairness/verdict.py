@@ -43,10 +43,10 @@ RULE = (
     f"and intersections. There is a disparity if a gap is at least {format_fixed(RELEVANT, 2)} and its corrected p-value at "
     f"most {SHARE:g} ({LEVEL:g} for both gaps together). There is none if neither gap is, and a gap of "
     f"{format_fixed(VISIBLE, 2)} would have been found in both. Otherwise it is undecided, and so it is where no disparity "
-    "is found and the net is not shown to be better than guessing, or a group has no class in common with another one, so that "
-    "nothing tells groups from classes. Demographic parity does not decide, since it differs wherever a disease is more "
-    "frequent in one group; equal opportunity is a part of equalised odds. A disparity in an attribute or an intersection is a "
-    "disparity; what is undecided in an intersection alone is said beside."
+    "is found and the net is not shown to be better than guessing, or groups have too few images of the same classes as the "
+    "others, so that nothing tells groups from classes. Demographic parity does not decide, since it differs wherever a "
+    "disease is more frequent in one group; equal opportunity is a part of equalised odds. A disparity in an attribute or an "
+    "intersection is a disparity; what is undecided in an intersection alone is said beside."
 )
 
 
@@ -111,7 +111,7 @@ def judge_comparison(
         gaps: The gaps between those that are judged, by name.
         chance: How the net compares with guessing.
         extremes: The groups of each gap in words.
-        unlinked: Names of the judged groups that have no class in common with another one.
+        unlinked: Names of the judged groups that have too few images of the same classes as the others.
     """
     small = [group for group in groups if not group.judged]
     beside = f" Not judged, with fewer than {LEAST} images: {_list_groups(small)}." if small else ""
@@ -133,9 +133,9 @@ def judge_comparison(
         )
     if unlinked:
         return "undecided", (
-            f"Undecided: {' and '.join(unlinked)} share{'s' if len(unlinked) == 1 else ''} no class of at least "
-            f"{LEAST_OF_CLASS} images with another group; what differs between the groups cannot be told from what differs "
-            f"between classes.{beside}"
+            f"Undecided: {' and '.join(unlinked)} {'has' if len(unlinked) == 1 else 'have'} fewer than {LEAST_OF_CLASS} images "
+            "of the same classes as the other groups; what differs between the groups cannot be told from what differs between "
+            f"classes.{beside}"
         )
     if "undecided" in levels:
         doubts = [_describe_doubt(name, gaps[name]) for name in DECIDING if gaps[name].level == "undecided"]

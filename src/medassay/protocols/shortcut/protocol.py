@@ -206,7 +206,8 @@ class Shortcut(Protocol):
             page=Page(Path(__file__).with_name("page.html.j2"), values),
             outcome=verdict.OUTCOMES[results.level],
             warnings=[
-                f"No stamp was tried on {name}: test images of both sides are needed." for name in results.left_out
+                f"No stamp was tried on {name}: that takes test images of it and of other classes."
+                for name in results.left_out
             ],
         )
 
@@ -225,6 +226,8 @@ def list_stamps(asked: Stamp | None, own: Stamp | None, classes: list[str], size
     Raises:
         ConfigError: a stamp that does not fit the data.
     """
+    if asked is not None:
+        asked.refuse_unused("protocol.stamp")
     stamp = (asked if asked is not None and asked.active else None) or own or choose_usual_stamp(size)
     labels = range(len(classes)) if stamp.label is None else [stamp.class_index(classes, "protocol.stamp")]
     stamps = [stamp.with_class(label) for label in labels]
@@ -290,7 +293,7 @@ def evaluate_stamp(
     own = split.labels == label
     if not has_both_sides(stamp, split):
         raise DataError(
-            f"protocol=shortcut: of {len(own)} test images {int(own.sum())} are {classes[label]}, and both sides are needed; "
+            f"protocol=shortcut: of {len(own)} test images {int(own.sum())} are {classes[label]}, and others are needed, too; "
             f"give more images, or another class with protocol.stamp.kind={stamp.kind} protocol.stamp.label=<class>"
         )
     stamped_images = stamp_images(stamp, split, classes)
