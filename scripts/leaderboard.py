@@ -98,9 +98,10 @@ def contents(table: Table) -> dict[str, Any]:
     first = table.assays[0].results
     floor, learned, headline = first.floor, first.performance, first.headline
     where = "" if first.split == "test" else " (validation images stand in for test images)"
+    by = ", by an earlier version (sets as the samples came)" if first.version == 1 else ""
     last = [floor.name, "", "", "", *numbers(floor.headline), format_fixed(floor.class_consistency.value), "none"]
     return {
-        "title": f"{first.data['name']}: {first.m} samples in every row{where}",
+        "title": f"{first.data['name']}: {first.m} samples in every row{where}{by}",
         "headings": ["generator", "epochs", *SCORES, *METRICS.values(), "class consistency", "faults"],
         "lines": [*map(cells, table.assays), last],
         "note": (

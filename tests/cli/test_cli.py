@@ -394,8 +394,10 @@ def test_a_run_whose_images_have_changed_goes_on_only_where_these_are_named(comm
     mistaken = command("train", f"resume={run}", f"data.path={images}", "trainer.precision=16-mixed")
     assert_one_line(mistaken, "half precision needs a GPU")
     assert numbers(run, "run.json")["data"] == before
+    assert not numbers(run, "run.json").get("other_data")
     assert command("train", f"resume={run}", f"data.path={images}").code == 0
     assert numbers(run, "run.json")["data"]["md5"] != before["md5"]
+    assert numbers(run, "run.json")["other_data"]
 
 
 def test_more_epochs_keep_what_an_earlier_resumption_changed(

@@ -63,7 +63,15 @@ def test_both_intervals_must_be_clear_of_chance(
 
 @pytest.mark.parametrize(
     ("counts", "enough"),
-    [([6, 6], True), ([5, 5], False), ([1, 1], False), ([1, 500], False), ([2] * 8, True), ([1] * 8, False)],
+    [
+        ([6, 6], True),
+        ([5, 5], False),
+        ([1, 1], False),
+        ([1, 500], False),
+        ([2] * 8, True),
+        ([1] * 8, False),
+        ([30], False),
+    ],
 )
 def test_images_are_enough_where_being_right_on_all_of_them_would_show_something(
     counts: list[int], enough: bool

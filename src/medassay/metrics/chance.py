@@ -68,9 +68,9 @@ def are_enough(counts: Sequence[int], chance: float) -> bool:
         counts: Number of images of each class, at least 1.
         chance: Balanced accuracy of guessing.
     """
-    return min(counts) >= count_enough(chance)
+    return chance < 1 and min(counts) >= count_enough(chance)
 
 
 def count_enough(chance: float) -> int:
-    """The number of images of each class from which :func:`are_enough` holds."""
+    """The number of images of each class from which :func:`are_enough` holds; ``chance`` is below 1."""
     return math.floor(math.log(_TAIL) / math.log(chance)) + 1

@@ -263,18 +263,21 @@ class RunDirectory:
     def config_at_end(self) -> dict[str, Any]:
         """:meth:`config` with what was changed when the run was resumed: what its last epochs were trained with.
 
-        Where the same data lie now is no change; of other data it has the ``md5``.
+        Where the same data lie now is no change; of other data it has the ``md5``, of a generator's that of the real ones.
 
         Raises:
             CheckpointError: The path is no run directory.
         """
         config, record = self.config(), self.record()
+        compared = record.get("other_data") is not None  # a resume of before that was recorded did not compare them
         for key, value in (record.get("resumed_with") or {}).items():
             group, _, name = key.partition(".")
-            if key not in ("data.file", "data.path"):
+            if not (compared and key in ("data.file", "data.path")):
                 config[group] = {**config[group], name: value}
         if record.get("other_data"):
-            config["data"] = {**config["data"], "md5": record.get("data", {}).get("md5")}
+            data, known = config["data"], record.get("data", {})
+            real = {"real": {**data["real"], "md5": known["real"].get("md5")}} if "real" in known else {}
+            config["data"] = {**data, **(real or {"md5": known.get("md5")})}
         return config
 
     def record(self) -> dict[str, Any]:

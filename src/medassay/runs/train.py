@@ -168,10 +168,11 @@ def _prepare(
     _ = data.splits
     if goes_on and (recorded := run.record().get("data")):  # a split drawn anew would test on images that were learnt
         refuse_changed_data(data, recorded, named)
-        if is_other_data(data, recorded):
-            run.update(other_data=True)
+        run.update(other_data=bool(run.record().get("other_data")) or is_other_data(data, recorded))
         if "real" in recorded and recorded.get("md5") != data.provenance().get("md5"):
             logger.warning("warning: the generator's images are other ones than those this run has learnt from so far")
+    elif resume and run.record().get("other_data") is not None:
+        run.update(other_data=None)  # nothing was learnt from what was there before
     return data, task
 
 
@@ -220,7 +221,8 @@ def resume(path: str | Path, overrides: Mapping[str, Any], part: SweepPart | Non
         else:
             logger.info("%s has no finished epoch: starting over", path)
         run.update(resumed_with=changes)
-        undo = {"resumed_with": before, **{key: record[key] for key in ("data",) if key in record}}
+        undo = {"resumed_with": before, "other_data": record.get("other_data")}
+        undo |= {key: record[key] for key in ("data",) if key in record}
         train_in(run, config, resume=True, part=part, named=[*overrides], undo=undo)
         return run.path
     trained = int(run.metrics().get("epochs", saved["trainer"]["max_epochs"]))

@@ -83,7 +83,7 @@ def judge(
     if level == "undecided" and attacked.kept.is_above(ROBUST) and not failed:
         return level, (
             f"{describe_loss(chance, attacked, noise)} A net that withstood on all images would be shown to be robust by "
-            f"{least} of each class, and of one there are {fewest}: give more with protocol.images."
+            f"{least} of each class, and of one there are {fewest}: protocol.images takes more where the split has them."
         )
     found = describe_loss(chance, attacked, noise)
     if not failed:

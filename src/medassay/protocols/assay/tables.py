@@ -121,10 +121,13 @@ def format_rows_as_csv(results: AssayResults) -> str:
     records = []
     for row in [*results.rows, *([results.large] if results.large else [])]:
         named = {name: getattr(row, name) for name in ("key", "name", "kind", "m", "sets")}
-        general = {name: getattr(row, name) for name in GENERAL}
+        general = {name: getattr(row, name) for name in ("class_consistency", "exact_copies")}
+        by_class = {"consistency_by_class": row.consistency_by_class.value}  # of all sets together
         tstr = {f"tstr_{name}": row.tstr and getattr(row.tstr, name) for name in SCORES}
         for encoder, numbers in row.encoders.items():
-            records.append({**named, "encoder": encoder, **format_deviations(vars(numbers) | general), **tstr})
+            records.append(
+                {**named, "encoder": encoder, **format_deviations(vars(numbers) | general), **by_class, **tstr}
+            )
     return format_records_as_csv(records)
 
 
