@@ -266,10 +266,10 @@ SMALLEST = {  # the smallest of each family of nets; the largest two take gigaby
     "alexnet": [],
     "vgg": ["model.net.depth=11"],
 }
-SLOW = ("lenet", "alexnet", "vgg", "googlenet", "efficientnet", "mobilenet_v2")
 
 
-@pytest.mark.parametrize("net", [pytest.param(net, marks=[pytest.mark.long] * (net in SLOW)) for net in SMALLEST])
+@pytest.mark.long
+@pytest.mark.parametrize("net", SMALLEST)
 def test_every_net_trains_on_two_batches_and_is_read_back(
     net: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

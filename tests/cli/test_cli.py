@@ -830,6 +830,7 @@ def test_a_failed_job_does_not_stop_the_others_and_the_sweep_exits_with_1(comman
     assert first.endswith(numbers(failed, "run.json")["reason"])
 
 
+@pytest.mark.long
 def test_a_damaged_record_is_one_jobs_matter_and_deleting_it_goes_on_with_the_job(
     command: Command, tmp_path: Path
 ) -> None:

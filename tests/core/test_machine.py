@@ -34,6 +34,7 @@ def count_faults(keep: bool) -> int:
     return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc's allocator is told")
 def test_freed_memory_is_kept_for_the_next_step() -> None:
     pages_of_a_step = 67e6 / 4096

@@ -196,6 +196,7 @@ def test_inception_without_its_file_is_refused_before_anything_is_trained(
 # --- train assay= ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("short")
 def test_a_generator_is_judged_after_its_training_on_validation_images_where_it_is_not_tested(
     command: Command, tmp_path: Path
@@ -236,6 +237,7 @@ def test_test_images_are_looked_at_only_where_the_run_looks_at_them(
     assert context.cache == tmp_path / "outputs" / ".cache"
 
 
+@pytest.mark.long
 def test_a_sweep_over_more_than_seeds_is_judged_on_validation_images(
     command: Command, tmp_path: Path, assayed: list[tuple[Any, ...]]
 ) -> None:

@@ -64,6 +64,7 @@ def test_the_report_is_the_natural_protocol_and_shows_the_worst_image_first(
     assert page.index(f"image {results['order'][0]}: Dice") < page.index(f"image {results['order'][1]}: Dice")
 
 
+@pytest.mark.long
 def test_runs_of_several_seeds_make_one_table(run: Path, command: Command, tmp_path: Path) -> None:
     second = tmp_path / "second"
     assert command("train", *UNET, "trainer.max_epochs=2", "seed=1", f"hydra.run.dir={second}").code == 0

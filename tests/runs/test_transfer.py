@@ -63,6 +63,7 @@ def test_a_run_of_the_same_classes_keeps_the_last_layer(source: Path, command: C
     assert "new" not in result.out.split("starts from", 1)[1].splitlines()[0]
 
 
+@pytest.mark.long
 def test_a_run_goes_on_and_is_judged_when_the_other_is_gone(source: Path, command: Command, tmp_path: Path) -> None:
     import shutil
 

@@ -409,6 +409,7 @@ def overfitted() -> Overfitted:
     return Overfitted(task, images, labels, losses)
 
 
+@pytest.mark.long
 def test_two_hundred_steps_bring_the_reconstruction_loss_near_its_least(overfitted: Overfitted) -> None:
     images, losses = overfitted.images, overfitted.losses
     least = float(F.binary_cross_entropy(images, images, reduction="sum")) / 32  # grey values have an entropy
@@ -842,6 +843,7 @@ def test_the_sample_protocol_draws_the_classes_asked_for(run: Path, capsys: pyte
     assert {p.name for p in directory.glob("*.png")} == {"overview.png", "class_5_monocyte.png", "class_7_platelet.png"}
 
 
+@pytest.mark.long
 def test_a_classifier_is_trained_on_its_samples(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = ["model=tstr", f"data.generator={run}", "debug=fast", "trainer.gpus=0", "logger=none"]
     assert cli.main("train", [*argv, f"hydra.run.dir={tmp_path}/tstr"]) == 0, capsys.readouterr().err
