@@ -222,7 +222,8 @@ def resume(path: str | Path, overrides: Mapping[str, Any], part: SweepPart | Non
             logger.info("%s has no finished epoch: starting over", path)
         run.update(resumed_with=changes)
         undo = {"resumed_with": before, "other_data": record.get("other_data")}
-        undo |= {key: record[key] for key in ("data",) if key in record}
+        if "data" in record:
+            undo["data"] = record["data"]
         train_in(run, config, resume=True, part=part, named=[*overrides], undo=undo)
         return run.path
     trained = int(run.metrics().get("epochs", saved["trainer"]["max_epochs"]))

@@ -10,7 +10,7 @@ from medassay.protocols.assay.results import SCORES, AssayResults, Row
 from medassay.reporting.numbers import format_fixed, format_spread
 from medassay.reporting.tables import format_records_as_csv
 
-GENERAL = ("class_consistency", "consistency_by_class", "exact_copies")  # numbers of a row that depend on no encoder
+GENERAL = ("class_consistency", "exact_copies")  # numbers of a row that depend on no encoder
 EXPECTED = {
     "floor": "no fault: the best to expect at this m",
     "copies": "copying",
@@ -109,7 +109,7 @@ def flatten(results: AssayResults) -> dict[str, float]:
         for name in ("balanced_accuracy", "accuracy", "auroc")
     }
     flat["tstr_trtr_ratio"] = learned.ratio.balanced_accuracy.value
-    flat |= {name: getattr(row, name).value for name in GENERAL}
+    flat |= {name: getattr(row, name).value for name in (*GENERAL, "consistency_by_class")}
     for encoder, numbers in row.encoders.items():
         suffix = "" if encoder == results.headline else f"/{encoder}"
         flat |= {f"{name}{suffix}": estimate.value for name, estimate in vars(numbers).items()}
@@ -121,7 +121,7 @@ def format_rows_as_csv(results: AssayResults) -> str:
     records = []
     for row in [*results.rows, *([results.large] if results.large else [])]:
         named = {name: getattr(row, name) for name in ("key", "name", "kind", "m", "sets")}
-        general = {name: getattr(row, name) for name in ("class_consistency", "exact_copies")}
+        general = {name: getattr(row, name) for name in GENERAL}
         by_class = {"consistency_by_class": row.consistency_by_class.value}  # of all sets together
         tstr = {f"tstr_{name}": row.tstr and getattr(row.tstr, name) for name in SCORES}
         for encoder, numbers in row.encoders.items():
