@@ -33,16 +33,8 @@ from medassay.nets.resnet import ResNet
 from medassay.protocols.shortcut import measures, verdict
 from medassay.protocols.shortcut.figures import draw_ranks
 from medassay.protocols.shortcut.measures import Group, Heat, Level, Numbers, Trial
-from medassay.protocols.shortcut.protocol import (
-    Shortcut,
-    ShortcutAudit,
-    choose_plain_views,
-    evaluate_stamp,
-    flatten_metrics,
-    list_stamps,
-    stamp_as_trained,
-    stamp_images,
-)
+from medassay.protocols.shortcut.protocol import Shortcut, ShortcutAudit, choose_plain_views, flatten_metrics
+from medassay.protocols.shortcut.trials import evaluate_stamp, list_stamps, stamp_as_trained, stamp_images
 from medassay.runs.run import Run
 from medassay.tasks.classification import Classification
 from medassay.tasks.predictions import predict_logits
