@@ -5,12 +5,11 @@ They were fixed before any net was judged by them.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from medassay.core.estimate import Estimate
 from medassay.evaluation.protocol import Outcome
-from medassay.metrics.chance import CHANCE_AUROC, ChanceCheck
+from medassay.metrics.chance import CHANCE_AUROC, ChanceCheck, count_enough
 from medassay.protocols.domain_shift.monitors import NOMINAL
 from medassay.protocols.domain_shift.results import (
     LEVELS,
@@ -27,7 +26,7 @@ from medassay.reporting.numbers import format_fixed, format_percent, format_perc
 
 FALL = 0.05  # of accuracy: a fall of so much is a failure
 # images: where none of fewer is lost, a fall of FALL is not excluded with 97.5 %, and the bootstrap's interval has no width
-LEAST = math.ceil(math.log(0.025) / math.log(1 - FALL))
+LEAST = count_enough(1 - FALL)
 SILENT = 0.5  # of the accuracy's fall: where confidence falls by less, it does not warn
 NOTICED = 0.8  # of the batches raise the alarm: a monitor that notices, the power that tests are usually planned for
 NAMED = 10  # corruptions in a sentence, at most
