@@ -225,7 +225,7 @@ def test_a_monitor_that_the_validation_images_leave_undefined_is_refused_before_
 ) -> None:
     data = data_with(tiny_chest, val=[0])
     task = Classification(BlockCNN(1, 2, width=2), 2)
-    with pytest.raises(DataError, match=r"lack pneumonia.*recipe\.monitor=val/loss recipe\.mode=min"):
+    with pytest.raises(DataError, match=r"lack pneumonia.*two classes.*recipe\.monitor=val/loss recipe\.mode=min"):
         fit(task, data, directory=tmp_path, max_epochs=1, settings=CPU, log_to="none", monitor="val/auroc")
     assert not any(tmp_path.iterdir())
 

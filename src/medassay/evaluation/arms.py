@@ -110,7 +110,7 @@ def train_arms(
         if len(set(arm.held_out.labels.tolist())) < 2:
             raise DataError(
                 f"the classifier '{arm.name}' cannot be trained: the images that choose its epoch are all of class "
-                f"{int(arm.held_out.labels[0])}; give validation images of every class"
+                f"{int(arm.held_out.labels[0])}; give validation images of other classes, too"
             )
     with Progress(len(missing), progress, "classifiers") as counter:
         workers = min(len(missing), 1 if device == "cuda" else count_cores() if jobs is None else jobs)
