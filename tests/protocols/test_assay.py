@@ -105,12 +105,20 @@ def check_controls(rows: dict[str, Row], classes: list[str]) -> None:
     """What EVALUATION asks of them, on any data set."""
     floor, copies, noisy = rows["floor"], rows["copies"], rows["noisy_copies"]
     without, same_m, shuffled = rows["without_class"], rows["floor_same_m"], rows["shuffled_labels"]
+    turned = rows["turned_copies"]
     # (b)
     assert value(copies, "authenticity") < 0.01
     assert value(copies, "membership_auc") > 0.95
     assert copies.exact_copies.value == 1
     # (c) in pixels: a classifier that never saw noise moves such images far away
     assert value(noisy, "authenticity", "pixels") < 0.8 * value(floor, "authenticity", "pixels")
+    # Turned copies are found by looking at turned images alone
+    assert value(turned, "authenticity_turned") < 0.01
+    assert value(turned, "membership_auc_turned") > 0.95
+    assert turned.exact_copies_turned.value == copies.exact_copies_turned.value == 1
+    assert turned.exact_copies.value < 0.01
+    assert value(floor, "authenticity_turned") <= value(floor, "authenticity")
+    assert value(floor, "membership_auc_turned") == pytest.approx(0.5, abs=0.1)
     # (d)
     (dropped,) = [i for i, name in enumerate(classes) if without.name == f"floor without {name}"]
     assert without.m == same_m.m < floor.m
@@ -126,6 +134,7 @@ def check_controls(rows: dict[str, Row], classes: list[str]) -> None:
     # the verdict
     assert "copies" in copies.faults
     assert "copies" in noisy.faults
+    assert "copies" in turned.faults
     assert "missing_class" in without.faults
     assert shuffled.faults == ["labels"]
     assert floor.faults == same_m.faults == []
@@ -177,7 +186,7 @@ def test_the_null_of_the_membership_attack_is_one_half(rows: dict[str, Row]) -> 
     assert value(rows["floor"], "membership_auc", "random_conv") == pytest.approx(0.5, abs=0.1)
 
 
-def test_controls_of_other_encoder_weights_are_measured_anew(
+def test_controls_of_other_encoders_weights_or_steps_are_measured_anew(
     real: Real, place: ComputeContext, results: AssayResults
 ) -> None:
     yardstick, floor = unused(real, place, results), controls.make_floor(real, 320)
@@ -186,8 +195,12 @@ def test_controls_of_other_encoder_weights_are_measured_anew(
     task = copy.deepcopy(yardstick.task)
     with torch.no_grad():
         next(task.parameters())[0] += 1
-    other = controls.KeptControls([floor], replace(yardstick, task=task), trainer, arms.QUICK_STEPS)
-    assert other.missing == [floor]
+    others = [
+        controls.KeptControls([floor], replace(yardstick, task=task), trainer, arms.QUICK_STEPS),
+        controls.KeptControls([floor], yardstick, trainer, 2 * arms.QUICK_STEPS),
+        controls.KeptControls([floor], replace(yardstick, encoders=yardstick.encoders[:-1]), trainer, arms.QUICK_STEPS),
+    ]
+    assert [other.missing for other in others] == [[floor]] * 3
 
 
 @pytest.mark.parametrize("counts", [(38, 2), (14, 2), (198, 2)])
@@ -362,7 +375,7 @@ def test_a_control_that_would_be_too_small_is_left_out_aloud(caplog: pytest.LogC
         parts.append(LabelledImages(images, torch.arange(2).repeat_interleave(torch.tensor(counts))))
     real = Real(["common", "rare"], *parts, {})
     made = controls.make_controls(real, 40)
-    assert [one.key for one in made] == ["copies", "noisy_copies", "shuffled_labels"]
+    assert [one.key for one in made] == ["copies", "noisy_copies", "turned_copies", "shuffled_labels"]
     assert "“floor without common” is left out: its 6 images are too few" in caplog.text
     with pytest.raises(DataError, match="compares 3 images finds too few neighbours"):
         controls.make_floor(real, 3)
@@ -391,6 +404,9 @@ def row(**changes: Any) -> Row:
         "authenticity": 0.7,
         "membership_auc": 0.5,
         "membership_auc_se": 0.01,
+        "authenticity_turned": 0.5,
+        "membership_auc_turned": 0.5,
+        "membership_auc_se_turned": 0.01,
     }
     metrics = Metrics(**{name: Estimate(changes.get(name, known), kind="sets") for name, known in values.items()})
     return Row(
@@ -402,6 +418,7 @@ def row(**changes: Any) -> Row:
         {"classifier": metrics},
         class_consistency=Estimate(changes.get("consistent", 0.9), kind="sets"),
         exact_copies=Estimate(changes.get("exact_copies", 0.0), kind="sets"),
+        exact_copies_turned=Estimate(changes.get("exact_copies_turned", 0.0), kind="sets"),
         per_class=PerClass(changes.get("per_class", [0.5, 0.4]), [], [], changes.get("class_consistency", [0.9, 0.9])),
         curves=Curves([], []),
     )
@@ -423,10 +440,14 @@ def row(**changes: Any) -> Row:
         ({"class_consistency": [0.9, 0.1], "consistent": 0.82}, "labels"),  # the first class is nine of ten images
         ({"exact_copies": 0.005}, None),
         ({"exact_copies": 0.02}, "copies"),
+        ({"exact_copies_turned": 0.005}, None),
+        ({"exact_copies_turned": 0.02}, "copies"),
         ({"authenticity": 0.3}, None),  # crowded, but no attack succeeds
         ({"membership_auc": 0.7}, None),  # an attack succeeds, but samples are no copies
         ({"authenticity": 0.3, "membership_auc": 0.6}, "copies"),
         ({"authenticity": 0.3, "membership_auc": 0.54}, None),  # within four standard errors
+        ({"authenticity_turned": 0.2, "membership_auc_turned": 0.6}, "copies"),
+        ({"authenticity_turned": 0.2, "membership_auc": 0.6}, None),  # one upright, the other turned
     ],
 )
 def test_the_verdict_names_one_fault_for_one_fault(changes: dict[str, Any], fault: str | None) -> None:
@@ -441,6 +462,15 @@ def test_copies_that_one_encoder_does_not_see_are_found_in_another() -> None:
     findings = verdict.judge(judged, floor, ["round", "long"], learned(0.9, 0.92).trtr)
     (text,) = [f.text for f in findings if f.fault == "copies"]
     assert "encoder: pixels" in text
+
+
+def test_the_verdict_says_where_copies_are_turned() -> None:
+    findings = verdict.judge(
+        row(authenticity_turned=0.1, membership_auc_turned=0.8), row(), ["round", "long"], learned(0.9, 0.92).trtr
+    )
+    (text,) = [f.text for f in findings if f.fault == "copies"]
+    assert "10 % of the samples are authentic" in text
+    assert "AUC of 0.80 (0.50; encoder: classifier, images turned and mirrored, too)" in text
 
 
 def test_a_missing_class_is_named_with_its_numbers() -> None:
@@ -648,6 +678,33 @@ def test_the_order_of_samples_changes_no_number(real: Real, place: ComputeContex
     assert {k: v for k, v in one.items() if "kid" not in k} == pytest.approx(
         {k: v for k, v in other.items() if "kid" not in k}, rel=1e-9, nan_ok=True
     )
+
+
+def test_a_turned_copy_counts_by_its_nearest_form(real: Real, place: ComputeContext) -> None:
+    space = Space(make_pixels_encoder(real.unique, place.device, place.cache), real, place.device)
+    fresh, copied = phantoms(1).splits.val.images, real.unique.images[:10]
+    pool = torch.cat([copied.transpose(-1, -2).flip(-1), fresh[:30]])  # ten training images, a quarter turn each
+    everything = PoolSet(torch.arange(40), torch.zeros(40, dtype=torch.int64))
+    upright = space.measure(pool, [everything], searched=20)
+    (found,), suspicion = space.measure_turned(pool, [everything], upright.copies, upright.suspicion)
+    assert (suspicion.ratio[:10] < 1e-3).all()
+    assert suspicion.nearest[:10].tolist() == list(range(10))
+    assert len(suspicion.ratio) == 20
+    assert (suspicion.ratio <= upright.suspicion.ratio).all()
+    assert found["authenticity_turned"] <= upright.sets[0].values["authenticity"] - 0.1
+    forms = torch.stack(
+        [
+            one
+            for turn in (pool, pool.transpose(-1, -2))
+            for one in (turn, turn.flip(-1), turn.flip(-2), turn.flip(-1, -2))
+        ]
+    )  # another way to all eight
+    features = space.encoder(forms.flatten(0, 1)).double()
+    distance, index = torch.cdist(features, space.reference.features, compute_mode="donot_use_mm_for_euclid_dist").min(
+        1
+    )
+    authentic = (distance > space.reference.gaps[index, 0]).view(8, 40).all(0)
+    assert found["authenticity_turned"] == pytest.approx(float(authentic.double().mean()))
 
 
 def test_the_floor_is_measured_for_copying_on_one_half_against_the_other(real: Real, place: ComputeContext) -> None:

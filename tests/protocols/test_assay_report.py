@@ -30,11 +30,12 @@ from medassay.reporting.charts import Chart
 from medassay.reporting.figures import save_figure
 
 TARGET = "medassay.protocols.assay.protocol.Assay"
-CONTROLS = ["copies", "noisy_copies", "without_class", "floor_same_m", "shuffled_labels"]
+CONTROLS = ["copies", "noisy_copies", "turned_copies", "without_class", "floor_same_m", "shuffled_labels"]
 NUMBERS = [
     *("frechet", "kid", "kid_subsets_sd", "intra_class_frechet", "precision", "recall", "density", "coverage"),
     *("alpha_precision", "beta_recall", "authenticity", "memorisation_ratio", "c_t", "membership_auc"),
     *("membership_auc_se", "membership_tpr_at_1_fpr", "membership_null_auc"),
+    *("authenticity_turned", "membership_auc_turned", "membership_auc_se_turned"),
 ]
 CHARTS = [
     *("class_coverage", "class_consistency", "class_recall", "plane_recall_precision", "plane_coverage_density"),
@@ -60,6 +61,7 @@ def row(key: str, encoders: list[str], k: int, *, m: int = 40, sd: float | None 
         },
         "class_consistency": {"mean": 0.75, "sd": sd},
         "exact_copies": {"mean": 0.0, "sd": sd},
+        "exact_copies_turned": {"mean": 0.0, "sd": sd},
         "per_class": {
             name: [(c + place) / 40 for c in range(k)]
             for name in ("coverage", "authenticity", "frechet", "class_consistency")

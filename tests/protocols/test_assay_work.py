@@ -22,7 +22,7 @@ from medassay.evaluation import arms
 from medassay.evaluation.encoders import Encoder, EncoderName
 from medassay.evaluation.protocol import ComputeContext
 from medassay.metrics import authenticity, distances, frechet
-from medassay.protocols.assay import measures, protocol
+from medassay.protocols.assay import measures, protocol, space
 from medassay.protocols.assay.controls import make_controls, make_floor
 from medassay.protocols.assay.measures import Yardstick
 from medassay.protocols.assay.protocol import Assay, make_subjects
@@ -46,6 +46,8 @@ class Work:
         self.classified: Counter[bytes] = Counter()  # how often a classifier looked for an image's class
         self.roots = 0  # of covariances
         self.cells = 0  # times that cells were fitted
+        self.turned: Counter[str] = Counter()  # by encoder: turned and mirrored images that were encoded
+        self._turned = False  # whether these are being compared
         self._places: dict[bytes, int] = {}  # of features, those of the cells' centres included
         self._pairs: Counter[tuple[int, int]] = Counter()
         self._images: dict[str, dict[bytes, int]] = defaultdict(dict)  # by encoder: the places of images' features
@@ -53,16 +55,21 @@ class Work:
     def watch(self, patch: pytest.MonkeyPatch) -> None:
         encode, compute = Encoder.__call__, distances.compute_distances
         predict, root, fit = measures.predict, frechet._take_square_root, authenticity.Cells.__init__
+        find_turned = space.find_turned_copies
 
         def watched_encode(encoder: Encoder, images: Tensor, progress: str = "") -> Tensor:
+            if self._turned:
+                self.turned[encoder.name] += len(images)
+                return encode(encoder, images, progress)
             features, hashes = encode(encoder, images, progress), hash_images(images)
             self.encoded[encoder.name].update(hashes)
             self._images[encoder.name] |= zip(hashes, self._locate(features.double()), strict=True)
             return features
 
         def watched_compute(a: Tensor, b: Tensor) -> Tensor:
-            columns = self._locate(b)
-            self._pairs.update((row, column) for row in self._locate(a) for column in columns)
+            if not self._turned:
+                columns = self._locate(b)
+                self._pairs.update((row, column) for row in self._locate(a) for column in columns)
             return compute(a, b)
 
         def watched_predict(task: Any, split: LabelledImages, device: torch.device) -> Any:
@@ -77,6 +84,13 @@ class Work:
             self.cells += 1
             fit(made, *arguments, **named)
 
+        def find_apart(*arguments: Any) -> Any:
+            self._turned = True
+            found = find_turned(*arguments)
+            self._turned = False
+            return found
+
+        patch.setattr(space, "find_turned_copies", find_apart)
         patch.setattr(Encoder, "__call__", watched_encode)
         patch.setattr(distances, "compute_distances", watched_compute)
         patch.setattr(measures, "predict", watched_predict)
@@ -139,14 +153,17 @@ def test_an_assay_encodes_every_image_once_and_computes_every_distance_once(
     copies = make_controls(real, VAL)[0]
     assert copies.members is not None
     others = real.unique[~torch.isin(torch.arange(TRAIN), copies.members)]  # training images that no control copies
-    noisy, (_, second_table) = len(copies.members), make_subjects(candidate, real, VAL, 5)
+    changed, (_, second_table) = (
+        2 * len(copies.members),
+        make_subjects(candidate, real, VAL, 5),
+    )  # noisy and turned copies
     generated = second_table.images
     beyond = candidate.images[~torch.isin(torch.arange(SAMPLES), second_table.sets[0])]
     for encoder in ENCODERS:
         # Samples beyond the second table are searched for suspicious ones, in the headline's features
         searched = beyond[: len(beyond) * (encoder == ENCODERS[0])]
         assert set(first.encoded[encoder].values()) == {1}
-        assert len(first.encoded[encoder]) == TRAIN + VAL + noisy + LARGE + len(searched)
+        assert len(first.encoded[encoder]) == TRAIN + VAL + changed + LARGE + len(searched)
         assert set(first.count_pairs(encoder, generated, real.train)) == {1}
         assert set(first.count_pairs(encoder, generated, generated)) == {1}
         assert set(first.count_pairs(encoder, real.val, generated)) == {1}
@@ -154,6 +171,8 @@ def test_an_assay_encodes_every_image_once_and_computes_every_distance_once(
         assert set(first.count_pairs(encoder, others, real.train)) == {1}
         assert set(first.count_pairs(encoder, searched, real.train)) <= {1}
         assert set(first.count_pairs(encoder, searched, searched)) <= {0}
+        # The first set of samples, the floor's and each kind of copies; the others are of the floor's images
+        assert first.turned[encoder] == 7 * 5 * VAL
     assert set(first.classified.values()) == {1}
     assert first.cells == len(ENCODERS)
     assert first.roots == len(ENCODERS) * (1 + len(real.classes))
@@ -165,6 +184,7 @@ def test_an_assay_encodes_every_image_once_and_computes_every_distance_once(
     assert set(second.encoded["pixels"].values()) == {1}
     assert len(second.encoded["pixels"]) == TRAIN + VAL + LARGE
     assert second.count_repeated() == 0
+    assert second.turned["pixels"] == 7 * VAL
 
 
 def test_without_a_second_table_only_the_sets_are_compared_with_each_other(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import stat
 from pathlib import Path
+from typing import Literal
 
-from medassay.core.errors import ConfigError
+from medassay.core.errors import ConfigError, DataError, UserError
 
 
 def expand_home(path: str | Path) -> Path:
@@ -19,3 +22,23 @@ def expand_home(path: str | Path) -> Path:
         return Path(path).expanduser()
     except RuntimeError as error:
         raise ConfigError(f"{path}: there is no such home directory; write the path in full, or ./{path}") from error
+
+
+def find_kind(path: Path, error: type[UserError] = DataError) -> Literal["directory", "file", "other"] | None:
+    """What there is at ``path``, a link being what it leads to; None where there is nothing.
+
+    Args:
+        path: The path.
+        error: What is raised where that cannot be known, as below a folder that may not be entered.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return None
+    except OSError as cause:
+        if cause.errno == errno.ELOOP:
+            return None
+        raise error(
+            f"cannot read {path} ({cause.strerror}): make it and its folder readable, or name another"
+        ) from cause
+    return "directory" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"

@@ -1,4 +1,4 @@
-"""The eight symmetries of a square, told by three bits: for augmentation that the net is told of."""
+"""The eight symmetries of a square, told by three bits: what can be done to an image by turning and mirroring it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ from torch import Tensor
 def draw_symmetries(n: int, device: torch.device) -> Tensor:
     """Bits of ``n`` symmetries, ``(n, 3) int64``, all eight equally likely, by torch's global random numbers of ``device``."""
     return torch.randint(0, 2, (n, 3), device=device)
+
+
+def list_turns() -> Tensor:
+    """The bits of the seven symmetries that change something, ``(7, 3) int64``."""
+    return torch.cartesian_prod(*[torch.arange(2)] * 3)[1:]
 
 
 def apply_symmetries(images: Tensor, bits: Tensor) -> Tensor:

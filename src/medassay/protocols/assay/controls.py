@@ -1,7 +1,8 @@
 """The floor and the controls: sets of images whose quality is known, in the same table as the generator.
 
 The floor is real validation images, the best that a generator can be at this number of samples. The controls are copies of
-training images, the same with noise, the floor without its largest class, and the floor with shuffled labels.
+training images, the same with noise, the same turned and mirrored, the floor without its largest class, and the floor with
+shuffled labels.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from medassay.core.files import read_cached, read_checked_json, write_checked_js
 from medassay.core.results import from_json, to_json
 from medassay.core.types import LabelledImages
 from medassay.data.order import make_stratified_order
+from medassay.data.symmetries import apply_symmetries, list_turns
 from medassay.evaluation import arms
 from medassay.metrics.neighbours import MANIFOLD_K
 from medassay.protocols.assay import measures
@@ -65,6 +67,8 @@ def make_controls(real: Real, m: int) -> list[Control]:
     rng = torch.Generator().manual_seed(0)
     noise = NOISE * torch.randn(copied.images.shape, generator=rng)
     noisy = (copied.images / 255 + noise).clamp(0, 1).mul(255).round().to(torch.uint8)
+    turns = list_turns()
+    turned = apply_symmetries(copied.images, turns[torch.arange(len(copied)) % len(turns)])
     labels = real.val.labels[indices]
     largest = int(torch.bincount(labels, minlength=len(real.classes)).argmax())
     remaining = indices[labels != largest]
@@ -89,6 +93,14 @@ def make_controls(real: Real, m: int) -> list[Control]:
             "control",
             LabelledImages(noisy, copied.labels),
             [torch.arange(len(noisy))],
+            chosen,
+        ),
+        Control(
+            "turned_copies",
+            "training images, turned",
+            "control",
+            LabelledImages(turned, copied.labels),
+            [torch.arange(len(turned))],
             chosen,
         ),
         *smaller,

@@ -16,8 +16,8 @@ from torch.nn import functional as F
 
 from medassay.core.estimate import Estimate
 from medassay.protocols.assay.results import AssayResults, Performance, Row
-from medassay.protocols.assay.space import Suspicion
 from medassay.protocols.assay.subjects import Candidate, Real
+from medassay.protocols.assay.turned import Suspicion
 from medassay.reporting.charts import GREY, PALETTE, Chart, Series, add_legend_below, draw_dot_plot, make_small_axes
 from medassay.reporting.figures import draw_image_grid
 from medassay.reporting.html import shrink_images
@@ -43,6 +43,7 @@ LOOKS = {
     "floor": Look("floor", REAL, "s", True),
     "copies": Look("copies", PALETTE[1], "D"),
     "noisy_copies": Look("copies + noise", PALETTE[4], "^"),
+    "turned_copies": Look("copies, turned", PALETTE[7], ">"),
     "without_class": Look("class left out", PALETTE[3], "v"),
     "floor_same_m": Look("floor, fewer images", PALETTE[5], "s"),
     "shuffled_labels": Look("shuffled labels", PALETTE[6], "x"),

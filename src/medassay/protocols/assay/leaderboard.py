@@ -11,6 +11,7 @@ from typing import Any
 from scipy.stats import kendalltau
 
 from medassay.core.errors import CheckpointError
+from medassay.core.paths import find_kind
 from medassay.core.results import read_result
 from medassay.protocols.assay.results import AssayResults, Row
 
@@ -50,7 +51,7 @@ def find_assays(paths: Iterable[str | Path]) -> list[Assayed]:
     """
     files: set[Path] = set()
     for path in map(Path, paths):
-        if not path.exists():
+        if find_kind(path, CheckpointError) is None:
             raise CheckpointError(f"{path} does not exist: give run directories, or folders that hold some")
         files |= set(path.rglob("assay_*/assay.json"))
     latest: dict[tuple[Any, ...], Assayed] = {}

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from medassay.core.estimate import mean_over
+from medassay.core.estimate import Estimate, mean_over
+from medassay.data.symmetries import apply_symmetries, list_turns
 from medassay.evaluation.encoders import Encoder
 from medassay.metrics.neighbours import unite_sets
 from medassay.protocols.assay.results import Curves, Metrics, PerClass, Row
-from medassay.protocols.assay.space import PoolSet, SetNumbers, Space, Suspicion, compute_class_shares
+from medassay.protocols.assay.space import PoolNumbers, PoolSet, SetNumbers, Space, compute_class_shares
 from medassay.protocols.assay.subjects import Real, Subject
+from medassay.protocols.assay.turned import Suspicion
 from medassay.tasks.classification import Classification
 from medassay.tasks.predictions import make_unlabelled, predict
 
-VERSION = 1  # part of every cached row's key: raise it where a number's definition changes
+VERSION = 2  # part of every cached row's key: raise it where a number's definition changes
 
 
 class Measured(NamedTuple):
@@ -59,14 +61,18 @@ class Yardstick:
         pool, headline = subjects[0].pool.images, self.spaces[0]
         sets = [PoolSet(rows, one.pool.labels[rows], one.members) for one in subjects for rows in one.sets]
         searched = max(one.searched for one in subjects)
-        numbers = [space.measure(pool, sets, searched if space is headline else 0) for space in self.spaces]
+        begins = [sum(len(one.sets) for one in subjects[:place]) for place in range(len(subjects))]
+        turned = [begin for begin, one in zip(begins, subjects, strict=True) if one.turned]
+        numbers = [
+            _measure_in_space(space, pool, sets, searched if space is headline else 0, turned) for space in self.spaces
+        ]
         used = unite_sets([one.rows for one in sets], len(pool))
         images = pool[used]
         decisions = predict(self.task, make_unlabelled(images), self.device).decisions
         copied = self.real.find_copies(images)
-        measured, done = [], 0
-        for one in subjects:
-            span = slice(done, done := done + len(one.sets))
+        measured = []
+        for begin, one in zip(begins, subjects, strict=True):
+            span = slice(begin, begin + len(one.sets))
             rows = [torch.searchsorted(used, chosen) for chosen in one.sets]
             right = [decisions[chosen] == own.labels for chosen, own in zip(rows, sets[span], strict=True)]
             shares = [float(copied[chosen].double().mean()) for chosen in rows]
@@ -74,8 +80,18 @@ class Yardstick:
                 space.encoder.name: of_pool.sets[span] for space, of_pool in zip(self.spaces, numbers, strict=True)
             }
             row = self._make_row(one, sets[span], of_encoders, right, shares)
+            if one.turned:
+                share = self._measure_exact_copies_turned(images[rows[0]])
+                row = replace(row, exact_copies_turned=mean_over("sets", [share]))
             measured.append(Measured(row, Suspicion(*(found[: one.searched] for found in numbers[0].suspicion))))
         return measured
+
+    def _measure_exact_copies_turned(self, images: Tensor) -> float:
+        """The share of ``images (m, C, S, S)`` that equal a training image in any of their eight forms."""
+        copied = self.real.find_copies(images)
+        for bits in list_turns():
+            copied |= self.real.find_copies(apply_symmetries(images, bits.expand(len(images), -1)))
+        return float(copied.double().mean())
 
     def _make_row(
         self,
@@ -104,9 +120,7 @@ class Yardstick:
             m=len(sets[0].rows),
             sets=len(sets),
             encoders={
-                encoder: Metrics(
-                    **{name: mean_over("sets", [one.values[name] for one in each]) for name in each[0].values}
-                )
+                encoder: Metrics(**{name: _average(name, each) for name in each[0].values})
                 for encoder, each in numbers.items()
             },
             class_consistency=mean_over("sets", [float(mask.double().mean()) for mask in right]),
@@ -114,6 +128,26 @@ class Yardstick:
             per_class=PerClass(lists["coverage"], lists["authenticity"], lists["frechet"], average_lists(consistency)),
             curves=Curves(lists["alpha"], lists["beta"]),
         )
+
+
+def _measure_in_space(
+    space: Space, pool: Tensor, sets: Sequence[PoolSet], searched: int, turned: Sequence[int]
+) -> PoolNumbers:
+    """The numbers of a pool's sets in one encoder's features; those ``turned`` have the numbers of their turned forms, too."""
+    upright = space.measure(pool, sets, searched)
+    if not turned:
+        return upright
+    copies = [upright.copies[place] for place in turned]
+    values, suspicion = space.measure_turned(pool, [sets[place] for place in turned], copies, upright.suspicion)
+    of_sets = list(upright.sets)
+    for place, found in zip(turned, values, strict=True):
+        of_sets[place] = of_sets[place].join(SetNumbers(found, {}))
+    return PoolNumbers(of_sets, upright.copies, suspicion)
+
+
+def _average(name: str, sets: Sequence[SetNumbers]) -> Estimate:
+    """The mean of a number over the sets that have it."""
+    return mean_over("sets", [one.values[name] for one in sets if name in one.values])
 
 
 def average_lists(lists: Sequence[list[float]]) -> list[float]:

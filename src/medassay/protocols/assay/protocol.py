@@ -172,7 +172,7 @@ def make_subjects(candidate: Candidate, real: Real, m: int, most: int) -> list[S
     labels = make_proportional_labels(real.val.counts(classes), LARGE)
     large = make_sets(images.labels, torch.bincount(labels, minlength=classes), 1) if m < LARGE else []
     if large:
-        subjects.append(Subject("generator", candidate.name, "generator", images, large))
+        subjects.append(Subject("generator", candidate.name, "generator", images, large, turned=False))
     return subjects
 
 

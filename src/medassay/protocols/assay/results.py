@@ -19,6 +19,11 @@ Fault = Literal["copies", "missing_class", "labels", "fidelity", "diversity", "u
 SCORES = ("accuracy", "balanced_accuracy", "auroc")  # what is reported of a classifier
 
 
+def make_undefined() -> Estimate:
+    """A number that was not measured: of an older assay, or where it is not looked for."""
+    return Estimate(math.nan, kind="sets")
+
+
 @dataclass(frozen=True)
 class Metrics:
     """The numbers of a row in the features of one encoder; the page's glossary says what they mean."""
@@ -40,6 +45,10 @@ class Metrics:
     membership_auc_se: Estimate
     membership_tpr_at_1_fpr: Estimate
     membership_null_auc: Estimate
+    # of a row's first set alone, every image in the nearest of its eight turned and mirrored forms
+    authenticity_turned: Estimate = field(default_factory=make_undefined)
+    membership_auc_turned: Estimate = field(default_factory=make_undefined)
+    membership_auc_se_turned: Estimate = field(default_factory=make_undefined)
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,7 @@ class Row:
     curves: Curves
     tstr: Scores | None = None  # of a classifier trained on the row's images
     faults: list[Fault] = field(default_factory=list)  # what the rules find wrong with it
+    exact_copies_turned: Estimate = field(default_factory=make_undefined)  # of the first set, turned and mirrored too
 
     @property
     def headline(self) -> Metrics:

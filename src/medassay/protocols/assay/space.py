@@ -17,6 +17,7 @@ from medassay.metrics import authenticity, fidelity, frechet
 from medassay.metrics.distances import check_features, find_nearest
 from medassay.metrics.neighbours import Neighbours, Reference, compare_sets, find_distances_to_sets, unite_sets
 from medassay.protocols.assay.subjects import Real
+from medassay.protocols.assay.turned import Copies, Suspicion, find_turned_copies
 
 CELLS = 10  # of C_T
 
@@ -40,18 +41,21 @@ class SetNumbers(NamedTuple):
         return SetNumbers(self.values | other.values, self.lists | other.lists)
 
 
-class Suspicion(NamedTuple):
-    """Of some images, ``(s,)`` each: :func:`authenticity.suspicion`, and the index of the nearest training image."""
-
-    ratio: Tensor
-    nearest: Tensor
-
-
 class PoolNumbers(NamedTuple):
-    """The numbers of each set of a pool, and the suspicion of the pool's first images."""
+    """Of each set of a pool its numbers, and what tells copies in it; and the suspicion of the pool's first images."""
 
     sets: list[SetNumbers]
+    copies: list[Copies]
     suspicion: Suspicion
+
+
+class _Roles(NamedTuple):
+    """Indices of each set's images, of those that play the generator in a membership attack, and of the validation images that
+    nobody trained on there."""
+
+    rows: list[Tensor]
+    attacked: list[Tensor]
+    unseen: Tensor
 
 
 class Space:
@@ -94,19 +98,19 @@ class Space:
     def _kernel(self) -> frechet.KernelReference:
         return frechet.KernelReference(self.reference.features)
 
+    def _encode_generated(self, images: Tensor) -> Tensor:
+        return check_features(self._encode(images), "generated features")
+
     def _take_features(self, pool: Tensor, rows: Tensor) -> Tensor:
         """The features ``(r, d)`` of some images of a pool; those of real images are known."""
         if pool is self.real.val.images:
             return self.validation[rows]
         if pool is self.real.unique.images:
             return self.reference.features[rows]
-        return check_features(self._encode(pool[rows]), "generated features")
+        return self._encode_generated(pool[rows])
 
     def measure(self, pool: Tensor, sets: Sequence[PoolSet], searched: int = 0) -> PoolNumbers:
-        """All metrics of some sets of a pool, and the suspicion of its first images.
-
-        For copying, the validation images of a set that lie in one half of all play the generator, and the other half the
-        images that nobody trained on. Other sets play it as they are, beside all validation images.
+        """All metrics of some sets of a pool but those of turned forms, and the suspicion of its first images.
 
         Args:
             pool: Images, ``(P, C, H, W) uint8``. Those of ``Real.unique`` and ``Real.val`` are known by being the same tensor.
@@ -117,16 +121,13 @@ class Space:
         wanted = [torch.arange(len(pool) if of_validation else searched), *(one.rows for one in sets)]
         used = unite_sets(wanted, len(pool))
         features = self._take_features(pool, used)
-        rows = [torch.searchsorted(used, one.rows) for one in sets]
-        copying, unseen = rows, torch.arange(len(self.validation))
-        if of_validation:
-            generated, unseen = self.real.halves
-            copying = [chosen[torch.isin(chosen, generated)] for chosen in rows]
+        roles = self._assign_roles(pool, sets)
+        rows, copying = ([torch.searchsorted(used, each) for each in chosen] for chosen in (roles.rows, roles.attacked))
         compared = compare_sets(self.reference, features, [*rows, *copying] if of_validation else rows)
         if of_validation:
             self._to_training = compared.nearest[0]
         around, of_copying = compared.sets[: len(sets)], compared.sets[-len(sets) :]
-        to_samples = find_distances_to_sets(self.validation[unseen], features, copying)
+        to_samples = find_distances_to_sets(self.validation[roles.unseen], features, copying)
         cells = self._validation_cells if of_validation else self._cells(features)
         numbers: list[SetNumbers] = []
         for i, one in enumerate(sets):
@@ -135,12 +136,44 @@ class Space:
             if first < i:
                 known = numbers[first]
             else:
-                copies = self._measure_copying(of_copying[i], cells[copying[i]], to_samples[i], unseen, one.members)
-                known = self._measure_points(around[i]).join(copies)
+                copied = self._measure_copying(
+                    of_copying[i], cells[copying[i]], to_samples[i], roles.unseen, one.members
+                )
+                known = self._measure_points(around[i]).join(copied)
             numbers.append(known.join(self._measure_classes(around[i], one.labels)))
+        copies = [Copies.of(*found) for found in zip(around, of_copying, to_samples, strict=True)]
         distance, index = (found[:searched] for found in compared.nearest)
-        ratio = authenticity.suspicion(self.reference, (distance, index))
-        return PoolNumbers(numbers, Suspicion(ratio.cpu(), index.cpu()))
+        return PoolNumbers(numbers, copies, Suspicion.of(self.reference, (distance, index)))
+
+    def measure_turned(
+        self, pool: Tensor, sets: Sequence[PoolSet], copies: Sequence[Copies], suspicion: Suspicion
+    ) -> tuple[list[dict[str, float]], Suspicion]:
+        """The numbers of some sets of a pool where each image counts in the nearest of its turned and mirrored forms.
+
+        Args:
+            pool: As in :meth:`measure`.
+            sets: Sets of the pool's images.
+            copies: What that found of each set.
+            suspicion: What that found of the pool's first images; given back with that of their forms.
+        """
+        used, roles = unite_sets([one.rows for one in sets], len(pool)), self._assign_roles(pool, sets)
+        rows, copying = ([torch.searchsorted(used, each) for each in chosen] for chosen in (roles.rows, roles.attacked))
+        turned, suspected = find_turned_copies(
+            pool[used], rows, copying, self._encode_generated, self.reference, self.validation[roles.unseen]
+        )
+        joined = [upright.join(other) for upright, other in zip(copies, turned, strict=True)]
+        numbers = [found.measure(one.members) for found, one in zip(joined, sets, strict=True)]
+        return numbers, suspicion.join(suspected, used)
+
+    def _assign_roles(self, pool: Tensor, sets: Sequence[PoolSet]) -> _Roles:
+        """Where copying is looked for, the validation images of a set that lie in one half of all play the generator, and the
+        other half the images that nobody trained on. Other sets play it as they are, beside all validation images.
+        """
+        rows = [one.rows for one in sets]
+        if pool is not self.real.val.images:
+            return _Roles(rows, rows, torch.arange(len(self.validation)))
+        generated, unseen = self.real.halves
+        return _Roles(rows, [chosen[torch.isin(chosen, generated)] for chosen in rows], unseen)
 
     def _measure_points(self, around: Neighbours) -> SetNumbers:
         """What depends neither on classes nor on validation images."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from medassay.core.errors import DataError
+from medassay.core.paths import find_kind
 from medassay.core.results import from_json
 from medassay.core.seeds import derive_seed
 from medassay.core.types import LabelledImages
@@ -101,6 +102,7 @@ class Subject:
         members: Of copies, the indices of the copied training images (among the unique ones), which a membership attack should
             find; None for all training images.
         searched: Number of the pool's first images among which the most suspicious are looked for.
+        turned: Whether copies are looked for in turned and mirrored forms of the first set's images, too.
     """
 
     key: str
@@ -110,6 +112,7 @@ class Subject:
     sets: Sequence[Tensor]
     members: Tensor | None = None
     searched: int = 0
+    turned: bool = True
 
     @property
     def images(self) -> LabelledImages:
@@ -171,7 +174,7 @@ def take_file_samples(path: Path, data: LabelledData, *, resize: bool) -> Candid
     """
     shape: dict[str, Any] = {"channels": data.channels, "size": data.size, "num_classes": data.num_classes}
     left_out: dict[str, Any] = {}
-    if path.is_dir():
+    if (kind := find_kind(path)) == "directory":
         files, window = list_samples(path), data.source.shown_values
         key = "data.window" if hasattr(data.source, "window") else None
         shown: dict[str, Any] = {"window": window, "window_key": key}
@@ -182,7 +185,7 @@ def take_file_samples(path: Path, data: LabelledData, *, resize: bool) -> Candid
         if files.left_out:
             logger.warning("left out of %s: %s", path, describe_left_out(files.left_out))
             left_out = {"left_out": dict(files.left_out)}
-    elif path.exists():
+    elif kind is not None:
         try:
             parts, checksum = npz.read_samples(path, **shape, resize=resize), npz.md5(path)
         except DataError as error:

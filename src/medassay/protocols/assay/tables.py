@@ -10,11 +10,12 @@ from medassay.protocols.assay.results import SCORES, AssayResults, Row
 from medassay.reporting.numbers import format_fixed, format_spread
 from medassay.reporting.tables import format_records_as_csv
 
-GENERAL = ("class_consistency", "exact_copies")  # numbers of a row that depend on no encoder
+GENERAL = ("class_consistency", "exact_copies", "exact_copies_turned")  # numbers of a row that depend on no encoder
 EXPECTED = {
     "floor": "no fault: the best to expect at this m",
     "copies": "copying",
     "noisy_copies": "copying, in at least one encoder; noise may look like other faults, too",
+    "turned_copies": "copying, turned and mirrored forms being looked at, too",
     "without_class": "a missing class; precision unchanged",
     "floor_same_m": "no fault: the floor for the set without a class",
     "shuffled_labels": "wrong labels; distances unchanged",
@@ -57,6 +58,11 @@ METRICS = {
     ],
     "Copying": [
         Metric("authenticity", "Authenticity", "≈ near the floor’s is best; below: copying; higher is not better"),
+        Metric(
+            "authenticity_turned",
+            "— turned and mirrored, too",
+            "the first set’s samples in the nearest of eight forms; ≈ near the floor’s",
+        ),
         Metric("memorisation_ratio", "Memorisation ratio", "≈ near 1; below: copying"),
         Metric("c_t", "C_T", "rank test of the distances to training images; ≈ near 0; negative: copying", 2),
         Metric(
@@ -64,6 +70,7 @@ METRICS = {
             "Membership attack, AUC",
             "are training images told from new ones? ≈ near the floor’s and 0.5; above: copying",
         ),
+        Metric("membership_auc_turned", "— turned and mirrored, too", "≈ near the floor’s and 0.5; above: copying"),
         Metric(
             "membership_null_auc", "— the same among training images alone", "a check of the attack itself: ≈ near 0.5"
         ),
@@ -72,6 +79,7 @@ METRICS = {
 }
 OTHER_METRICS = [
     Metric("exact_copies", "Exact copies, share", "≈ near the floor’s; above: copying"),
+    Metric("exact_copies_turned", "— turned and mirrored, too", "≈ near the floor’s; above: copying"),
     Metric("class_consistency", "Class consistency", UP),
     Metric("consistency_by_class", "Class consistency, mean over the classes", UP),
 ]

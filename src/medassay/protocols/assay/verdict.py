@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import fmean
+from typing import NamedTuple
 
 from medassay.metrics.chance import CHANCE_AUROC
 from medassay.protocols.assay.results import ArmScores, Fault, Finding, Level, Metrics, Performance, Row
@@ -128,26 +129,58 @@ def _judge_labels(row: Row, floor: Row, trtr: ArmScores) -> Finding:
     return _make_finding(None, "Samples show the class that was asked for", numbers)
 
 
+class _Sight(NamedTuple):
+    """What one encoder shows of copies, of images as they are or ``turned``; of the row, and of the floor (``best_``)."""
+
+    encoder: str
+    turned: bool
+    authenticity: float
+    best_authenticity: float
+    attack: float
+    best_attack: float
+    error: float  # of the difference of the attacks' areas
+
+    @classmethod
+    def of(cls, encoder: str, turned: bool, own: Metrics, best: Metrics) -> _Sight:
+        suffix = "_turned" if turned else ""
+        names = ("authenticity", "membership_auc", "membership_auc_se")
+        (shown, attack, error), (best_shown, best_attack, best_error) = (
+            [getattr(row, name + suffix).value for name in names] for row in (own, best)
+        )
+        return cls(encoder, turned, shown, best_shown, attack, best_attack, math.hypot(error, best_error))
+
+    @property
+    def is_crowded(self) -> bool:
+        """Whether samples are nearer to training images than new ones are."""
+        return self.authenticity < AUTHENTICITY * self.best_authenticity
+
+    @property
+    def is_attacked(self) -> bool:
+        """Whether training images are told from new ones."""
+        difference = self.attack - self.best_attack
+        return difference > MEMBERSHIP_DIFFERENCE and difference > MEMBERSHIP_Z * self.error
+
+
 def _judge_copying(row: Row, floor: Row) -> Finding:
-    """Looks in every encoder's features: noise, say, hides a copy from the one and not from the other."""
-    crowded: list[str] = []  # encoders in which samples are nearer to training images than new ones are
-    attacked: list[str] = []  # those in which training images are told from new ones
-    for name, own in row.encoders.items():
-        best = floor.encoders[name]
-        difference = own.membership_auc.value - best.membership_auc.value
-        error = math.hypot(own.membership_auc_se.value, best.membership_auc_se.value)
-        crowded += [name] if own.authenticity.value < AUTHENTICITY * best.authenticity.value else []
-        attacked += [name] if difference > MEMBERSHIP_DIFFERENCE and difference > MEMBERSHIP_Z * error else []
-    copied = [name for name in crowded if name in attacked]
-    encoder = (copied or crowded or attacked or list(row.encoders))[0]
-    own, best, exact = row.encoders[encoder], floor.encoders[encoder], row.exact_copies.value
+    """Looks in every encoder's features, at images as they are and turned: noise, say, hides a copy from the one and not from
+    the other, and a turn from all that do not look for it."""
+    sights = [
+        _Sight.of(encoder, turned, own, floor.encoders[encoder])
+        for turned in (False, True)
+        for encoder, own in row.encoders.items()
+    ]
+    crowded, attacked = ([one for one in sights if getattr(one, kind)] for kind in ("is_crowded", "is_attacked"))
+    copied = [one for one in crowded if one in attacked]
+    shown = (copied or crowded or attacked or sights)[0]
+    form = ", images turned and mirrored, too" if shown.turned else ""
     numbers = (
-        f"{format_percent(own.authenticity.value)} of the samples are authentic (new real images: "
-        f"{format_percent(best.authenticity.value)}), {format_percent(exact)} equal a training image pixel by pixel, and a "
-        f"membership attack, which guesses the training images, reaches an AUC of "
-        f"{own.membership_auc.value:.2f} ({best.membership_auc.value:.2f}; encoder: {encoder})"
+        f"{format_percent(shown.authenticity)} of the samples are authentic (new real images: "
+        f"{format_percent(shown.best_authenticity)}), {format_percent(row.exact_copies.value)} equal a training image pixel by "
+        f"pixel, and a membership attack, which guesses the training images, reaches an AUC of "
+        f"{shown.attack:.2f} ({shown.best_attack:.2f}; encoder: {shown.encoder}{form})"
     )
-    if exact > floor.exact_copies.value + EXACT_COPIES or copied:
+    exact = [(row.exact_copies, floor.exact_copies), (row.exact_copies_turned, floor.exact_copies_turned)]
+    if copied or any(own.value > best.value + EXACT_COPIES for own, best in exact):
         return _make_finding("copies", "Samples are copies of training images, or nearly so", numbers)
     if crowded:
         text = "Samples lie close to training images, but the attack cannot tell these from new real images"
