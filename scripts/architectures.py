@@ -27,7 +27,7 @@ from matplotlib.patches import Rectangle
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from medassay.core.errors import ConfigError, OutputError
+from medassay.core.errors import ConfigError, OutputError, advise
 from medassay.core.files import write_text
 from medassay.data.phantoms import chest
 from medassay.nets.alexnet import AlexNet
@@ -94,10 +94,11 @@ def main() -> int:
             if (facts := describe_net(name, arguments.channels, arguments.classes, arguments.size, arguments.speed))
         ]
         tables = [tabulate_nets(found, arguments.size, arguments.speed), tabulate_stages(found), tabulate_scaling()]
-        write_text(arguments.out / "architectures.md", "\n\n".join(table.to_markdown() for table in tables) + "\n")
-        write_text(arguments.out / "architectures.html", render(tables, found, arguments.size))
+        with advise(full="free some space, then start this again", refused="choose another place with --out <folder>"):
+            write_text(arguments.out / "architectures.md", "\n\n".join(table.to_markdown() for table in tables) + "\n")
+            write_text(arguments.out / "architectures.html", render(tables, found, arguments.size))
     except OutputError as error:
-        print(f"architectures: {error}: choose another place with --out <folder>", file=sys.stderr)
+        print(f"architectures: {error}", file=sys.stderr)
         return 2
     print(tables[0].to_markdown())
     print(f"page: {arguments.out / 'architectures.html'}")

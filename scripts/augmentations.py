@@ -21,7 +21,7 @@ from torch import Tensor
 
 from medassay import config as configuration
 from medassay.cli.help import list_keys
-from medassay.core.errors import OutputError, UserError, output_error
+from medassay.core.errors import UserError, advise, output_error
 from medassay.core.files import write_text
 from medassay.data.augment import BatchAugment
 from medassay.data.modules import LabelledData
@@ -81,10 +81,10 @@ def main() -> int:
         directory = (
             Path(config["outputs"]) / "augmentations" / f"{configuration.make_slug(data.name)}_{secrets.token_hex(3)}"
         )
-        write(directory, data, rows, arguments.overrides)
-    except OutputError as error:
-        print(f"augmentations: {error}: choose another place with outputs=<directory>", file=sys.stderr)
-        return 2
+        with advise(
+            full="free some space, then start this again", refused="choose another place with outputs=<directory>"
+        ):
+            write(directory, data, rows, arguments.overrides)
     except UserError as error:
         print(f"augmentations: {error}", file=sys.stderr)
         return 2

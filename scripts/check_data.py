@@ -24,7 +24,7 @@ from torch import Tensor
 
 from medassay import config as configuration
 from medassay.config.command_line import parse
-from medassay.core.errors import ConfigError, OutputError, UserError
+from medassay.core.errors import ConfigError, UserError, advise
 from medassay.core.files import write_json, write_text
 from medassay.core.paths import expand_home
 from medassay.core.types import Splits
@@ -90,10 +90,10 @@ def main() -> int:
         splits = data.source.read(data.format)
         subject = Subject(data, splits, inspect_splits(splits, data.classes))
         directory = outputs / "data" / f"{configuration.make_slug(data.name)}_{secrets.token_hex(3)}"
-        write_check(subject, directory, arguments.overrides)
-    except OutputError as error:
-        print(f"check_data: {error.__cause__ or error}: choose another place with outputs=<directory>", file=sys.stderr)
-        return 2
+        with advise(
+            full="free some space, then start this again", refused="choose another place with outputs=<directory>"
+        ):
+            write_check(subject, directory, arguments.overrides)
     except UserError as error:
         print(f"check_data: {error}", file=sys.stderr)
         return 2

@@ -19,7 +19,7 @@ import torch
 from scipy.signal import convolve2d, correlate2d
 from torch.nn import functional as F
 
-from medassay.core.errors import OutputError
+from medassay.core.errors import OutputError, advise
 from medassay.core.files import write_text
 from medassay.reporting import html
 
@@ -59,11 +59,12 @@ def main() -> int:
     sections = [show_kernels(), show_sizes(), show_pooling(), show_transposed(), show_checkerboard()]
     text = "\n\n".join(map(to_markdown, sections)) + "\n"
     try:
-        write_text(arguments.out / "convolutions.md", text)
-        page = html.render_page(Path(__file__).with_name("convolutions.html.j2").absolute(), sections=sections)
-        write_text(arguments.out / "convolutions.html", page)
+        with advise(full="free some space, then start this again", refused="choose another place with --out <folder>"):
+            write_text(arguments.out / "convolutions.md", text)
+            page = html.render_page(Path(__file__).with_name("convolutions.html.j2").absolute(), sections=sections)
+            write_text(arguments.out / "convolutions.html", page)
     except OutputError as error:
-        print(f"convolutions: {error}: choose another place with --out <folder>", file=sys.stderr)
+        print(f"convolutions: {error}", file=sys.stderr)
         return 2
     print(text)
     print(f"page: {arguments.out / 'convolutions.html'}")

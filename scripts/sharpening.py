@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from medassay.core.errors import OutputError
+from medassay.core.errors import OutputError, advise
 from medassay.core.estimate import Estimate
 from medassay.core.files import write_text
 from medassay.core.progress import track
@@ -97,9 +97,10 @@ def main() -> int:
     )
     table = tabulate(outcomes)
     try:
-        write(arguments.out, lead, table, outcomes)
+        with advise(full="free some space, then start this again", refused="choose another place with --out <folder>"):
+            write(arguments.out, lead, table, outcomes)
     except OutputError as error:
-        print(f"sharpening: {error}: choose another place with --out <folder>", file=sys.stderr)
+        print(f"sharpening: {error}", file=sys.stderr)
         return 2
     print(f"{lead}\n\n{table.to_markdown()}\npage: {arguments.out / 'sharpening.html'}")
     return 0

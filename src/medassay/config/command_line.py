@@ -17,13 +17,12 @@ from hydra.core.override_parser.types import Override
 from hydra.core.utils import configure_log
 from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict, read_write
-from omegaconf.errors import OmegaConfBaseException
 
 from medassay.config.checks import list_trusted_targets
 from medassay.config.composition import compose_with_hydra, explain_interpolations, find_conf_directory
 from medassay.config.messages import explain, explain_unreadable
-from medassay.core.errors import ConfigError, output_error
-from medassay.core.paths import expand_home
+from medassay.core.errors import ConfigError, UserError, output_error
+from medassay.core.paths import expand_home, find_kind
 
 # Hydra's flags: what it does not know it answers with many lines
 CONFIG_DIR = ("--config-dir", "-cd")
@@ -38,12 +37,16 @@ def compose(name: str, overrides: Sequence[str]) -> DictConfig:
     """The configuration ``name`` (``train``, ``evaluate``) with ``overrides`` as on the command line.
 
     Raises:
-        ConfigError: The overrides are wrong; the message says in one line what Hydra says in many.
+        ConfigError: The overrides or a yaml are wrong; the message says in one line what Hydra says in many.
     """
     try:
         return compose_with_hydra(name, overrides)
-    except (HydraException, OmegaConfBaseException) as error:
-        raise ConfigError(explain(error) or str(error)) from error
+    except UserError:
+        raise
+    except Exception as error:
+        if (line := explain(error)) is None:
+            raise
+        raise ConfigError(line) from error
 
 
 def list_override_texts(argv: Sequence[str]) -> list[str]:
@@ -81,7 +84,7 @@ def replace_config_dir(argv: Sequence[str]) -> list[str]:
     if folder is None and not expected:
         return arguments
     directory = expand_home(folder or "")
-    if not folder or not directory.is_dir():
+    if not folder or find_kind(directory, ConfigError) != "directory":
         raise ConfigError(f"--config-dir {folder or ''} is not a directory: give one with yamls in <group>/<name>.yaml")
     return [*arguments, f"hydra.searchpath=[{quote_value(f'file://{directory.absolute()}')}]"]
 

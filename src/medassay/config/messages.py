@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from io import TextIOWrapper
+from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 from hydra.errors import HydraException, MissingConfigException
@@ -11,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from medassay.config.composition import compose_with_hydra
 from medassay.config.moved import find_present_key
-from medassay.core.errors import UserError, output_error, suggest_nearest
+from medassay.core.errors import UserError, output_error, suggest_nearest, system_error
 
 ELSEWHERE = {  # keys of other programs' command lines, and what does that here
     **dict.fromkeys(
@@ -48,9 +51,14 @@ def explain(error: BaseException) -> str | None:
     if type(error).__name__ == "ProcessExitedException":
         return "one of the training processes was ended from outside; continue with resume=<run directory>"
     if isinstance(error, ValueError) and isinstance(error.__cause__, OSError):  # of logging: its file cannot be opened
-        error = error.__cause__
+        return str(output_error(error.__cause__, error.__cause__.filename or "the output"))
     if isinstance(error, OSError):
-        return str(output_error(error, error.filename or "the output"))
+        return str(system_error(error))
+    if type(error).__module__.partition(".")[0] == "yaml":  # OmegaConf's parser, which is no dependency of ours
+        return _explain_yaml(error)
+    if isinstance(error, UnicodeDecodeError) and (file := _find_open_yaml(error)) is not None:
+        read, *_ = file.read_bytes().decode(errors="replace").partition("\N{REPLACEMENT CHARACTER}")
+        return f"{file}, line {read.count(chr(10)) + 1}: this is no text in UTF-8: save the file as UTF-8"
     return None
 
 
@@ -64,6 +72,26 @@ def explain_unreadable(argument: str) -> str:
         f"cannot read '{argument}': put a value with = , spaces, commas or brackets in quotes, and for the shell once more: "
         f"\"{key}='{quoted}'\""
     )
+
+
+def _explain_yaml(error: BaseException) -> str:
+    """A fault in the text of a yaml: where it was noticed, and where what it is in begins."""
+    mark, begin = getattr(error, "problem_mark", None), getattr(error, "context_mark", None)
+    if mark is None:  # of a character that no yaml may hold
+        return f"{getattr(error, 'name', 'a yaml')}: no valid YAML ({str(error).splitlines()[0]}): correct it"
+    problem = getattr(error, "problem", None) or "it cannot be read"
+    if begin is not None and begin.line < mark.line:
+        problem += f", {getattr(error, 'context', '')} that begins in line {begin.line + 1}"
+    return f"{mark.name}, line {mark.line + 1}: no valid YAML ({problem}): correct it"
+
+
+def _find_open_yaml(error: BaseException) -> Path | None:
+    """The yaml that was being read when ``error`` was raised; an error of its encoding does not name it."""
+    for frame, _ in walk_tb(error.__traceback__):
+        for value in frame.f_locals.values():
+            if isinstance(value, TextIOWrapper) and str(value.name).endswith(".yaml"):
+                return Path(value.name)
+    return None
 
 
 def _explain_missing(error: MissingConfigException) -> str:

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from filelock import FileLock, Timeout
 
-from medassay.core.errors import CheckpointError, UserError, output_error
+from medassay.core.errors import CheckpointError, UserError, is_failed_write, output_error
 
 logger = logging.getLogger(__name__)
 
@@ -35,8 +35,10 @@ def atomic_write(path: Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield partial
         partial.replace(path)
-    except (OSError, RuntimeError) as error:  # torch reports a full disk as RuntimeError
+    except (OSError, RuntimeError) as error:
         _remove_partial(partial)
+        if not is_failed_write(error):  # of what was to be written
+            raise
         raise output_error(error, path) from error
     except BaseException:
         _remove_partial(partial)

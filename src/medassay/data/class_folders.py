@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from medassay.core.errors import ConfigError, DataError
-from medassay.core.paths import expand_home
+from medassay.core.paths import expand_home, find_kind
 from medassay.core.types import Splits
 from medassay.data.image_files import (
     ACCEPTED_KINDS,
@@ -91,12 +91,12 @@ def list_class_names(path: str | None) -> list[str]:
 
     Raises:
         ConfigError: No path is given, or the folder does not exist.
-        DataError: The folder has another layout; the message shows what is there.
+        DataError: The folder cannot be read, or has another layout; the message shows what is there.
     """
     if path is None:
         raise ConfigError("data=folder needs data.path=<directory with train/val/test/<class>/*.png or <class>/*.png>")
     top = expand_home(path)
-    if not top.is_dir():
+    if find_kind(top) != "directory":
         raise ConfigError(f"data.path={path} is not a directory: give one that holds <class>/*.png")
     folder = find_split_folders(top).get("train", top)
     names = [inner.name for inner in list_folders(folder)]
@@ -111,10 +111,10 @@ def open_top(path: str | Path) -> Path:
     """The folder ``path``, ``~`` expanded.
 
     Raises:
-        DataError: The folder does not exist.
+        DataError: The folder does not exist, or cannot be read.
     """
     top = expand_home(path)
-    if not top.is_dir():
+    if find_kind(top) != "directory":
         raise DataError(f"data.path={top} is not a directory: {LAYOUT}")
     return top
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from medassay.core.errors import DataError
+from medassay.core.packages import explain_failed_import
 from medassay.data.image_files import DICOM_ADVICE
 
 _Array = np.ndarray[Any, np.dtype[Any]]
@@ -35,8 +36,8 @@ def read_dicom(file: Path) -> DicomImage:
     """Reads a DICOM file with one image.
 
     Raises:
-        DataError: The package pydicom is not installed, the file holds no image or several, or its colours are of a kind that
-            is not read.
+        DataError: The package pydicom is not installed or broken, the file holds no image or several, or its colours are of a
+            kind that is not read.
         Exception: The file is damaged, or compressed in a way that pydicom has no decoder for; pydicom's own errors, of any
             kind.
     """
@@ -44,7 +45,8 @@ def read_dicom(file: Path) -> DicomImage:
         import pydicom
         from pydicom.pixels import apply_modality_lut, apply_voi, pixel_array
     except ImportError as error:
-        raise DataError(f"{file} is a DICOM file: {DICOM_ADVICE}") from error
+        reason = explain_failed_import(error, "pydicom", DICOM_ADVICE)
+        raise DataError(f"{file} is a DICOM file: {reason}") from error
     dataset = pydicom.dcmread(file)
     if "PixelData" not in dataset:
         raise DataError(f"{file} is a DICOM file without an image: remove it")

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from medassay.core.errors import ConfigError, DataError
-from medassay.core.paths import expand_home
+from medassay.core.paths import expand_home, find_kind
 from medassay.core.types import LabelledImages, NonNegativeInt, PositiveInt, Splits
 from medassay.data import npz
 from medassay.data.downloads import watch_download
@@ -126,7 +126,7 @@ class MNIST(Source):
         )
 
     def _read_file(self, path: Path, declared: ImageFormat) -> Splits:
-        if not path.is_file():
+        if find_kind(path) != "file":
             raise DataError(f"data.file={path} is no file: name an .npz in MedMNIST's layout, or leave data.file out")
         splits = read_npz(path, declared, resize=self.resize)
         side = npz.read_side(path, "train")

@@ -13,7 +13,7 @@ import csv
 import dataclasses
 import hashlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,19 +77,16 @@ def read_group_table(path: str | Path) -> GroupTable:
         raise DataError(f"data.groups={path}: cannot be read ({error.strerror}); give a CSV file") from error
     except UnicodeDecodeError as error:
         raise DataError(f"data.groups={path}: is no text in UTF-8; save the table as CSV, UTF-8") from error
-    first = text.partition("\n")[0]
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=";" if ";" in first and "," not in first else ",")
-    header = [name.strip() for name in next(reader, [])]
     table = GroupTable(file, hashlib.md5(content, usedforsecurity=False).hexdigest(), [], {}, {})
+    rows = _iterate_rows(table, text)
+    _, header = next(rows, (0, []))
     _check_header(table, header)
     by_file = FILE in header
     places = [header.index(name) for name in ([FILE] if by_file else [SPLIT, INDEX])]
     table.attributes.extend(name for place, name in enumerate(header) if place not in places)
-    for cells in reader:
-        if not any(cell.strip() for cell in cells):
+    for line, row in rows:
+        if not any(row):
             continue
-        row = [cell.strip() for cell in cells]
-        line = reader.line_num
         _check_row(table, header, row, line)
         key = _read_file_name(row[places[0]]) if by_file else _read_place(table, row[places[0]], row[places[1]], line)
         if key in table.rows:
@@ -99,6 +96,19 @@ def read_group_table(path: str | Path) -> GroupTable:
     if not table.rows:
         raise table.refuse("has no rows; give one for each image")
     return table
+
+
+def _iterate_rows(table: GroupTable, text: str) -> Iterator[tuple[int, list[str]]]:
+    """The rows of the table's text, each with the number of its last line."""
+    heading = text.partition("\n")[0]
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=";" if ";" in heading and "," not in heading else ",")
+    before = 0
+    try:
+        for cells in reader:
+            before = reader.line_num
+            yield before, [cell.strip() for cell in cells]
+    except csv.Error as error:  # a cell that takes up the lines below it, until it is too long
+        raise table.refuse(f"line {before + 1} cannot be read ({error}); close the quote") from error
 
 
 def attach_groups(splits: Splits, table: GroupTable, files: Mapping[str, Sequence[str]]) -> Splits:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from medassay.core.errors import DataError
+from medassay.core.paths import find_kind
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
 DICOM = frozenset({".dcm", ".dicom"})
@@ -34,7 +35,7 @@ class ImageFiles:
     Attributes:
         images: The image files, sorted by their paths below the folder.
         left_out: Number of files that are not read, by kind: an extension, ``hidden`` or ``in sub-folders``.
-        problems: Links that lead nowhere or into themselves, and folders that cannot be opened.
+        problems: Links that lead nowhere or into themselves, and files and folders that cannot be opened.
     """
 
     images: list[Path] = field(default_factory=list)
@@ -70,7 +71,8 @@ def list_folders(folder: Path) -> list[Path]:
     """The sub-folders of a folder that are not hidden, sorted by name; a link counts as what it leads to.
 
     Raises:
-        DataError: The folder cannot be opened, or a link without extension leads nowhere: it may have been a sub-folder.
+        DataError: The folder or what is in it cannot be opened, or a link without extension leads nowhere: it may have been a
+            sub-folder.
     """
     try:
         entries = sorted(folder.iterdir())
@@ -80,7 +82,7 @@ def list_folders(folder: Path) -> list[Path]:
     for entry in entries:
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
+        if find_kind(entry) == "directory":
             inner.append(entry)
         elif _leads_nowhere(entry) and not entry.suffix:
             raise DataError(f"{entry} {_NOWHERE}")
@@ -98,18 +100,26 @@ def _walk(folder: Path, above: Sequence[Path], nested: bool, files: ImageFiles) 
         files.problems.append(Problem(folder, _explain_unopened(error)))
         return
     for entry in entries:
-        extension, hidden = entry.suffix.lower(), entry.name.startswith(".")
-        if entry.is_dir():
-            if not hidden:
-                _enter(entry, above, nested, files)
-        elif hidden:
-            files.left_out.update([HIDDEN] if is_readable(extension) else [])  # what a Mac leaves holds no image
-        elif _leads_nowhere(entry) and (is_readable(extension) or not extension):
-            files.problems.append(Problem(entry, _NOWHERE))
-        elif is_readable(extension) and entry.is_file():
-            files.images.append(entry)
-        else:
-            files.left_out[extension or "no extension"] += 1
+        try:
+            _add(entry, above, nested, files)
+        except OSError as error:  # the folder may be listed but not entered
+            files.problems.append(Problem(entry, _explain_unopened(error)))
+
+
+def _add(entry: Path, above: Sequence[Path], nested: bool, files: ImageFiles) -> None:
+    """Adds a file, or what is in a folder."""
+    extension, hidden = entry.suffix.lower(), entry.name.startswith(".")
+    if entry.is_dir():
+        if not hidden:
+            _enter(entry, above, nested, files)
+    elif hidden:
+        files.left_out.update([HIDDEN] if is_readable(extension) else [])  # what a Mac leaves holds no image
+    elif _leads_nowhere(entry) and (is_readable(extension) or not extension):
+        files.problems.append(Problem(entry, _NOWHERE))
+    elif is_readable(extension) and entry.is_file():
+        files.images.append(entry)
+    else:
+        files.left_out[extension or "no extension"] += 1
 
 
 def _enter(entry: Path, above: Sequence[Path], nested: bool, files: ImageFiles) -> None:

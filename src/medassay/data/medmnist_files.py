@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from medassay.core.errors import DataError, suggest_nearest
-from medassay.core.paths import expand_home
+from medassay.core.paths import expand_home, find_kind
 from medassay.data.downloads import watch_download
 from medassay.data.npz import md5
 
@@ -50,7 +50,7 @@ def find_file(flag: str, *, size: int = 28, root: str | Path | None = None, phan
 
     Raises:
         DataError: The data set is unknown, 3-D or multi-label, or has no such size; the file is not the published one, or
-            cannot be downloaded.
+            cannot be read or downloaded.
     """
     info = _info(flag)
     available = [side for side in SIZES if _key("MD5", side) in info]
@@ -58,7 +58,7 @@ def find_file(flag: str, *, size: int = 28, root: str | Path | None = None, phan
         raise DataError(f"data.size={size}: {flag} is published at {', '.join(map(str, available))} pixels; choose one")
     path = find_root(root) / f"{_key(flag, size)}.npz"
     expected: str = info[_key("MD5", size)]
-    if not path.exists():
+    if find_kind(path) is None:
         _download(flag, size, path, expected, phantom)
     actual = md5(path)
     if actual != expected:
@@ -84,9 +84,9 @@ def name_file(path: str | Path, flag: str) -> DataFile:
     """
     info = _info(flag)
     path = expand_home(path)
-    if path.is_dir():
+    if (kind := find_kind(path)) == "directory":
         raise DataError(f"data.file={path} is a directory: name an .npz file in MedMNIST's layout")
-    if not path.exists():
+    if kind is None:
         raise DataError(
             f"data.file={path} does not exist: name an .npz file, or leave data.file out to use {flag}'s own"
         )

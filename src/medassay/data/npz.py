@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import io
+import lzma
 import math
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
@@ -21,8 +24,12 @@ from medassay.data.decoding import LOST_SCALING, has_lost_scaling
 
 _Array = np.ndarray[Any, np.dtype[Any]]
 _REPLACE = "save it anew, or name another with data.file=<path>"
+SET_SHAPE = "set data.size and data.channels to what the file holds, or "  # where the file is the data set itself
 BLOCK = 512  # images that are resized at a time
-UNREADABLE = (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error)
+UNREADABLE = (  # what numpy and zipfile raise for a damaged file; a header is a line of Python
+    *(OSError, ValueError, EOFError, KeyError, RuntimeError, SyntaxError, tokenize.TokenError),
+    *(zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error),
+)
 
 
 def read_splits(
@@ -246,7 +253,7 @@ def _explain_shape(key: str, shape: tuple[int, ...], expected: tuple[int, ...], 
         return f"{expectation}: channels stand last; save {key}.transpose(0, 2, 3, 1)"
     other_side = len(shape) == len(expected) + 1 and shape[1] == shape[2] != expected[0]
     resize = "give data.resize=true, " if may_resize and other_side else ""
-    return f"{expectation}: {resize}set data.size and data.channels to what the file holds, or name another data.file"
+    return f"{expectation}: {resize}{SET_SHAPE}name another data.file"
 
 
 def _check_label_header(path: Path, key: str, header: ArrayHeader, num_classes: int) -> None:

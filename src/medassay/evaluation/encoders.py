@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from medassay.core.errors import ConfigError, DataError
 from medassay.core.files import atomic_write, read_cached, sha256
+from medassay.core.packages import explain_failed_import
 from medassay.core.paths import expand_home
 from medassay.core.progress import track
 from medassay.core.types import LabelledImages
@@ -144,9 +145,9 @@ def make_inception_encoder(weights: str | None, device: torch.device) -> Encoder
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError as error:
-        raise ConfigError(
-            "protocol.encoders with inception: the package torch-fidelity is missing; pip install 'medassay[inception]'"
-        ) from error
+        missing = "the package torch-fidelity is missing; pip install 'medassay[inception]'"
+        reason = explain_failed_import(error, "torch_fidelity", missing)
+        raise ConfigError(f"protocol.encoders with inception: {reason}") from error
     path = expand_home(weights)
     try:
         torch.load(path, map_location="cpu", weights_only=True)  # torch-fidelity would run what a pickled file says

@@ -15,7 +15,7 @@ from medassay.config.messages import explain
 from medassay.core.errors import CheckpointError
 from medassay.core.estimate import Estimate
 from medassay.core.files import read_json, write_json, write_text
-from medassay.core.paths import expand_home
+from medassay.core.paths import expand_home, find_kind
 from medassay.core.results import to_json
 from medassay.evaluation.about import format_command, list_data_warnings
 from medassay.evaluation.protocol import Combined, Protocol
@@ -122,7 +122,7 @@ def is_several(paths: Sequence[str]) -> bool:
     if len(paths) != 1:
         return True
     top = expand_home(paths[0])
-    return not (top / ".hydra").is_dir() and top.is_dir() and any(top.rglob("run.json"))
+    return not _is_run(top) and find_kind(top, CheckpointError) == "directory" and any(top.rglob("run.json"))
 
 
 def list_runs(paths: Sequence[str]) -> list[Path]:
@@ -131,19 +131,24 @@ def list_runs(paths: Sequence[str]) -> list[Path]:
     Of a sweep that has chosen a configuration, the runs of that one: no other is to be looked at on test images.
 
     Raises:
-        CheckpointError: a path that does not exist or holds no run.
+        CheckpointError: a path that does not exist, cannot be read or holds no run.
     """
     runs_by_place: dict[Path, Path] = {}
     for path in paths:
         top = expand_home(path)
-        below = find_runs(top) if top.exists() and not (top / ".hydra").is_dir() else []
-        runs = [top] if (top / ".hydra").is_dir() else [run for run in below if not _is_not_chosen(run)]
+        is_there = find_kind(top, CheckpointError) is not None
+        below = find_runs(top) if is_there and not _is_run(top) else []
+        runs = [top] if _is_run(top) else [run for run in below if not _is_not_chosen(run)]
         if not runs:
-            hint = "it holds no run" if top.exists() else "it does not exist"
+            hint = "it holds no run" if is_there else "it does not exist"
             raise CheckpointError(f"run={path}: {hint}; give run directories, or a folder with some below")
         for run in runs:
             runs_by_place.setdefault(run.resolve(), run)
     return list(runs_by_place.values())
+
+
+def _is_run(path: Path) -> bool:
+    return find_kind(path / ".hydra", CheckpointError) == "directory"
 
 
 def _is_not_chosen(run: Path) -> bool:
@@ -189,6 +194,8 @@ def evaluate_many(
         try:
             done.append((run, evaluate_one(str(run), protocol, overrides, outputs)))
         except Exception as error:
+            if explain(error) is None:  # no mistake of the user's: whoever looks into it needs the traceback
+                logger.exception("unexpected error")
             reason = explain(error) or f"{type(error).__name__}: {error}"
             failed.append((run, reason.removeprefix(f"{run} ")))
             logger.error("%s: %s", *failed[-1])

@@ -33,7 +33,7 @@ from medassay.core.files import (
     write_json,
 )
 from medassay.core.interrupts import uninterrupted
-from medassay.core.paths import expand_home
+from medassay.core.paths import expand_home, find_kind
 
 RESERVE = 64 * 1024  # bytes: a record and its file system's blocks, with room to spare
 PACKAGES = ("torch", "pytorch-lightning", "hydra-core", "omegaconf", "medmnist", "torchmetrics", "numpy")
@@ -223,13 +223,13 @@ class RunDirectory:
         except KeyboardInterrupt as error:
             signum = error.signum if isinstance(error, Interrupted) else signal.SIGINT
             name = "Ctrl-C" if signum == signal.SIGINT else signal.Signals(signum).name
-            with suppress(OutputError):  # the directory is gone, say: an interruption it is still
+            with suppress(UserError, OSError):  # the directory is gone, say: an interruption it is still
                 end("interrupted", f"{name}; continue with {format_shell_override('resume', self.path)}")
             raise Interrupted(signum, self.path) from error
         except BaseException as error:
             try:
                 end("failed", describe_failure(error))
-            except OutputError:  # the directory is gone, say: the reason still reaches the terminal
+            except (UserError, OSError):  # the directory is gone, say: the reason still reaches the terminal
                 raise error from None
             raise
         end(ending.status, ending.reason)
@@ -243,8 +243,10 @@ class RunDirectory:
             CheckpointError: The path is no run directory.
         """
         file = self.path / ".hydra" / "config.yaml"
-        if not file.is_file():
-            hint = "it does not exist" if not self.path.exists() else "it has no .hydra/config.yaml"
+        if find_kind(file, CheckpointError) != "file":
+            hint = (
+                "it does not exist" if find_kind(self.path, CheckpointError) is None else "it has no .hydra/config.yaml"
+            )
             raise CheckpointError(
                 f"{self.path} is no run directory ({hint}): give one that train.py made, outputs/<model>/<run>"
             )
@@ -293,7 +295,7 @@ class RunDirectory:
         Raises:
             CheckpointError: The checkpoint is damaged, or another file.
         """
-        if not checkpoint.exists():
+        if find_kind(checkpoint, CheckpointError) is None:
             return
         own = checkpoint.parent.resolve() == self.best.parent.resolve()  # a file elsewhere may have the name of one
         recorded = (self.record().get("sha256") or {}).get(checkpoint.name) if own else None

@@ -15,7 +15,7 @@ from medassay.config.command_line import format_shell_override
 from medassay.config.messages import explain_foreign_key
 from medassay.config.moved import DEVICE_KEYS, PLACES
 from medassay.core.errors import CheckpointError, ConfigError, suggest_nearest
-from medassay.core.paths import expand_home
+from medassay.core.paths import expand_home, find_kind
 from medassay.core.types import LabelledImages
 from medassay.data.curves.modules import CurveData
 from medassay.data.kinds import AnyData
@@ -200,10 +200,10 @@ def find_weights(run: RunDirectory, checkpoint: str) -> Path:
     """The file that ``checkpoint=`` names for a run: ``best``, ``last``, a file, or the name of one in ``checkpoints/``.
 
     Raises:
-        CheckpointError: The file does not exist.
+        CheckpointError: The file does not exist, or cannot be read.
     """
     if checkpoint == "best":
-        if not run.best.exists():
+        if find_kind(run.best, CheckpointError) is None:
             status = run.record().get("status", "unknown")
             if status == "done":
                 raise CheckpointError(
@@ -218,7 +218,7 @@ def find_weights(run: RunDirectory, checkpoint: str) -> Path:
     inside = run.last if checkpoint == "last" else run.best.parent / checkpoint
     candidates = [inside] if checkpoint == "last" else [expand_home(checkpoint), inside]
     for file in candidates:
-        if file.is_file():
+        if find_kind(file, CheckpointError) == "file":
             return file
     present = sorted(file.name for file in run.best.parent.glob("*.ckpt"))
     raise CheckpointError(

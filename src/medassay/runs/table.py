@@ -11,6 +11,7 @@ from typing import Any
 
 from medassay import config as configuration
 from medassay.core.errors import CheckpointError
+from medassay.core.paths import find_kind
 from medassay.runs.directory import RunDirectory, is_current
 
 PLACES = (
@@ -134,12 +135,13 @@ def find_runs(path: Path) -> list[Path]:
     """The run directories at and below ``path``, sorted; of a sweep those that it lists.
 
     Raises:
-        CheckpointError: ``path`` does not exist.
+        CheckpointError: ``path`` does not exist, or cannot be read.
     """
-    if not path.exists():
+    if find_kind(path, CheckpointError) is None:
         raise CheckpointError(f"{path} does not exist: give run directories, or folders that hold some")
     runs = (file.parent for file in sorted(path.rglob("run.json")))
-    return [run for run in runs if (run / ".hydra").is_dir() and (run == path or is_current(run))]
+    found = [run for run in runs if find_kind(run / ".hydra", CheckpointError) == "directory"]
+    return [run for run in found if run == path or is_current(run)]
 
 
 def read_row(path: Path) -> RunRow:
@@ -175,7 +177,7 @@ def read_job(path: Path, overrides: Iterable[str] = ()) -> RunRow:
     """
     run, settings = RunDirectory(path), map_overrides(overrides)
     try:
-        if (path / ".hydra").is_dir() and (path / "run.json").is_file():
+        if [find_kind(path / name, CheckpointError) for name in (".hydra", "run.json")] == ["directory", "file"]:
             row = read_row(path)
             judged = run.record().get("assay_failed")
             row = replace(row, overrides=settings or row.overrides)

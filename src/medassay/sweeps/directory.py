@@ -17,7 +17,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from medassay import config as configuration
-from medassay.core.errors import ConfigError, OutputError
+from medassay.core.errors import OutputError, UserError
 from medassay.core.files import file_lock, read_json, write_json
 from medassay.runs import compose
 from medassay.runs.table import hash_configuration
@@ -134,7 +134,7 @@ def job_name(overrides: str, _root_: DictConfig) -> str:
     try:
         config = configuration.resolve(OmegaConf.create({k: v for k, v in plain.items() if k != "hydra"}))
         identity = f"{hash_configuration(config)} {config['seed']}"
-    except (ConfigError, KeyError):  # the job itself will say what is wrong
+    except (UserError, KeyError):  # the job itself will say what is wrong
         identity = overrides
     digest = hashlib.sha256(f"{identity} {code_hash()}".encode()).hexdigest()[:8]
     return "_".join(filter(None, [configuration.make_slug(overrides), digest]))

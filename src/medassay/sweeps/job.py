@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from medassay.config.messages import explain
-from medassay.core.errors import ConfigError, OutputError, advise
+from medassay.core.errors import ConfigError, UserError, advise
 from medassay.core.files import read_json
 from medassay.runs.directory import RunDirectory, describe_failure
 from medassay.runs.groups import is_place
@@ -57,6 +57,8 @@ class TrainJob:
         state = run.state()
         if run.record().get("assay_failed"):  # its assay is to be tried again
             return False
+        if state in ("done", "pruned") and not run.metrics():  # deleted, being damaged: nothing would rank the job
+            return False
         if state == "done" and OmegaConf.select(cfg, "assay", default="none") != "none":
             return _is_judged(run, cfg.assay, "test" if cfg.test else "val")
         return state in ("done", "pruned")
@@ -97,7 +99,11 @@ def _train(cfg: DictConfig, run: RunDirectory, overrides: list[str]) -> None:
     if state == "waiting" or not (run.path / ".hydra" / "config.yaml").is_file():
         (run.path / "run.json").unlink(missing_ok=True)  # of a job that failed before it began
         train(config, run.path, overrides, part, resume=True)  # or one whose record was damaged, and removed
-    elif state != "done":
+    elif state != "done" or not run.metrics():
+        if state == "done":
+            run.update(
+                status="interrupted"
+            )  # before its numbers were written: a finished run is resumed for more epochs
         # where it trains may be what has to be mended: a missing file, a GPU that there is not
         where = {f"trainer.{key}": config["trainer"][key] for key in TRAINER_PLACES}
         where |= {f"data.{key}": config["data"][key] for key in DATA_PLACES if key in config["data"]}
@@ -131,14 +137,14 @@ def record_failure(run: RunDirectory, cfg: DictConfig, overrides: list[str], rea
 
     That is before it begins, once it is done and a generator is being judged, and where it had no time to.
     """
-    state = run.state()
     try:
+        state = run.state()
         if state in ("interrupted", "waiting"):
             run.reserve.unlink(missing_ok=True)
             run.update(status="failed", reason=reason, overrides=overrides)
         elif state == "done" and OmegaConf.select(cfg, "assay", default="none") != "none":
             run.update(assay_failed=reason)
-    except (OutputError, OSError):
+    except (UserError, OSError):
         unrecorded[run.path] = reason
 
 

@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +20,7 @@ from omegaconf import DictConfig, OmegaConf
 from medassay import config as configuration
 from medassay.config.command_line import find_swept_keys, is_hydra, pair_arguments, parse, quote_value, run_hydra
 from medassay.config.moved import find_present_key
-from medassay.core.errors import ConfigError, TrainingError, advise
+from medassay.core.errors import ConfigError, TrainingError, UserError, advise
 from medassay.core.paths import expand_home
 from medassay.runs.directory import RunDirectory
 from medassay.runs.settings import SweepSettings
@@ -72,11 +73,14 @@ def multirun(argv: Sequence[str], overrides: Sequence[Override]) -> int:
             hydra = [*(a for a in hydra if not a.startswith(SWEEPER)), place]
             return _conclude(sweep, settings, hydra, here, ended_early)
         except KeyboardInterrupt as error:
-            again = _describe_repetition(sweep, settings)
+            again = ""
+            with suppress(UserError, OSError):  # its record is damaged, say: an interruption it is still
+                again = _describe_repetition(sweep, settings)
             _say(f"interrupted; finished jobs are kept: start the same command again{again} to continue")
             return 128 + int(getattr(error, "signum", signal.SIGINT))
         except Exception:
-            _leave_nothing_of(sweep)
+            with suppress(UserError, OSError):  # the directory is gone, say: the reason still reaches the terminal
+                _leave_nothing_of(sweep)
             raise
 
 
@@ -249,7 +253,7 @@ def _forget_checkpoints(result: Summary) -> None:
 
 def _describe_repetition(sweep: SweepDirectory, settings: SweepSettings) -> str:
     """What the same command must say besides to go on with this sweep."""
-    placed = any(override.startswith("hydra.sweep.dir=") for override in sweep.record()["command"])
+    placed = any(override.startswith("hydra.sweep.dir=") for override in sweep.record().get("command", []))
     named = "" if settings.name or placed else f" with sweep.name={sweep.path.name}"
     return named + (" and without sweep.force" if settings.force else "")
 

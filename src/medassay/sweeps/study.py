@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from medassay.core.addresses import hide_password
 from medassay.core.errors import CheckpointError
 from medassay.core.files import write_text
+from medassay.core.paths import find_kind
 from medassay.reporting.tables import format_csv
 from medassay.runs.directory import RunDirectory
 from medassay.sweeps.directory import Job, SweepDirectory
@@ -90,7 +93,7 @@ def open_study(sweep_directory: Path) -> Iterator[Study | None]:
         CheckpointError: It cannot be read.
     """
     file = sweep_directory / FILE
-    if not file.is_file():
+    if find_kind(file, CheckpointError) != "file":
         yield None
         return
     import optuna
@@ -100,12 +103,33 @@ def open_study(sweep_directory: Path) -> Iterator[Study | None]:
         names = optuna.get_all_study_names(storage)
         study = optuna.load_study(study_name=names[-1], storage=storage) if names else None
     except Exception as error:  # SQLAlchemy's and SQLite's own, Optuna's where its version is another
-        raise CheckpointError(f"{file} cannot be read ({str(error).splitlines()[0]}): restore or delete it") from error
+        raise explain_unreadable(error, str(file), "move it elsewhere to do without its pictures") from error
     try:
         yield study
     finally:
         storage.remove_session()
         storage.engine.dispose()
+
+
+def explain_unreadable(error: Exception, name: str, otherwise: str) -> CheckpointError:
+    """The one-line form of an error in opening a study's database; to delete it is advised only where it is damaged.
+
+    Args:
+        error: What Optuna has raised.
+        name: What the database is called.
+        otherwise: The next step where it is neither damaged nor in use, and its driver is there.
+    """
+    of_sqlite: BaseException | None = error  # SQLAlchemy and Optuna wrap it
+    while of_sqlite is not None and not isinstance(of_sqlite, sqlite3.Error):
+        of_sqlite = of_sqlite.__cause__
+    reason, advice = (str(of_sqlite or error) or type(error).__name__).splitlines()[0], otherwise
+    if of_sqlite is not None and ("malformed" in reason or "not a database" in reason):
+        advice = "restore it from a copy, or delete it to start anew"
+    elif of_sqlite is not None and "locked" in reason:
+        advice = "another command is using it: wait until that has ended, then start this one again"
+    elif isinstance(error, ImportError):
+        advice = f"install its driver ({error.__cause__}), or {otherwise}"
+    return CheckpointError(hide_password(f"{name} cannot be read ({reason}): {advice}"))
 
 
 def list_finished(study: Study) -> list[FrozenTrial]:

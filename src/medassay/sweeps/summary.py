@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from medassay.core.errors import CheckpointError, ConfigError
 from medassay.core.estimate import Estimate, mean_over
+from medassay.core.paths import find_kind
 from medassay.reporting.numbers import DASH, format_compact_spread
 from medassay.runs.directory import RunDirectory
 from medassay.runs.groups import (
@@ -233,7 +234,7 @@ def _read_jobs(sweep: SweepDirectory, *, listed: bool) -> tuple[list[RunRow], li
             [read_job(job.directory, job.overrides) for job in sweep.jobs(final=f)] for f in (False, True)
         )
         return of_sweep, final
-    if not sweep.path.is_dir():
+    if find_kind(sweep.path, CheckpointError) != "directory":
         raise CheckpointError(f"{sweep.path} does not exist: give a sweep's directory, or a folder that holds runs")
     runs = [file.parent for file in sorted(sweep.path.rglob("run.json"))]
     if not runs:

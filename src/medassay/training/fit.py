@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import builtins
 import logging
+import re
 import shutil
 import signal
 import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -21,7 +24,7 @@ from pytorch_lightning.strategies.launchers.multiprocessing import _MultiProcess
 from torch import Tensor
 from torch.multiprocessing.spawn import ProcessRaisedException
 
-from medassay.core.errors import ConfigError, DataError, Interrupted, OutputError, UserError, output_error
+from medassay.core.errors import ConfigError, DataError, Interrupted, OutputError, UserError, system_error
 from medassay.core.paths import expand_home
 from medassay.core.seeds import derive_seed
 from medassay.data.curves.modules import CurveData
@@ -130,6 +133,9 @@ def fit(
     if resume and overwrite:
         raise ConfigError("fit: resume=True continues the training that overwrite=True removes: give one of them")
     settings = settings or TrainerSettings()
+    epochs = settings.max_epochs if max_epochs is None else max_epochs
+    if epochs < 1:  # Lightning would train without end for -1
+        raise ConfigError(f"fit: max_epochs={epochs}: expected an integer >= 1")
     directory = expand_home(directory)
     if monitor is not None:
         _check_monitor(task, data, monitor, settings)
@@ -151,14 +157,14 @@ def fit(
     with warnings.catch_warnings():
         filter_warnings()
         loggers = [make(directory) for make in (_LOGGERS[log_to] if isinstance(log_to, str) else log_to)]
-        trainer = make_trainer(task, directory, settings, watching, loggers, max_epochs, starts_anew=starts_anew)
+        trainer = make_trainer(task, directory, settings, watching, loggers, epochs, starts_anew=starts_anew)
     if selection is not None:
         selection.refuse_unfitting(trainer, task, monitor)
     if overwrite:
         _remove_training(directory)
     torch.manual_seed(derive_seed(seed, 0))
     start = checkpoints.last if resume and checkpoints.last.exists() else None
-    _prepare_weights(task, settings, start, max_epochs or settings.max_epochs)
+    _prepare_weights(task, settings, start, epochs)
     log_settings(loggers, hyperparameters or {})
     try:
         _run(trainer, task, data, start, reason, deleted)
@@ -169,7 +175,8 @@ def fit(
                 if isinstance(callback, Pictures):  # interrupted after the last epoch, and perhaps before its picture
                     callback.on_train_end(trainer, task)
     except BaseException:
-        end_logging(loggers, failed=True)
+        with suppress(Exception):  # of a server that is gone, say: what ended the training still goes on
+            end_logging(loggers, failed=True)
         raise
     return _collect_results(trainer, task, checkpoints, history, loggers)
 
@@ -266,7 +273,7 @@ def _check_monitor(task: LightningModule, data: AnyData, monitor: str, settings:
         return
     raise DataError(
         f"{monitor} chooses the epoch and is undefined: the validation images lack {lacking}. Split the data such that "
-        "validation has images of every class, or choose by the loss: recipe.monitor=val/loss recipe.mode=min"
+        "validation has images of at least two classes, or choose by the loss: recipe.monitor=val/loss recipe.mode=min"
     )
 
 
@@ -294,6 +301,20 @@ def _end_processes(trainer: Trainer) -> None:
         launcher.kill(signal.SIGKILL)
 
 
+def _find_raised(trace: str) -> Exception | None:
+    """The error that ended one of several processes, by its traceback's last line; None for one that nobody can mend."""
+    name, _, message = trace.strip().splitlines()[-1].partition(": ")
+    kinds: list[type[Exception]] = [*UserError.__subclasses__(), torch.OutOfMemoryError, MisconfigurationException]
+    known = {f"{kind.__module__}.{kind.__qualname__}": kind for kind in kinds}
+    if name in known:
+        return known[name](message)
+    builtin = getattr(builtins, name, None)
+    if not isinstance(builtin, type) or not issubclass(builtin, OSError):
+        return None
+    told = re.fullmatch(r"\[Errno (\d+)\] (.*?)(?:: (['\"])(.*?)\3(?: -> .*)?)?", message)
+    return OSError(message) if told is None else OSError(int(told[1]), told[2], told[4])
+
+
 def _run(
     trainer: Trainer,
     task: LightningModule,
@@ -307,23 +328,21 @@ def _run(
     try:
         with warnings.catch_warnings(), quiet_writers():
             filter_warnings()
-            trainer.fit(task, datamodule=data, ckpt_path=None if start is None else str(start), weights_only=True)
+            try:
+                trainer.fit(task, datamodule=data, ckpt_path=None if start is None else str(start), weights_only=True)
+            except ProcessRaisedException as error:
+                if (raised := _find_raised(str(error))) is None:
+                    raise
+                raise raised from error
     except SystemExit as error:
         _end_processes(trainer)
         cause = reason.exception
         raise cause if isinstance(cause, Interrupted) else Interrupted() from error
-    except ProcessRaisedException as error:  # a process of several; its last line names the error
-        last = str(error).strip().splitlines()[-1]
-        name, _, message = last.partition(": ")
-        known = {f"{cls.__module__}.{cls.__name__}": cls for cls in UserError.__subclasses__()}
-        if name in known:
-            raise known[name](message) from error
-        raise
     except MisconfigurationException as error:
         raise ConfigError(f"trainer: {error}") from error
     except OSError as error:
         deleted.refuse()
-        raise output_error(error, error.filename or trainer.default_root_dir) from error
+        raise system_error(error, trainer.default_root_dir) from error
     finally:
         if signal.getsignal(signal.SIGINT) is signal.SIG_IGN and before is not None:
             signal.signal(signal.SIGINT, before)  # Lightning ignores it from the first Ctrl-C on

@@ -18,8 +18,10 @@ from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import CSVLogger, Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
 
+from medassay.core.addresses import hide_password
 from medassay.core.errors import ConfigError
 from medassay.core.files import atomic_write, read_json, write_json
+from medassay.core.packages import explain_failed_import
 from medassay.core.paths import expand_home
 
 LoggerFactory = Callable[[Path], Logger]
@@ -56,7 +58,8 @@ def log_to_mlflow(uri: str, experiment: str = "medassay") -> LoggerFactory:
             run_id = str(logger.run_id)  # asking for it makes the run, now and in this process
         except Exception as error:  # the store's own errors, of many kinds
             advice = f"delete {file} to log into another" if recorded else "name another store"
-            raise ConfigError(f"logger.mlflow.uri={store}: {_first_sentence(error)}; {advice}") from error
+            message = f"logger.mlflow.uri={store}: {_first_sentence(error)}; {advice}"
+            raise ConfigError(hide_password(message)) from error
         write_json(file, {"uri": store, "run_id": run_id})
         return logger
 
@@ -181,9 +184,8 @@ def _require(package: str) -> ModuleType:
     try:
         return __import__(package)
     except ImportError as error:
-        raise ConfigError(
-            f"logger={package}: the package {package} is missing; pip install 'medassay[{package}]'"
-        ) from error
+        missing = f"the package {package} is missing; pip install 'medassay[{package}]'"
+        raise ConfigError(f"logger={package}: {explain_failed_import(error, package, missing)}") from error
 
 
 def _first_sentence(error: Exception) -> str:

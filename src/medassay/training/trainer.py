@@ -69,7 +69,7 @@ def make_trainer(
             devices=devices,
             strategy=_make_ddp_strategy(task) if several or settings.strategy == "ddp" else "auto",
             precision=settings.precision,
-            max_epochs=max_epochs or settings.max_epochs,
+            max_epochs=settings.max_epochs if max_epochs is None else max_epochs,
             deterministic=deterministic,
             accumulate_grad_batches=settings.accumulate,
             gradient_clip_val=settings.gradient_clip,

@@ -70,7 +70,9 @@ def read_numbers(path: Path) -> tuple[list[str], list[list[float]]]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             lines = [(number, cells) for number, cells in enumerate(csv.reader(file), 1) if any(map(str.strip, cells))]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:  # a cell that takes up the lines below it, until it is too long
+        raise DataError(f"data.file={path}: cannot be read ({error}); close the quote") from error
+    except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "no text in UTF-8"
         raise DataError(f"data.file={path}: cannot be read ({reason}); give a CSV file") from error
     if len(lines) < 2:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from medassay.core.errors import ConfigError, DataError
-from medassay.core.paths import expand_home
+from medassay.core.paths import expand_home, find_kind
 from medassay.core.progress import track
 from medassay.core.types import SegmentedImages, SegmentedSplits
 from medassay.data.decoding import LOST_SCALING, ImageReader, has_lost_scaling
@@ -110,7 +110,7 @@ class ImageMaskFolders(SegmentationSource):
         if self.path is None:
             raise ConfigError(f"data.path is not set: {LAYOUT}")
         top = expand_home(self.path)
-        if not top.is_dir():
+        if find_kind(top) != "directory":
             raise ConfigError(f"data.path={self.path} is not a directory: {LAYOUT}")
         return top
 
@@ -142,7 +142,7 @@ def list_pairs(folder: Path) -> list[Pair]:
         DataError: A folder is missing or empty, or an image or a mask has no partner, or two.
     """
     for name in (IMAGES, MASKS):
-        if not (folder / name).is_dir():
+        if find_kind(folder / name) != "directory":
             raise DataError(f"{folder} has no folder {name}: {LAYOUT}")
     files = _list_files(folder / IMAGES)
     images = _index_by_name(files.images)

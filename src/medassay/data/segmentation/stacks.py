@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from medassay.core.errors import ConfigError, DataError
-from medassay.core.paths import expand_home
+from medassay.core.paths import expand_home, find_kind
 from medassay.core.types import SegmentedImages, SegmentedSplits
 from medassay.data import npz
 from medassay.data.decoding import LOST_SCALING, has_lost_scaling
@@ -50,7 +50,7 @@ class Stack(SegmentationSource):
                 "needs no file"
             )
         path = expand_home(self.file)
-        if not path.is_file():
+        if find_kind(path) != "file":
             raise DataError(f"data.file={self.file} is no file: name an .npz file with 'images' and '{self.key}'")
         return path
 

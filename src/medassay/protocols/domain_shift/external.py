@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from medassay.core.errors import ConfigError, DataError
-from medassay.core.paths import expand_home
+from medassay.core.paths import expand_home, find_kind
 from medassay.core.types import LabelledImages
 from medassay.data import npz
 from medassay.data.class_folders import find_split_folders, list_samples
@@ -58,16 +58,17 @@ def read_external(path: str, data: LabelledData, names: Sequence[str] | None) ->
             f"({', '.join(data.classes)}); name one for each, in this order"
         )
     top = expand_home(path)
-    if not top.exists():
+    if (kind := find_kind(top)) is None:
         raise DataError(f"{KEY}={path} does not exist: give {ACCEPTED}")
     try:
-        return _read_folder(top, data, names) if top.is_dir() else _read_npz(top, data, names)
+        return _read_folder(top, data, names) if kind == "directory" else _read_npz(top, data, names)
     except DataError as error:
         raise DataError(_readdress(str(error))) from error
 
 
 def _readdress(text: str) -> str:
-    """A reader's message with the keys of this protocol."""
+    """A reader's message with the keys of this protocol; the run's own data stay as they are."""
+    text = text.replace(npz.SET_SHAPE, "")
     for key in ("data.file=", "data.path=", "data.file", "data.path"):
         text = text.replace(key, KEY + ("=" if key.endswith("=") else ""))
     return text

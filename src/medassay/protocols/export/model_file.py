@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from medassay.core.errors import ConfigError
+from medassay.core.packages import explain_failed_import
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INPUT, OUTPUTS = "images", ("logits", "probabilities")
@@ -30,15 +31,14 @@ class _Answers(nn.Module):
 
 
 def require_packages() -> dict[str, str]:
-    """The versions of the packages; raises :class:`ConfigError` where one is missing."""
+    """The versions of the packages; raises :class:`ConfigError` where one is missing or broken."""
     versions = {}
     for package in PACKAGES:
         try:
             versions[package] = str(importlib.import_module(package).__version__)
         except ImportError as error:
-            raise ConfigError(
-                f"protocol=export: the package {package} is missing; pip install 'medassay[onnx]'"
-            ) from error
+            missing = f"the package {package} is missing; pip install 'medassay[onnx]'"
+            raise ConfigError(f"protocol=export: {explain_failed_import(error, package, missing)}") from error
     return versions
 
 

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from medassay.core.errors import DataError
-from medassay.core.paths import expand_home
+from medassay.core.paths import expand_home, find_kind
 from medassay.core.types import LabelledImages, Splits
 from medassay.data import npz
 from medassay.data.decoding import ImageReader
@@ -48,13 +48,13 @@ def read_other_images(path: str, *, size: int, channels: int) -> OtherImages:
         DataError: There is no such file, or it has another layout.
     """
     file = expand_home(path)
-    if not file.is_file():
+    if find_kind(file) != "file":
         raise DataError(f"protocol.images={path} is no file: give an .npz in MedMNIST's layout, labels included")
     try:
         stored, md5 = _read_as_stored(file), npz.md5(file)
     except DataError as error:
         message = str(error).replace("data.file", "protocol.images")
-        raise DataError(message.replace("set data.size and data.channels to what the file holds, or ", "")) from error
+        raise DataError(message.replace(npz.SET_SHAPE, "")) from error
     classes = 1 + max(int(split.labels.max()) for split in stored)
     reader = ImageReader(size, channels)
     splits = Splits(*(LabelledImages(_fit(split.images, reader, file), split.labels) for split in stored))

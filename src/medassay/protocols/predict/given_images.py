@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from medassay.core.errors import DataError
-from medassay.core.paths import expand_home
+from medassay.core.paths import expand_home, find_kind
 from medassay.core.progress import track
 from medassay.core.types import Splits
 from medassay.data import npz
@@ -72,10 +72,10 @@ def iterate(path: str | Path, reader: ImageReader, reading: Reading) -> Iterator
         DataError: nothing there, or (at the end) no image that can be read.
     """
     top = expand_home(path)
-    if not top.exists():
+    if (what := find_kind(top)) is None:
         raise DataError(f"protocol.images={path} does not exist: give {ACCEPTED}")
     kind = top.suffix.lower()
-    if top.is_dir():
+    if what == "directory":
         listed = list_images(top, nested=True)
         reading.left_out = listed.left_out
         reading.unreadable = [Unreadable(_name(file, top), reason) for file, reason in listed.problems]

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from medassay import config as configuration
 from medassay.config.command_line import parse
-from medassay.core.errors import CheckpointError, ConfigError, TrainingError
+from medassay.core.errors import ConfigError, TrainingError
 from medassay.core.types import PositiveInt, Probability
 from medassay.runs.table import TRAINER_PLACES
 from medassay.sweeps import study as studies
@@ -287,10 +287,7 @@ def _opened(url: str | None) -> Iterator[BaseStorage]:
     try:
         storage = optuna.storages.RDBStorage(str(url))
     except Exception as error:  # SQLAlchemy's and SQLite's own, Optuna's where its version is another
-        reason = str(error).splitlines()[0]
-        raise CheckpointError(
-            f"the study in {url} cannot be read ({reason}): delete that file to start anew"
-        ) from error
+        raise studies.explain_unreadable(error, f"the study in {url}", "give another hydra.sweeper.storage") from error
     try:
         yield storage
     finally:
