@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import ipaddress
+import logging
 import multiprocessing
 import os
 import shutil
@@ -61,6 +62,21 @@ def no_garbage_in_modules() -> None:
         gc.collect()
         gc.freeze()
         imported = len(sys.modules)
+
+
+@pytest.fixture(autouse=True)
+def defaults_of_the_process() -> None:
+    """What a training (also a fixture's) and the command line set for the whole process is as at its start in every test.
+
+    The command line's log handlers write to the terminal and the directory of a test that is over.
+    """
+    if torch.are_deterministic_algorithms_enabled():
+        torch.use_deterministic_algorithms(False)
+    root = logging.getLogger()
+    for handler in [one for one in root.handlers if not type(one).__module__.startswith("_pytest")]:
+        root.removeHandler(handler)
+        handler.close()
+    logging.raiseExceptions = True
 
 
 def is_local(address: Any) -> bool:

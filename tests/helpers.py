@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import io
+import os
 import struct
 import sys
 import zipfile
@@ -14,6 +16,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import numpy as np
+import pytest
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -52,6 +55,18 @@ def assert_one_line(result: Result, *facts: str) -> None:
     assert "Traceback" not in result.err
     for fact in facts:
         assert fact in result.err
+
+
+def close_folder(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets nobody see what lies below a folder, as without the permission to enter it; its listing can be read."""
+    look = Path.stat
+
+    def refuse(path: Path, **options: Any) -> os.stat_result:
+        if folder in path.parents:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return look(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)
 
 
 def flip_byte(path: Path) -> None:

@@ -78,4 +78,6 @@ def test_a_folder_that_cannot_be_written_is_one_line(
     monkeypatch.setattr(script, "NETS", {"LeNet-5": script.NETS["LeNet-5"]})
     monkeypatch.setattr(sys, "argv", ["architectures.py", "--out", str(tmp_path / "file" / "below")])
     assert script.main() == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    error = capsys.readouterr().err
+    assert error.endswith("is a file, no directory: choose another place with --out <folder>\n")
+    assert error.count("\n") == 1

@@ -57,3 +57,15 @@ def test_a_wrong_key_is_one_line(
     monkeypatch.setattr(sys, "argv", ["augmentations.py", "data=oct_phantom", "data.no_such_key=1"])
     assert script.main() == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    sizes = ("data.train=16", "data.val=8", "data.test=8")
+    monkeypatch.setattr(sys, "argv", ["augmentations.py", "data=oct_phantom", *sizes, f"outputs={tmp_path / 'file'}"])
+    assert script.main() == 2
+    error = capsys.readouterr().err
+    assert error.endswith("is a file, no directory: choose another place with outputs=<directory>\n")
+    assert error.count("\n") == 1

@@ -130,3 +130,12 @@ def test_samples_and_the_data_of_a_run_are_looked_at(argv: list[str], name: str,
 )
 def test_bad_input_is_one_line(argv: list[str], fact: str, check: Check) -> None:
     assert_one_line(check(*argv), fact)
+
+
+def test_a_folder_that_cannot_be_written_is_one_line_with_one_advice(
+    check: Check, folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    result = check("data=folder", f"data.path={folder}", f"outputs={tmp_path / 'file'}")
+    assert_one_line(result, "is a file, no directory: choose another place with outputs=<directory>")
+    assert result.err.count("choose another") == 1

@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
-import torch
 
 from tests.helpers import load_script
-
-
-@pytest.fixture(autouse=True)
-def any_algorithm() -> Iterator[None]:
-    """Trainings of other tests forbid unpooling, which has no deterministic algorithm, for the whole process."""
-    forbidden, warn = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-    )
-    torch.use_deterministic_algorithms(False)
-    yield
-    torch.use_deterministic_algorithms(forbidden, warn_only=warn)
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +50,17 @@ def test_the_checkerboard_has_ones_twos_and_fours(script: ModuleType) -> None:
     three, four = (matrix.values for matrix in script.show_checkerboard().matrices)
     assert three[2:4, 2:4].tolist() == [[4, 2], [2, 1]]
     assert set(four[2:-2, 2:-2].flat) == {4}
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(sys, "argv", ["convolutions.py", "--out", str(tmp_path / "file" / "below")])
+    assert script.main() == 2
+    error = capsys.readouterr().err
+    assert error.endswith("is a file, no directory: choose another place with --out <folder>\n")
+    assert error.count("\n") == 1
 
 
 def test_the_page_agrees_with_torch_and_scipy(

@@ -151,7 +151,7 @@ def terminated_after_an_epoch(directory: Path, *argv: str) -> Result:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows ends a process on SIGTERM without asking it")
 def test_a_run_ended_by_sigterm_is_resumed_to_the_weights_of_an_uninterrupted_one(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     options = [*TINY, "model.net.dropout=0.3", "data.augment.horizontal_flip=0.5", "callbacks.early_stopping=null"]
     options += ["logger=none", "test=false", "seed=5"]
@@ -166,7 +166,10 @@ def test_a_run_ended_by_sigterm_is_resumed_to_the_weights_of_an_uninterrupted_on
     assert sorted(path.name for path in (cut / "checkpoints").iterdir()) == ["best.ckpt", "last.ckpt"]
 
     epochs = torch.load(cut / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] + 3
+    caplog.set_level("INFO")
     assert cli.main("train", [f"resume={cut}", f"trainer.max_epochs={epochs}"]) == 0, capsys.readouterr().err
+    assert f"epoch {epochs}/{epochs}: " in caplog.text
+    assert "epoch 1/" not in caplog.text
     assert read(cut / "run.json")["status"] == "done"
     assert read(cut / "metrics.json")["epochs"] == epochs
 

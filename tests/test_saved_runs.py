@@ -37,6 +37,23 @@ def read(path: Path) -> dict[str, Any]:
     return values
 
 
+def list_numbers(values: Any, where: str = "") -> dict[str, Any]:
+    """Every number in nested dictionaries and lists, by its path."""
+    if not isinstance(values, (dict, list)):
+        return {where: values}
+    items = values.items() if isinstance(values, dict) else enumerate(values)
+    return {path: one for key, value in items for path, one in list_numbers(value, f"{where}/{key}").items()}
+
+
+def assert_same_numbers(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Counts are equal, and all else is but for what another version of torch changes."""
+    numbers, wanted = list_numbers(found), list_numbers(expected)
+    assert len(wanted) > 20
+    counts = {path for path, value in wanted.items() if isinstance(value, int)}
+    assert {path: numbers.get(path) for path in counts} == {path: wanted[path] for path in counts}
+    assert numbers == pytest.approx(wanted, abs=1e-3)
+
+
 def test_the_saved_runs_are_small() -> None:
     assert sum(file.stat().st_size for file in SAVED.rglob("*") if file.is_file()) < 2_000_000
 
@@ -71,13 +88,9 @@ def test_a_saved_run_is_evaluated(
     assert cli.main("evaluate", [f"run={saved / run}", *CPU, *argv]) == 0, capsys.readouterr().err
     (new,) = set((saved / run).glob("eval/*")) - before
     assert (new / left).stat().st_size > 0
-
-
-def test_evaluating_a_saved_run_gives_its_saved_numbers(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert cli.main("evaluate", [f"run={saved / 'cnn'}", *CPU]) == 0, capsys.readouterr().err
-    trained = read(saved / "cnn" / "metrics.json")["test"]
-    for file in (saved / "cnn").glob("eval/classification_*/metrics.json"):
-        assert read(file)["test"]["auroc"] == pytest.approx(trained["auroc"], abs=0.02)
+    if left == "report.html" and run != "interrupted":  # what its training measured, measured again
+        split = "val" if "protocol.split=val" in argv else "test"
+        assert_same_numbers(read(new / "metrics.json")[split], read(saved / run / "metrics.json")[split])
 
 
 @pytest.mark.parametrize("run", ["cnn", "cgan", *(pytest.param(r, marks=pytest.mark.long) for r in ("cvae", "tstr"))])
@@ -91,10 +104,15 @@ def test_a_finished_saved_run_is_continued_with_more_epochs(
     assert read(new / "metrics.json")["epochs"] == 3
 
 
-def test_an_interrupted_saved_run_is_resumed_in_place(saved: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_interrupted_saved_run_is_resumed_in_place(
+    saved: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
     run = saved / "interrupted"
     epochs = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["epoch"] + 2
+    caplog.set_level("INFO")
     assert cli.main("train", [f"resume={run}", f"trainer.max_epochs={epochs}"]) == 0, capsys.readouterr().err
+    assert f"epoch {epochs}/{epochs}: " in caplog.text
+    assert "epoch 1/" not in caplog.text
     assert read(run / "run.json")["status"] == "done"
     assert [row["epoch"] for row in read(run / "history.json")["rows"]] == list(range(1, epochs + 1))
 

@@ -41,6 +41,19 @@ def test_a_net_that_adds_nothing_is_bicubic(script: ModuleType) -> None:
     assert sum(weights.numel() for weights in net.parameters()) == 26 * 16 + (16 * 9 + 1) * 16 + 16 * 25 + 1
 
 
+def test_a_folder_that_cannot_be_written_is_one_line(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    for name, value in {"TRAIN": 20, "TEST": 4, "STEPS": 1}.items():
+        monkeypatch.setattr(script, name, value)
+    monkeypatch.setattr(sys, "argv", ["sharpening.py", "--out", str(tmp_path / "file" / "below")])
+    assert script.main() == 2
+    error = capsys.readouterr().err
+    assert error.endswith("is a file, no directory: choose another place with --out <folder>\n")
+    assert error.count("\n") == 1
+
+
 def test_a_short_training_beats_bicubic_on_its_own_kind_and_leaves_page_text_and_picture(
     script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -449,6 +449,16 @@ def test_a_folder_of_yamls_may_have_an_apostrophe_in_its_name(command: Command, 
     assert command("train", *argv, f"hydra.run.dir={tmp_path}/run").code == 0
 
 
+@pytest.mark.parametrize("flags", [[], ["-m"], ["--cfg", "job"]])
+def test_a_fault_in_a_yaml_of_the_users_is_one_line_however_it_is_read(
+    flags: list[str], command: Command, tmp_path: Path
+) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_text("notes: [a\nseed: 1\n")
+    result = command("train", *flags, "--config-dir", str(tmp_path), "experiment=mine", "data=chest_phantom")
+    assert_one_line(result, f"{tmp_path}/experiment/mine.yaml, line 2: no valid YAML")
+
+
 @pytest.mark.parametrize(
     ("argv", "facts"),
     [
@@ -548,21 +558,15 @@ def test_a_run_leaves_all_that_it_promises(runs: dict[str, Path]) -> None:
     assert "BlockCNN" in (run / "model.txt").read_text()
 
 
-def test_two_runs_started_at_once_have_directories_of_their_own(command: Command, tmp_path: Path) -> None:
-    argv = ["data=chest_phantom", *TINY, "model.net.width=2", "logger=none", "test=false"]
-    for _ in range(2):
-        assert command("train", *argv).code == 0
-    found = list((tmp_path / "outputs" / "pneumonia_cnn").iterdir())
-    assert len(found) == 2
-    assert all(path.name.endswith("_chest_phantom") for path in found)  # a phantom run says so in its name
-
-
 def test_the_same_seed_gives_the_same_weights_and_another_seed_others(command: Command, tmp_path: Path) -> None:
-    weights = []
-    for name, seed in (("a", 5), ("b", 5), ("c", 6)):
+    outputs, weights = tmp_path / "outputs" / "pneumonia_cnn", []
+    for seed in (5, 5, 6):
+        before = set(outputs.glob("*"))
         argv = ["data=chest_phantom", *TINY, "model.net.width=2", "logger=none", "test=false", f"seed={seed}"]
-        assert command("train", *argv, f"hydra.run.dir={tmp_path}/{name}").code == 0
-        weights.append(torch.load(tmp_path / name / "checkpoints/last.ckpt", weights_only=True)["state_dict"])
+        assert command("train", *argv).code == 0
+        (run,) = set(outputs.iterdir()) - before  # a directory of its own
+        assert run.name.endswith("_chest_phantom")  # a phantom run says so in its name
+        weights.append(torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"])
     assert all(torch.equal(weights[0][k], weights[1][k]) for k in weights[0])
     assert not torch.equal(weights[0]["net.head.weight"], weights[2]["net.head.weight"])
 

@@ -18,6 +18,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
 from medassay import config
+from medassay.config.messages import explain
 from medassay.core.errors import ConfigError, UserError
 from medassay.core.types import NonNegative, Positive, PositiveInt, Probability, Range
 from medassay.nets.block_cnn import BlockCNN
@@ -443,6 +444,34 @@ def test_composing_gives_the_configuration_and_the_run_directory(tmp_path: Path)
 def test_composing_twice_gives_two_directories_even_in_one_second() -> None:
     names = {config.find_run_directory(config.compose("train", ["data=chest_phantom"])).name for _ in range(2)}
     assert len(names) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"seed: 1\nnotes:\n\t- a\n", "mine.yaml, line 3: no valid YAML (found character that cannot start any token)"),
+        (
+            b"tags: [a, b\nseed: 1\n",
+            "mine.yaml, line 2: no valid YAML (did not find expected ',' or ']', while parsing a ",
+        ),
+        (b"seed: 1\nnotes: a\nseed: 2\n", "mine.yaml, line 3: no valid YAML (found duplicate key seed, while "),
+        (b"notes: a\x07b\n", "mine.yaml: no valid YAML (unacceptable character #x0007"),
+        ("# eins\nnotes: für\n".encode("latin-1"), "mine.yaml, line 2: this is no text in UTF-8"),
+    ],
+    ids=["tab", "open bracket", "key twice", "control character", "Latin-1"],
+)
+def test_a_fault_in_a_yaml_of_the_users_names_file_and_line(text: bytes, message: str, tmp_path: Path) -> None:
+    (tmp_path / "experiment").mkdir()
+    (tmp_path / "experiment" / "mine.yaml").write_bytes(text)
+    with pytest.raises(ConfigError) as caught:
+        config.compose("train", ["experiment=mine", f"hydra.searchpath=[file://{tmp_path}]"])
+    assert str(caught.value).startswith(f"{tmp_path}/experiment/{message}")
+
+
+def test_text_that_cannot_be_decoded_elsewhere_is_no_matter_of_a_yaml() -> None:
+    with pytest.raises(UnicodeDecodeError) as caught:
+        b"\xff".decode()
+    assert explain(caught.value) is None
 
 
 def test_composing_leaves_hydra_ready_for_another_caller() -> None:

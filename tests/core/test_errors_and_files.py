@@ -5,14 +5,20 @@ from __future__ import annotations
 import errno
 import json
 import math
+import os
+import re
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from medassay.config.command_line import replace_config_dir
+from medassay.config.messages import explain
 from medassay.core.errors import (
     CheckpointError,
     ConfigError,
@@ -23,6 +29,7 @@ from medassay.core.errors import (
     advise,
     output_error,
     suggest_nearest,
+    system_error,
 )
 from medassay.core.files import (
     atomic_write,
@@ -33,8 +40,22 @@ from medassay.core.files import (
     write_checked_json,
     write_json,
 )
-from medassay.core.paths import expand_home
-from tests.helpers import flip_byte
+from medassay.core.paths import expand_home, find_kind
+from medassay.data.digits import MNIST
+from medassay.data.segmentation.folder import ImageMaskFolders, list_pairs
+from medassay.data.segmentation.stacks import Sections
+from medassay.protocols.assay.leaderboard import find_assays
+from medassay.protocols.assay.subjects import take_file_samples
+from medassay.protocols.domain_shift.external import read_external
+from medassay.protocols.features.other_images import read_other_images
+from medassay.protocols.predict import given_images
+from medassay.runs.directory import RunDirectory
+from medassay.runs.load import find_weights
+from medassay.runs.table import find_runs, read_job
+from medassay.sweeps.directory import SweepDirectory
+from medassay.sweeps.study import open_study
+from medassay.sweeps.summary import _read_jobs
+from tests.helpers import close_folder, flip_byte
 
 # --- errors ----------------------------------------------------------------------------------------------------------
 
@@ -84,6 +105,11 @@ def test_a_torch_save_on_a_full_disk_is_told_as_no_space_left(text: str) -> None
     assert "free some space" in message
 
 
+def test_a_file_that_torch_cannot_open_keeps_the_systems_words() -> None:
+    text = "[enforce fail at inline_container.cc:746] . open file failed with strerror: Permission denied"
+    assert str(output_error(RuntimeError(text), "last.ckpt")).startswith("cannot write last.ckpt (Permission denied)")
+
+
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_full_disk_says_what_to_do_then(code: int) -> None:
     error = output_error(OSError(code, "text of the system"), Path("outputs/run/last.ckpt"))
@@ -120,10 +146,18 @@ def test_a_link_to_nothing_is_named_with_its_target(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "step"), [(errno.ENOSPC, "inner full"), (errno.EACCES, "inner refused"), (errno.EIO, "inner refused")]
+    ("convert", "code", "step"),
+    [
+        (True, errno.ENOSPC, "inner full"),
+        (True, errno.EACCES, "inner refused"),
+        (True, errno.EIO, "inner refused"),
+        (False, errno.ENOSPC, "inner full"),
+        (False, errno.EROFS, "inner refused"),
+        (False, errno.EACCES, "if it was to be written, inner refused"),  # it may have been reading that failed
+        (False, errno.EIO, "if it was to be written, inner refused"),
+    ],
 )
-@pytest.mark.parametrize("convert", [True, False])
-def test_the_innermost_advice_is_the_one_that_is_given(code: int, step: str, convert: bool) -> None:
+def test_the_innermost_advice_is_the_one_that_is_given(convert: bool, code: int, step: str) -> None:
     failure = OSError(code, "text of the system", "/mnt/run")
 
     def fail() -> None:
@@ -132,6 +166,36 @@ def test_the_innermost_advice_is_the_one_that_is_given(code: int, step: str, con
 
     with pytest.raises(OutputError, match=f": {step}$"):
         fail()
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (PermissionError(errno.EACCES, "x", "a.png"), "cannot read or write a.png (Permission denied): "),
+        (FileNotFoundError(errno.ENOENT, "x", b"a.png"), "cannot read or write a.png (No such file or directory): "),
+        (OSError(errno.EIO, "x"), "cannot read or write a file (Input/output error): "),
+        (OSError("image file is truncated"), "cannot read or write a file (image file is truncated): "),
+        (OSError(errno.ENOSPC, "x"), "no space left while writing outputs/run; "),
+        (OSError(errno.EROFS, "x", "a.png"), "a.png is not writable: "),
+    ],
+)
+def test_an_error_of_the_system_is_of_writing_only_where_that_is_known(error: OSError, message: str) -> None:
+    assert str(system_error(error, "outputs/run")).startswith(message)
+    assert message.startswith("no space") or str(explain(error)).startswith(message)
+
+
+def test_something_in_the_way_of_reading_or_writing_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("elsewhere")
+    for name, said in (("file/x.png", "file is a file, no directory"), ("link", "link is a link to elsewhere")):
+        with pytest.raises(OSError) as caught:
+            (tmp_path / name).read_bytes()
+        assert re.match(f"cannot read or write .*{name}: .*{said}", str(system_error(caught.value)))
+
+
+def test_a_reader_of_the_output_that_has_gone_is_no_failed_write() -> None:
+    with pytest.raises(BrokenPipeError), advise(full="free some space", refused="choose another place"):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
 
 
 def test_advice_changes_no_message_that_has_its_own() -> None:
@@ -178,12 +242,23 @@ def test_a_finished_file_replaces_the_old_one(tmp_path: Path) -> None:
     [
         (OSError(errno.ENOSPC, "No space left on device"), OutputError),
         (RuntimeError("file write failed"), OutputError),
+        (RuntimeError("Parent directory /x does not exist."), OutputError),
+        (RuntimeError("The size of tensor a must match the size of tensor b"), RuntimeError),
         (TypeError("not serialisable"), TypeError),
         (ConfigError("a wrong key"), ConfigError),
         (KeyboardInterrupt(), KeyboardInterrupt),
         (SystemExit(3), SystemExit),
     ],
-    ids=["full disk", "torch", "programming error", "user error", "Ctrl-C", "exit"],
+    ids=[
+        "full disk",
+        "torch",
+        "torch's folder",
+        "another of torch",
+        "programming error",
+        "user error",
+        "Ctrl-C",
+        "exit",
+    ],
 )
 def test_whatever_ends_writing_leaves_the_old_file_as_it_was_and_no_remains(
     raised: BaseException, seen: type[BaseException], tmp_path: Path
@@ -422,6 +497,68 @@ def test_checked_values_come_back_and_a_changed_digit_is_damage(tmp_path: Path) 
 def test_values_of_an_older_version_without_a_checksum_are_read(tmp_path: Path) -> None:
     (tmp_path / "values.json").write_text('{"auroc": 0.8}')
     assert read_checked_json(tmp_path / "values.json") == {"auroc": 0.8}
+
+
+# --- what there is at a path -----------------------------------------------------------------------------------------
+
+
+def test_what_there_is_at_a_path_is_known_through_links(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "nowhere").symlink_to("nothing")
+    (tmp_path / "loop").symlink_to("loop")
+    os.mkfifo(tmp_path / "pipe")
+    names = (".", "file", "link", "pipe", "nothing", "file/x", "nowhere", "loop", "a\0b")
+    kinds = ["directory", "file", "file", "other", None, None, None, None, None]
+    assert [find_kind(tmp_path / name) for name in names] == kinds
+
+
+@pytest.mark.parametrize("kind", [DataError, CheckpointError])
+def test_a_path_that_may_not_be_looked_at_is_one_line_of_reading(
+    kind: type[UserError], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close_folder(tmp_path, monkeypatch)
+    with pytest.raises(kind, match=r"^cannot read .*/a\.png \(Permission denied\): make it and its folder readable"):
+        find_kind(tmp_path / "a.png", kind)
+
+
+ANY: Any = None  # what is not asked for before the path has been looked at
+DATA: Any = SimpleNamespace(channels=1, size=8, num_classes=2)
+READERS: dict[str, Callable[[Path], object]] = {
+    "digits": lambda path: MNIST(file=str(path)).read(ANY),
+    "stack": lambda path: Sections(str(path)).find_file(),
+    "images and masks": lambda path: ImageMaskFolders(str(path)).read(ANY),
+    "pairs": list_pairs,
+    "predict": lambda path: given_images.read(path, size=8, channels=1),
+    "features": lambda path: read_other_images(str(path), size=8, channels=1),
+    "domain shift": lambda path: read_external(str(path), ANY, None),
+    "samples": lambda path: take_file_samples(path, DATA, resize=False),
+    "assays": lambda path: find_assays([path]),
+    "runs": find_runs,
+    "best checkpoint": lambda path: find_weights(RunDirectory(path), "best"),
+    "named checkpoint": lambda path: find_weights(RunDirectory(path), "x.ckpt"),
+    "study": lambda path: open_study(path).__enter__(),
+    "sweep": lambda path: _read_jobs(SweepDirectory(path), listed=False),
+    "yamls": lambda path: replace_config_dir(["--config-dir", str(path)]),
+}
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_whoever_is_to_read_what_may_not_be_looked_at_says_so(
+    reader: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close_folder(tmp_path, monkeypatch)
+    with pytest.raises(
+        UserError, match=r"^cannot read \S*/x\S* \(Permission denied\): make it and its folder readable"
+    ):
+        READERS[reader](tmp_path / "x")
+
+
+def test_a_job_that_may_not_be_looked_at_is_a_failed_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    close_folder(tmp_path, monkeypatch)
+    monkeypatch.setattr(RunDirectory, "record", lambda run: {})
+    row = read_job(tmp_path / "x")
+    assert (row.status, str(row.reason)[:11]) == ("failed", "cannot read")
 
 
 # --- the home directory ----------------------------------------------------------------------------------------------

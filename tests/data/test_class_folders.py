@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from medassay.core.errors import ConfigError, DataError
 from medassay.data import image_files
 from medassay.data.class_folders import list_class_names, list_data_set, list_samples
-from tests.helpers import Command, assert_one_line
+from tests.helpers import Command, assert_one_line, close_folder
 
 
 def make(top: Path, *names: str) -> Path:
@@ -44,6 +46,16 @@ def test_class_folders_need_a_path_that_is_there(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(ConfigError, match=r"file is not a directory"):
         list_class_names(str(tmp_path / "file"))
+
+
+@pytest.mark.parametrize("use", [list_class_names, list_data_set, list_samples])
+def test_class_folders_that_may_not_be_looked_at_are_one_line_of_reading(
+    use: Callable[[str], Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path, "top/cat/1.png", "top/dog/1.png")
+    close_folder(tmp_path, monkeypatch)
+    with pytest.raises(DataError, match=r"^cannot read .*/top \(Permission denied\)"):
+        use(str(tmp_path / "top"))
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 import zlib
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 import numpy as np
@@ -202,6 +203,15 @@ def test_a_range_the_wrong_way_round_is_refused(window: Window) -> None:
 def test_without_pydicom_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "pydicom", None)
     with pytest.raises(DataError, match=r"is a DICOM file: pip install 'medassay\[dicom\]'.*convert"):
+        ImageReader(8, 1).read(tmp_path / "a.dcm")
+
+
+def test_a_broken_pydicom_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("pydicom", "pydicom.pixels"):
+        monkeypatch.setitem(__import__("sys").modules, name, ModuleType(name))
+    with pytest.raises(
+        DataError, match=r"a\.dcm is a DICOM file: the package pydicom cannot be imported \(cannot import"
+    ):
         ImageReader(8, 1).read(tmp_path / "a.dcm")
 
 

@@ -156,6 +156,12 @@ def test_a_table_that_is_no_text_or_not_there_is_refused(tmp_path: Path) -> None
     (tmp_path / "b.csv").write_bytes("split,index,sex\ntest,0,weiß\n".encode("latin-1"))
     with pytest.raises(DataError, match="no text in UTF-8"):
         read_group_table(tmp_path / "b.csv")
+    (tmp_path / "quote.csv").write_text('split,index,sex\ntest,0,f\ntest,1,"m\n' + "test,2,f\n" * 20_000)
+    with pytest.raises(DataError, match=r"quote\.csv: line 3 cannot be read \(field larger.*\); close the quote"):
+        read_group_table(tmp_path / "quote.csv")
+    (tmp_path / "heading.csv").write_text('split,index,"sex\n' + "test,2,f\n" * 20_000)
+    with pytest.raises(DataError, match=r"heading\.csv: line 1 cannot be read \(field larger.*\); close the quote"):
+        read_group_table(tmp_path / "heading.csv")
     (tmp_path / "c.csv").write_text("split,index,sex\n")
     with pytest.raises(DataError, match="has no rows"):
         read_group_table(tmp_path / "c.csv")

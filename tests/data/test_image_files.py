@@ -10,7 +10,8 @@ import pytest
 
 from medassay.core.errors import DataError
 from medassay.data import image_files
-from medassay.data.image_files import compute_fingerprint, describe_left_out, list_images
+from medassay.data.image_files import compute_fingerprint, describe_left_out, list_folders, list_images
+from tests.helpers import close_folder
 
 
 def touch(file: Path, content: bytes = b"x") -> Path:
@@ -58,6 +59,20 @@ def test_a_link_that_leads_nowhere_is_a_problem(name: str, tmp_path: Path) -> No
     (tmp_path / name).symlink_to(tmp_path / "nothing")
     with pytest.raises(DataError, match=f"{name} is a link that leads nowhere"):
         list_images(tmp_path, nested=True).refuse_problems()
+
+
+def test_a_folder_that_may_be_listed_and_not_entered_is_a_problem(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path / "closed" / "a.png")
+    touch(tmp_path / "b.png")
+    close_folder(tmp_path / "closed", monkeypatch)
+    found = list_images(tmp_path, nested=True)
+    assert [file.name for file in found.images] == ["b.png"]
+    with pytest.raises(DataError, match=r"closed/a\.png cannot be opened \(Permission denied\): make it readable"):
+        found.refuse_problems()
+    with pytest.raises(DataError, match=r"^cannot read .*closed/a\.png \(Permission denied\)"):
+        list_folders(tmp_path / "closed")
 
 
 def test_what_is_left_out_is_counted_by_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

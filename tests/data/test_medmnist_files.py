@@ -22,6 +22,7 @@ from medassay.core.types import Splits
 from medassay.data import medmnist_files
 from medassay.data.medmnist_files import DataFile, check_channels, check_names, find_file, name_file
 from medassay.data.npz import read_splits
+from tests.helpers import close_folder
 
 ROOT = Path(__file__).parents[2]
 
@@ -254,6 +255,15 @@ def test_a_named_file_with_the_published_md5_is_published(published: Path) -> No
 
 def test_a_named_file_that_is_missing_is_one_line(tmp_path: Path) -> None:
     assert f"data.file={tmp_path / 'none.npz'} does not exist" in error_of(name_file, tmp_path / "none.npz", FLAG)
+
+
+@pytest.mark.parametrize("official", [True, False])
+def test_a_file_that_may_not_be_looked_at_is_one_line_of_reading(
+    official: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close_folder(tmp_path, monkeypatch)
+    with pytest.raises(DataError, match=r"^cannot read .*\.npz \(Permission denied\)"):
+        find_file(FLAG, root=tmp_path, phantom="x") if official else name_file(tmp_path / "x.npz", FLAG)
 
 
 def test_a_named_directory_is_one_line(tmp_path: Path) -> None:

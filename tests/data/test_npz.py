@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import tracemalloc
 import zipfile
 from pathlib import Path
@@ -236,6 +237,29 @@ def test_a_member_that_is_no_array_is_one_line(tmp_path: Path) -> None:
         for name in ("train_images", "train_labels.npy"):
             archive.writestr(name, b"no array")
     assert "cannot be read" in error_of_reading(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize(
+    "header", [b"{'descr': '|u1', 'shape': (4,", b"  {'descr': 1,\n 'a'", b"{'descr': '|u1' 1}", b"\x00"]
+)
+def test_a_member_whose_header_is_damaged_is_one_line(header: bytes, tmp_path: Path) -> None:
+    member = b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + header.ljust(117) + b"\n"
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        for name in ("train_images.npy", "train_labels.npy"):
+            archive.writestr(name, member)
+    assert "'train_images' cannot be read" in error_of_reading(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("compression", [zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_member_that_cannot_be_unpacked_is_one_line(compression: int, tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w", compression) as archive:
+        for name in ("train_images.npy", "train_labels.npy"):
+            archive.writestr(name, bytes(range(256)) * 4)
+    content = bytearray(path.read_bytes())
+    content[60:120] = b"\xff" * 60
+    path.write_bytes(content)
+    assert "cannot be read" in error_of_reading(path)
 
 
 def test_a_header_that_promises_more_than_the_file_holds_is_damage_and_no_lack_of_memory(tmp_path: Path) -> None:

@@ -190,6 +190,10 @@ def test_the_key_changes_with(changes: dict[str, Any]) -> None:
     assert arm_of(**changes).key() != arm_of().key()
 
 
+def test_the_key_changes_with_the_kind_of_device() -> None:
+    assert arm_of().key("cuda") != arm_of().key("cpu") == arm_of().key()
+
+
 def test_the_key_does_not_change_with_the_name() -> None:
     assert arm_of(name="another").key() == arm_of().key()
 

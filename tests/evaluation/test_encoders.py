@@ -5,7 +5,9 @@ from __future__ import annotations
 import builtins
 import hashlib
 import math
+import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -327,13 +329,21 @@ def test_without_the_package_inception_says_what_to_install(weights: Path, monke
 
     def absent(name: str, *args: Any, **kwargs: Any) -> Any:
         if name.partition(".")[0] == "torch_fidelity":
-            raise ImportError(name)
+            raise ModuleNotFoundError(name, name="torch_fidelity")
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", absent)
     message = error_of_inception(ConfigError, str(weights))
     assert "torch-fidelity is missing" in message
     assert "medassay[inception]" in message
+
+
+def test_a_package_of_inception_that_is_broken_says_why(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = "torch_fidelity.feature_extractor_inceptionv3"
+    monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    message = error_of_inception(ConfigError, str(weights))
+    assert "the package torch_fidelity cannot be imported (cannot import name" in message
+    assert "pip install" not in message
 
 
 def test_one_line_names_inception_where_no_file_is_given_with_it(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from medassay import cli
 from medassay.core.errors import DataError
 from medassay.data.phantoms import blood
 from medassay.data.sources import Phantom, phantom_data
@@ -246,9 +248,22 @@ def test_a_sweep_over_more_than_seeds_is_judged_on_validation_images(
     assert [settings.split for settings, *_ in assayed] == ["val", "val"]
 
 
-def test_without_assay_nothing_is_judged(command: Command, tmp_path: Path, assayed: list[tuple[Any, ...]]) -> None:
-    assert command("train", *CGAN, *BLOOD, f"hydra.run.dir={tmp_path}/a").code == 0
-    assert assayed == []
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[tuple[Any, ...]]]:
+    """A generator's run without ``assay=``, and what was judged meanwhile; nobody changes it."""
+    top, asked = tmp_path_factory.mktemp("trained"), list[tuple[Any, ...]]()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Assay, "run", lambda *args: asked.append(args) or Report({}))
+        argv = [*CGAN, *BLOOD, f"outputs={top}/outputs", f"hydra.run.dir={top}/run"]
+        assert cli.main("train", argv) == 0
+    return top / "run", asked
+
+
+def test_without_assay_nothing_is_judged(trained: tuple[Path, list[tuple[Any, ...]]]) -> None:
+    run, asked = trained
+    assert json.loads((run / "run.json").read_text())["status"] == "done"
+    assert asked == []
+    assert not (run / "eval").exists()
 
 
 def test_an_assay_that_fails_leaves_a_run_that_is_done(
@@ -265,6 +280,17 @@ def test_an_assay_that_fails_leaves_a_run_that_is_done(
     assert (run / "checkpoints" / "best.ckpt").exists()
 
 
+@pytest.fixture
+def to_judge(trained: tuple[Path, list[tuple[Any, ...]]], tmp_path: Path) -> Path:
+    """A copy of that run with ``assay=quick`` on record."""
+    run = Path(shutil.copytree(trained[0], tmp_path / "run"))
+    file = run / ".hydra" / "config.yaml"
+    config = yaml.safe_load(file.read_text())
+    assert config["assay"] == "none"
+    file.write_text(yaml.safe_dump({**config, "assay": "quick"}))
+    return run
+
+
 def interrupted(run: Path, **trainer: Any) -> None:
     """Makes a finished run one that was interrupted before its last epoch, with other trainer settings on record."""
     file = run / ".hydra" / "config.yaml"
@@ -276,26 +302,25 @@ def interrupted(run: Path, **trainer: Any) -> None:
 
 
 def test_a_resumed_run_is_judged_once_it_is_done(
-    command: Command, tmp_path: Path, assayed: list[tuple[Any, ...]]
+    to_judge: Path, command: Command, assayed: list[tuple[Any, ...]]
 ) -> None:
-    run = tmp_path / "run"
-    assert command("train", *CGAN, *BLOOD, "assay=quick", f"hydra.run.dir={run}").code == 0
-    interrupted(run, max_epochs=2)
-    assayed.clear()
-    result = command("train", f"resume={run}")
+    interrupted(to_judge, max_epochs=2)
+    result = command("train", f"resume={to_judge}")
     assert result.code == 0, result.err
-    assert len(assayed) == 1
+    ((settings, run, _),) = assayed
+    assert (settings.budget, run.directory.path) == ("quick", to_judge)
 
 
 def test_a_run_resumed_on_a_machine_without_gpu_is_judged_there(
-    command: Command, tmp_path: Path, assayed: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+    to_judge: Path, command: Command, assayed: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    run = tmp_path / "run"
-    assert command("train", *CGAN, *BLOOD, "assay=quick", f"hydra.run.dir={run}").code == 0
-    interrupted(run, max_epochs=2, gpus=1)
-    result = command("train", f"resume={run}", "trainer.gpus=0")
+    interrupted(to_judge, max_epochs=2, gpus=1)
+    result = command("train", f"resume={to_judge}", "trainer.gpus=0")
     assert result.code == 0, result.err
+    ((_, run, context),) = assayed
+    assert run.directory.path == to_judge
+    assert context.device.type == "cpu"
 
 
 @pytest.mark.parametrize("model", ["pneumonia_cnn", "tstr"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import sys
 from pathlib import Path
 
@@ -36,11 +37,17 @@ def their_conf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return conf
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    directory = tmp_path / "run"
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small classifier's run; tests evaluate copies of it."""
+    directory = tmp_path_factory.mktemp("trained") / "run"
     assert cli.main("train", ["data=chest_phantom", "model.net.width=2", *TINY, f"hydra.run.dir={directory}"]) == 0
     return directory
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
 def test_it_is_forty_lines() -> None:

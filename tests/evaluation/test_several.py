@@ -20,6 +20,7 @@ from medassay.core.files import write_json
 from medassay.evaluation.several import Evaluations, evaluate_many, is_several, list_runs
 from medassay.runs.directory import RunDirectory
 from medassay.runs.table import hash_configuration
+from tests.helpers import close_folder
 
 PROTOCOL = {
     "_target_": "medassay.protocols.classification.protocol.ClassifierScores",
@@ -112,6 +113,16 @@ def test_a_path_without_a_run_is_one_line_before_anything_is_evaluated(name: str
     with pytest.raises(CheckpointError, match=rf"run=.*{name}: it {fact}"):
         many([run, tmp_path / name], tmp_path / "o")
     assert not (run / "eval").exists()
+
+
+def test_a_path_that_may_not_be_looked_at_is_one_line_of_reading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = made_run(tmp_path / "a", 0)
+    close_folder(tmp_path, monkeypatch)
+    for use in (is_several, list_runs):
+        with pytest.raises(CheckpointError, match=r"^cannot read .*/a\S* \(Permission denied\)"):
+            use([str(run)])
 
 
 # --- the table -------------------------------------------------------------------------------------------------------
@@ -371,6 +382,9 @@ def test_a_failing_run_is_named_and_does_not_stop_the_others(tmp_path: Path, cap
         assert f"{tmp_path / name}: {fact}" in caplog.text
         assert fact in (found.directory / "report.html").read_text()
         assert fact in (found.directory / "summary.md").read_text()
+    (traced,) = (record for record in caplog.records if record.exc_info)  # the user's own mistakes need none
+    assert traced.exc_info is not None
+    assert traced.exc_info[0] is ZeroDivisionError
     assert "| test/accuracy | 0.850 ± 0.071 |" in (found.directory / "summary.md").read_text()
 
 

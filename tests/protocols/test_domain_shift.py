@@ -356,6 +356,7 @@ def test_an_npz_of_test_images_alone_is_read_resized_and_named(tmp_path: Path, c
             ("6 'test_images', but 2 'test_labels': save it anew, or name another with protocol.external=",),
         ),
         ((GREY.astype(float), [0] * 6), ("expected uint8",)),
+        ((GREY[:, :20], [0] * 6), ("shape (6, 20, 28), expected (N, 28, 28): name another protocol.external",)),
         ((GREY.reshape(-1), [0] * 6), ("test_images of shape (4704,)", "class folders")),
     ],
 )

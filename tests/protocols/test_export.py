@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 
 import medassay
+from medassay.core.errors import ConfigError
 from medassay.protocols.export import model_file
 from tests.helpers import Command, assert_one_line
 
@@ -41,6 +42,16 @@ def test_a_missing_extra_is_one_line_that_names_it(
     monkeypatch.setitem(sys.modules, package, None)
     result = command("evaluate", f"run={cnn}", "protocol=export", *CPU)
     assert_one_line(result, f"the package {package} is missing", "pip install 'medassay[onnx]'")
+
+
+def test_an_extra_that_is_there_and_broken_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(package: str) -> None:
+        raise ImportError("libonnx.so: cannot open shared object file")
+
+    monkeypatch.setattr(model_file.importlib, "import_module", broken)
+    with pytest.raises(ConfigError, match=r"the package onnx cannot be imported \(libonnx\.so") as raised:
+        model_file.require_packages()
+    assert "pip install" not in str(raised.value)
 
 
 def test_a_generator_is_refused_in_one_line(command: Command) -> None:

@@ -294,6 +294,16 @@ def test_empty_maps_are_explained_where_there_are_some(chest_report: tuple[Repor
     assert ("nothing at this layer speaks for that class" in page) == ("<small>empty</small>" in page)
 
 
+def test_maps_that_are_all_empty_are_marked_and_explained(tiny_chest: Callable[..., Any], tmp_path: Path) -> None:
+    run = run_of(tiny_chest(test=8), tmp_path)
+    nn.init.zeros_(run.task.net.head.weight)  # no feature speaks for any class
+    evaluate(run, tmp_path, n=1, methods=["gradcam"], scores=False, strip=None)
+    page = (tmp_path / "report.html").read_text()
+    assert "nothing at this layer speaks for that class" in page
+    assert "2 of the maps below are empty" in page
+    assert page.count("<small>empty</small>") == 2
+
+
 # --- the whole protocol ----------------------------------------------------------------------------------------------
 
 

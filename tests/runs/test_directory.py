@@ -27,7 +27,7 @@ from medassay.core.files import file_lock
 from medassay.core.interrupts import interrupt
 from medassay.runs import directory as module
 from medassay.runs.directory import RunDirectory, describe_code_version
-from tests.helpers import flip_byte
+from tests.helpers import close_folder, flip_byte
 
 CONFIG: dict[str, Any] = {
     "seed": 3,
@@ -260,6 +260,33 @@ def test_on_a_full_disk_the_first_reason_still_comes_out(run: RunDirectory, monk
         fail()
 
 
+SECOND_FAULTS = [
+    PermissionError(errno.EACCES, "Permission denied", "last.ckpt"),
+    CheckpointError("run.json cannot be read"),
+    OutputError("no space left"),
+]
+
+
+@pytest.mark.parametrize("second", SECOND_FAULTS, ids=["system", "record", "write"])
+@pytest.mark.parametrize("first", [KeyboardInterrupt(), ConfigError("the first reason"), ZeroDivisionError("a bug")])
+def test_a_second_fault_while_the_ending_is_recorded_hides_nothing(
+    first: BaseException, second: Exception, run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise second
+
+    def spoil() -> None:
+        with run.record_ending():
+            run.best.parent.mkdir()
+            run.best.touch()
+            monkeypatch.setattr(module, "sha256", fail)
+            raise first
+
+    with pytest.raises(Interrupted if isinstance(first, KeyboardInterrupt) else type(first)) as raised:
+        spoil()
+    assert raised.value is first or raised.value.__cause__ is first
+
+
 class SmallDisk:
     """A disk that is full while the reserve is there: only what is written after its removal succeeds."""
 
@@ -403,6 +430,16 @@ def test_a_run_whose_process_was_killed_is_interrupted_at_once_and_can_go_on(run
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_that_may_not_be_looked_at_is_one_line_of_reading(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    close_folder(run.path, monkeypatch)
+    with pytest.raises(CheckpointError, match=r"^cannot read .*config\.yaml \(Permission denied\)"):
+        run.config()
+    with pytest.raises(CheckpointError, match=r"^cannot read .*best\.ckpt \(Permission denied\)"):
+        run.refuse_damaged(run.best)
 
 
 def test_what_is_no_run_directory_is_said_to_be_none(tmp_path: Path) -> None:

@@ -7,12 +7,15 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from torch import nn
 
+from medassay.runs import train
 from medassay.runs.check import check_training
 from medassay.runs.compose import compose_training
 from medassay.runs.directory import RunDirectory
 from medassay.runs.recorded_data import is_other_data
 from medassay.runs.table import hash_configuration
+from medassay.training.settings import TrainerSettings
 
 
 def data_of(**known: Any) -> Any:
@@ -54,3 +57,26 @@ def test_the_same_images_elsewhere_are_the_same_experiment_and_other_images_are_
         hashes.append(hash_configuration(run.config_at_end()))
     assert hashes[0] == hashes[1]
     assert len({*hashes}) == 3
+
+
+@pytest.mark.parametrize(("learnt", "said"), [("drawn", 0), ("drawn before", 1)])
+def test_a_run_that_goes_on_with_other_images_of_its_generator_says_so(
+    learnt: str,
+    said: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    real = SimpleNamespace(splits=None, provenance=lambda: {"md5": "real"})
+    now = {"md5": "drawn", "real": {"md5": "real"}}
+    data = SimpleNamespace(splits=None, data_of=lambda split: real, provenance=lambda: now)
+    monkeypatch.setattr(train, "build_any_data", lambda config: data)
+    monkeypatch.setattr(train, "build_task", lambda config, seed: nn.Identity())
+    run = RunDirectory(tmp_path)
+    run.update(data={**now, "md5": learnt})
+    run.last.parent.mkdir()
+    run.last.touch()
+    train._prepare(run, {"seed": 0}, TrainerSettings(gpus=0), resume=True, named=[])
+    lines = [line for line in caplog.messages if "the generator's images are other ones" in line]
+    assert len(lines) == said
+    assert run.record()["other_data"] is False  # which is said of the images that judge

@@ -29,6 +29,7 @@ from medassay.runs.samples import (
 )
 from tests.helpers import Command, assert_one_line, flip_byte
 
+SAVED = Path(__file__).parents[1] / "fixtures" / "runs"
 TINY = (
     "data.train=40",
     "data.val=24",
@@ -298,11 +299,11 @@ def test_damaged_samples_are_drawn_anew_and_that_is_said(
 
 
 def test_a_classifiers_run_is_refused(tmp_path: Path) -> None:
-    run = medassay.train_run("data=chest_phantom", "test=false", *TINY, directory=tmp_path / "classifier")
+    run = shutil.copytree(SAVED / "cnn", tmp_path / "classifier")
     with pytest.raises(
         ConfigError, match=r"^data\.generator=.* is a classifier's run \(model=pneumonia_cnn\)"
     ) as error:
-        write_training_samples(str(run.directory.path), tmp_path / "cache", 0, {})
+        write_training_samples(str(run), tmp_path / "cache", 0, {})
     assert "\n" not in str(error.value)
     assert not (tmp_path / "cache").exists()
 

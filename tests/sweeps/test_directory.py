@@ -15,7 +15,7 @@ import pytest
 from omegaconf import DictConfig
 
 from medassay import config as configuration
-from medassay.core.errors import CheckpointError, OutputError
+from medassay.core.errors import CheckpointError, DataError, OutputError
 from medassay.sweeps import directory as module
 from medassay.sweeps.directory import Job, SweepDirectory, code_hash, job_name, register_resolvers
 
@@ -217,6 +217,16 @@ def test_a_job_whose_configuration_cannot_be_resolved_has_a_name_by_its_override
     names = [job_name(text, cfg) for text in ("width-2", "width-3")]
     assert [re.fullmatch(r"(width-\d)_[0-9a-f]{8}", name) is not None for name in names] == [True, True]
     assert names[0][-8:] != names[1][-8:]
+
+
+def test_a_job_whose_data_are_not_there_has_a_name_by_its_overrides_and_the_sweep_goes_on(tmp_path: Path) -> None:
+    typo = composed("data=samples", f"data.generator={tmp_path / 'typo'}")
+    (tmp_path / "one_class_only" / "train" / "a").mkdir(parents=True)
+    one_class = composed("data=folder", f"data.path={tmp_path / 'one_class_only'}")
+    for cfg, error in ((typo, CheckpointError), (one_class, DataError)):
+        with pytest.raises(error):
+            configuration.resolve(cfg)
+        assert re.fullmatch(r"width-2_[0-9a-f]{8}", job_name("width-2", cfg))
 
 
 def test_two_unnamed_sweeps_started_in_the_same_second_have_directories_of_their_own() -> None:

@@ -11,7 +11,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, open_dict
 
 from medassay import config as configuration
-from medassay.core.errors import ConfigError, DataError, OutputError
+from medassay.core.errors import CheckpointError, ConfigError, DataError, OutputError
 from medassay.core.files import file_lock, write_json
 from medassay.evaluation import evaluate as evaluation
 from medassay.runs import train as jobs
@@ -98,6 +98,27 @@ def test_a_finished_job_is_left_as_it_is_and_gives_its_number(
     assert called == []
 
 
+@pytest.mark.parametrize("status", ["done", "pruned"])
+def test_a_finished_job_whose_numbers_are_gone_is_not_left_out_of_the_ranking(
+    status: str, run: RunDirectory, start: Start, called: list[tuple[Any, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start()
+    run.update(status=status)
+    (run.path / "metrics.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"metrics\.json cannot be read .*delete it"):
+        start()
+    (run.path / "metrics.json").unlink()
+    called.clear()
+    found: list[str] = []
+    finish = jobs.resume
+    monkeypatch.setattr(jobs, "resume", lambda *others: (found.append(run.state()), finish(*others)))
+    assert start() == 0.75
+    assert [call[0] for call in called] == ["resume"]
+    assert found == [
+        "interrupted" if status == "done" else "pruned"
+    ]  # of a run that is done, resuming asks for more epochs
+
+
 @pytest.mark.parametrize("status", ["interrupted", "failed", "running"])
 def test_a_job_that_had_begun_continues_where_it_stopped(
     status: str, run: RunDirectory, start: Start, called: list[tuple[Any, ...]]
@@ -156,6 +177,20 @@ def test_a_reason_that_the_run_has_recorded_stays(
     with pytest.raises(DataError, match="the first reason"):
         start()
     assert (run.record()["status"], run.record()["reason"]) == ("failed", "the first reason")
+
+
+def test_a_record_that_was_damaged_meanwhile_hides_no_reason(
+    run: RunDirectory, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def train(*_: Any, **__: Any) -> None:
+        run.path.mkdir()
+        (run.path / "run.json").write_text("{")
+        raise DataError("the first reason")
+
+    monkeypatch.setattr(jobs, "train", train)
+    with pytest.raises(DataError, match="the first reason"):
+        start()
+    assert unrecorded.pop(run.path) == "the first reason"
 
 
 def test_the_record_of_a_run_that_another_process_trains_is_not_touched(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pytest
 
 from medassay import cli
 from medassay.config.command_line import parse, quote_value
-from medassay.core.errors import ConfigError
+from medassay.core.errors import ConfigError, DataError
 from medassay.sweeps import multirun
 from medassay.sweeps.directory import SweepDirectory, register_resolvers
 
@@ -90,6 +91,7 @@ def states(sweep: Path) -> list[str]:
 EPOCHS = 4
 PARALLEL = ("hydra/launcher=local_parallel", "hydra.launcher.jobs=2", "hydra.launcher.gpus=[]")
 STOPPED = ("seed=0,1,2", f"+epochs={EPOCHS}", "+pause=0.4", "sweep.name=stopped", *PARALLEL)
+WAITING = ("seed=0,1,2", f"+epochs={EPOCHS}", "+do=wait", "sweep.name=stopped", *PARALLEL)
 
 
 def expected() -> dict[int, float]:
@@ -140,14 +142,15 @@ def test_a_sweep_that_is_stopped_records_its_running_jobs_and_says_how_to_go_on(
     signum: signal.Signals, code: int, tmp_path: Path
 ) -> None:
     sweep = tmp_path / "outputs" / "sweeps" / "stopped"
-    process = started(*STOPPED)
+    process = started(*WAITING)
     until(lambda: len(list(sweep.glob("*/checkpoint.json"))) == 2, process)
     process.send_signal(signum)
     stopped = ended(process)
     assert stopped.code == code
     assert stopped.err == "medassay: interrupted; finished jobs are kept: start the same command again to continue\n"
     assert states(sweep) == ["interrupted", "interrupted"]
-    again = ended(started(*STOPPED))
+    (sweep / "go").touch()
+    again = ended(started(*WAITING))
     assert (again.code, again.err) == (0, "")
     assert table(sweep) == expected()
 
@@ -268,7 +271,7 @@ def test_what_is_wrong_with_a_sweep_is_one_line_and_leaves_no_directory(
     captured = capsys.readouterr()
     assert (code, captured.err.count("\n")) == (2, 1), captured
     assert fact in captured.err
-    assert not list((tmp_path / "outputs").glob("sweeps/*/*/run.json"))
+    assert not list((tmp_path / "outputs").glob("sweeps/*"))
 
 
 def test_a_directory_with_spaces_and_signs_is_taken_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,6 +283,30 @@ def test_a_directory_with_spaces_and_signs_is_taken_as_it_is(tmp_path: Path, mon
     assert cli.main("train", argv) == 0
     (given,) = parse([asked[0][-1]])
     assert (given.key_or_group, given.value()) == ("hydra.sweep.dir", str(there / "sweeps" / "x"))
+
+
+@pytest.mark.parametrize(("first", "code"), [(KeyboardInterrupt, 130), (DataError, 2)])
+@pytest.mark.parametrize("record", [b"{", None])
+def test_a_second_fault_at_the_end_of_a_sweep_hides_nothing(
+    first: type[BaseException],
+    code: int,
+    record: bytes | None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    sweep = tmp_path / "sweep"
+
+    def spoil(argv: list[str]) -> None:
+        if record is None:
+            shutil.rmtree(sweep)
+        else:
+            (sweep / "sweep.json").write_bytes(record)
+        raise first("the first reason")
+
+    monkeypatch.setattr(multirun, "_launch", spoil)
+    assert cli.main("train", ["-m", "data=chest_phantom", "seed=0,1", f"hydra.sweep.dir={sweep}"]) == code
+    assert {130: "interrupted; finished jobs are kept", 2: "the first reason"}[code] in capsys.readouterr().err
 
 
 # --- a study that ends early ------------------------------------------------------------------------------------------

@@ -5,6 +5,9 @@ from __future__ import annotations
 import csv
 import json
 import math
+import sqlite3
+from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,8 +173,42 @@ def test_a_trial_has_the_run_in_the_directory_that_it_names_and_no_other(
     assert table(tmp_path)[0]["run"] == expected
 
 
-def test_a_damaged_study_is_refused_in_one_line(tmp_path: Path) -> None:
-    (tmp_path / "study.db").write_text("this is no database, and never was one")
+def refusal_of(path: Path) -> str:
     with pytest.raises(CheckpointError, match=r"study\.db cannot be read") as raised:
-        studies.draw_study(tmp_path)
+        studies.draw_study(path)
     assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize("what", ["no database", "malformed"])
+def test_a_damaged_study_is_refused_in_one_line(what: str, tmp_path: Path) -> None:
+    file = tmp_path / "study.db"
+    if what == "malformed":
+        stored(tmp_path, 1)
+        whole = file.read_bytes()
+        file.write_bytes(whole[:100] + b"\xff" * 4900 + whole[5000:])
+    else:
+        file.write_text("this is no database, and never was one")
+    assert "restore it from a copy, or delete it to start anew" in refusal_of(tmp_path)
+
+
+def test_of_a_study_that_is_whole_nobody_is_told_to_delete_it(tmp_path: Path) -> None:
+    stored(tmp_path, 1)
+    with closing(sqlite3.connect(tmp_path / "study.db")) as newer:
+        newer.execute("update version_info set schema_version = 99")
+        newer.execute("update alembic_version set version_num = 'v9.9.9.a'")
+        newer.commit()
+    message = refusal_of(tmp_path)
+    assert "no longer compatible" in message
+    assert message.endswith("move it elsewhere to do without its pictures")
+
+
+def test_a_study_that_is_in_use_is_to_be_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored(tmp_path, 1)
+    impatient = partial(optuna.storages.RDBStorage, engine_kwargs={"connect_args": {"timeout": 0}})
+    monkeypatch.setattr(optuna.storages, "RDBStorage", impatient)
+    with closing(sqlite3.connect(tmp_path / "study.db")) as other:
+        other.execute("begin exclusive")
+        message = refusal_of(tmp_path)
+    assert "locked): another command is using it: wait until that has ended" in message
+    assert "delete" not in message

@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 from medassay.core.errors import CheckpointError, ConfigError
 from medassay.runs.groups import Group, shorten_keys
 from medassay.runs.table import RunRow, hash_configuration
+from medassay.sweeps import multirun
 from medassay.sweeps.summary import format_value, list_seeds, summarise
 from tests.helpers import make_run_config
 
@@ -315,6 +316,56 @@ def test_by_another_number_than_it_was_chosen_by_another_configuration_may_be_fi
     chosen = {"configuration": hash_configuration(sweep.config(0, "1e-3", 8)), "metric": "val/auroc"}
     notes = summarise(sweep.listed(chosen=chosen), metric="val/accuracy").notes
     assert notes == ["The tested configuration was chosen by val/auroc; by val/accuracy another one is first."]
+
+
+# --- weights that are kept with sweep.keep=none ----------------------------------------------------------------------
+
+
+def with_weights(run: Path) -> Path:
+    (run / "checkpoints").mkdir()
+    (run / "checkpoints" / "best.ckpt").touch()
+    return run
+
+
+def list_with_weights(top: Path) -> set[Path]:
+    return {folder.parent for folder in top.glob("*/checkpoints")}
+
+
+def test_the_chosen_configuration_and_its_further_seeds_keep_their_weights_and_the_others_lose_them(
+    sweep: Sweep,
+) -> None:
+    kept = [with_weights(sweep.job(0.9, seed)) for seed in (0, 1)]
+    others = [with_weights(sweep.job(0.8, seed, lr="1e-2")) for seed in (0, 1)]
+    others.append(with_weights(sweep.job(None, lr="1e-1", status="pruned")))
+    kept.append(with_weights(sweep.job(0.1, 2, final=True)))
+    multirun._forget_checkpoints(summarise(sweep.listed()))
+    assert list_with_weights(sweep.path) == {*kept}
+    assert all((run / "run.json").exists() for run in others)
+
+
+def test_what_was_chosen_keeps_its_weights_where_another_configuration_is_the_best_now(sweep: Sweep) -> None:
+    chosen = [with_weights(sweep.job(0.8, seed)) for seed in (0, 1)]
+    for seed in (0, 1):
+        with_weights(sweep.job(0.9, seed, lr="1e-2"))
+    record = {"configuration": hash_configuration(sweep.config(0, "1e-3", 8))}
+    multirun._forget_checkpoints(summarise(sweep.listed(chosen=record)))
+    assert list_with_weights(sweep.path) == {*chosen}
+
+
+@pytest.mark.parametrize(
+    ("status", "final"),
+    [("failed", False), ("interrupted", False), ("running", False), ("waiting", False), ("failed", True)],
+)
+def test_no_weights_are_removed_while_a_job_has_no_result(status: str, final: bool, sweep: Sweep) -> None:
+    runs = [
+        with_weights(sweep.job(0.9 if lr == "1e-3" else 0.8, seed, lr=lr)) for lr in ("1e-3", "1e-2") for seed in (0, 1)
+    ]
+    if status == "waiting":
+        sweep.jobs.append({"directory": "later", "overrides": [f"{LR}=1e-2", "seed=2"]})
+    else:
+        runs.append(with_weights(sweep.job(None, 2, status=status, final=final)))
+    multirun._forget_checkpoints(summarise(sweep.listed()))
+    assert list_with_weights(sweep.path) == {*runs}
 
 
 # --- as text ---------------------------------------------------------------------------------------------------------

@@ -107,9 +107,11 @@ def watched_training(data: LabelledData, directory: Path, loss: str = "bce") -> 
     return turns
 
 
-@pytest.fixture(params=["bce", "hinge", "relativistic"])
-def turns(request: pytest.FixtureRequest, tiny_chest: Factory, tmp_path: Path) -> list[Turn]:
-    return watched_training(tiny_chest(train=48, batch_size=16), tmp_path, request.param)
+@pytest.fixture(scope="module", params=["bce", "hinge", "relativistic"])
+def turns(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[Turn]:
+    """The turns of one training with each loss; tests only read them."""
+    data = phantom_data("chest_phantom", "chest", ["normal", "pneumonia"], 1, train=48, val=32, test=32, batch_size=16)
+    return watched_training(data, tmp_path_factory.mktemp("turns"), request.param)
 
 
 def test_the_players_take_turns_the_discriminator_first(turns: list[Turn]) -> None:
@@ -527,10 +529,17 @@ def test_a_discriminator_that_still_loses_does_not_stop_the_run(tiny_chest: Fact
 
 
 def test_collapsed_epochs_count_across_a_resumption(tiny_chest: Factory, tmp_path: Path) -> None:
+    started: list[int] = []
+
+    class Remember(Callback):
+        def on_train_epoch_start(self, trainer: Any, pl_module: Any) -> None:
+            started.append(trainer.current_epoch)
+
     options: dict[str, Any] = {"collapse_loss": 1e9, "collapse_epochs": 2}
     trained(gan_of(**options), tiny_chest(train=32), tmp_path, max_epochs=1)
     with pytest.raises(TrainingError, match="for 2 epochs"):
-        trained(gan_of(**options), tiny_chest(train=32), tmp_path, max_epochs=2, resume=True)
+        trained(gan_of(**options), tiny_chest(train=32), tmp_path, max_epochs=2, resume=True, callbacks=[Remember()])
+    assert started == [1]
 
 
 def test_only_collapsed_epochs_in_a_row_count(tiny_chest: Factory, tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from medassay.core.seeds import derive_seed
 from medassay.core.types import LabelledImages, Splits
+from medassay.data import loader
 from medassay.data.modules import LabelledData
 from medassay.data.sources import InMemory
 from medassay.reporting import figures
@@ -337,10 +338,14 @@ def test_each_seed_epoch_and_process_has_noise_of_its_own() -> None:
     assert len({tuple(noise.tolist()) for noise in noises}) == len(noises)
 
 
-def test_the_noise_is_not_that_of_the_loaders_order_and_augmentation() -> None:
-    for purpose in (1, 2):
-        other = torch.rand(4, generator=torch.Generator().manual_seed(derive_seed(7, 0, purpose, 0)))
-        assert not torch.equal(start(7), other)
+def test_the_noise_is_not_that_of_the_loaders_order_and_augmentation(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds: dict[tuple[int, ...], int] = {}
+    monkeypatch.setattr(loader, "derive_seed", lambda *parts: seeds.setdefault(parts, derive_seed(*parts)))
+    images = LabelledImages(torch.zeros(4, 1, 8, 8, dtype=torch.uint8), torch.arange(4))
+    _ = list(loader.ResidentLoader(images, 2, shuffle=True, seed=7))
+    assert seeds.keys() == {(7, 0, 1), (7, 0, 2, 0)}  # the order's and the augmentation's
+    for seed in seeds.values():
+        assert not torch.equal(start(7), torch.rand(4, generator=torch.Generator().manual_seed(seed)))
 
 
 def test_only_the_first_batch_of_an_epoch_is_seeded() -> None:

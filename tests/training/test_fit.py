@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import signal
+import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,9 +17,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import ProcessRaisedException
 
+from medassay.config.messages import explain
 from medassay.core.errors import CheckpointError, ConfigError, Interrupted, OutputError, TrainingError, UserError
 from medassay.data.augment import BatchAugment
 from medassay.data.modules import LabelledData
@@ -33,9 +37,9 @@ from medassay.tasks.conditional_diffusion import ConditionalDiffusion
 from medassay.tasks.conditional_gan import ConditionalGAN
 from medassay.tasks.optim import adam, cosine, sgd
 from medassay.tasks.regularised_gan import RegularisedGAN
-from medassay.training.callbacks import Patience, SampleGrid, early_stopping
+from medassay.training.callbacks import DeletedDirectory, Patience, SampleGrid, early_stopping
 from medassay.training.checkpoints import AtomicCheckpointIO, Checkpoints, load_weights, read_checkpoint
-from medassay.training.fit import Fit, fit
+from medassay.training.fit import Fit, _run, fit
 from medassay.training.settings import TrainerSettings, choose_devices
 from tests.helpers import flip_byte, list_differences
 
@@ -84,7 +88,7 @@ class PowerCut(Callback):
 class Case:
     """A task with everything random or stateful switched on, and the options of its run."""
 
-    task: Callable[[], LightningModule]
+    task: Callable[..., LightningModule]
     options: dict[str, Any]
 
 
@@ -98,30 +102,35 @@ CASES = {
 EPOCHS = 4
 
 
-@pytest.fixture(params=[*CASES, pytest.param("gan, same object", marks=pytest.mark.long)])
-def both_ways(request: pytest.FixtureRequest, tiny_chest: Factory, tmp_path: Path) -> tuple[Any, ...]:
-    """The same run without and with a power cut, continued by a new task or by the one it hit: tasks, fits and directories."""
+@pytest.fixture(scope="module", params=[*CASES, pytest.param("gan, same object", marks=pytest.mark.long)])
+def both_ways(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Any, ...]:
+    """The same run without and with a power cut, continued by a new task or by the one it hit: tasks and fits.
+
+    The new task has other weights at its start: a training that starts over ends elsewhere. Tests only read what is given.
+    """
     name, _, same = request.param.partition(", ")
-    case = CASES[name]
+    case, directory = CASES[name], tmp_path_factory.mktemp("both_ways")
 
     def data() -> LabelledData:
-        return tiny_chest(train=75, augment=BatchAugment(horizontal_flip=0.5, brightness=0.1), seed=3)  # 5 batches
+        options: dict[str, Any] = {"train": 75, "val": 32, "test": 32, "batch_size": 16, "seed": 3}  # 5 batches
+        augment = BatchAugment(horizontal_flip=0.5, brightness=0.1)
+        return phantom_data("chest_phantom", "chest", ["normal", "pneumonia"], 1, augment=augment, **options)
 
     def options() -> dict[str, Any]:
         stop = early_stopping(case.options.get("monitor"), patience=10)
         return {"max_epochs": EPOCHS, "seed": 7, "callbacks": [] if stop is None else [stop], **case.options}
 
     straight = case.task()
-    whole = run(straight, data(), tmp_path / "whole", **options())
+    whole = run(straight, data(), directory / "whole", **options())
     cut = options()
     cut["callbacks"] = [*cut["callbacks"], PowerCut(epoch=2, batch=1)]
     broken = case.task()
     with pytest.raises(PowerCutError):
-        run(broken, data(), tmp_path / "cut", **cut)
-    assert read_checkpoint(tmp_path / "cut" / "checkpoints" / "last.ckpt")["epoch"] == 1
+        run(broken, data(), directory / "cut", **cut)
+    assert read_checkpoint(directory / "cut" / "checkpoints" / "last.ckpt")["epoch"] == 1
+    resumed = broken if same else case.task(seed=1)
     torch.manual_seed(999)  # nothing of the first process's state is left
-    resumed = broken if same else case.task()
-    again = run(resumed, data(), tmp_path / "cut", resume=True, **options())
+    again = run(resumed, data(), directory / "cut", resume=True, **options())
     return straight, whole, resumed, again
 
 
@@ -217,7 +226,7 @@ def test_a_finished_run_can_be_given_more_epochs(tiny_chest: Factory, tmp_path: 
     whole, parts = classifier_of(dropout=0.3), classifier_of(dropout=0.3)
     run(whole, tiny_chest(train=32), tmp_path / "whole", max_epochs=3)
     run(parts, tiny_chest(train=32), tmp_path / "parts", max_epochs=2)
-    longer = classifier_of(dropout=0.3)
+    longer = classifier_of(seed=1, dropout=0.3)
     assert run(longer, tiny_chest(train=32), tmp_path / "parts", max_epochs=3, resume=True).epochs == 3
     assert list_differences(dict(whole.state_dict()), dict(longer.state_dict())) == []
 
@@ -802,6 +811,72 @@ def test_errors_of_ours_and_of_others_pass_through_unchanged(tiny_chest: Factory
         with pytest.raises(type(error)) as caught:
             run(classifier_of(), tiny_chest(train=32), tmp_path, max_epochs=1, callbacks=[Disturb(act, 0)])
         assert caught.value is error
+
+
+def test_a_logger_that_cannot_be_ended_hides_no_reason(
+    tiny_chest: Factory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(error: BaseException, *_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("medassay.training.fit._run", partial(fail, Interrupted(signal.SIGINT)))
+    monkeypatch.setattr("medassay.training.fit.end_logging", partial(fail, ConnectionError("the server is gone")))
+    with pytest.raises(Interrupted):
+        run(classifier_of(), tiny_chest(train=32), tmp_path, max_epochs=1)
+
+
+@pytest.mark.parametrize("epochs", [0, -1])
+def test_a_number_of_epochs_that_trains_none_or_without_end_is_refused(
+    epochs: int, tiny_chest: Factory, tmp_path: Path
+) -> None:
+    for given in ({"max_epochs": epochs}, {"settings": TrainerSettings(max_epochs=epochs)}):
+        with pytest.raises(ConfigError, match=f"^fit: max_epochs={epochs}: expected an integer >= 1$"):
+            run(classifier_of(), tiny_chest(train=32), tmp_path / "run", **given)
+    assert not (tmp_path / "run").exists()
+
+
+def ended_by(error: BaseException, directory: Path) -> BaseException:
+    """What training in several processes ends with where one of them has ended with ``error``."""
+
+    def fail(*_: Any, **__: Any) -> None:
+        trace = "".join(traceback.format_exception(error))
+        raise ProcessRaisedException(f"-- Process 1 terminated with the following error:\n{trace}", 1, 99)
+
+    (directory / "checkpoints").mkdir()
+    trainer: Any = SimpleNamespace(fit=fail, default_root_dir="outputs/run")
+    none: Any = None
+    with pytest.raises(Exception) as caught:
+        _run(trainer, none, none, None, none, DeletedDirectory(directory))
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "message"),
+    [
+        (TrainingError("stop: do this"), TrainingError, "stop: do this"),
+        (torch.OutOfMemoryError("CUDA out of memory"), torch.OutOfMemoryError, "the GPU's memory is full"),
+        (OSError(errno.ENOSPC, "No space left on device"), OutputError, "no space left while writing outputs/run;"),
+        (
+            PermissionError(errno.EACCES, "Permission denied", "/a b/x.png"),
+            OutputError,
+            "cannot read or write /a b/x.png",
+        ),
+        (OSError(errno.EXDEV, "x", "a", None, "b"), OutputError, "cannot read or write a (Invalid cross-device link)"),
+        (OSError("image file is truncated"), OutputError, "cannot read or write a file (image file is truncated)"),
+        (MisconfigurationException("no such strategy"), ConfigError, "trainer: no such strategy"),
+    ],
+)
+def test_the_error_of_one_of_several_processes_is_told_as_that_of_a_single_one(
+    error: Exception, kind: type[Exception], message: str, tmp_path: Path
+) -> None:
+    raised = ended_by(error, tmp_path)
+    assert type(raised) is kind
+    assert str(explain(raised)).startswith(message)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), KeyError("a bug"), ValueError("a\nprint: bug"), ValueError()])
+def test_a_mistake_in_one_of_several_processes_is_none_of_the_users(error: Exception, tmp_path: Path) -> None:
+    assert type(ended_by(error, tmp_path)) is ProcessRaisedException
 
 
 # --- several processes -----------------------------------------------------------------------------------------------

@@ -117,6 +117,37 @@ def test_a_missing_extra_is_one_line_that_names_it_and_leaves_no_run(
     assert not (run / "run.json").exists()
 
 
+@pytest.mark.parametrize("package", ["mlflow", "wandb"])
+def test_an_extra_that_is_there_and_broken_says_why(
+    package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"{package}.py").write_text("from json import nothing_like_that")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, package, raising=False)
+    make: dict[str, Callable[[], object]] = {
+        "mlflow": lambda: loggers.log_to_mlflow("sqlite:///x.db"),
+        "wandb": loggers.log_to_wandb,
+    }
+    with pytest.raises(
+        ConfigError, match=f"logger={package}: .*cannot be imported .*nothing_like_that.*installation"
+    ) as raised:
+        make[package]()
+    assert "pip install" not in str(raised.value)
+
+
+def test_a_store_that_cannot_be_used_is_said_without_its_password(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise ValueError("no connection to http://me:secret@host")
+
+    monkeypatch.setitem(sys.modules, "mlflow", SimpleNamespace())
+    monkeypatch.setattr(loggers, "MLFlowLogger", refuse)
+    with pytest.raises(ConfigError, match=r"uri=postgresql://me:\*\*\*@host/db: .*http://me:\*\*\*@host;") as raised:
+        loggers.log_to_mlflow("postgresql://me:secret@host/db")(tmp_path)
+    assert "secret" not in str(raised.value)
+
+
 def test_rows_of_an_epoch_that_is_trained_again_and_cut_ones_are_dropped(tmp_path: Path) -> None:
     """Generators log their steps, by images seen, and no epochs."""
 

@@ -82,6 +82,9 @@ def test_a_missing_file_and_one_that_is_no_text_are_said(tmp_path: Path) -> None
     (tmp_path / "b.csv").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(DataError, match="no text in UTF-8"):
         _ = beats_data("qrs", str(tmp_path / "b.csv")).splits
+    quote = write(tmp_path / "quote.csv", '"' + TEXT + "1,2,3,4\n" * 20_000)
+    with pytest.raises(DataError, match=r"quote\.csv: cannot be read \(field larger.*\); close the quote"):
+        _ = beats_data("qrs", quote).splits
 
 
 def test_times_that_single_precision_cannot_tell_apart_are_refused(tmp_path: Path) -> None:

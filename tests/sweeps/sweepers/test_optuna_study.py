@@ -459,6 +459,31 @@ def test_a_damaged_study_is_refused_in_one_line(search: Search) -> None:
         search.run(never)
 
 
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("sqlite:///nowhere/study.db", "the study in sqlite:///nowhere/study.db cannot be read .*unable to open"),
+        ("nonsense://me:secret@host/db", r"the study in nonsense://me:\*\*\*@host/db cannot be read"),
+        ("nonsense//me:secret@host/db", r"the study in nonsense//me:\*\*\*@host/db cannot be read"),
+    ],
+)
+def test_of_a_storage_that_is_not_there_nothing_is_to_be_deleted_and_no_password_shown(
+    url: str, shown: str, search: Search
+) -> None:
+    with pytest.raises(CheckpointError, match=f"{shown}.*: give another hydra.sweeper.storage$") as raised:
+        search.run(never, f"hydra.sweeper.storage='{url}'")
+    assert "secret" not in str(raised.value)
+
+
+def test_a_storage_whose_driver_is_missing_says_so(search: Search, monkeypatch: pytest.MonkeyPatch) -> None:
+    for driver in ("psycopg", "psycopg2"):
+        monkeypatch.setitem(sys.modules, driver, None)
+    with pytest.raises(
+        CheckpointError, match=r"install its driver \(.*psycopg.*\), or give another hydra.sweeper.storage"
+    ):
+        search.run(never, "hydra.sweeper.storage='postgresql://me:secret@host/db'")
+
+
 def test_a_study_needs_no_file(search: Search) -> None:
     assert len(search.run(failing(2), "hydra.sweeper.storage=null")) == 4
     assert not (search.path / "study.db").exists()
