@@ -215,8 +215,8 @@ def test_every_recipe_is_named_in_a_page(name: str) -> None:
         ("bloodmnist_cvae", "model=cvae trainer.threads=1 hydra.run.dir=outputs/cvae/blood"),
         (
             "bloodmnist_diffusion",
-            "model=diffusion model.net.width=64 model.solver=multistep model.steps=25 model.sigma_min=0.005 recipe.max_epochs=85 "
-            "trainer.threads=1 hydra.run.dir=outputs/diffusion/blood",
+            "model=diffusion model.net.width=64 model.solver=multistep model.steps=25 model.sigma_min=0.005 "
+            "recipe.max_epochs=85 trainer.threads=1 hydra.run.dir=outputs/diffusion/blood",
         ),
         (
             "bloodmnist_cgan_strong",
