@@ -98,6 +98,8 @@ def contents(table: Table) -> dict[str, Any]:
     first = table.assays[0].results
     floor, learned, headline = first.floor, first.performance, first.headline
     where = "" if first.split == "test" else " (validation images stand in for test images)"
+    unturned = [one.results.name for one in table.assays if not one.results.judged.exact_copies_turned.known]
+    forms = f" Copies were not looked for in turned forms: {', '.join(unturned)}." if unturned else ""
     by = ", by an earlier version (sets as the samples came)" if first.version == 1 else ""
     last = [floor.name, "", "", "", *numbers(floor.headline), format_fixed(floor.class_consistency.value), "none"]
     return {
@@ -107,7 +109,7 @@ def contents(table: Table) -> dict[str, Any]:
         "note": (
             f"Distances and shares in the features of '{headline}' ({first.encoders[headline]}); mean ± standard deviation "
             f"over disjoint sets of {first.m} samples. TSTR: mean [95 % interval] over {len(learned.seeds)} classifier seeds, "
-            f"{learned.steps} steps."
+            f"{learned.steps} steps.{forms}"
         ),
         "agreement": table.agreement,
         "pairs": list(next(iter(table.agreement.values()), ())),

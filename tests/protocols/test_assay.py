@@ -473,6 +473,12 @@ def test_the_verdict_says_where_copies_are_turned() -> None:
     assert "AUC of 0.80 (0.50; encoder: classifier, images turned and mirrored, too)" in text
 
 
+def test_the_verdict_says_how_many_exact_copies_are_turned() -> None:
+    findings = verdict.judge(row(exact_copies_turned=0.05), row(), ["round", "long"], learned(0.9, 0.92).trtr)
+    (text,) = [f.text for f in findings if f.fault == "copies"]
+    assert "0 % equal a training image pixel by pixel (5 % turned or mirrored)" in text
+
+
 def test_a_missing_class_is_named_with_its_numbers() -> None:
     findings = verdict.judge(row(per_class=[0.01, 0.4]), row(), ["round", "long"], learned(0.9, 0.92).trtr)
     (text,) = [f.text for f in findings if f.fault == "missing_class"]

@@ -38,7 +38,7 @@ def find_kind(path: Path, error: type[UserError] = DataError) -> Literal["direct
     except OSError as cause:
         if cause.errno == errno.ELOOP:
             return None
-        raise error(
-            f"cannot read {path} ({cause.strerror}): make it and its folder readable, or name another"
-        ) from cause
+        closed = cause.errno in (errno.EACCES, errno.EPERM)
+        advice = "make it and its folder readable, or name another" if closed else "name another"
+        raise error(f"cannot read {path} ({cause.strerror}): {advice}") from cause
     return "directory" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else "other"

@@ -100,10 +100,8 @@ def _train(cfg: DictConfig, run: RunDirectory, overrides: list[str]) -> None:
         (run.path / "run.json").unlink(missing_ok=True)  # of a job that failed before it began
         train(config, run.path, overrides, part, resume=True)  # or one whose record was damaged, and removed
     elif state != "done" or not run.metrics():
-        if state == "done":
-            run.update(
-                status="interrupted"
-            )  # before its numbers were written: a finished run is resumed for more epochs
+        if state == "done":  # its numbers are gone; a finished run could only be resumed for more epochs
+            run.update(status="interrupted")
         # where it trains may be what has to be mended: a missing file, a GPU that there is not
         where = {f"trainer.{key}": config["trainer"][key] for key in TRAINER_PLACES}
         where |= {f"data.{key}": config["data"][key] for key in DATA_PLACES if key in config["data"]}

@@ -103,7 +103,7 @@ def open_study(sweep_directory: Path) -> Iterator[Study | None]:
         names = optuna.get_all_study_names(storage)
         study = optuna.load_study(study_name=names[-1], storage=storage) if names else None
     except Exception as error:  # SQLAlchemy's and SQLite's own, Optuna's where its version is another
-        raise explain_unreadable(error, str(file), "move it elsewhere to do without its pictures") from error
+        raise explain_unopened(error, str(file), "move it elsewhere to do without its pictures") from error
     try:
         yield study
     finally:
@@ -111,7 +111,7 @@ def open_study(sweep_directory: Path) -> Iterator[Study | None]:
         storage.engine.dispose()
 
 
-def explain_unreadable(error: Exception, name: str, otherwise: str) -> CheckpointError:
+def explain_unopened(error: Exception, name: str, otherwise: str) -> CheckpointError:
     """The one-line form of an error in opening a study's database; to delete it is advised only where it is damaged.
 
     Args:

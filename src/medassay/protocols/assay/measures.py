@@ -81,16 +81,15 @@ class Yardstick:
             }
             row = self._make_row(one, sets[span], of_encoders, right, shares)
             if one.turned:
-                share = self._measure_exact_copies_turned(images[rows[0]])
+                share = self._measure_exact_copies_turned(images[rows[0]], copied[rows[0]])
                 row = replace(row, exact_copies_turned=mean_over("sets", [share]))
             measured.append(Measured(row, Suspicion(*(found[: one.searched] for found in numbers[0].suspicion))))
         return measured
 
-    def _measure_exact_copies_turned(self, images: Tensor) -> float:
-        """The share of ``images (m, C, S, S)`` that equal a training image in any of their eight forms."""
-        copied = self.real.find_copies(images)
-        for bits in list_turns():
-            copied |= self.real.find_copies(apply_symmetries(images, bits.expand(len(images), -1)))
+    def _measure_exact_copies_turned(self, images: Tensor, upright: Tensor) -> float:
+        """The share of ``images (m, C, S, S)`` that equal a training image in any of eight forms; ``upright``: as they are."""
+        forms = torch.cat([apply_symmetries(images, bits.expand(len(images), -1)) for bits in list_turns()])
+        copied = self.real.find_copies(forms).view(-1, len(images)).any(0) | upright
         return float(copied.double().mean())
 
     def _make_row(

@@ -157,7 +157,10 @@ class Space:
             suspicion: What that found of the pool's first images; given back with that of their forms.
         """
         used, roles = unite_sets([one.rows for one in sets], len(pool)), self._assign_roles(pool, sets)
-        rows, copying = ([torch.searchsorted(used, each) for each in chosen] for chosen in (roles.rows, roles.attacked))
+        rows = [torch.searchsorted(used, each) for each in roles.rows]
+        copying = rows
+        if roles.attacked is not roles.rows:
+            copying = [torch.searchsorted(used, each) for each in roles.attacked]
         turned, suspected = find_turned_copies(
             pool[used], rows, copying, self._encode_generated, self.reference, self.validation[roles.unseen]
         )

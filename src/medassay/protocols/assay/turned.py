@@ -85,7 +85,8 @@ def find_turned_copies(
     Args:
         images: Samples, ``(u, C, S, S) uint8``.
         sets: Of each set, the indices of its images, rising.
-        attacked: Of each set, the indices of the images that play the generator in the membership attack, rising.
+        attacked: Of each set, the indices of the images that play the generator in the membership attack, rising; ``sets``
+            itself where these are all.
         encode: Images to features, ``(u, d)``.
         reference: Features of the real training images.
         unseen: Features of real images that nobody trained on, ``(v, d)``.
@@ -93,8 +94,8 @@ def find_turned_copies(
     forms: list[tuple[list[Copies], Suspicion]] = []
     for bits in list_turns():
         features = encode(apply_symmetries(images, bits.expand(len(images), -1)))
-        compared = compare_sets(reference, features, [*sets, *attacked])
-        around, of_attacked = compared.sets[: len(sets)], compared.sets[len(sets) :]
+        compared = compare_sets(reference, features, sets if attacked is sets else [*sets, *attacked])
+        around, of_attacked = compared.sets[: len(sets)], compared.sets[-len(sets) :]
         to_unseen = find_distances_to_sets(unseen, features, attacked)
         copies = [Copies.of(*found) for found in zip(around, of_attacked, to_unseen, strict=True)]
         forms.append((copies, Suspicion.of(reference, compared.nearest)))

@@ -173,10 +173,15 @@ def _judge_copying(row: Row, floor: Row) -> Finding:
     copied = [one for one in crowded if one in attacked]
     shown = (copied or crowded or attacked or sights)[0]
     form = ", images turned and mirrored, too" if shown.turned else ""
+    other_forms = (
+        f" ({format_percent(row.exact_copies_turned.value)} turned or mirrored)"
+        if row.exact_copies_turned.value > row.exact_copies.value
+        else ""
+    )
     numbers = (
         f"{format_percent(shown.authenticity)} of the samples are authentic (new real images: "
         f"{format_percent(shown.best_authenticity)}), {format_percent(row.exact_copies.value)} equal a training image pixel by "
-        f"pixel, and a membership attack, which guesses the training images, reaches an AUC of "
+        f"pixel{other_forms}, and a membership attack, which guesses the training images, reaches an AUC of "
         f"{shown.attack:.2f} ({shown.best_attack:.2f}; encoder: {shown.encoder}{form})"
     )
     exact = [(row.exact_copies, floor.exact_copies), (row.exact_copies_turned, floor.exact_copies_turned)]

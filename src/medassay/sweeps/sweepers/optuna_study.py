@@ -287,7 +287,7 @@ def _opened(url: str | None) -> Iterator[BaseStorage]:
     try:
         storage = optuna.storages.RDBStorage(str(url))
     except Exception as error:  # SQLAlchemy's and SQLite's own, Optuna's where its version is another
-        raise studies.explain_unreadable(error, f"the study in {url}", "give another hydra.sweeper.storage") from error
+        raise studies.explain_unopened(error, f"the study in {url}", "give another hydra.sweeper.storage") from error
     try:
         yield storage
     finally:
