@@ -187,6 +187,7 @@ def test_the_leaderboard_is_written_as_html_csv_and_markdown(
     assert markdown.strip() == printed.strip()
     assert "0.700 [0.690, 0.710]" in markdown
     assert "missing class" in markdown
+    assert "Copies were not looked for in turned forms: cgan, " in markdown
     assert "0.700 [0.690, 0.710]" in html
     assert "−0.33" in html
     assert "http" not in html.replace("http://www.w3.org", "")
@@ -197,6 +198,17 @@ def test_the_leaderboard_is_written_as_html_csv_and_markdown(
         ("cgan, b", "pixels", "2.0"),
     ]
     assert lines[0]["frechet_sd"] == "0.1"
+
+
+def test_nothing_is_said_of_turned_forms_where_all_assays_looked_at_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = assay(tmp_path / "a" / "eval" / "assay_1", tmp_path / "a", tstr=0.7) / "assay.json"
+    results = json.loads(file.read_text())
+    results["rows"][0]["exact_copies_turned"] = {"mean": 0.0, "sd": None}
+    file.write_text(json.dumps(results))
+    assert leaderboard(monkeypatch, tmp_path, "--output", tmp_path) == 0
+    assert "turned forms" not in capsys.readouterr().out
 
 
 def test_a_leaderboard_of_nothing_is_one_line_and_exit_code_2(
