@@ -87,21 +87,12 @@ def make_controls(real: Real, m: int) -> list[Control]:
         smaller = []
     return [
         Control("copies", "copies of training images", "control", real.unique, [chosen], chosen),
-        Control(
-            "noisy_copies",
-            "training images + noise",
-            "control",
-            LabelledImages(noisy, copied.labels),
-            [torch.arange(len(noisy))],
-            chosen,
-        ),
-        Control(
-            "turned_copies",
-            "training images, turned",
-            "control",
-            LabelledImages(turned, copied.labels),
-            [torch.arange(len(turned))],
-            chosen,
+        *(
+            Control(key, name, "control", LabelledImages(images, copied.labels), [torch.arange(len(images))], chosen)
+            for key, name, images in (
+                ("noisy_copies", "training images + noise", noisy),
+                ("turned_copies", "training images, turned", turned),
+            )
         ),
         *smaller,
         Control("shuffled_labels", "floor with shuffled labels", "control", mislabelled, [indices], tstr=True),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -61,7 +62,7 @@ class Yardstick:
         pool, headline = subjects[0].pool.images, self.spaces[0]
         sets = [PoolSet(rows, one.pool.labels[rows], one.members) for one in subjects for rows in one.sets]
         searched = max(one.searched for one in subjects)
-        begins = [sum(len(one.sets) for one in subjects[:place]) for place in range(len(subjects))]
+        begins = [*accumulate((len(one.sets) for one in subjects[:-1]), initial=0)]
         turned = [begin for begin, one in zip(begins, subjects, strict=True) if one.turned]
         numbers = [
             _measure_in_space(space, pool, sets, searched if space is headline else 0, turned) for space in self.spaces

@@ -54,8 +54,15 @@ class _Roles(NamedTuple):
     nobody trained on there."""
 
     rows: list[Tensor]
-    attacked: list[Tensor]
+    attacked: list[Tensor]  # ``rows`` itself where these are all
     unseen: Tensor
+
+    def place(self, used: Tensor) -> _Roles:
+        """The same, images being told by their places among the pool's images ``used``, rising."""
+        rows = [torch.searchsorted(used, each) for each in self.rows]
+        if self.attacked is self.rows:
+            return _Roles(rows, rows, self.unseen)
+        return _Roles(rows, [torch.searchsorted(used, each) for each in self.attacked], self.unseen)
 
 
 class Space:
@@ -121,14 +128,14 @@ class Space:
         wanted = [torch.arange(len(pool) if of_validation else searched), *(one.rows for one in sets)]
         used = unite_sets(wanted, len(pool))
         features = self._take_features(pool, used)
-        roles = self._assign_roles(pool, sets)
-        rows, copying = ([torch.searchsorted(used, each) for each in chosen] for chosen in (roles.rows, roles.attacked))
-        compared = compare_sets(self.reference, features, [*rows, *copying] if of_validation else rows)
+        rows, copying, unseen = self._assign_roles(pool, sets).place(used)
+        compared = compare_sets(self.reference, features, rows if copying is rows else [*rows, *copying])
         if of_validation:
             self._to_training = compared.nearest[0]
         around, of_copying = compared.sets[: len(sets)], compared.sets[-len(sets) :]
-        to_samples = find_distances_to_sets(self.validation[roles.unseen], features, copying)
+        to_samples = find_distances_to_sets(self.validation[unseen], features, copying)
         cells = self._validation_cells if of_validation else self._cells(features)
+        copies = [Copies.of(*found) for found in zip(around, of_copying, to_samples, strict=True)]
         numbers: list[SetNumbers] = []
         for i, one in enumerate(sets):
             # Of sets with the same images, those of classes alone may differ
@@ -136,12 +143,9 @@ class Space:
             if first < i:
                 known = numbers[first]
             else:
-                copied = self._measure_copying(
-                    of_copying[i], cells[copying[i]], to_samples[i], roles.unseen, one.members
-                )
+                copied = self._measure_copying(of_copying[i], copies[i].attack(one.members), cells[copying[i]], unseen)
                 known = self._measure_points(around[i]).join(copied)
             numbers.append(known.join(self._measure_classes(around[i], one.labels)))
-        copies = [Copies.of(*found) for found in zip(around, of_copying, to_samples, strict=True)]
         distance, index = (found[:searched] for found in compared.nearest)
         return PoolNumbers(numbers, copies, Suspicion.of(self.reference, (distance, index)))
 
@@ -156,13 +160,10 @@ class Space:
             copies: What that found of each set.
             suspicion: What that found of the pool's first images; given back with that of their forms.
         """
-        used, roles = unite_sets([one.rows for one in sets], len(pool)), self._assign_roles(pool, sets)
-        rows = [torch.searchsorted(used, each) for each in roles.rows]
-        copying = rows
-        if roles.attacked is not roles.rows:
-            copying = [torch.searchsorted(used, each) for each in roles.attacked]
+        used = unite_sets([one.rows for one in sets], len(pool))
+        rows, copying, unseen = self._assign_roles(pool, sets).place(used)
         turned, suspected = find_turned_copies(
-            pool[used], rows, copying, self._encode_generated, self.reference, self.validation[roles.unseen]
+            pool[used], rows, copying, self._encode_generated, self.reference, self.validation[unseen]
         )
         joined = [upright.join(other) for upright, other in zip(copies, turned, strict=True)]
         numbers = [found.measure(one.members) for found, one in zip(joined, sets, strict=True)]
@@ -209,21 +210,18 @@ class Space:
         return SetNumbers({"intra_class_frechet": float(own.nanmean())}, lists)
 
     def _measure_copying(
-        self, around: Neighbours, cells: Tensor, to_samples: Tensor, unseen: Tensor, members: Tensor | None
+        self, around: Neighbours, attack: authenticity.MembershipAttack, cells: Tensor, unseen: Tensor
     ) -> SetNumbers:
         """Memorisation ratio, C_T and membership attack.
 
         Args:
             around: Neighbours of the samples.
+            attack: The attack by these samples.
             cells: Cells of the samples, ``(m,)``.
-            to_samples: Distances from the validation images ``unseen`` to their nearest samples, ``(v,)``.
             unseen: Indices of the validation images not used as samples, ``(v,)``.
-            members: Indices of the training images that the attack should find; None for all.
         """
         to_training = self.validation_distances[unseen]
         distances, of_training = around.generated_to_real[0], around.real_to_generated[0]
-        known = of_training if members is None else of_training[members]
-        attack = authenticity.membership_attack(known, to_samples)
         # The null: training images against training images
         shuffled = torch.randperm(len(of_training), generator=torch.Generator().manual_seed(0))
         cut = min(len(unseen), len(shuffled) // 2)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from medassay.data.symmetries import apply_symmetries, list_turns
-from medassay.metrics.authenticity import find_authentic, membership_attack, suspicion
+from medassay.metrics.authenticity import MembershipAttack, find_authentic, membership_attack, suspicion
 from medassay.metrics.neighbours import Neighbours, Reference, compare_sets, find_distances_to_sets
 
 
@@ -62,9 +62,13 @@ class Copies(NamedTuple):
             torch.minimum(self.to_unseen, other.to_unseen),
         )
 
+    def attack(self, members: Tensor | None) -> MembershipAttack:
+        """The membership attack; ``members`` as in ``Subject``."""
+        return membership_attack(self.to_training if members is None else self.to_training[members], self.to_unseen)
+
     def measure(self, members: Tensor | None) -> dict[str, float]:
         """Authenticity and the membership attack over all forms; ``members`` as in ``Subject``."""
-        attack = membership_attack(self.to_training if members is None else self.to_training[members], self.to_unseen)
+        attack = self.attack(members)
         return {
             "authenticity_turned": float(self.authentic.double().mean()),
             "membership_auc_turned": attack.auc,
